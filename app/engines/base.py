@@ -1,0 +1,90 @@
+"""What an engine must say about itself. An engine is pure: it plans, a backend runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class EngineRequest:
+    """Everything an engine may look at when it plans a launch.
+
+    ``config`` is the replica's own wish: ``replica_config`` merged over the pool's and the model's defaults.
+    ``environment`` holds the user's variables, already checked against ``Engine.user_env``.
+    ``engine_key`` is the stack-wide key that the engine must demand from callers, where it can.
+    """
+
+    model_name: str
+    model_path: Path | None
+    host: str
+    port: int
+    config: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    engine_key: str = field(default="", repr=False)
+    timeout_s: float = 120.0
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a backend runs. ``env`` is complete but for PATH, HOME and the attempt's mark, which the backend adds.
+
+    ``files`` are written (mode 0600) into the attempt's folder before the launch, by bare file name; ``{folder}``
+    in argv and env values stands for that folder. Names in ``secret_env`` are masked wherever env is shown.
+    """
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict, repr=False)
+    secret_env: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class HttpCheck:
+    """One request that shows whether the engine works. ``{model}`` in the body is the model's name.
+
+    ``expect`` names what the answer must hold: ``status`` (2xx), ``json`` (parses), ``models`` (an OpenAI model
+    list that is not empty), ``completion`` (an OpenAI completion with ``choices``), ``stream`` (an OpenAI stream
+    with at least one token; time to first token and tokens/s are measured).
+    """
+
+    name: str
+    path: str
+    method: str = "GET"
+    body: Mapping[str, Any] | None = None
+    expect: str = "status"
+
+
+class Engine(Protocol):
+    """One file per engine. The registry holds an instance; it keeps no state."""
+
+    #: short name as stored with the model and the replica: ``llama-cpp``
+    name: str
+    #: one sentence for ``hostler`` users
+    summary: str
+    #: only role admin may run it (it runs what the user says)
+    admin_only: bool
+    #: whether a model file must exist on disk
+    needs_model_file: bool
+    #: whether it checks ``engine_key`` on its API routes
+    checks_key: bool
+    #: environment names that any user may set (exact names; a trailing ``*`` is a prefix)
+    user_env: frozenset[str]
+    #: of those, the names whose values may be shown unmasked
+    public_env: frozenset[str]
+    #: JSON Schema of ``config``: what the engine understands in ``replica_config`` (others are kept and ignored)
+    config_schema: Mapping[str, Any]
+
+    def validate(self, config: Mapping[str, Any]) -> dict[str, list[str]]:
+        """Errors by field name (dotted below ``replica_config``); empty when all is well."""
+
+    def command(self, request: EngineRequest) -> Command:
+        """The plan. Raises ``app.errors.InvalidConfig`` when the request cannot be run."""
+
+    def readiness(self, config: Mapping[str, Any]) -> HttpCheck:
+        """The probe that decides *ready* and, repeated, *healthy*. Must be cheap."""
+
+    def diagnostics(self, config: Mapping[str, Any]) -> tuple[HttpCheck, ...]:
+        """What ``run_diagnostics`` does after readiness, in order."""

@@ -1,0 +1,124 @@
+"""Every error of the control plane: its code, its status, whether trying again can help, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+
+class HostlerError(Exception):
+    """Something went wrong that the caller should know."""
+
+    status = 400
+    code = "error"
+    retryable = False
+    title = "Request failed"
+
+    def __init__(
+        self,
+        detail: str = "",
+        *,
+        errors: Mapping[str, Sequence[str]] | None = None,
+        retry_after_s: int | None = None,
+        extra: Mapping[str, object] | None = None,
+    ) -> None:
+        self.detail = detail or (self.__doc__ or "").strip()
+        self.errors = {name: list(messages) for name, messages in (errors or {}).items()}
+        self.retry_after_s = retry_after_s
+        self.extra = dict(extra or {})
+        super().__init__(self.detail)
+
+
+class MissingFields(HostlerError):
+    """Required fields are missing. Add the named fields and send the request again."""
+
+    code, title = "missing_fields", "Required fields are missing"
+
+
+class Contradiction(HostlerError):
+    """Two options contradict each other. Send only one of the named fields."""
+
+    code, title = "contradicting_options", "Options contradict each other"
+
+
+class Unauthenticated(HostlerError):
+    """No valid API key was sent. Send it as X-API-Key, Bearer token or Basic password."""
+
+    status, code, title = 401, "unauthenticated", "A valid API key is required"
+
+
+class Forbidden(HostlerError):
+    """The key's role does not allow this. Ask an admin for a key of the named role."""
+
+    status, code, title = 403, "forbidden", "The key's role is too low"
+
+
+class NotFound(HostlerError):
+    """There is nothing by that name. List what there is and try again."""
+
+    status, code, title = 404, "not_found", "Not found"
+
+
+class Conflict(HostlerError):
+    """The present state does not allow this. Look at the resource and try again."""
+
+    status, code, title = 409, "conflict", "Not allowed in the present state"
+
+
+class NameTaken(Conflict):
+    """That name is taken. Choose another or delete the old one."""
+
+    code, title = "name_taken", "The name is taken"
+
+
+class InFlight(Conflict):
+    """A request with the same Idempotency-Key is being carried out. Repeat it in a moment."""
+
+    code, title, retryable = "idempotency_in_flight", "The same request is in flight", True
+
+
+class InvalidConfig(HostlerError):
+    """The request cannot be carried out as written. Correct the named fields."""
+
+    status, code, title = 422, "invalid_config", "The request is not valid"
+
+
+class UnknownModel(InvalidConfig):
+    """No model of that name. See `hostler model list`."""
+
+    code, title = "unknown_model", "Unknown model"
+
+
+class UnknownPool(InvalidConfig):
+    """No pool of that name. See `hostler pool list`."""
+
+    code, title = "unknown_pool", "Unknown pool"
+
+
+class KeyReused(InvalidConfig):
+    """The Idempotency-Key was used with another body. Use a new key for a new request."""
+
+    code, title = "idempotency_key_reused", "Idempotency-Key was used for another request"
+
+
+class QueueFull(HostlerError):
+    """The pool's queue is full. Wait, or stop what is not needed."""
+
+    status, code, title, retryable = 429, "queue_full", "The pool's queue is full", True
+
+
+class Unsupported(HostlerError):
+    """The backend cannot do this."""
+
+    status, code, title = 501, "unsupported", "The backend cannot do this"
+
+
+class LaunchFailed(HostlerError):
+    """The replica failed before it was ready. See `hostler replica logs`."""
+
+    status, code, title = 502, "replica_failed", "The replica failed before it was ready"
+
+
+class Unavailable(HostlerError):
+    """The database does not answer. Try again; see `hostler doctor`."""
+
+    status, code, title, retryable = 503, "unavailable", "Not available now", True

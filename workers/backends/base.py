@@ -1,0 +1,149 @@
+"""What a backend must do: seven verbs, each with a timeout and safe to call twice.
+
+A backend knows only this module and domain values: no database, no Celery, no other backend. Nothing here waits for a
+model to load; a verb returns what is so now, and the sweep asks again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Protocol
+
+
+class BackendError(Exception):
+    """The backend refused or broke. ``retryable`` says whether asking again can help."""
+
+    retryable = False
+
+
+class BackendUnavailable(BackendError):
+    """The backend cannot be asked now; nothing is known about what it runs."""
+
+    retryable = True
+
+
+class LaunchRefused(BackendError):
+    """The backend will not run this (bad options, missing program). Nothing was started."""
+
+
+class AlreadyLaunched(BackendError):
+    """Something with that name runs or ran. Adopt it instead of launching a second one."""
+
+
+class Liveness(StrEnum):
+    """What the backend knows of an attempt, from its own evidence."""
+
+    #: accepted by the backend but not started (a cluster's queue)
+    QUEUED = "queued"
+    RUNNING = "running"
+    #: it ended and nothing of it is left
+    EXITED = "exited"
+    #: its leader ended but descendants are left: not gone
+    LINGERING = "lingering"
+    #: no trace of it: never launched, or cleaned up
+    ABSENT = "absent"
+    #: the backend cannot tell
+    UNKNOWN = "unknown"
+
+    @property
+    def gone(self) -> bool:
+        """Seen gone: leases may be returned."""
+        return self in (Liveness.EXITED, Liveness.ABSENT)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One attempt to launch. ``name`` is unique for replica and attempt and marks every outside thing."""
+
+    name: str
+    replica_id: str
+    attempt: int
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    files: Mapping[str, str] = field(default_factory=dict, repr=False)
+    host: str = "127.0.0.1"
+    port: int | None = None
+    gpus: tuple[int, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    #: the replica's own options for this backend, over the pool's, valid by ``options_schema``
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Handle:
+    """How to find an attempt again. JSON-able; kept in ``attempts.backend_ref``."""
+
+    backend: str
+    name: str
+    ref: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What was seen of one attempt at one moment."""
+
+    liveness: Liveness
+    #: the process group or job's leader, where there is one
+    pid: int | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    out_of_memory: bool = False
+    message: str = ""
+    host: str | None = None
+    port: int | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    #: True or False when the backend itself answers the readiness probe (mock), None when HTTP must be asked
+    answers: bool | None = None
+    #: False when something foreign listens on the attempt's port; None when nobody listens or it cannot be told
+    owns_port: bool | None = None
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What the backend has here: shown by ``hostler node get`` and asked before a mass verdict."""
+
+    healthy: bool
+    detail: str = ""
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Backend(Protocol):
+    """One file per backend. Instances are made per process by ``registry.open_backend(name, context)``."""
+
+    name: str
+    summary: str
+    #: what runs is bound to the worker's host: its verbs go to that node's queue, it needs a port of that host
+    host_bound: bool
+    #: a real HTTP server answers at host:port; False means ``Observation.answers`` is the probe
+    serves_http: bool
+    #: capabilities it declares it lacks; the conformance suite skips only by these
+    lacks: frozenset[str]
+    #: JSON Schema of pool ``options`` and of a replica's own options for this backend
+    options_schema: Mapping[str, Any]
+
+    def fingerprint(self, options: Mapping[str, Any], timeout_s: float = 5) -> Fingerprint: ...
+
+    def adopt(self, name: str, timeout_s: float = 5) -> Handle | None:
+        """The handle of what was already launched under ``name``, running or ended; None if nothing was."""
+
+    def launch(self, launch: Launch, timeout_s: float = 20) -> Handle:
+        """Start it. Raises AlreadyLaunched when ``name`` was launched before, by whomever; LaunchRefused; BackendError."""
+
+    def inspect(self, handles: Sequence[Handle], timeout_s: float = 5) -> list[Observation]:
+        """One observation per handle, same order. Never raises for one bad handle: that one is UNKNOWN."""
+
+    def stop(self, handle: Handle, *, grace_s: float, force: bool = False, timeout_s: float = 5) -> Observation:
+        """Ask it to end, or, when ``grace_s`` has passed since the first ask (or ``force``), kill all of it.
+
+        Returns what is left right now; call it again until ``liveness.gone``.
+        """
+
+    def logs(self, handle: Handle, *, tail: int | None = None, timeout_s: float = 5) -> Iterator[str]:
+        """Lines of output, oldest first, also after the end. Bounded."""
+
+    def close(self, handle: Handle, timeout_s: float = 5) -> None:
+        """Forget it: called once it is gone and its record may go. Removes folders, never a running thing."""
