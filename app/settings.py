@@ -1,0 +1,133 @@
+"""Every setting, read in this one place. Each field's metadata is its documentation (a test compares the docs).
+
+Order of precedence: an explicit argument, the environment (``HOSTLER_*``), what the state dir holds, the default.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+
+class BadSetting(ValueError):
+    """A setting cannot be used. The message names the variable, what is wrong and what would do."""
+
+
+def _setting(default: Any, doc: str, *, env: str | None = None, secret: bool = False) -> Any:
+    meta = {"doc": doc, "env": env, "secret": secret}
+    return field(default=default, metadata=meta, repr=not secret)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one process. Durations are seconds, sizes bytes."""
+
+    state_dir: Path = _setting(Path(), "Folder of everything the stack keeps (0700).")
+    database_url: str = _setting("", "Postgres to use instead of the embedded one.", secret=True)
+    broker_url: str = _setting("", "Redis, Valkey or RabbitMQ to use instead of the embedded Redis.", secret=True)
+    namespace: str = _setting("", "Prefix in broker and node names; default: from the database's id.")
+    host: str = _setting("127.0.0.1", "Address of the API.")
+    port: int = _setting(8080, "Port of the API.")
+    url: str = _setting("", "Where the CLI finds the API; default: through the state dir.")
+    api_key: str = _setting("", "Admin key to use instead of a made one (24+ characters).", secret=True)
+    engine_key: str = _setting("", "Key that engines demand; default: made once, in the state dir.", secret=True)
+    secret_key: str = _setting("", "Key that encrypts stored user values; default: made once.", secret=True)
+    tls_certificate: str = _setting("", "PEM file; with tls_key the API speaks TLS.")
+    tls_key: str = _setting("", "PEM file of the certificate's key.")
+    models_dir: Path = _setting(Path(), "Folder whose GGUF files are models; default: <state>/models.")
+    default_pool: str = _setting("local", "Pool of a create that names none.")
+    default_model: str = _setting("", "Model of a request that names none.")
+    ports: tuple[int, int] = _setting((20000, 29999), "First and last port that engines may be given.")
+    node_name: str = _setting("", "Name of this host in the stack; default: the host's name.")
+    node_gpus: int = _setting(-1, "GPUs of this host; -1 asks the driver.")
+    max_wait_s: float = _setting(300.0, "Longest wait of a request that waits.")
+    max_queued_per_pool: int = _setting(20000, "Queued creates per pool; beyond it 429.")
+    max_body_bytes: int = _setting(1024 * 1024, "Largest request body of the control API.")
+    web_workers: int = _setting(2, "Processes of the API.")
+    worker_concurrency: int = _setting(4, "Launches a worker carries out at once.")
+    control_concurrency: int = _setting(2, "Stops and probes a control worker carries out at once.")
+    task_events: bool = _setting(True, "Send Celery's events, which Flower shows.")
+    flower_port: int = _setting(0, "Loopback port of Flower; 0 picks a free one.")
+    lease_s: float = _setting(15.0, "How long a worker's claim holds without renewal.")
+    probe_interval_s: float = _setting(5.0, "Between two health probes of a ready replica.")
+    unhealthy_after: int = _setting(3, "Failed probes in a row until a replica is unhealthy.")
+    sweep_interval_s: float = _setting(5.0, "Between two ticks of the repair sweep.")
+    look_s: float = _setting(3.0, "How long a create looks for readiness before it leaves that to the sweep.")
+    log_bytes: int = _setting(16 * 1024 * 1024, "Output kept per attempt, in two files.")
+    retention_days: float = _setting(30.0, "How long ended tasks, events and attempts are kept.")
+    log_level: str = _setting("info", "debug, info, warning or error.")
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+        """Settings from ``environ`` (default: the process's), then ``overrides`` that are not None.
+
+        Raises BadSetting for a value that does not parse.
+        """
+        environ = os.environ if environ is None else environ
+        values: dict[str, Any] = {}
+        for item in fields(cls):
+            raw = environ.get(env_name(item.name))
+            if raw is not None and raw != "":
+                values[item.name] = _parse(item.name, raw, item.default)
+        values.update({name: value for name, value in overrides.items() if value is not None})
+        settings = cls(**values)
+        state_dir = Path(settings.state_dir) if settings.state_dir != Path() else default_state_dir(environ)
+        state_dir = Path(os.path.abspath(state_dir.expanduser()))
+        models_dir = settings.models_dir if settings.models_dir != Path() else state_dir / "models"
+        return replace(
+            settings,
+            state_dir=state_dir,
+            models_dir=Path(os.path.abspath(models_dir)),
+            node_name=settings.node_name or socket.gethostname().split(".")[0],
+        )
+
+
+def env_name(setting: str) -> str:
+    """``max_wait_s`` -> ``HOSTLER_MAX_WAIT_S``."""
+    return f"HOSTLER_{setting.upper()}"
+
+
+def default_state_dir(environ: Mapping[str, str]) -> Path:
+    """``$XDG_STATE_HOME/hostler``, else ``~/.local/state/hostler``."""
+    base = environ.get("XDG_STATE_HOME") or str(Path(environ.get("HOME") or "~").expanduser() / ".local" / "state")
+    return Path(base) / "hostler"
+
+
+def _parse(name: str, raw: str, default: Any) -> Any:
+    try:
+        if isinstance(default, bool):
+            return _parse_bool(raw)
+        if isinstance(default, int):
+            return int(raw)
+        if isinstance(default, float):
+            return float(raw)
+        if isinstance(default, tuple):
+            return _parse_range(raw)
+        if isinstance(default, Path):
+            return Path(raw)
+    except ValueError as error:
+        raise BadSetting(f"{env_name(name)}={raw!r}: {error}; an example: {_example(default)}") from error
+    return raw
+
+
+def _parse_bool(raw: str) -> bool:
+    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    if raw.lower() not in words:
+        raise ValueError("neither true nor false")
+    return words[raw.lower()]
+
+
+def _parse_range(raw: str) -> tuple[int, int]:
+    first, _, last = raw.partition("-")
+    low, high = int(first), int(last or first)
+    if not 1 <= low <= high <= 65535:
+        raise ValueError("not a range of ports")
+    return low, high
+
+
+def _example(default: Any) -> str:
+    return f"{default[0]}-{default[1]}" if isinstance(default, tuple) else str(default).lower()
