@@ -1,0 +1,36 @@
+"""One file per noun. The schema is the specification: what must not be, it forbids."""
+
+from app.db.metadata import metadata
+from app.db.models.attempts import attempts
+from app.db.models.events import events, lifecycle_edges
+from app.db.models.idempotency import idempotency
+from app.db.models.keys import keys
+from app.db.models.leases import leases, units
+from app.db.models.models import models
+from app.db.models.nodes import nodes, workers
+from app.db.models.pools import backends, pools
+from app.db.models.replicas import replicas
+from app.db.models.stack import clock, stack
+from app.db.models.sweeps import sweeps
+from app.db.models.tasks import tasks
+
+__all__ = [
+    "attempts",
+    "backends",
+    "clock",
+    "events",
+    "idempotency",
+    "keys",
+    "leases",
+    "lifecycle_edges",
+    "metadata",
+    "models",
+    "nodes",
+    "pools",
+    "replicas",
+    "stack",
+    "sweeps",
+    "tasks",
+    "units",
+    "workers",
+]

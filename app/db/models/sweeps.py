@@ -1,0 +1,20 @@
+"""Ticks that were won: any number of beats may ring, the first insert carries the tick out."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Index, Table, Text
+
+from app.db.metadata import json_object, metadata, timestamp
+
+#: ``tick`` is the time divided by the sweep's interval, so two processes agree on it without talking.
+sweeps = Table(
+    "sweeps",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("tick", BigInteger, primary_key=True),
+    Column("worker", Text, nullable=False),
+    timestamp("started_at", nullable=False, default_now=True),
+    timestamp("finished_at"),
+    json_object("result"),
+    Index(None, "started_at"),
+)
