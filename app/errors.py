@@ -28,6 +28,12 @@ class HostlerError(Exception):
         super().__init__(self.detail)
 
 
+class Malformed(HostlerError):
+    """The request cannot be read. Send what `/docs` shows for this route."""
+
+    code, title = "malformed", "The request cannot be read"
+
+
 class MissingFields(HostlerError):
     """Required fields are missing. Add the named fields and send the request again."""
 
@@ -74,6 +80,12 @@ class InFlight(Conflict):
     """A request with the same Idempotency-Key is being carried out. Repeat it in a moment."""
 
     code, title, retryable = "idempotency_in_flight", "The same request is in flight", True
+
+
+class WrongMediaType(HostlerError):
+    """The body's media type is not understood. Send `Content-Type: application/json`."""
+
+    status, code, title = 415, "unsupported_media_type", "The body must be JSON"
 
 
 class InvalidConfig(HostlerError):
