@@ -56,7 +56,7 @@ class Settings:
     probe_interval_s: float = _setting(5.0, "Between two health probes of a ready replica.")
     unhealthy_after: int = _setting(3, "Failed probes in a row until a replica is unhealthy.")
     sweep_interval_s: float = _setting(5.0, "Between two ticks of the repair sweep.")
-    look_s: float = _setting(3.0, "How long a create looks for readiness before it leaves that to the sweep.")
+    look_s: float = _setting(0.3, "How long a create looks for readiness before it leaves that to the sweep.")
     log_bytes: int = _setting(16 * 1024 * 1024, "Output kept per attempt, in two files.")
     retention_days: float = _setting(30.0, "How long ended tasks, events and attempts are kept.")
     log_level: str = _setting("info", "debug, info, warning or error.")

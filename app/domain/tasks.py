@@ -38,10 +38,12 @@ class Phase(StrEnum):
 
 OPEN = (TaskState.QUEUED, TaskState.RUNNING)
 ENDED = (TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED)
+#: These launch an attempt, and need its capacity first.
+LAUNCH_KINDS = (TaskKind.CREATE, TaskKind.RESTART)
 #: Of these a replica has at most one open at a time (a partial unique index says so).
 LIFECYCLE_KINDS = (TaskKind.CREATE, TaskKind.STOP, TaskKind.RESTART)
-#: These overtake launches: they travel on the control queues.
-CONTROL_KINDS = (TaskKind.STOP, TaskKind.HEALTH, TaskKind.DIAGNOSE)
+#: These overtake launches: they travel on the control queues. A diagnose may take minutes, so it is none of them.
+CONTROL_KINDS = (TaskKind.STOP, TaskKind.HEALTH)
 
 #: Progress in percent that a phase stands for.
 PROGRESS: dict[Phase, int] = {

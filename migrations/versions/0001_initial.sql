@@ -303,6 +303,7 @@ CREATE TABLE tasks (
     started_at TIMESTAMP WITH TIME ZONE,
     finished_at TIMESTAMP WITH TIME ZONE,
     deadline_at TIMESTAMP WITH TIME ZONE,
+    not_before TIMESTAMP WITH TIME ZONE,
     version BIGINT DEFAULT 1 NOT NULL,
     CONSTRAINT pk_tasks PRIMARY KEY (id),
     CONSTRAINT ck_tasks_kind_known CHECK (kind IN ('create', 'stop', 'restart', 'health', 'diagnose')),
@@ -316,10 +317,11 @@ CREATE TABLE tasks (
     CONSTRAINT fk_tasks_replica_id FOREIGN KEY(replica_id) REFERENCES replicas (id) ON DELETE CASCADE
 );
 CREATE INDEX ix_tasks_age ON tasks (seq);
-CREATE INDEX ix_tasks_claim ON tasks (pool, kind, priority, seq) WHERE state = 'queued';
 CREATE INDEX ix_tasks_deadline ON tasks (deadline_at) WHERE state IN ('queued', 'running');
 CREATE INDEX ix_tasks_holder ON tasks (claimed_by) WHERE lease_token IS NOT NULL;
+CREATE INDEX ix_tasks_launch ON tasks (pool, priority, seq) WHERE state = 'queued' AND kind IN ('create', 'restart');
 CREATE INDEX ix_tasks_lease ON tasks (lease_expires_at) WHERE lease_expires_at IS NOT NULL;
+CREATE INDEX ix_tasks_other ON tasks (pool, kind, seq) WHERE state = 'queued' AND kind NOT IN ('create', 'restart');
 CREATE INDEX ix_tasks_replica ON tasks (replica_id, seq);
 CREATE INDEX ix_tasks_state ON tasks (state, seq);
 CREATE UNIQUE INDEX uq_tasks_open_lifecycle ON tasks (replica_id) WHERE state IN ('queued', 'running') AND kind IN ('create', 'stop', 'restart');

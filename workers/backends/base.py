@@ -139,7 +139,8 @@ class Backend(Protocol):
     def stop(self, handle: Handle, *, grace_s: float, force: bool = False, timeout_s: float = 5) -> Observation:
         """Ask it to end, or, when ``grace_s`` has passed since the first ask (or ``force``), kill all of it.
 
-        Returns what is left right now; call it again until ``liveness.gone``.
+        Returns what is left right now; call it again until ``liveness.gone``. A name that was never launched is
+        sealed first, and then ABSENT: a launcher that thaws later gets LaunchRefused instead of an orphan.
         """
 
     def logs(self, handle: Handle, *, tail: int | None = None, timeout_s: float = 5) -> Iterator[str]:

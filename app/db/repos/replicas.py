@@ -1,0 +1,161 @@
+"""Replicas: the only place that assigns a state. Every step is guarded and leaves its event in the same statement."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from app.domain.lifecycle import Reason, State, check_path
+
+
+@dataclass(frozen=True)
+class Move:
+    """One replica's way through the lifecycle: ``path[0]`` is the state it must be in, ``path[-1]`` the new one.
+
+    With ``lease_token`` the task must still be held under it: otherwise somebody newer owns the replica and nothing is
+    written. ``patch`` sets columns of ``PATCHABLE``. ``deadline_s`` and ``next_check_s`` count from now; None clears.
+    """
+
+    replica_id: str
+    attempt: int
+    path: tuple[State, ...]
+    cause: str
+    actor: str = "hostler"
+    reason: Reason | None = None
+    message: str = ""
+    task_id: str | None = None
+    lease_token: str | None = None
+    request_id: str = ""
+    next_check_s: float | None = None
+    deadline_s: float | None = None
+    patch: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] | None = None
+
+
+#: Columns a Move may set beside the state, with their SQL types.
+PATCHABLE = {
+    "node": "text",
+    "host": "text",
+    "port": "integer",
+    "base_url": "text",
+    "desired_state": "text",
+    "grace_s": "integer",
+    "attempt": "integer",
+    "check_failures": "integer",
+    "diagnostics": "jsonb",
+    "last_health": "jsonb",
+}
+
+_RECORD = """jsonb_to_recordset(CAST(:moves AS jsonb)) AS m(
+    replica_id text, attempt integer, path text[], cause text, actor text, reason text, message text,
+    task_id text, lease_token uuid, request_id text, next_check_s float8, deadline_s float8, patch jsonb, data jsonb)"""
+
+
+def _patched(column: str, sql_type: str) -> str:
+    value = f"m.patch->'{column}'" if sql_type == "jsonb" else f"CAST(m.patch->>'{column}' AS {sql_type})"
+    return f"{column} = CASE WHEN m.patch ? '{column}' THEN {value} ELSE r.{column} END"
+
+
+_MOVE = text(
+    f"""
+WITH m AS MATERIALIZED (SELECT * FROM {_RECORD}),
+fence AS MATERIALIZED (
+    SELECT t.id FROM tasks t JOIN m ON t.id = m.task_id AND t.lease_token = m.lease_token
+    WHERE m.lease_token IS NOT NULL AND t.state = 'running' FOR UPDATE OF t
+),
+moved AS (
+    UPDATE replicas r SET
+        state = m.path[array_upper(m.path, 1)],
+        reason = m.reason,
+        message = left(m.message, 4000),
+        state_since = hostler_now(),
+        updated_at = hostler_now(),
+        version = r.version + 1,
+        timestamps = r.timestamps || (SELECT jsonb_object_agg(s, hostler_now()) FROM unnest(m.path[2:]) AS s),
+        next_check_at = hostler_now() + make_interval(secs => m.next_check_s),
+        deadline_at = hostler_now() + make_interval(secs => m.deadline_s),
+        {", ".join(_patched(column, sql_type) for column, sql_type in PATCHABLE.items())}
+    FROM m
+    WHERE r.id = m.replica_id AND r.state = m.path[1] AND r.attempt = m.attempt
+      AND (m.lease_token IS NULL OR m.task_id IN (SELECT id FROM fence))
+    RETURNING r.id, r.pool, r.node, m.attempt, m.path, m.cause, m.actor, m.reason, m.message, m.task_id,
+              m.request_id, m.data
+),
+told AS (
+    INSERT INTO events (kind, replica_id, attempt, task_id, pool, node, actor, cause, from_state, to_state,
+                        reason, message, request_id, data)
+    SELECT 'transition', moved.id, moved.attempt, moved.task_id, moved.pool, moved.node, moved.actor, moved.cause,
+           moved.path[hop], moved.path[hop + 1],
+           CASE WHEN hop + 1 = array_upper(moved.path, 1) THEN moved.reason END,
+           CASE WHEN hop + 1 = array_upper(moved.path, 1) THEN left(moved.message, 4000) ELSE '' END,
+           coalesce(moved.request_id, ''), moved.data
+    FROM moved, generate_series(1, array_upper(moved.path, 1) - 1) AS hop
+    ORDER BY moved.id, hop
+)
+SELECT id FROM moved
+"""
+)
+
+_RELEASE = text(
+    """
+WITH ended AS (
+    UPDATE attempts SET released_at = hostler_now(), ended_at = coalesce(ended_at, hostler_now())
+    WHERE replica_id = :replica_id AND number = :attempt AND released_at IS NULL RETURNING id
+),
+freed AS (
+    UPDATE leases SET released_at = hostler_now()
+    WHERE attempt_id IN (SELECT id FROM ended) AND released_at IS NULL RETURNING id
+),
+unheld AS (
+    UPDATE units SET lease_id = NULL, last_freed_at = hostler_now() WHERE lease_id IN (SELECT id FROM freed)
+)
+UPDATE replicas SET released_at = hostler_now(), next_check_at = NULL, deadline_at = NULL, lifetime_ends_at = NULL,
+       updated_at = hostler_now(), version = version + 1
+WHERE id = :replica_id AND attempt = :attempt AND state IN ('stopped', 'failed') AND released_at IS NULL
+RETURNING id, pool, node
+"""
+)
+
+
+def record_moves(connection: Connection, moves: Sequence[Move]) -> set[str]:
+    """Carry out legal steps; returns the ids that moved. A missing id means: somebody was faster, drop the result.
+
+    Raises IllegalTransition for a path that the lifecycle table does not hold.
+    """
+    if not moves:
+        return set()
+    for move in moves:
+        check_path(move.path)
+    rows = [asdict(move) for move in sorted(moves, key=lambda move: move.replica_id)]
+    return {row[0] for row in connection.execute(_MOVE, {"moves": json.dumps(rows)})}
+
+
+def record_released(connection: Connection, replica_id: str, attempt: int) -> bool:
+    """The attempt was seen gone: close it, return its leases, and stamp the replica if it is terminal."""
+    row = connection.execute(_RELEASE, {"replica_id": replica_id, "attempt": attempt}).first()
+    if row is None:
+        return False
+    connection.execute(
+        text(
+            "INSERT INTO events (kind, replica_id, attempt, pool, node, actor, cause)"
+            " VALUES ('released', :replica_id, :attempt, :pool, :node, 'hostler', 'seen gone, leases returned')"
+        ),
+        {"replica_id": replica_id, "attempt": attempt, "pool": row.pool, "node": row.node},
+    )
+    return True
+
+
+def lock(connection: Connection, replica_id: str) -> Any | None:
+    """The replica's row, locked until the transaction ends; None when there is none."""
+    return connection.execute(
+        text("SELECT * FROM replicas WHERE id = :id FOR UPDATE"), {"id": replica_id}
+    ).first()
+
+
+def read(connection: Connection, replica_id: str) -> Any | None:
+    """The replica's row, or None."""
+    return connection.execute(text("SELECT * FROM replicas WHERE id = :id"), {"id": replica_id}).first()

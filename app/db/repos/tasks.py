@@ -1,0 +1,151 @@
+"""Tasks: claims by ``SKIP LOCKED``, leases by token, ends that happen once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from app.domain.lifecycle import Reason
+from app.domain.tasks import Phase, TaskKind, TaskState
+
+_COLUMNS = """id, seq, kind, state, phase, priority, pool, node, replica_id, attempt, owner, request_id, arguments,
+    reason, message, result, claims, claimed_by, created_at, started_at, finished_at, version"""
+
+_CLAIM = """
+WITH best AS MATERIALIZED (
+    SELECT t.id FROM tasks t {join}
+    WHERE t.state = 'queued' AND {condition}
+    ORDER BY {order} LIMIT 1 FOR UPDATE OF t SKIP LOCKED
+)
+UPDATE tasks t SET state = 'running', phase = :phase, claims = t.claims + 1, claimed_by = :worker,
+    lease_token = gen_random_uuid(), lease_expires_at = hostler_now() + make_interval(secs => :lease_s),
+    started_at = coalesce(t.started_at, hostler_now()), version = t.version + 1
+FROM best WHERE t.id = best.id
+RETURNING t.id, t.kind, t.pool, t.node, t.replica_id, t.attempt, t.owner, t.request_id, t.arguments, t.claims,
+    CAST(t.lease_token AS text) AS lease_token
+"""
+
+_CLAIM_LAUNCH = text(
+    _CLAIM.format(
+        join="JOIN replicas r ON r.id = t.replica_id",
+        condition="t.kind IN ('create', 'restart') AND t.pool = :pool AND (t.node IS NULL OR t.node = :node)"
+        " AND r.state IN ('pending', 'scheduling', 'preparing', 'starting', 'waiting_for_ready')"
+        " AND r.attempt = t.attempt AND (r.state <> 'pending' OR :room)",
+        order="t.priority, t.seq",
+    )
+)
+_CLAIM_OTHER = text(
+    _CLAIM.format(
+        join="",
+        condition="t.kind = :kind AND t.pool = :pool AND (t.node IS NULL OR t.node = :node)"
+        " AND (t.not_before IS NULL OR t.not_before <= hostler_now())",
+        order="t.seq",
+    )
+)
+_FINISH = text(
+    """
+WITH ended AS (
+    UPDATE tasks SET state = :state, phase = 'done', reason = :reason, message = left(:message, 4000),
+        result = CAST(:result AS jsonb), finished_at = hostler_now(), started_at = coalesce(started_at, hostler_now()),
+        lease_token = NULL, lease_expires_at = NULL, version = version + 1
+    WHERE id = ANY(:ids) AND state IN ('queued', 'running') RETURNING id, kind, replica_id, attempt, pool, node, request_id
+),
+told AS (
+    INSERT INTO events (kind, replica_id, attempt, task_id, pool, node, actor, cause, reason, message, request_id)
+    SELECT 'task_' || :state, replica_id, attempt, id, pool, node, :actor, kind || ' ' || :state, :reason,
+           left(:message, 4000), request_id FROM ended
+)
+SELECT id FROM ended
+"""
+)
+
+
+def claim_launch(
+    connection: Connection, *, pool: str, node: str, worker: str, lease_s: float, room: bool = True
+) -> Any | None:
+    """The pool's best create or restart, held for ``lease_s``; None when there is none to take here.
+
+    ``room=False`` takes only what holds its capacity already (a launch whose worker died).
+    """
+    values = {"pool": pool, "node": node, "worker": worker, "lease_s": lease_s, "room": room, "phase": Phase.CLAIMED}
+    return connection.execute(_CLAIM_LAUNCH, values).first()
+
+
+def claim_other(
+    connection: Connection, *, kind: TaskKind, pool: str, node: str, worker: str, lease_s: float, phase: Phase
+) -> Any | None:
+    """The oldest task of that kind in the pool that this node may carry out."""
+    values = {"kind": kind, "pool": pool, "node": node, "worker": worker, "lease_s": lease_s, "phase": phase}
+    return connection.execute(_CLAIM_OTHER, values).first()
+
+
+def renew(connection: Connection, task_id: str, lease_token: str, lease_s: float) -> bool:
+    """Hold on for another ``lease_s``; False when the lease was lost."""
+    query = text(
+        "UPDATE tasks SET lease_expires_at = hostler_now() + make_interval(secs => :lease_s)"
+        " WHERE id = :id AND lease_token = CAST(:token AS uuid) RETURNING id"
+    )
+    return connection.execute(query, {"id": task_id, "token": lease_token, "lease_s": lease_s}).first() is not None
+
+
+def set_phase(connection: Connection, task_id: str, lease_token: str, phase: Phase, *, release: bool = False) -> bool:
+    """Say what the task does now. ``release`` leaves it running without a holder: the sweep carries it on."""
+    query = text(
+        "UPDATE tasks SET phase = :phase, version = version + 1,"
+        " lease_token = CASE WHEN :release THEN NULL ELSE lease_token END,"
+        " lease_expires_at = CASE WHEN :release THEN NULL ELSE lease_expires_at END"
+        " WHERE id = :id AND lease_token = CAST(:token AS uuid) RETURNING id"
+    )
+    values = {"id": task_id, "token": lease_token, "phase": phase, "release": release}
+    return connection.execute(query, values).first() is not None
+
+
+def put_back(connection: Connection, task_id: str, lease_token: str, *, delay_s: float = 0) -> bool:
+    """Queue it again, not before ``delay_s`` from now. Fenced."""
+    query = text(
+        "UPDATE tasks SET state = 'queued', phase = 'queued', lease_token = NULL, lease_expires_at = NULL,"
+        " version = version + 1, not_before = hostler_now() + make_interval(secs => :delay_s)"
+        " WHERE id = :id AND lease_token = CAST(:token AS uuid) RETURNING id"
+    )
+    return connection.execute(query, {"id": task_id, "token": lease_token, "delay_s": delay_s}).first() is not None
+
+
+def finish(
+    connection: Connection,
+    ids: Sequence[str],
+    state: TaskState,
+    *,
+    actor: str = "hostler",
+    reason: Reason | None = None,
+    message: str = "",
+    result: dict[str, Any] | None = None,
+) -> set[str]:
+    """End open tasks; returns those that ended now (an ended task never changes again)."""
+    if not ids:
+        return set()
+    values = {
+        "ids": list(ids),
+        "state": str(state),
+        "reason": reason,
+        "message": message,
+        "actor": actor,
+        "result": None if result is None else json.dumps(result),
+    }
+    return {row[0] for row in connection.execute(_FINISH, values)}
+
+
+def open_of(connection: Connection, replica_id: str, kinds: Sequence[TaskKind]) -> list[Any]:
+    """Open tasks of one replica, oldest first, locked."""
+    query = text(
+        f"SELECT {_COLUMNS} FROM tasks WHERE replica_id = :replica_id AND kind = ANY(:kinds)"
+        " AND state IN ('queued', 'running') ORDER BY seq FOR UPDATE"
+    )
+    return list(connection.execute(query, {"replica_id": replica_id, "kinds": [str(kind) for kind in kinds]}))
+
+
+def read(connection: Connection, task_id: str) -> Any | None:
+    """The task's row, or None."""
+    return connection.execute(text(f"SELECT {_COLUMNS} FROM tasks WHERE id = :id"), {"id": task_id}).first()
