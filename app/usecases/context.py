@@ -1,32 +1,27 @@
-"""What every use case is given: where things are, who asks, and which request is asked again."""
+"""What every use case is handed: settings, the database, the bell and the cipher. One per process."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+
+from cryptography.fernet import Fernet
 
 from app.db.engine import Database
+from app.db.identity import read_namespace
+from app.doorbell.bell import Doorbell
+from app.doorbell.celery import make_celery
 from app.settings import Settings
-from app.usecases.signals import Signals, signals_of
-
-
-@dataclass(frozen=True)
-class Context:
-    """The parts of one process. ``doorbell`` rings after a commit, ``cipher`` keeps user values secret at rest."""
-
-    settings: Settings
-    database: Database
-    doorbell: Any = None
-    cipher: Any = None
-
-    @property
-    def signals(self) -> Signals:
-        return signals_of(self.database)
+from app.stack.secrets import engine_key, secret_key
+from app.stack.urls import broker_url, database_url
+from app.usecases.signals import Signals, notify, signals_of
 
 
 @dataclass(frozen=True)
 class Actor:
-    """Who asks. ``models`` are those the key may use; None is all."""
+    """Who asks: the key's id and role, and the request that carried it."""
 
     key_id: str
     name: str
@@ -34,16 +29,67 @@ class Actor:
     models: tuple[str, ...] | None = None
     request_id: str = ""
 
-    @property
-    def is_admin(self) -> bool:
-        return self.role == "admin"
-
 
 @dataclass(frozen=True)
 class Idempotency:
-    """A request that may be sent twice. ``body_hash`` tells the same request from another one under the same key."""
+    """An Idempotency-Key with what it is scoped by, and the hash of the body it came with."""
 
-    key: str = field(repr=False)
+    key: str
     method: str
     path: str
     body_hash: str
+
+
+@dataclass
+class Context:
+    """Made after the fork: it holds connections. ``namespace`` and the secrets are read once, when first used."""
+
+    settings: Settings
+    database: Database
+    _doorbell: Doorbell | None = field(default=None, repr=False)
+
+    @classmethod
+    def open(cls, settings: Settings, *, pool_size: int = 5, application_name: str = "hostler") -> Context:
+        """A context for this process; nothing is connected before it is used."""
+        database = Database(database_url(settings), pool_size=pool_size, application_name=application_name)
+        return cls(settings, database)
+
+    @cached_property
+    def namespace(self) -> str:
+        if self.settings.namespace:
+            return self.settings.namespace
+        with self.database.read() as connection:
+            return read_namespace(connection)
+
+    @cached_property
+    def doorbell(self) -> Doorbell:
+        if self._doorbell is None:
+            self._doorbell = Doorbell(make_celery(self.settings, broker_url(self.settings), self.namespace))
+        return self._doorbell
+
+    @cached_property
+    def engine_key(self) -> str:
+        return engine_key(self.settings)
+
+    @property
+    def signals(self) -> Signals:
+        return signals_of(self.database)
+
+    def notify(self, *topics: str) -> None:
+        """Wake who waits for ``topics``; call after the commit."""
+        notify(self.database, topics)
+
+    @cached_property
+    def _fernet(self) -> Fernet:
+        return Fernet(secret_key(self.settings).encode())
+
+    def seal(self, values: Mapping[str, str]) -> bytes:
+        """User values, encrypted for the database."""
+        return self._fernet.encrypt(json.dumps(dict(values)).encode())
+
+    def unseal(self, sealed: bytes | None) -> dict[str, str]:
+        """What ``seal`` made; empty for None. Raises ``cryptography.fernet.InvalidToken`` under another key."""
+        return json.loads(self._fernet.decrypt(bytes(sealed))) if sealed else {}
+
+    def close(self) -> None:
+        self.database.close()

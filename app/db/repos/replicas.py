@@ -104,7 +104,7 @@ _RELEASE = text(
     """
 WITH ended AS (
     UPDATE attempts SET released_at = hostler_now(), ended_at = coalesce(ended_at, hostler_now())
-    WHERE replica_id = :replica_id AND number = :attempt AND released_at IS NULL RETURNING id
+    WHERE replica_id = :replica_id AND number = :attempt AND released_at IS NULL RETURNING id, pool, node
 ),
 freed AS (
     UPDATE leases SET released_at = hostler_now()
@@ -113,10 +113,19 @@ freed AS (
 unheld AS (
     UPDATE units SET lease_id = NULL, last_freed_at = hostler_now() WHERE lease_id IN (SELECT id FROM freed)
 )
+INSERT INTO events (kind, replica_id, attempt, pool, node, actor, cause)
+SELECT 'released', :replica_id, :attempt, pool, node, 'hostler', 'seen gone, leases returned' FROM ended
+RETURNING id
+"""
+)
+
+_CLOSE = text(
+    """
 UPDATE replicas SET released_at = hostler_now(), next_check_at = NULL, deadline_at = NULL, lifetime_ends_at = NULL,
        updated_at = hostler_now(), version = version + 1
 WHERE id = :replica_id AND attempt = :attempt AND state IN ('stopped', 'failed') AND released_at IS NULL
-RETURNING id, pool, node
+  AND NOT EXISTS (SELECT 1 FROM attempts a WHERE a.replica_id = replicas.id AND a.released_at IS NULL)
+RETURNING id
 """
 )
 
@@ -135,18 +144,14 @@ def record_moves(connection: Connection, moves: Sequence[Move]) -> set[str]:
 
 
 def record_released(connection: Connection, replica_id: str, attempt: int) -> bool:
-    """The attempt was seen gone: close it, return its leases, and stamp the replica if it is terminal."""
-    row = connection.execute(_RELEASE, {"replica_id": replica_id, "attempt": attempt}).first()
-    if row is None:
-        return False
-    connection.execute(
-        text(
-            "INSERT INTO events (kind, replica_id, attempt, pool, node, actor, cause)"
-            " VALUES ('released', :replica_id, :attempt, :pool, :node, 'hostler', 'seen gone, leases returned')"
-        ),
-        {"replica_id": replica_id, "attempt": attempt, "pool": row.pool, "node": row.node},
-    )
-    return True
+    """The attempt was seen gone: close it and return its leases; stamp the replica when it is terminal.
+
+    True when something changed. A restart calls this while its replica is still ``stopping``.
+    """
+    values = {"replica_id": replica_id, "attempt": attempt}
+    freed = connection.execute(_RELEASE, values).first() is not None
+    closed = connection.execute(_CLOSE, values).first() is not None
+    return freed or closed
 
 
 def lock(connection: Connection, replica_id: str) -> Any | None:

@@ -1,0 +1,66 @@
+"""Ringing: after the commit, without waiting, and never an error for the caller. A lost ring costs one sweep."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from app.doorbell.queues import declare, task_name
+
+log = logging.getLogger(__name__)
+
+#: The ringing thread ends after this time without work and is started again by the next ring.
+IDLE_S = 30.0
+
+
+class Doorbell:
+    """Rings queues. Rings of the same verb and queue that wait together become one: one bell is enough,
+    because whoever answers it rings again while there is more to do."""
+
+    def __init__(self, celery: Celery) -> None:
+        self._celery = celery
+        self._lock = threading.Lock()
+        self._pending: dict[tuple[str, str], dict[str, str]] = {}
+        self._wake = threading.Event()
+        self._running = False
+
+    def ring(self, verb: str, queue: str, **scope: str) -> None:
+        """Tell the workers of ``queue`` that there is a ``verb`` to do in ``scope`` (``pool=`` or ``node=``)."""
+        with self._lock:
+            self._pending[verb, queue] = scope
+            start, self._running = not self._running, True
+        self._wake.set()
+        if start:
+            threading.Thread(target=self._run, name="doorbell", daemon=True).start()
+
+    def ring_now(self, verb: str, queue: str, **scope: str) -> bool:
+        """The same, in this thread; False when the broker did not take it."""
+        return self._publish([((verb, queue), scope)])
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait(IDLE_S)
+            self._wake.clear()
+            with self._lock:
+                batch, self._pending = self._pending, {}
+                if not batch:
+                    self._running = False
+                    return
+            self._publish(batch.items())
+
+    def _publish(self, rings: Iterable[tuple[tuple[str, str], dict[str, str]]]) -> bool:
+        try:
+            with self._celery.producer_pool.acquire(block=True, timeout=5) as producer:
+                for (verb, queue), scope in rings:
+                    self._celery.send_task(
+                        task_name(verb), kwargs=scope, queue=declare(queue), producer=producer, retry=False
+                    )
+            return True
+        except (OperationalError, OSError) as error:
+            # the sweep rings again for whatever is claimable; the caller's change is committed already
+            log.warning("the broker did not take a ring: %s", error)
+            return False
