@@ -1,0 +1,147 @@
+"""Where everything of one stack lies. Paths only: nothing here starts or stops anything."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.stack.errors import BadState, PathTooLong
+
+#: Linux allows 107 bytes; the rest is room for temporary names that libraries add.
+SOCKET_PATH_BYTES = 90
+POSTGRES_PORT = 5432
+POSTGRES_SOCKET = f".s.PGSQL.{POSTGRES_PORT}"
+REDIS_SOCKET = "redis.sock"
+#: supervisord binds ``<name>.<pid>`` first and renames it
+SUPERVISOR_SOCKET = "supervisor.sock"
+#: Every socket name a part makes in the run dir; the longest decides whether ``<state>/run`` will do.
+SOCKET_NAMES = (POSTGRES_SOCKET, REDIS_SOCKET, f"{SUPERVISOR_SOCKET}.4194304", "gateway-master.sock")
+#: Postgres cuts its own paths at 1,024 bytes.
+STATE_PATH_BYTES = 900
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The paths below one state dir. ``run`` and ``postgres`` may be links to a place elsewhere."""
+
+    state_dir: Path
+
+    @property
+    def secrets(self) -> Path:
+        return self.state_dir / "secrets"
+
+    @property
+    def logs(self) -> Path:
+        return self.state_dir / "logs"
+
+    @property
+    def attempts(self) -> Path:
+        return self.state_dir / "attempts"
+
+    @property
+    def models(self) -> Path:
+        return self.state_dir / "models"
+
+    @property
+    def redis(self) -> Path:
+        return self.state_dir / "redis"
+
+    @property
+    def record(self) -> Path:
+        """``stack.json``: what runs now or ran last."""
+        return self.state_dir / "stack.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.state_dir / "lock"
+
+    @property
+    def supervisor_config(self) -> Path:
+        return self.state_dir / "supervisor.conf"
+
+    @property
+    def run(self) -> Path:
+        return run_dir(self.state_dir)
+
+    @property
+    def redis_socket(self) -> Path:
+        return self.run / REDIS_SOCKET
+
+    @property
+    def supervisor_socket(self) -> Path:
+        return self.run / SUPERVISOR_SOCKET
+
+    @property
+    def postgres(self) -> Path:
+        """The folder of Postgres, links resolved (see ``app.stack.places``)."""
+        home = self.state_dir / "postgres"
+        return Path(os.path.realpath(home)) if home.is_symlink() else home
+
+    @property
+    def postgres_data(self) -> Path:
+        return self.postgres / "data"
+
+    @property
+    def postgres_sockets(self) -> Path:
+        """The run dir, or a folder of Postgres's own when its user cannot reach the state dir."""
+        return self.postgres / "run" if (self.state_dir / "postgres").is_symlink() else self.run
+
+
+def run_dir(state_dir: Path) -> Path:
+    """The folder of the sockets: ``<state>/run``, or what it links to, or where it will be (links resolved).
+
+    A state dir whose path is too long for sockets gets a short folder: ``$XDG_RUNTIME_DIR/hostler-<hash>``, else
+    one of our own. ``make_run_dir`` records the choice as a link, because ``down`` may run in another environment.
+    """
+    inside = state_dir / "run"
+    if inside.is_symlink():
+        return Path(os.readlink(inside))
+    return inside if _fits(inside) else _short_dir(state_dir)
+
+
+def make_run_dir(state_dir: Path, uid: int, gid: int) -> Path:
+    """Make the run dir (0700, owned by ``uid``) and return it. Raises BadState when another user holds its name."""
+    folder = run_dir(state_dir)
+    inside = state_dir / "run"
+    if not _fits(folder):
+        raise PathTooLong(f"{folder} is too long for a socket; set XDG_RUNTIME_DIR to a short path and try again")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = os.lstat(folder)
+    # the short folder may lie in /tmp, where another user could have put a folder or link by that name
+    foreign = os.geteuid() != 0 and found.st_uid != os.geteuid()
+    if not stat.S_ISDIR(found.st_mode) or foreign:
+        raise BadState(
+            f"{folder} belongs to uid {found.st_uid}, so our sockets cannot lie there; "
+            "set XDG_RUNTIME_DIR to a folder of yours, or use a shorter --state-dir"
+        )
+    if found.st_uid != uid:
+        os.chown(folder, uid, gid)
+    folder.chmod(0o700)
+    if folder != inside and not inside.is_symlink():
+        inside.symlink_to(folder)
+    return folder
+
+
+def check_state_path(state_dir: Path) -> None:
+    """Raise PathTooLong or BadState for a path that some part could not use."""
+    if len(os.fsencode(state_dir)) > STATE_PATH_BYTES:
+        raise PathTooLong(f"{state_dir} is longer than {STATE_PATH_BYTES} bytes; use a shorter --state-dir")
+    if any(character in str(state_dir) for character in "\n\r\0"):
+        raise BadState(f"{str(state_dir)!r} holds a line break; use another --state-dir")
+
+
+def _fits(folder: Path) -> bool:
+    return max(len(os.fsencode(folder / name)) for name in SOCKET_NAMES) <= SOCKET_PATH_BYTES
+
+
+def _short_dir(state_dir: Path) -> Path:
+    mark = hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:10]
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    if base and os.path.isabs(base) and os.path.isdir(base) and _fits(Path(base) / f"hostler-{mark}"):
+        return Path(base) / f"hostler-{mark}"
+    if os.geteuid() == 0:
+        return Path("/run") / f"hostler-{mark}"
+    return Path("/tmp") / f"hostler-{os.geteuid()}-{mark}"  # noqa: S108  (owner and mode are checked by make_run_dir)

@@ -1,0 +1,106 @@
+"""Postgres's folder: in the state dir, or, when its user cannot go there, below /var/lib/hostler.
+
+A place outside holds ``state-dir`` (a back-pointer), and ``<state>/postgres`` links to it. A place whose state dir
+is gone is a leftover and removed by the next start.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from app.stack.errors import BadState
+from app.stack.layout import Layout
+from app.stack.processes import end_processes, working_in
+from app.stack.runas import SYSTEM_DIR, Account
+
+BACK_POINTER = "state-dir"
+
+
+def make_postgres_home(layout: Layout, account: Account, *, inside: bool) -> Path:
+    """Make the folder (0700, owned by ``account``) and return it, links resolved."""
+    link = layout.state_dir / "postgres"
+    if link.is_symlink():
+        home = layout.postgres
+        if not home.is_dir():
+            raise BadState(
+                f"the database of this state dir was in {home}, which is gone; "
+                f"put it back, or move {layout.state_dir} away to start anew"
+            )
+    elif inside or account.is_caller:
+        home = link
+        home.mkdir(mode=0o700, exist_ok=True)
+    elif link.exists():
+        raise BadState(
+            f"user {account.name} cannot reach the database in {link}; "
+            f"let it enter the folders above, or name a user who can with --run-as"
+        )
+    else:
+        home = _make_outside(layout, account)
+    home.chmod(0o700)
+    os.chown(home, account.uid, account.gid)
+    if home != link:
+        sockets = home / "run"
+        sockets.mkdir(mode=0o700, exist_ok=True)
+        os.chown(sockets, account.uid, account.gid)
+    return home
+
+
+def remove_leftovers() -> list[Path]:
+    """Remove places whose state dir is gone, ending a Postgres that still runs there. Returns what was removed."""
+    if os.geteuid() != 0 or not SYSTEM_DIR.is_dir():
+        return []
+    removed = []
+    with _system_dir():
+        for place in sorted(SYSTEM_DIR.iterdir()):
+            if _is_leftover(place):
+                end_processes(working_in(place), wait_s=5)
+                shutil.rmtree(place)
+                removed.append(place)
+    return removed
+
+
+def remove_place(layout: Layout) -> None:
+    """Remove the place outside that belongs to a state dir about to be deleted. Nothing may run there any more."""
+    if (layout.state_dir / "postgres").is_symlink() and _back_pointer(layout.postgres) == str(layout.state_dir):
+        shutil.rmtree(layout.postgres)
+
+
+@contextmanager
+def _system_dir() -> Iterator[None]:
+    """Hold the folder of all places, so that nobody takes a place half made for a leftover."""
+    SYSTEM_DIR.mkdir(mode=0o711, parents=True, exist_ok=True)
+    SYSTEM_DIR.chmod(0o711)
+    with open(SYSTEM_DIR / ".lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _make_outside(layout: Layout, account: Account) -> Path:
+    with _system_dir():
+        place = SYSTEM_DIR / secrets.token_hex(8)
+        place.mkdir(mode=0o700)
+        (place / BACK_POINTER).write_text(f"{layout.state_dir}\n")
+        (place / BACK_POINTER).chmod(0o600)
+        (layout.state_dir / "postgres").symlink_to(place)
+    return place
+
+
+def _is_leftover(place: Path) -> bool:
+    state_dir = _back_pointer(place)
+    if state_dir is None:
+        return False
+    link = Path(state_dir) / "postgres"
+    return not link.is_symlink() or os.readlink(link) != str(place)
+
+
+def _back_pointer(place: Path) -> str | None:
+    try:
+        return (place / BACK_POINTER).read_text().rstrip("\n")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
