@@ -94,10 +94,8 @@ def _check_data(settings: Settings, layout: Layout) -> None:
         major = (data / "PG_VERSION").read_text().strip()
     except FileNotFoundError:
         raise BadState(f"{data} is no database (PG_VERSION is missing); put it back from a copy, or {again}") from None
-    if major != _INSTALL.removeprefix("pginstall"):
-        raise BadState(
-            f"{data} was made by Postgres {major}; start it with that version of Hostler, dump it, and {again}"
-        )
+    if major != MAJOR:
+        raise BadState(f"{data} is of Postgres {major}; start it with the Hostler that made it, dump it, and {again}")
     if read_secret(settings.state_dir, POSTGRES_PASSWORD) is None:
         raise BadState(f"{layout.secrets / POSTGRES_PASSWORD} is missing; put it back from a copy, or {again}")
 
