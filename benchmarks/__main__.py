@@ -1,0 +1,74 @@
+"""``python -m benchmarks NAME [--rounds N] [--json]``, or ``all``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import subprocess
+import sys
+
+from benchmarks.result import ROUNDS, Result
+
+NAMES = ("create", "task", "urgent", "time_to_ready", "burst", "adopt", "death", "mass_launch", "sweep", "list")
+#: One benchmark may take this long; a hung one must not hold the others.
+LIMIT_S = 600
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("name", choices=(*NAMES, "all"))
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="at least 3 for a number worth telling")
+    parser.add_argument("--json", action="store_true", help="print only the JSON object, in one line")
+    arguments = parser.parse_args()
+    if arguments.name == "all":
+        return _all(arguments.rounds)
+    module = importlib.import_module(f"benchmarks.{_module(arguments.name)}")
+    outcome: Result = module.run(arguments.rounds)
+    if not arguments.json:
+        _explain(outcome)
+    print(json.dumps(outcome.to_json()), flush=True)
+    return 0
+
+
+def _module(name: str) -> str:
+    return "listing" if name == "list" else name
+
+
+def _explain(outcome: Result) -> None:
+    for part in outcome.parts or (outcome,):
+        mark = "ok" if part.ok else "MISSED"
+        print(
+            f"{part.name:<24} ours {part.ours:.3f}  floor {part.floor:.3f} {part.unit}  ratio {part.ratio:.2f}", end=""
+        )
+        print(f"  goal {part.goal}  {mark}")
+        for key, value in part.notes.items():
+            print(f"    {key}: {value}")
+
+
+def _all(rounds: int) -> int:
+    """Each in a process of its own: one that breaks or hangs costs only itself."""
+    print(f"{'benchmark':<16} {'ours':>10} {'floor':>10} {'ratio':>7}  {'unit':<12} {'goal':<44} ok")
+    broken = 0
+    for name in NAMES:
+        command = [sys.executable, "-m", "benchmarks", name, "--json", "--rounds", str(rounds)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, env=os.environ, check=True)
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+            broken += 1
+            talk = (error.stderr or "") if isinstance(error.stderr, str) else ""
+            print(f"{name:<16} did not finish: {talk.strip().splitlines()[-1] if talk.strip() else error}", flush=True)
+            continue
+        body = json.loads(done.stdout.strip().splitlines()[-1])
+        for part in body.get("parts") or [body]:
+            print(
+                f"{part['name']:<16} {part['ours']:>10.3f} {part['floor']:>10.3f} {part['ratio']:>7.2f}  "
+                f"{part['unit']:<12} {part['goal']:<44} {'yes' if part['ok'] else 'NO'}",
+                flush=True,
+            )
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
