@@ -1,0 +1,128 @@
+"""``hostler demo``: the whole way once, on this host, from no stack at all to an answer."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hostler.cli import following
+from hostler.cli.history import time_per_state
+from hostler.cli.model import write_tiny
+from hostler.cli.options import Session, Verb, pass_session
+from hostler.cli.show import talk
+from hostler.cli.text import clean, fine
+from hostler.connection import find_models_dir
+from hostler.errors import HostlerError, NotFound, TimedOut, Unreachable
+
+Json = dict[str, Any]
+MODEL = "tiny"
+PROMPT = "Hello, engine."
+LABEL = {"demo": "yes"}
+MODEL_SEEN_S = 15.0
+READY_S = 120.0
+
+
+@click.command("demo", cls=Verb)
+@pass_session
+def demo(session: Session) -> None:
+    """Start the stack, serve a tiny model with llama.cpp, ask it something, and show how that went.
+
+    Running it again starts one more replica, in seconds.
+    """
+    _ensure_up(session)
+    _ensure_model(session)
+    began = time.monotonic()
+    asked = session.client.create_replica(
+        {"server_mode": "replica", "model_name": MODEL, "pool": "local", "labels": LABEL, "wait_for_ready": False},
+        wait_s=0,
+    )
+    replica_id = str(asked["replica_id"])
+    talk(f"asked for a replica of {MODEL}: {replica_id}")
+    replica = following.follow_launch(session, replica_id, str(asked["task_id"]), timeout_s=READY_S)
+    ready_s = time.monotonic() - began
+    text, answer_s = _ask(str(replica["base_url"]), session.folder)
+    click.echo(f"\n{replica['base_url']} was ready {fine(ready_s)} after the request and answered in {fine(answer_s)}:")
+    click.echo(f"  > {PROMPT}\n  {clean(text) or '(nothing)'}")
+    click.echo("  (the model's weights are random, so is its answer; the server is a real llama.cpp)")
+    _show_timeline(session, replica_id)
+    _show_next(replica_id)
+
+
+def _ensure_up(session: Session) -> None:
+    try:
+        health = session.client.health()
+        talk(f"a stack is up: {session.client.connection.url}, version {health.get('version')}")
+        return
+    except Unreachable:
+        if session.url:
+            raise
+    talk("starting the stack ...")
+    # a process of its own: what it leaves running must share nothing with this one
+    argv = [sys.executable, "-P", "-m", "hostler", "up", "-d", "--state-dir", str(session.folder)]
+    done = subprocess.run(argv, check=False, stdin=subprocess.DEVNULL)
+    if done.returncode != 0:
+        raise HostlerError("the stack did not start", hint="hostler doctor")
+    session.reconnect()
+
+
+def _ensure_model(session: Session) -> None:
+    try:
+        session.client.get_model(MODEL)
+    except NotFound:
+        path = write_tiny(find_models_dir(session.folder, os.environ), MODEL)
+        talk(f"wrote a tiny model with random weights: {path}")
+        _await_model(session)
+
+
+def _await_model(session: Session) -> None:
+    deadline = time.monotonic() + MODEL_SEEN_S
+    while True:
+        try:
+            session.client.get_model(MODEL)
+            return
+        except NotFound as error:
+            if time.monotonic() > deadline:
+                raise TimedOut(f"Hostler does not see the model {MODEL}", hint="hostler model list") from error
+        time.sleep(0.1)
+
+
+def _ask(base_url: str, folder: Path) -> tuple[str, float]:
+    """The model's answer and how many seconds it took. The engine demands the stack's own key."""
+    import httpx2
+
+    key_file = folder / "secrets" / "engine-key"
+    headers = {"Authorization": f"Bearer {key_file.read_text().strip()}"} if key_file.exists() else {}
+    body = {"model": MODEL, "prompt": PROMPT, "max_tokens": 24}
+    began = time.monotonic()
+    try:
+        # loopback: a proxy of the environment must not come between
+        with httpx2.Client(trust_env=False, timeout=60) as http:
+            response = http.post(f"{base_url}/v1/completions", json=body, headers=headers)
+        response.raise_for_status()
+        return str(response.json()["choices"][0]["text"]), time.monotonic() - began
+    except (httpx2.HTTPError, ValueError, LookupError) as error:
+        raise HostlerError(f"the replica did not answer: {error}", hint="hostler replica list") from error
+
+
+def _show_timeline(session: Session, replica_id: str) -> None:
+    click.echo("\nIts way there:")
+    for state, seconds in time_per_state(session.client.replica_events(replica_id).get("events", [])):
+        click.echo(f"  {clean(state):<18} {'since then' if seconds is None else fine(seconds):>12}")
+
+
+def _show_next(replica_id: str) -> None:
+    click.echo(
+        f"""
+Type next:
+  hostler replica get {replica_id}       all that is known of it
+  hostler replica events {replica_id}    what it went through, and why
+  hostler replica logs {replica_id}      what llama.cpp wrote
+  hostler replica stop {replica_id}      put it away (-l demo=yes: all of the demo's)
+  hostler down                            stop everything on this host"""
+    )

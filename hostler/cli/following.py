@@ -1,0 +1,102 @@
+"""Follow what a task does to a replica, from the answer of the request to its end."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+
+from hostler.cli.history import step
+from hostler.cli.options import Session
+from hostler.cli.progress import Progress
+from hostler.cli.show import talk
+from hostler.errors import HostlerError, ReplicaFailed, TimedOut
+from hostler.waiting import LOG_TAIL_LINES, TASK_ENDED, TERMINAL, failure
+from hostler.wire import RESTART_S
+
+Json = dict[str, Any]
+#: Longest answer to one look, in seconds: short at first, as most launches are, and then a tenth of the time passed.
+LOOK_S = (1.0, 5.0)
+
+
+def follow_launch(session: Session, replica_id: str, task_id: str, *, timeout_s: float | None) -> Json:
+    """The replica's record once the task (create or restart) has made it ready, showing each step on the way.
+
+    Raises ReplicaFailed with reason and log tail as soon as that failed, TimedOut after ``timeout_s`` seconds. Ctrl-C
+    leaves the launch running and says how to stop it.
+    """
+    try:
+        task = follow_task(session, replica_id, task_id, timeout_s=timeout_s)
+    except KeyboardInterrupt:
+        talk(f"\nthe launch goes on: hostler replica wait {replica_id}; to end it: hostler replica stop {replica_id}")
+        raise
+    replica = session.client.get_replica(replica_id)
+    if task.get("state") != "succeeded":
+        raise launch_failure(session, replica, task)
+    return replica
+
+
+def follow_task(session: Session, replica_id: str, task_id: str, *, timeout_s: float | None) -> Json:
+    """The task once it has ended, whichever way, showing the replica's steps on the way."""
+    client = session.client
+    began = time.monotonic()
+    seen: set[object] = set()
+    with Progress(f"replica {replica_id}") as progress:
+        while True:
+            passed_s = time.monotonic() - began
+            left_s = float("inf") if timeout_s is None else timeout_s - passed_s
+            look_s = min(LOOK_S[1], max(LOOK_S[0], passed_s / 10), max(0.0, left_s))
+            looked_at = time.monotonic()
+            task = client.get_task(task_id, wait_s=look_s, outage_s=RESTART_S)
+            for event in client.replica_events(replica_id).get("events", []):
+                if event.get("id") not in seen and event.get("task_id") in (None, task_id):
+                    seen.add(event.get("id"))
+                    _tell(progress, event)
+            progress.refresh()
+            if task.get("state") in TASK_ENDED:
+                return task
+            if left_s <= 0:
+                raise TimedOut(
+                    f"replica {replica_id} is not there after {timeout_s:g} s (phase {task.get('phase')}); it goes on",
+                    hint=f"hostler replica explain {replica_id}",
+                )
+            # a server that answers a long poll at once must not be asked without pause
+            time.sleep(max(0.0, min(0.2, left_s) - (time.monotonic() - looked_at)))
+
+
+def launch_failure(session: Session, replica: Json, task: Json) -> ReplicaFailed:
+    """Why the launch did not succeed, with the end of the log."""
+    replica_id = str(replica.get("replica_id"))
+    told = replica
+    if replica.get("status") not in TERMINAL:
+        # the replica is still on its way down; the task knows already why
+        told = {**replica, "status": "failed", "reason": task.get("reason"), "message": task.get("message")}
+    return failure(told, log_tail=log_tail(session, replica_id))
+
+
+def log_tail(session: Session, replica_id: str) -> str:
+    """The last lines of its output, empty when there are none to be had."""
+    try:
+        return session.client.replica_logs(replica_id, tail=LOG_TAIL_LINES)
+    except HostlerError:
+        # the failure being told matters more than the missing logs
+        return ""
+
+
+def say_started(replica_id: str) -> None:
+    """What to type next after a launch that was not waited for."""
+    talk(f"asked for; follow it: hostler replica wait {replica_id}")
+
+
+def wait_option(text: str) -> Any:
+    """--wait/--no-wait, left open (None) when neither is given."""
+    return click.option("--wait/--no-wait", default=None, help=text)
+
+
+def _tell(progress: Progress, event: Json) -> None:
+    if event.get("to_state"):
+        words = [str(event["to_state"]), event.get("reason") and f"({event['reason']})", event.get("message")]
+        progress.step(" ".join(str(word) for word in words if word))
+    elif event.get("message"):
+        progress.step(f"{step(event)}: {event['message']}")

@@ -1,0 +1,68 @@
+"""Shell completion of names that only the server knows. Silent and quick: it must never disturb a typing person."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from click.shell_completion import CompletionItem
+
+from hostler.cli.options import Session
+from hostler.cli.text import clean
+from hostler.errors import HostlerError
+
+if TYPE_CHECKING:
+    import click
+
+    from hostler.client import Client
+
+LONGEST_S = 1.0
+Completer = "Callable[[click.Context, click.Parameter, str], list[CompletionItem[str]]]"
+
+
+def replica_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """Replica ids with model and status beside them."""
+    return _complete(
+        ctx,
+        incomplete,
+        lambda client: _rows(client.list_replicas(limit=100), "replicas", "replica_id", "model_name", "status"),
+    )
+
+
+def task_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    return _complete(
+        ctx, incomplete, lambda client: _rows(client.list_tasks(limit=100), "tasks", "id", "kind", "state")
+    )
+
+
+def pool_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    return _complete(ctx, incomplete, lambda client: _rows(client.list_pools(), "pools", "name", "backend", "state"))
+
+
+def model_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    return _complete(ctx, incomplete, lambda client: _rows(client.list_models(), "models", "name", "engine"))
+
+
+def node_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    return _complete(ctx, incomplete, lambda client: _rows(client.list_nodes(), "nodes", "name"))
+
+
+def key_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    return _complete(ctx, incomplete, lambda client: _rows(client.list_keys(), "keys", "id", "name", "role"))
+
+
+def _complete(
+    ctx: click.Context, incomplete: str, found: Callable[[Client], Iterator[CompletionItem[str]]]
+) -> list[CompletionItem[str]]:
+    session = ctx.find_root().ensure_object(Session)
+    session.timeout_s = LONGEST_S
+    try:
+        return [item for item in found(session.client) if item.value.startswith(incomplete)]
+    except HostlerError:
+        return []
+
+
+def _rows(body: dict[str, Any], key: str, name: str, *notes: str) -> Iterator[CompletionItem[str]]:
+    for row in body.get(key) or []:
+        help_text = " ".join(clean(row.get(note) or "") for note in notes)
+        yield CompletionItem(clean(row.get(name, "")), help=help_text or None)

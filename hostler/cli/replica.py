@@ -1,0 +1,188 @@
+"""``hostler replica``: one inference server each, from the wish to the last trace of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hostler.cli import following
+from hostler.cli.launch import create, restart
+from hostler.cli.names import model_names, pool_names, replica_ids
+from hostler.cli.options import Noun, Session, pass_session
+from hostler.cli.output import events, explain, logs
+from hostler.cli.paging import paged, read_pages
+from hostler.cli.parse import Duration, number
+from hostler.cli.show import Columns, show_list, show_one, show_raw, talk
+from hostler.cli.text import age
+from hostler.errors import BadInput, HostlerError, ReplicaFailed
+from hostler.waiting import TERMINAL, WANTED
+
+if TYPE_CHECKING:
+    from hostler.client import Client
+
+Json = dict[str, Any]
+
+COLUMNS: Columns = {
+    "ID": "replica_id",
+    "STATUS": "status",
+    "REASON": "reason",
+    "MODEL": "model_name",
+    "MODE": "server_mode",
+    "POOL": "pool",
+    "URL": "base_url",
+    "AGE": lambda row: age(row.get("created_at")),
+}
+
+
+@click.group(cls=Noun)
+def replica() -> None:
+    """Create, list, stop, check and read about replicas."""
+
+
+@replica.command("list")
+@click.option("--status", metavar="STATE", multiple=True, help="Only those in this state (repeatable).")
+@click.option("--mode", "server_mode", metavar="MODE", help="Only those of this server mode.")
+@click.option("--model-name", metavar="NAME", shell_complete=model_names, help="Only those that serve this model.")
+@click.option("--pool", metavar="POOL", shell_complete=pool_names, help="Only those of this pool.")
+@click.option("-l", "--label", metavar="LABEL=V", multiple=True, help="Only those with this label (repeatable).")
+@click.option("--owner", metavar="KEY_ID", help="Only those that this key made.")
+@paged
+@pass_session
+def list_replicas(session: Session, page: Json, **filters: Any) -> None:
+    """List replicas, the newest first."""
+    filters = {name: value or None for name, value in filters.items()}
+    body = read_pages(session.client.list_replicas, "replicas", page, **filters)
+    show_list(session, body, "replicas", COLUMNS, name="replica_id")
+
+
+@replica.command("get")
+@click.argument("replica_id", shell_complete=replica_ids)
+@pass_session
+def get(session: Session, replica_id: str) -> None:
+    """Show one replica: its spec, state, reason, address, times and diagnostics."""
+    show_one(session, session.client.get_replica(replica_id), name="replica_id")
+
+
+@replica.command("stop")
+@click.argument("replica_ids", nargs=-1, shell_complete=replica_ids, metavar="[ID]...")
+@click.option("-l", "--label", metavar="LABEL=V", multiple=True, help="Every live one with this label (repeatable).")
+@click.option("--grace", type=Duration(), help="Time between SIGTERM and SIGKILL [default: 30s].")
+@click.option("--force", is_flag=True, help="Kill it at once.")
+@following.wait_option("Return when it was seen gone.")
+@click.option("--timeout", type=Duration(), help="With --wait: give up (exit 7) after so long.")
+@pass_session
+def stop(
+    session: Session,
+    replica_ids: tuple[str, ...],
+    label: tuple[str, ...],
+    grace: float | None,
+    force: bool,
+    wait: bool | None,
+    timeout: float | None,
+) -> None:
+    """Stop replicas, by id or by label. Works in every state; a queued launch is cancelled."""
+    ids = _chosen(session.client, replica_ids, label)
+    grace_s = None if grace is None else number(grace)
+    asked = [session.client.stop_replica(each, force=force, grace_s=grace_s) for each in ids]
+    if wait:
+        asked = [session.client.wait_replica(each, wanted="released", timeout_s=timeout) for each in ids]
+    for replica_id, body in zip(ids, asked, strict=True):
+        if session.output in ("json", "yaml"):
+            show_raw(session, body)
+        else:
+            click.echo(replica_id)
+    if asked and not wait:
+        talk("asked to stop; until it is gone: hostler replica wait ID --for released")
+
+
+@replica.command("health")
+@click.argument("replica_id", shell_complete=replica_ids)
+@click.option("--timeout", type=Duration(), default=120.0, show_default="120s", help="Longest wait for the verdict.")
+@pass_session
+def health(session: Session, replica_id: str, timeout: float) -> None:
+    """Probe a replica now. Exit code 6 when it is not healthy."""
+    body = session.client.check_replica(replica_id, timeout_s=number(timeout))
+    if "healthy" not in body and body.get("task_id"):
+        task = session.client.wait_task(str(body["task_id"]), timeout_s=timeout)
+        body = task.get("result") or {"replica_id": replica_id, "healthy": False, "message": task.get("message")}
+    show_one(session, body, name="replica_id")
+    if not body.get("healthy"):
+        raise ReplicaFailed(
+            f"replica {replica_id} is not healthy: {body.get('message') or 'no reason was given'}",
+            replica_id=replica_id,
+            hint=f"hostler replica explain {replica_id}",
+        )
+
+
+@replica.command("diagnose")
+@click.argument("replica_id", shell_complete=replica_ids)
+@click.option("--timeout", type=Duration(), default=300.0, show_default="300s", help="Give up (exit 7) after so long.")
+@pass_session
+def diagnose(session: Session, replica_id: str, timeout: float) -> None:
+    """Run the diagnostics again and show them. Exit code 6 when they fail."""
+    client = session.client
+    asked = client.diagnose_replica(replica_id)
+    task = following.follow_task(session, replica_id, str(asked["task_id"]), timeout_s=timeout)
+    body = task.get("result") or client.get_replica(replica_id).get("diagnostics") or {}
+    show_one(session, body, name="replica_id")
+    if task.get("state") != "succeeded":
+        raise ReplicaFailed(
+            f"the diagnostics of replica {replica_id} {task.get('state')}: {task.get('message') or task.get('reason')}",
+            replica_id=replica_id,
+            hint=f"hostler replica logs {replica_id}",
+        )
+
+
+@replica.command("wait")
+@click.argument("replica_id", shell_complete=replica_ids)
+@click.option(
+    "--for", "wanted", type=click.Choice(WANTED), default="ready", show_default=True, help="What to wait for."
+)
+@click.option("--timeout", type=Duration(), help="Give up (exit 7) after so long.")
+@pass_session
+def wait(session: Session, replica_id: str, wanted: str, timeout: float | None) -> None:
+    """Wait until a replica is ready, stopped, released or deleted.
+
+    Fails at once (exit 6, with reason and the end of the log) when that cannot happen any more.
+    """
+    body = session.client.wait_replica(replica_id, wanted=wanted, timeout_s=timeout)
+    if session.output in ("json", "yaml"):
+        show_raw(session, body)
+    elif session.output == "name":
+        click.echo(replica_id)
+    else:
+        click.echo(
+            f"{replica_id} {wanted}" + (f" {body['base_url']}" if wanted == "ready" and body.get("base_url") else "")
+        )
+
+
+@replica.command("delete")
+@click.argument("replica_ids", nargs=-1, required=True, shell_complete=replica_ids, metavar="ID...")
+@pass_session
+def delete(session: Session, replica_ids: tuple[str, ...]) -> None:
+    """Remove the records of replicas that have ended and were seen gone."""
+    for replica_id in replica_ids:
+        try:
+            session.client.delete_replica(replica_id)
+        except HostlerError as error:
+            if error.exit_code == 5 and not error.hint:
+                error.hint = f"hostler replica stop {replica_id} --wait"
+            raise
+        click.echo(replica_id)
+
+
+def _chosen(client: Client, ids: tuple[str, ...], labels: tuple[str, ...]) -> list[str]:
+    if bool(ids) == bool(labels):
+        raise BadInput("name replicas by id, or by -l LABEL=V, not both", hint="hostler replica list")
+    if ids:
+        return list(ids)
+    found = read_pages(client.list_replicas, "replicas", {"all": True}, label=list(labels))["replicas"]
+    live = [str(row["replica_id"]) for row in found if row.get("status") not in TERMINAL]
+    if not live:
+        talk(f"no live replica has {' and '.join(labels)}")
+    return live
+
+
+for command in (create, restart, logs, events, explain):
+    replica.add_command(command)

@@ -1,0 +1,224 @@
+"""The two clients: a blocking one and one for asyncio. They only send; the rules are in ``wire`` and ``feed``."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx2
+
+from hostler import __version__
+from hostler.connection import Connection, find_connection
+from hostler.errors import ApiError, NoAnswer, Unreachable
+from hostler.feed import Feed, Item
+from hostler.verbs import Verbs
+from hostler.wire import Call, Json, Pause, Reply, Steps, problem
+
+CONNECT_TIMEOUT_S = 5.0
+T = TypeVar("T")
+
+
+class Client(Verbs[Json, str]):
+    """A blocking client. Usable as a context manager.
+
+    Without ``url`` and ``key`` (or a found ``connection``) it is led by HOSTLER_URL and HOSTLER_API_KEY, else by the
+    state dir of this host's stack. ``timeout_s`` caps how long any single answer is waited for.
+
+    >>> with Client() as hostler:
+    ...     hostler.list_replicas(status="ready")["replicas"]
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        key: str | None = None,
+        *,
+        state_dir: str | Path | None = None,
+        connection: Connection | None = None,
+        timeout_s: float | None = None,
+    ) -> None:
+        self.connection = connection or find_connection(url, key, state_dir=state_dir)
+        self._timeout_s = timeout_s
+        self._http = httpx2.Client(**_options(self.connection))
+
+    def follow(self, feed: Feed) -> Iterator[Item]:
+        """What ``feed`` tells, over broken connections, until it ends. Raises ApiError, Unreachable."""
+        while not feed.is_over():
+            broken: Unreachable | None = None
+            try:
+                with self._http.stream(**_arguments(feed.call, None)) as response:
+                    if not _is_stream(response):
+                        response.read()
+                        raise _no_stream(response)
+                    feed.opened()
+                    for event in httpx2.EventSource(response):
+                        item = feed.take(event.event, event.data, event.id)
+                        if item is not None:
+                            yield item
+                        if feed.is_over():
+                            return
+            except httpx2.RequestError as error:
+                broken = _unreachable(error, self.connection)
+            time.sleep(feed.broke(broken))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, steps: Steps[Json]) -> Json:
+        return self._drive(steps)
+
+    def _run_text(self, steps: Steps[str]) -> str:
+        return self._drive(steps)
+
+    def _drive(self, steps: Steps[T]) -> T:
+        try:
+            step = next(steps)
+            while True:
+                if isinstance(step, Pause):
+                    time.sleep(step.seconds)
+                    step = steps.send(_NOTHING)
+                    continue
+                try:
+                    response = self._http.request(**_arguments(step, self._timeout_s))
+                except httpx2.RequestError as error:
+                    step = steps.throw(_unreachable(error, self.connection))
+                else:
+                    step = steps.send(_reply(response))
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+
+class AsyncClient(Verbs[Awaitable[Json], Awaitable[str]]):
+    """The same for asyncio. Usable as an async context manager."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        key: str | None = None,
+        *,
+        state_dir: str | Path | None = None,
+        connection: Connection | None = None,
+        timeout_s: float | None = None,
+    ) -> None:
+        self.connection = connection or find_connection(url, key, state_dir=state_dir)
+        self._timeout_s = timeout_s
+        self._http = httpx2.AsyncClient(**_options(self.connection))
+
+    async def follow(self, feed: Feed) -> AsyncIterator[Item]:
+        """What ``feed`` tells, over broken connections, until it ends. Raises ApiError, Unreachable."""
+        while not feed.is_over():
+            broken: Unreachable | None = None
+            try:
+                async with self._http.stream(**_arguments(feed.call, None)) as response:
+                    if not _is_stream(response):
+                        await response.aread()
+                        raise _no_stream(response)
+                    feed.opened()
+                    async for event in httpx2.EventSource(response):
+                        item = feed.take(event.event, event.data, event.id)
+                        if item is not None:
+                            yield item
+                        if feed.is_over():
+                            return
+            except httpx2.RequestError as error:
+                broken = _unreachable(error, self.connection)
+            await asyncio.sleep(feed.broke(broken))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def _run(self, steps: Steps[Json]) -> Awaitable[Json]:
+        return self._drive(steps)
+
+    def _run_text(self, steps: Steps[str]) -> Awaitable[str]:
+        return self._drive(steps)
+
+    async def _drive(self, steps: Steps[T]) -> T:
+        try:
+            step = next(steps)
+            while True:
+                if isinstance(step, Pause):
+                    await asyncio.sleep(step.seconds)
+                    step = steps.send(_NOTHING)
+                    continue
+                try:
+                    response = await self._http.request(**_arguments(step, self._timeout_s))
+                except httpx2.RequestError as error:
+                    step = steps.throw(_unreachable(error, self.connection))
+                else:
+                    step = steps.send(_reply(response))
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+
+#: What a Pause is answered with.
+_NOTHING = Reply(0, {})
+
+
+def _options(connection: Connection) -> dict[str, Any]:
+    headers = {"User-Agent": f"hostler/{__version__}", "Accept": "application/json, text/plain;q=0.9"}
+    if connection.key:
+        headers["X-API-Key"] = connection.key
+    # a proxy named in the environment must not see what goes to this very host
+    return {"base_url": connection.url, "headers": headers, "trust_env": not connection.loopback}
+
+
+def _arguments(call: Call, longest_s: float | None) -> dict[str, Any]:
+    read_s = call.read_timeout_s if longest_s is None else min(call.read_timeout_s, longest_s)
+    return {
+        "method": call.method,
+        "url": call.path,
+        "params": call.params() or None,
+        "json": call.body,
+        "headers": dict(call.headers),
+        "timeout": httpx2.Timeout(read_s, connect=min(CONNECT_TIMEOUT_S, read_s)),
+    }
+
+
+def _reply(response: httpx2.Response) -> Reply:
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    if 300 <= response.status_code < 400:
+        raise ApiError(f"{response.url} redirects; is this Hostler's address?", status=response.status_code)
+    return Reply(response.status_code, headers, response.content)
+
+
+def _is_stream(response: httpx2.Response) -> bool:
+    return response.status_code == 200 and response.headers.get("content-type", "").startswith("text/event-stream")
+
+
+def _no_stream(response: httpx2.Response) -> ApiError:
+    reply = _reply(response)
+    if reply.status < 400:
+        return ApiError(f"{response.url} is no stream of events; is this Hostler's address?", status=reply.status)
+    return problem(reply)
+
+
+def _unreachable(error: httpx2.RequestError, connection: Connection) -> Unreachable:
+    if isinstance(error, httpx2.TimeoutException):
+        return NoAnswer(f"{connection.url} did not answer in time")
+    detail = str(error) or "the connection broke off"
+    return Unreachable(f"cannot reach {connection.url}: {detail}", sent=not isinstance(error, httpx2.ConnectError))

@@ -1,0 +1,228 @@
+"""What the API can be asked, once for both clients: each verb says which request it is, the client sends it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+from hostler import waiting
+from hostler.feed import Feed
+from hostler.wire import READ_TIMEOUT_S, Call, Json, Steps, change, exchange
+
+API = "/api/v1"
+#: ``dict`` and ``str`` for the blocking client, awaitables of them for the other.
+Body = TypeVar("Body")
+Words = TypeVar("Words")
+
+
+class Verbs(Generic[Body, Words]):
+    """The verbs of the control API. Answers are the API's own JSON objects.
+
+    Every verb may raise a HostlerError: NotFound, Conflict, Unauthenticated, Forbidden, Busy or plain ApiError for
+    an answer of the API, Unreachable when there is none.
+    """
+
+    def _run(self, steps: Steps[Json]) -> Body:
+        raise NotImplementedError
+
+    def _run_text(self, steps: Steps[str]) -> Words:
+        raise NotImplementedError
+
+    def call(self, call: Call) -> Body:
+        """Send any request of the API and return its body."""
+        return self._run(_body_of(call))
+
+    # replicas
+
+    def create_replica(
+        self, body: Mapping[str, Any], *, idempotency_key: str | None = None, wait_s: float | None = None
+    ) -> Body:
+        """Ask for a replica. ``wait_s`` makes the request itself wait for *ready* so long; 0 returns at once."""
+        headers = {} if wait_s is None else {"Prefer": f"wait={int(wait_s)}"}
+        return self.call(
+            change(
+                "POST",
+                f"{API}/replicas",
+                dict(body),
+                idempotency_key=idempotency_key,
+                headers=headers,
+                read_timeout_s=READ_TIMEOUT_S + (300 if wait_s is None else wait_s),
+            )
+        )
+
+    def list_replicas(self, **filters: Any) -> Body:
+        """One page. Filters are the API's: ``status, server_mode, model_name, pool, label, limit, cursor ...``."""
+        return self.call(Call("GET", f"{API}/replicas", filters))
+
+    def get_replica(self, replica_id: str) -> Body:
+        return self.call(Call("GET", _path("replicas", replica_id)))
+
+    def delete_replica(self, replica_id: str) -> Body:
+        """Remove the record of a replica that has ended and was seen gone; Conflict before that."""
+        return self.call(change("DELETE", _path("replicas", replica_id)))
+
+    def stop_replica(self, replica_id: str, *, force: bool = False, grace_s: float | None = None) -> Body:
+        """Ask it to end: SIGKILL after ``grace_s`` seconds, or at once when ``force``."""
+        body: Json = {"force": True} if force else {}
+        if grace_s is not None:
+            body["grace_s"] = grace_s
+        return self.call(change("POST", _path("replicas", replica_id, "stop"), body))
+
+    def restart_replica(self, replica_id: str) -> Body:
+        """A new attempt of the same spec. Returns at once, with a task."""
+        return self.call(change("POST", _path("replicas", replica_id, "restart"), {}, headers={"Prefer": "wait=0"}))
+
+    def diagnose_replica(self, replica_id: str) -> Body:
+        """Run the diagnostics again. Returns at once, with a task."""
+        return self.call(change("POST", _path("replicas", replica_id, "diagnose"), {}, headers={"Prefer": "wait=0"}))
+
+    def check_replica(self, replica_id: str, *, timeout_s: float = 120.0) -> Body:
+        """Probe it now and wait for the verdict: ``healthy``, ``checks``. A task when the wait ran out."""
+        return self.call(
+            change(
+                "POST",
+                _path("replicas", replica_id, "health"),
+                {"timeout_s": timeout_s},
+                headers={"Prefer": f"wait={int(timeout_s)}"},
+                read_timeout_s=timeout_s + READ_TIMEOUT_S,
+            )
+        )
+
+    def replica_logs(self, replica_id: str, *, attempt: int | None = None, tail: int | None = None) -> Words:
+        """The output of an attempt (default: the last one); ``tail`` counts lines."""
+        call = Call("GET", _path("replicas", replica_id, "logs"), {"attempt": attempt, "tail": tail})
+        return self._run_text(_text_of(call))
+
+    def replica_events(self, replica_id: str, **filters: Any) -> Body:
+        """Its transitions, oldest first, with cause and actor."""
+        return self.call(Call("GET", _path("replicas", replica_id, "events"), filters))
+
+    def explain_replica(self, replica_id: str) -> Body:
+        """Why it is where it is: rule, evidence, since, position, deadline, command to type."""
+        return self.call(Call("GET", _path("replicas", replica_id, "explain")))
+
+    def wait_replica(self, replica_id: str, *, wanted: str = "ready", timeout_s: float | None = None) -> Body:
+        """Wait until it is ``ready``, ``stopped``, ``released`` or ``deleted``; its record, empty when deleted.
+
+        Raises ReplicaFailed as soon as that cannot happen any more, TimedOut after ``timeout_s`` seconds.
+        """
+        call = Call("GET", _path("replicas", replica_id))
+        return self._run(waiting.replica_steps(call, replica_id, wanted, timeout_s))
+
+    # tasks
+
+    def list_tasks(self, **filters: Any) -> Body:
+        return self.call(Call("GET", f"{API}/tasks", filters))
+
+    def get_task(self, task_id: str, *, wait_s: float = 0.0, outage_s: float = 0.0) -> Body:
+        """The task; with ``wait_s`` the answer comes when it ends, or after so many seconds.
+
+        ``outage_s``: how long to go on asking a server that is being restarted.
+        """
+        query = {"wait": int(wait_s)} if wait_s >= 1 else {}
+        read_s = READ_TIMEOUT_S + wait_s
+        return self.call(Call("GET", _path("tasks", task_id), query, read_timeout_s=read_s, outage_s=outage_s))
+
+    def wait_task(self, task_id: str, *, timeout_s: float | None = None) -> Body:
+        """The task once it has ended, whichever way. Raises TimedOut after ``timeout_s`` seconds."""
+        return self._run(waiting.task_steps(Call("GET", _path("tasks", task_id), {"wait": 30}), task_id, timeout_s))
+
+    def cancel_task(self, task_id: str) -> Body:
+        return self.call(change("POST", _path("tasks", task_id, "cancel"), {}))
+
+    # pools
+
+    def list_pools(self, **filters: Any) -> Body:
+        return self.call(Call("GET", f"{API}/pools", filters))
+
+    def get_pool(self, name: str) -> Body:
+        return self.call(Call("GET", _path("pools", name)))
+
+    def create_pool(self, body: Mapping[str, Any]) -> Body:
+        return self.call(change("POST", f"{API}/pools", dict(body)))
+
+    def update_pool(self, name: str, changes: Mapping[str, Any]) -> Body:
+        return self.call(change("PATCH", _path("pools", name), dict(changes)))
+
+    def delete_pool(self, name: str) -> Body:
+        return self.call(change("DELETE", _path("pools", name)))
+
+    def drain_pool(self, name: str) -> Body:
+        """Start nothing more in it; what runs goes on."""
+        return self.call(change("POST", _path("pools", name, "drain"), {}))
+
+    def resume_pool(self, name: str) -> Body:
+        return self.call(change("POST", _path("pools", name, "resume"), {}))
+
+    # models, nodes, keys
+
+    def list_models(self, **filters: Any) -> Body:
+        return self.call(Call("GET", f"{API}/models", filters))
+
+    def get_model(self, name: str) -> Body:
+        return self.call(Call("GET", _path("models", name)))
+
+    def create_model(self, body: Mapping[str, Any]) -> Body:
+        return self.call(change("POST", f"{API}/models", dict(body)))
+
+    def delete_model(self, name: str) -> Body:
+        return self.call(change("DELETE", _path("models", name)))
+
+    def list_nodes(self, **filters: Any) -> Body:
+        return self.call(Call("GET", f"{API}/nodes", filters))
+
+    def get_node(self, name: str) -> Body:
+        return self.call(Call("GET", _path("nodes", name)))
+
+    def list_keys(self, **filters: Any) -> Body:
+        return self.call(Call("GET", f"{API}/keys", filters))
+
+    def create_key(self, body: Mapping[str, Any]) -> Body:
+        """Make a key. Its text is in this one answer and nowhere else."""
+        return self.call(change("POST", f"{API}/keys", dict(body)))
+
+    def delete_key(self, key_id: str) -> Body:
+        return self.call(change("DELETE", _path("keys", key_id)))
+
+    # history and health
+
+    def list_events(self, **filters: Any) -> Body:
+        return self.call(Call("GET", f"{API}/events", filters))
+
+    def health(self) -> Body:
+        """Whether Hostler is well. Needs no key."""
+        return self.call(Call("GET", "/health"))
+
+
+def events_feed(*, after: str | None = None, **filters: Any) -> Feed:
+    """The history as it is written, to give to ``follow``; from the event after the cursor ``after`` on."""
+    return Feed(Call("GET", f"{API}/events", filters), last_id=after)
+
+
+def replica_events_feed(replica_id: str, *, after: str | None = None) -> Feed:
+    """One replica's history as it is written."""
+    return Feed(Call("GET", _path("replicas", replica_id, "events")), last_id=after)
+
+
+def task_events_feed(task_id: str, *, after: str | None = None) -> Feed:
+    """One task's history as it is written, until the task has ended."""
+    return Feed(Call("GET", _path("tasks", task_id, "events")), last_id=after)
+
+
+def logs_feed(replica_id: str, *, attempt: int | None = None, tail: int | None = None) -> Feed:
+    """An attempt's output as it is written, until the attempt has ended."""
+    query = {"follow": 1, "attempt": attempt, "tail": tail}
+    return Feed(Call("GET", _path("replicas", replica_id, "logs"), query))
+
+
+def _path(*parts: str) -> str:
+    return "/".join((API, *(quote(part, safe="") for part in parts)))
+
+
+def _body_of(call: Call) -> Steps[Json]:
+    return (yield from exchange(call)).json()
+
+
+def _text_of(call: Call) -> Steps[str]:
+    return (yield from exchange(call)).text()

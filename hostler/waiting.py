@@ -1,0 +1,93 @@
+"""When waiting is over: the rules for replicas and tasks, and the failures that end a wait early."""
+
+from __future__ import annotations
+
+from hostler.errors import BadInput, HostlerError, NotFound, ReplicaFailed, TimedOut
+from hostler.wire import Call, Json, Steps, exchange, until
+
+WANTED = ("ready", "stopped", "released", "deleted")
+TERMINAL = frozenset({"stopped", "failed"})
+TASK_ENDED = frozenset({"succeeded", "failed", "cancelled"})
+LOG_TAIL_LINES = 20
+#: Seconds between two looks: the first and the longest.
+LOOK_EVERY_S = (0.05, 1.0)
+
+
+def replica_steps(call: Call, replica_id: str, wanted: str, timeout_s: float | None) -> Steps[Json]:
+    """The replica's record once it is ``wanted``; see ``Verbs.wait_replica``."""
+    if wanted not in WANTED:
+        raise BadInput(f"cannot wait for {wanted!r}, only for one of: {', '.join(WANTED)}")
+    seen: Json = {}
+
+    def done(body: Json) -> bool:
+        seen.update(body)
+        return is_over(body, wanted)
+
+    def late() -> HostlerError:
+        return TimedOut(
+            f"replica {replica_id} is not {wanted} after {timeout_s:g} s; it is {seen.get('status')}",
+            hint=f"hostler replica explain {replica_id}",
+        )
+
+    try:
+        body = yield from until(call, done, timeout_s=timeout_s, late=late, every_s=LOOK_EVERY_S)
+    except NotFound:
+        if wanted == "deleted":
+            return {}
+        raise
+    if wanted == "ready" and body.get("status") != "ready":
+        tail = yield from log_tail_steps(replica_id)
+        raise failure(body, log_tail=tail)
+    if wanted == "stopped" and body.get("status") != "stopped":
+        raise failure(body)
+    return body
+
+
+def task_steps(call: Call, task_id: str, timeout_s: float | None) -> Steps[Json]:
+    """The task's record once it has ended."""
+
+    def late() -> HostlerError:
+        return TimedOut(f"task {task_id} has not ended after {timeout_s:g} s", hint=f"hostler task get {task_id}")
+
+    return (
+        yield from until(
+            call, lambda body: body.get("state") in TASK_ENDED, timeout_s=timeout_s, late=late, every_s=LOOK_EVERY_S
+        )
+    )
+
+
+def is_over(replica: Json, wanted: str) -> bool:
+    """Whether the wait has an outcome, good or bad."""
+    status = replica.get("status")
+    if wanted == "ready":
+        return status == "ready" or status in TERMINAL
+    if wanted == "stopped":
+        return status in TERMINAL
+    if wanted == "released":
+        return bool(replica.get("released_at"))
+    return False
+
+
+def failure(replica: Json, *, log_tail: str = "") -> ReplicaFailed:
+    """The exception that tells why ``replica`` ended."""
+    replica_id, status = str(replica.get("replica_id")), replica.get("status")
+    reason = str(replica.get("reason") or "")
+    text = f"replica {replica_id} {status}" + (f": {reason}" if reason else "")
+    message = str(replica.get("message") or "")
+    return ReplicaFailed(
+        f"{text}: {message}" if message else text,
+        replica_id=replica_id,
+        reason=reason,
+        log_tail=log_tail,
+        hint=f"hostler replica logs {replica_id}",
+    )
+
+
+def log_tail_steps(replica_id: str) -> Steps[str]:
+    """The last lines of a replica's output; empty when there are none to be had."""
+    try:
+        reply = yield from exchange(Call("GET", f"/api/v1/replicas/{replica_id}/logs", {"tail": LOG_TAIL_LINES}))
+    except HostlerError:
+        # the failure being told matters more than the missing logs
+        return ""
+    return reply.text()
