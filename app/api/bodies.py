@@ -1,0 +1,155 @@
+"""Read requests strictly, in the promised order: 400 unreadable, missing or contradicting; then 422."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn
+
+import marshmallow as ma
+from flask import Request
+from webargs import core
+from webargs.flaskparser import FlaskParser
+
+from app.errors import InvalidConfig, Malformed, WrongMediaType
+
+#: Deeper bodies are refused: nothing here nests so far, and every walk over them would have to fear it.
+DEEPEST = 64
+#: Digits of the longest integer: what Postgres, JavaScript clients and engines can all hold.
+LONGEST_INTEGER = 19
+
+_ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_ESCAPED_NUL = re.compile(rb"\\u0000")
+UNKNOWN_FIELD = "Unknown field."
+
+
+class Parser(FlaskParser):
+    """webargs with our answers. Unknown fields and query parameters are errors: a mistyped filter must not match all."""
+
+    DEFAULT_UNKNOWN_BY_LOCATION = {**FlaskParser.DEFAULT_UNKNOWN_BY_LOCATION, "query": ma.RAISE, "json": ma.RAISE}
+
+    def _raw_load_json(self, req: Request) -> Any:
+        raw = req.get_data(cache=True)
+        if not raw.strip():
+            return core.missing
+        if not req.is_json:
+            raise WrongMediaType(f"The body is {req.mimetype or 'untyped'}. Send `Content-Type: application/json`.")
+        return parse_json(raw)
+
+    def handle_error(
+        self,
+        error: ma.ValidationError,
+        req: Request,
+        schema: ma.Schema,
+        *,
+        error_status_code: int | None,
+        error_headers: Mapping[str, str] | None,
+    ) -> NoReturn:
+        by_location = error.messages if isinstance(error.messages, dict) else {"body": error.messages}
+        errors: dict[str, list[str]] = {}
+        for located in by_location.values():
+            errors.update(flatten(located, schema))
+        first = next(iter(errors), "body")
+        raise InvalidConfig(f"{first}: {errors[first][0]}" if errors else "", errors=errors)
+
+
+def parse_json(raw: bytes) -> Any:
+    """The value of a JSON body. Raises Malformed, also for what only Python takes (NaN) or what nobody can hold."""
+    try:
+        found = _DECODER.decode(raw.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"The body is not valid JSON: {_why(error)}") from error
+    if raw.count(b"[") + raw.count(b"{") > DEEPEST and _depth(found, DEEPEST) > DEEPEST:
+        raise Malformed(f"The body nests deeper than {DEEPEST} levels.")
+    if _ESCAPED_NUL.search(raw) and any("\0" in one for one in _strings(found)):
+        raise InvalidConfig("body: NUL characters cannot be stored.", errors={"body": ["NUL characters"]})
+    if _ESCAPED_SURROGATE.search(raw) and not all(_is_unicode(one) for one in _strings(found)):
+        raise Malformed("The body holds half of a surrogate pair, which is no character.")
+    return found
+
+
+def flatten(messages: Any, schema: ma.Schema | None = None, prefix: str = "") -> dict[str, list[str]]:
+    """marshmallow's nested messages as ``{"job.job_priority": [...]}``, with near matches for unknown names."""
+    if not isinstance(messages, Mapping):
+        return {prefix or "body": [str(one) for one in messages] if isinstance(messages, list) else [str(messages)]}
+    found: dict[str, list[str]] = {}
+    for name, value in messages.items():
+        label = "body" if name == "_schema" else str(name)
+        path = f"{prefix}.{label}" if prefix else label
+        if value == [UNKNOWN_FIELD]:
+            found[path] = [UNKNOWN_FIELD + _did_you_mean(str(name), schema)]
+        else:
+            found.update(flatten(value, _below(schema, str(name)), path))
+    return found
+
+
+def _below(schema: ma.Schema | None, name: str) -> ma.Schema | None:
+    field = schema.fields.get(name) if schema is not None else None
+    return field.schema if isinstance(field, ma.fields.Nested) else None
+
+
+def _did_you_mean(name: str, schema: ma.Schema | None) -> str:
+    near = difflib.get_close_matches(name, schema.fields if schema is not None else [], n=1)
+    return f" Did you mean {near[0]}?" if near else ""
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _float(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError("a number is out of range")
+    return value
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > LONGEST_INTEGER:
+        raise ValueError("a number is out of range")
+    return int(digits)
+
+
+#: made once: json.loads would build one for every body
+_DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_float, parse_int=_integer)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return f"it nests deeper than {DEEPEST} levels"
+    return "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+
+
+def _depth(value: Any, limit: int) -> int:
+    """How deep ``value`` nests; stops counting past ``limit``."""
+    level, depth = [value], 0
+    while level and depth <= limit:
+        inner = [one for one in level if isinstance(one, dict | list)]
+        level = [child for one in inner for child in (one.values() if isinstance(one, dict) else one)]
+        depth += bool(inner)
+        if not inner:
+            break
+    return depth
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from value
+        for inner in value.values():
+            yield from _strings(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _strings(inner)
+
+
+def _is_unicode(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,116 @@
+"""Every error leaves as RFC 9457 ``application/problem+json``, whoever raised it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from flask import Flask, Response, g, request
+from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from werkzeug.exceptions import HTTPException
+
+from app.errors import Conflict, HostlerError, InvalidConfig, Unavailable
+
+log = logging.getLogger(__name__)
+
+MIMETYPE = "application/problem+json"
+#: Browsers ask for the key by themselves when Basic is offered; programs read the first.
+CHALLENGE = 'Bearer realm="hostler", Basic realm="hostler", charset="UTF-8"'
+
+_HTTP_DETAIL = {
+    404: "There is no such route. `/docs` shows all of them.",
+    405: "This route does not take that method. The Allow header names those it takes.",
+    413: "The request body is too large. HOSTLER_MAX_BODY_BYTES is the limit.",
+}
+
+
+def problem(
+    status: int,
+    code: str,
+    title: str,
+    detail: str,
+    *,
+    errors: Mapping[str, Sequence[str]] | None = None,
+    headers: Mapping[str, str] | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> Response:
+    """The answer of one error. ``extra`` members stand beside the standard ones and never replace them."""
+    body = dict(extra or {}) | {
+        "type": f"urn:hostler:problem:{code}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "instance": request.path,
+        "code": code,
+        "errors": dict(errors or {}),
+        "request_id": g.get("request_id", ""),
+        # two of the seeds promise a string under this name
+        "error": detail,
+    }
+    answer = Response(json.dumps(body, default=str), status, mimetype=MIMETYPE)
+    if status == HTTPStatus.UNAUTHORIZED:
+        answer.headers["WWW-Authenticate"] = CHALLENGE
+    answer.headers.update(headers or {})
+    return answer
+
+
+def install(app: Flask) -> None:
+    """Make ``app`` answer every error as a problem."""
+    app.register_error_handler(HostlerError, _hostler_error)
+    app.register_error_handler(HTTPException, _http_error)
+    for down in (OperationalError, InterfaceError, PoolTimeout):
+        app.register_error_handler(down, _database_down)
+    app.register_error_handler(DataError, _data_error)
+    app.register_error_handler(IntegrityError, _integrity_error)
+    app.register_error_handler(Exception, _unexpected)
+
+
+def _hostler_error(error: HostlerError) -> Response:
+    retry_after_s = error.retry_after_s or (1 if error.retryable else None)
+    headers = {"Retry-After": str(retry_after_s)} if retry_after_s else {}
+    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.warning("%s %s: %s: %s", request.method, request.path, error.code, error.detail)
+    return problem(
+        error.status, error.code, error.title, error.detail, errors=error.errors, headers=headers, extra=error.extra
+    )
+
+
+def _http_error(error: HTTPException) -> Response:
+    status = error.code or 500
+    if status < HTTPStatus.BAD_REQUEST:
+        return Response.from_app(error.get_response(), request.environ)
+    title = HTTPStatus(status).phrase
+    # webargs puts None under "headers" (flask-smorest's own handler makes a 500 of that)
+    headers = dict((getattr(error, "data", None) or {}).get("headers") or {})
+    headers |= {name: value for name, value in error.get_headers() if name.lower() != "content-type"}
+    detail = _HTTP_DETAIL.get(status) or error.description or title
+    return problem(status, title.lower().replace(" ", "_").replace("-", "_"), title, detail, headers=headers)
+
+
+def _database_down(error: Exception) -> Response:
+    log.warning("%s %s: database: %s", request.method, request.path, type(error).__name__)
+    return _hostler_error(Unavailable(retry_after_s=2))
+
+
+def _data_error(error: DataError) -> Response:
+    log.warning("%s %s: a value the database cannot hold", request.method, request.path, exc_info=error)
+    return _hostler_error(InvalidConfig("A value in the request cannot be stored. Send shorter or plainer values."))
+
+
+def _integrity_error(error: IntegrityError) -> Response:
+    log.warning("%s %s: refused by the schema", request.method, request.path, exc_info=error)
+    return _hostler_error(Conflict("The request collides with what is stored. Look at the resource and try again."))
+
+
+def _unexpected(error: Exception) -> Response:
+    log.error("%s %s failed", request.method, request.path, exc_info=error)
+    return problem(
+        500,
+        "internal",
+        "Hostler has a defect",
+        "This is a defect of Hostler. Please report it with the request id; the log of the API holds the cause.",
+    )

@@ -1,0 +1,86 @@
+"""API keys, found by the hash of the whole key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+_VISIBLE = "id, name, prefix, role, models, limits, created_at, expires_at, revoked_at, last_used_at, created_by"
+_LIVE = "revoked_at IS NULL AND (expires_at IS NULL OR expires_at > hostler_now())"
+#: How exact ``last_used_at`` is: a write per request would cost more than the check.
+_USED_EVERY = "interval '1 minute'"
+
+_FIND = text(
+    f"SELECT id, name, role, models, coalesce(last_used_at < hostler_now() - {_USED_EVERY}, true) AS stale"  # noqa: S608
+    f" FROM keys WHERE hash = :hash AND {_LIVE}"
+)
+
+
+def find_live(connection: Connection, key_hash: str) -> Any | None:
+    """(id, name, role, models, stale) of a key that is neither revoked nor expired, or None."""
+    return connection.execute(_FIND, {"hash": key_hash}).first()
+
+
+def stamp_used(connection: Connection, key_id: str) -> None:
+    """Note that the key was used just now."""
+    connection.execute(text("UPDATE keys SET last_used_at = hostler_now() WHERE id = :id"), {"id": key_id})
+
+
+def insert(connection: Connection, values: Mapping[str, Any]) -> bool:
+    """Add a key; False when a live key has that name (or the very same key exists)."""
+    query = text(
+        "INSERT INTO keys (id, name, hash, prefix, role, models, limits, expires_at, created_by)"
+        " VALUES (:id, :name, :hash, :prefix, :role, :models, CAST(:limits AS jsonb), :expires_at, :created_by)"
+        " ON CONFLICT DO NOTHING RETURNING id"
+    )
+    return connection.execute(query, {**values, "limits": json.dumps(values["limits"])}).first() is not None
+
+
+def is_live_name(connection: Connection, name: str) -> bool:
+    query = text("SELECT 1 FROM keys WHERE name = :name AND revoked_at IS NULL")
+    return connection.execute(query, {"name": name}).first() is not None
+
+
+def read(connection: Connection, key_id: str) -> Any | None:
+    """The key without its hash, or None."""
+    return connection.execute(text(f"SELECT {_VISIBLE} FROM keys WHERE id = :id"), {"id": key_id}).first()  # noqa: S608
+
+
+def page(
+    connection: Connection, *, role: str | None, revoked: bool, after: Sequence[Any] | None, limit: int
+) -> list[Any]:
+    """Up to ``limit`` keys, oldest first, behind ``after`` (created_at, id)."""
+    conditions = ["(CAST(:role AS text) IS NULL OR role = :role)", "(:revoked OR revoked_at IS NULL)"]
+    values: dict[str, Any] = {"role": role, "revoked": revoked, "limit": limit}
+    if after is not None:
+        conditions.append("(created_at, id) > (CAST(:created_at AS timestamptz), :id)")
+        values |= {"created_at": after[0], "id": after[1]}
+    query = text(
+        f"SELECT {_VISIBLE} FROM keys WHERE {' AND '.join(conditions)} ORDER BY created_at, id LIMIT :limit"  # noqa: S608
+    )
+    return list(connection.execute(query, values))
+
+
+def count(connection: Connection, *, role: str | None, revoked: bool) -> int:
+    query = text(
+        "SELECT count(*) FROM keys WHERE (CAST(:role AS text) IS NULL OR role = :role)"
+        " AND (:revoked OR revoked_at IS NULL)"
+    )
+    return int(connection.execute(query, {"role": role, "revoked": revoked}).scalar_one())
+
+
+def lock_admins(connection: Connection) -> set[str]:
+    """Ids of the live admin keys that never expire, locked: two revokes at once must not take the last two."""
+    query = text(
+        "SELECT id FROM keys WHERE role = 'admin' AND revoked_at IS NULL AND expires_at IS NULL ORDER BY id FOR UPDATE"
+    )
+    return {row.id for row in connection.execute(query)}
+
+
+def revoke(connection: Connection, key_id: str) -> bool:
+    """End a key; False when it is unknown or was ended before. The row stays: replicas name it as their owner."""
+    query = text("UPDATE keys SET revoked_at = hostler_now() WHERE id = :id AND revoked_at IS NULL RETURNING id")
+    return connection.execute(query, {"id": key_id}).first() is not None
