@@ -10,7 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Protocol
+
+#: A capability for ``Backend.lacks``: it runs ``argv``, so signals, output, exit codes and ports are a process's own.
+RUNS_ARGV = "runs_argv"
 
 
 class BackendError(Exception):
@@ -111,6 +115,18 @@ class Fingerprint:
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class BackendContext:
+    """What a backend may know of the stack it serves."""
+
+    #: folder of everything the stack keeps on this host (0700)
+    state_dir: Path
+    #: output kept per attempt
+    log_bytes: int = 16 * 1024 * 1024
+    #: GPUs of this host as declared; below 0 the driver is asked
+    node_gpus: int = -1
+
+
 class Backend(Protocol):
     """One file per backend. Instances are made per process by ``registry.open_backend(name, context)``."""
 
@@ -131,7 +147,10 @@ class Backend(Protocol):
         """The handle of what was already launched under ``name``, running or ended; None if nothing was."""
 
     def launch(self, launch: Launch, timeout_s: float = 20) -> Handle:
-        """Start it. Raises AlreadyLaunched when ``name`` was launched before, by whomever; LaunchRefused; BackendError."""
+        """Start it, once: nothing is started later than ``timeout_s`` from now, whatever froze meanwhile.
+
+        Raises AlreadyLaunched when ``name`` was launched before, by whomever; LaunchRefused; BackendError.
+        """
 
     def inspect(self, handles: Sequence[Handle], timeout_s: float = 5) -> list[Observation]:
         """One observation per handle, same order. Never raises for one bad handle: that one is UNKNOWN."""
@@ -148,3 +167,15 @@ class Backend(Protocol):
 
     def close(self, handle: Handle, timeout_s: float = 5) -> None:
         """Forget it: called once it is gone and its record may go. Removes folders, never a running thing."""
+
+    def watch_fd(self, handle: Handle) -> int | None:
+        """A descriptor that becomes readable when the attempt's leader ends; the caller closes it.
+
+        None when it ended already or the backend has no such thing. A hint only: then ``inspect``.
+        """
+
+    def list_marked(self, prefix: str) -> list[str]:
+        """Names of all attempts, recorded or running, that begin with ``prefix``: what nobody knows is an orphan.
+
+        One without a record can still be inspected and stopped by ``Handle(backend, name)``.
+        """

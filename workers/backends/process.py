@@ -1,0 +1,142 @@
+"""Runs engines as processes of this host, each under a shim of its own (``shim.py``). Pitfalls 11, 26, 27 and 31."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from workers.backends import attempt_folder, hardware, stopping
+from workers.backends.attempt_folder import AttemptFolder
+from workers.backends.base import (
+    BackendContext,
+    BackendError,
+    Fingerprint,
+    Handle,
+    Launch,
+    Liveness,
+    Observation,
+)
+from workers.backends.launching import DEFAULT_PATH, launch_process, start_tending
+from workers.backends.observing import Look, identity
+from workers.backends.output import read_output
+from workers.backends.proc import Identity, Table, boot_id, find, open_pidfd
+
+#: Folders that a killed launcher left half made are removed when they are older than this.
+STALE_S = 600.0
+
+
+class ProcessBackend:
+    name = "process"
+    summary = "Processes of the worker's own host, each under a small shim."
+    host_bound = True
+    serves_http = True
+    lacks: frozenset[str] = frozenset()
+    options_schema: Mapping[str, Any] = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            "path": {"type": "string", "description": "PATH of what is launched."},
+            "log_bytes": {"type": "integer", "minimum": 4096, "description": "Output kept per attempt."},
+        },
+    }
+
+    def __init__(self, context: BackendContext) -> None:
+        self._context = context
+        self._attempts = context.state_dir / "attempts"
+
+    def fingerprint(self, options: Mapping[str, Any], timeout_s: float = 5) -> Fingerprint:
+        return Fingerprint(True, "this host answers", hardware.describe(self._context.node_gpus))
+
+    def adopt(self, name: str, timeout_s: float = 5) -> Handle | None:
+        folder = self._folder(name)
+        return self._handle(name, folder) if folder.exists() else None
+
+    def launch(self, launch: Launch, timeout_s: float = 20) -> Handle:
+        launch_process(
+            self._attempts,
+            launch,
+            log_bytes=launch.options.get("log_bytes", self._context.log_bytes),
+            path=launch.options.get("path", DEFAULT_PATH),
+            timeout_s=timeout_s,
+        )
+        return self._handle(launch.name, self._folder(launch.name))
+
+    def inspect(self, handles: Sequence[Handle], timeout_s: float = 5) -> list[Observation]:
+        look = Look()
+        return [self._observe(handle, look) for handle in handles]
+
+    def stop(self, handle: Handle, *, grace_s: float, force: bool = False, timeout_s: float = 5) -> Observation:
+        folder = self._folder(handle.name)
+        seen = self._observe(handle, Look())
+        if seen.liveness is Liveness.ABSENT:
+            self._fence(handle.name)
+        if seen.liveness.gone:
+            return seen
+        passed_s = stopping.ask(folder, time.clock_gettime(time.CLOCK_BOOTTIME))
+        engine = identity(folder, handle.ref)
+        if force or passed_s >= grace_s:
+            stopping.kill(handle.name, folder, engine)
+        else:
+            stopping.terminate(handle.name, folder, engine)
+        return self._observe(handle, Look())
+
+    def logs(self, handle: Handle, *, tail: int | None = None, timeout_s: float = 5) -> Iterator[str]:
+        return read_output(self._folder(handle.name).path, tail)
+
+    def close(self, handle: Handle, timeout_s: float = 5) -> None:
+        seen = self._observe(handle, Look())
+        if not seen.liveness.gone:
+            raise BackendError(f"{handle.name} is not gone ({seen.message or seen.liveness}); stop it first")
+        if self._folder(handle.name).exists():
+            self._folder(handle.name).remove()
+
+    def watch_fd(self, handle: Handle) -> int | None:
+        engine = identity(self._folder(handle.name), handle.ref)
+        return open_pidfd(engine) if engine else None
+
+    def list_marked(self, prefix: str) -> list[str]:
+        attempt_folder.tidy(self._attempts, older_than=time.time() - STALE_S)
+        found = {name for name in attempt_folder.names(self._attempts) if name.startswith(prefix)}
+        return sorted(found | set(Table().marked(prefix)))
+
+    def _folder(self, name: str) -> AttemptFolder:
+        if "/" in name or name.startswith("."):
+            raise BackendError(f"{name!r} is not the name of an attempt")
+        return AttemptFolder(self._attempts / name)
+
+    def _handle(self, name: str, folder: AttemptFolder) -> Handle:
+        known, engine = folder.read("launch.json") or {}, folder.read("engine.json") or {}
+        ref: dict[str, Any] = {field: known[field] for field in ("host", "port") if field in known}
+        if engine:
+            ref |= engine | {"boot_id": known.get("boot_id", boot_id())}
+        return Handle(self.name, name, ref)
+
+    def _observe(self, handle: Handle, look: Look) -> Observation:
+        try:
+            folder = self._folder(handle.name)
+            seen = look.observe(handle.name, folder, handle.ref)
+            if seen.liveness is Liveness.RUNNING:
+                self._keep_tended(folder, handle)
+            return seen
+        except (OSError, BackendError) as error:
+            return Observation(Liveness.UNKNOWN, message=f"cannot be seen: {error}")
+
+    def _keep_tended(self, folder: AttemptFolder, handle: Handle) -> None:
+        """An engine whose shim was killed blocks once its output fills the FIFO: give it another one."""
+        shim = Identity.of(folder.read("shim.json"), boot_id())
+        engine = identity(folder, handle.ref)
+        if engine is None or (shim is not None and find(shim) is not None) or not folder.exists():
+            return
+        log_bytes = (folder.read("launch.json") or {}).get("log_bytes", self._context.log_bytes)
+        start_tending(folder.path, log_bytes, engine.pid, engine.start)
+
+    def _fence(self, name: str) -> None:
+        """Take the name, so that a launcher which is on its way (frozen, say) finds it taken."""
+        staging = attempt_folder.stage(self._attempts, name, {}, {})
+        AttemptFolder(staging).write("exit.json", {"fenced": True, "ended_at": time.time()})
+        try:
+            os.rename(staging, self._folder(name).path)
+        except OSError:
+            AttemptFolder(staging).remove()
