@@ -321,6 +321,7 @@ CREATE INDEX ix_tasks_deadline ON tasks (deadline_at) WHERE state IN ('queued', 
 CREATE INDEX ix_tasks_holder ON tasks (claimed_by) WHERE lease_token IS NOT NULL;
 CREATE INDEX ix_tasks_launch ON tasks (pool, priority, seq) WHERE state = 'queued' AND kind IN ('create', 'restart');
 CREATE INDEX ix_tasks_lease ON tasks (lease_expires_at) WHERE lease_expires_at IS NOT NULL;
+CREATE INDEX ix_tasks_node ON tasks (node, kind, seq) WHERE state = 'queued' AND node IS NOT NULL;
 CREATE INDEX ix_tasks_other ON tasks (pool, kind, seq) WHERE state = 'queued' AND kind NOT IN ('create', 'restart');
 CREATE INDEX ix_tasks_replica ON tasks (replica_id, seq);
 CREATE INDEX ix_tasks_state ON tasks (state, seq);

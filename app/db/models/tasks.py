@@ -87,6 +87,7 @@ tasks = Table(
         "seq",
         postgresql_where=text("state = 'queued' AND kind NOT IN ('create', 'restart')"),
     ),
+    Index("ix_tasks_node", "node", "kind", "seq", postgresql_where=text("state = 'queued' AND node IS NOT NULL")),
     Index("ix_tasks_lease", "lease_expires_at", postgresql_where=text("lease_expires_at IS NOT NULL")),
     Index("ix_tasks_holder", "claimed_by", postgresql_where=text("lease_token IS NOT NULL")),
     Index("ix_tasks_deadline", "deadline_at", postgresql_where=text(f"{_OPEN}")),

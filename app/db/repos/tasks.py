@@ -28,23 +28,33 @@ RETURNING t.id, t.kind, t.pool, t.node, t.replica_id, t.attempt, t.owner, t.requ
     CAST(t.lease_token AS text) AS lease_token
 """
 
-_CLAIM_LAUNCH = text(
-    _CLAIM.format(
-        join="JOIN replicas r ON r.id = t.replica_id",
-        condition="t.kind IN ('create', 'restart') AND t.pool = :pool AND (t.node IS NULL OR t.node = :node)"
-        " AND r.state IN ('pending', 'scheduling', 'preparing', 'starting', 'waiting_for_ready')"
-        " AND r.attempt = t.attempt AND (r.state <> 'pending' OR :room)",
-        order="t.priority, t.seq",
+#: A message on a pool's queue may mean any host; one on a node's queue means what is bound to that host.
+_SCOPES = {
+    "pool": "t.pool = :pool AND (t.node IS NULL OR t.node = :node)",
+    "node": "t.node = :node",
+}
+_CLAIM_LAUNCH = {
+    scope: text(
+        _CLAIM.format(
+            join="JOIN replicas r ON r.id = t.replica_id JOIN pools p ON p.name = t.pool",
+            condition=f"t.kind IN ('create', 'restart') AND {condition} AND r.attempt = t.attempt"
+            " AND (r.state IN ('scheduling', 'preparing', 'starting', 'waiting_for_ready')"
+            "      OR (:room AND r.state = 'pending' AND p.state = 'active'))",
+            order="t.priority, t.seq",
+        )
     )
-)
-_CLAIM_OTHER = text(
-    _CLAIM.format(
-        join="",
-        condition="t.kind = :kind AND t.pool = :pool AND (t.node IS NULL OR t.node = :node)"
-        " AND (t.not_before IS NULL OR t.not_before <= hostler_now())",
-        order="t.seq",
+    for scope, condition in _SCOPES.items()
+}
+_CLAIM_OTHER = {
+    scope: text(
+        _CLAIM.format(
+            join="",
+            condition=f"t.kind = :kind AND {condition} AND (t.not_before IS NULL OR t.not_before <= hostler_now())",
+            order="t.seq",
+        )
     )
-)
+    for scope, condition in _SCOPES.items()
+}
 _FINISH = text(
     """
 WITH ended AS (
@@ -64,22 +74,22 @@ SELECT id FROM ended
 
 
 def claim_launch(
-    connection: Connection, *, pool: str, node: str, worker: str, lease_s: float, room: bool = True
+    connection: Connection, *, pool: str | None, node: str, worker: str, lease_s: float, room: bool = True
 ) -> Any | None:
-    """The pool's best create or restart, held for ``lease_s``; None when there is none to take here.
+    """The best create or restart of ``pool`` (None: of what is bound to ``node``), held for ``lease_s``.
 
     ``room=False`` takes only what holds its capacity already (a launch whose worker died).
     """
     values = {"pool": pool, "node": node, "worker": worker, "lease_s": lease_s, "room": room, "phase": Phase.CLAIMED}
-    return connection.execute(_CLAIM_LAUNCH, values).first()
+    return connection.execute(_CLAIM_LAUNCH["pool" if pool else "node"], values).first()
 
 
 def claim_other(
-    connection: Connection, *, kind: TaskKind, pool: str, node: str, worker: str, lease_s: float, phase: Phase
+    connection: Connection, *, kind: TaskKind, pool: str | None, node: str, worker: str, lease_s: float, phase: Phase
 ) -> Any | None:
-    """The oldest task of that kind in the pool that this node may carry out."""
+    """The oldest due task of that kind in ``pool`` (None: of what is bound to ``node``) that this node may do."""
     values = {"kind": kind, "pool": pool, "node": node, "worker": worker, "lease_s": lease_s, "phase": phase}
-    return connection.execute(_CLAIM_OTHER, values).first()
+    return connection.execute(_CLAIM_OTHER["pool" if pool else "node"], values).first()
 
 
 def renew(connection: Connection, task_id: str, lease_token: str, lease_s: float) -> bool:

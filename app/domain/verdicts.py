@@ -1,0 +1,123 @@
+"""From what was seen of a replica to what it means. Pure: evidence in, verdict out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from app.domain.lifecycle import LAUNCHING, SERVING, Reason, State
+
+
+class Life(StrEnum):
+    """What the backend knows of the attempt; the same words as ``workers.backends.base.Liveness``."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    EXITED = "exited"
+    LINGERING = "lingering"
+    ABSENT = "absent"
+    UNKNOWN = "unknown"
+
+
+GONE = (Life.EXITED, Life.ABSENT)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One look at one replica. ``answers`` is None when it was not asked; times are seconds."""
+
+    state: State
+    life: Life
+    answers: bool | None = None
+    #: False: a stranger listens on the attempt's port
+    owns_port: bool | None = None
+    failures: int = 0
+    #: the present state's deadline has passed
+    overdue: bool = False
+    #: the replica was ready once in this attempt
+    was_ready: bool = False
+    exit_code: int | None = None
+    signal: int | None = None
+    out_of_memory: bool = False
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``to`` is the state to go to, None to stay. ``gone``: nothing is left of the attempt, leases may be returned."""
+
+    to: State | None = None
+    reason: Reason | None = None
+    message: str = ""
+    failures: int = 0
+    gone: bool = False
+    #: whether the evidence proves it; without proof a mass verdict waits (``pool_suspect``)
+    proven: bool = True
+
+
+def judge(seen: Evidence, unhealthy_after: int) -> Verdict:
+    """What the evidence means for a replica that was asked to run. Ending ones are judged by ``gone`` alone."""
+    gone = seen.life in GONE
+    if seen.state not in (*LAUNCHING, *SERVING, State.UNREACHABLE):
+        return Verdict(gone=gone)
+    if seen.life is Life.UNKNOWN:
+        return _unknown(seen)
+    if seen.life is Life.ABSENT:
+        message = seen.detail or "the backend has no trace of it"
+        return Verdict(State.FAILED, Reason.BACKEND_ERROR, message, gone=True, proven=False)
+    if seen.life in (Life.EXITED, Life.LINGERING):
+        return Verdict(State.FAILED, _end_reason(seen), end_message(seen), gone=gone)
+    if seen.state in SERVING:
+        return _serving(seen, unhealthy_after)
+    return _launching(seen)
+
+
+def end_message(seen: Evidence) -> str:
+    """How it ended, in words."""
+    if seen.out_of_memory:
+        return seen.detail or "killed for want of memory"
+    if seen.detail:
+        return seen.detail
+    if seen.signal is not None:
+        return f"ended by signal {seen.signal}"
+    return f"exited with code {seen.exit_code}" if seen.exit_code is not None else "ended; its exit code is unknown"
+
+
+def _end_reason(seen: Evidence) -> Reason:
+    return Reason.OUT_OF_MEMORY if seen.out_of_memory else Reason.PROCESS_EXITED
+
+
+def _unknown(seen: Evidence) -> Verdict:
+    if seen.state in (State.UNREACHABLE, *LAUNCHING[:3]):
+        return Verdict(failures=seen.failures + 1, message=seen.detail)
+    message = seen.detail or "the backend cannot be asked"
+    return Verdict(State.UNREACHABLE, None, message, failures=seen.failures + 1, proven=False)
+
+
+def _serving(seen: Evidence, unhealthy_after: int) -> Verdict:
+    if seen.answers and seen.owns_port is not False:
+        return Verdict(State.READY if seen.state is State.UNHEALTHY else None)
+    failures = seen.failures + 1
+    if seen.state is State.READY and failures >= unhealthy_after:
+        message = seen.detail or f"{failures} probes in a row failed"
+        return Verdict(State.UNHEALTHY, Reason.HEALTH_FAILED, message, failures=failures, proven=False)
+    return Verdict(failures=failures, message=seen.detail)
+
+
+def _launching(seen: Evidence) -> Verdict:
+    if seen.life is Life.RUNNING and seen.answers and seen.owns_port is not False:
+        return Verdict(State.READY)
+    if seen.state is State.UNREACHABLE:
+        back = State.UNHEALTHY if seen.was_ready else State.WAITING_FOR_READY
+        return Verdict(back, Reason.HEALTH_FAILED if seen.was_ready else None, "the backend answers again")
+    if seen.overdue:
+        return Verdict(State.FAILED, Reason.READINESS_TIMEOUT, _overdue(seen))
+    if seen.state is State.STARTING and seen.life is Life.RUNNING:
+        return Verdict(State.WAITING_FOR_READY, failures=0)
+    return Verdict(failures=seen.failures, message=seen.detail)
+
+
+def _overdue(seen: Evidence) -> str:
+    if seen.owns_port is False:
+        return f"a process that is not part of this attempt listens on its port; {seen.detail}".rstrip("; ")
+    return f"did not answer its readiness probe in time; {seen.detail}".rstrip("; ")

@@ -1,0 +1,181 @@
+"""Asking for a replica: one statement writes replica, task and event; then the bell is rung."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import text
+
+from app.domain.masking import mask, mask_environment
+from app.domain.tasks import DEFAULT_PRIORITY, PRIORITIES, TaskKind
+from app.doorbell.queues import queue_for
+from app.engines.base import Command
+from app.errors import QueueFull
+from app.usecases import idempotency as remembered
+from app.usecases.context import Actor, Context, Idempotency
+from app.usecases.plans import Plan, command_for, resolve
+
+#: What of a request is kept as the replica's spec. The environment is kept apart, encrypted.
+SPEC_FIELDS = (
+    "full_config",
+    "placement",
+    "replica_config",
+    "job",
+    "timeouts",
+    "wait_for_ready",
+    "run_diagnostics",
+    "api_config",
+    "platform_config",
+    "gateway_config",
+    "recipe",
+    "resources",
+    "capabilities",
+)
+#: Placement words that are labels too, so that they can be listed by.
+_PLACEMENT_LABELS = ("usernode", "namespace", "app_tag")
+
+
+@dataclass(frozen=True)
+class CreateOutcome:
+    """The new replica and its task; ``replayed`` when an Idempotency-Key asked for it before."""
+
+    replica_id: str
+    task_id: str
+    replayed: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+_INSERT = text(
+    """
+WITH room AS (
+    SELECT 1 WHERE NOT EXISTS (
+        SELECT 1 FROM tasks WHERE pool = :pool AND state = 'queued' AND kind IN ('create', 'restart')
+        OFFSET :max_queued - 1 LIMIT 1)
+),
+made AS (
+    INSERT INTO replicas (id, owner, pool, backend, engine, server_mode, model_name, spec, environment, labels,
+                          priority, timestamps, deadline_at)
+    SELECT :id, :owner, :pool, :backend, :engine, :mode, :model_name, CAST(:spec AS jsonb), :environment,
+           CAST(:labels AS jsonb), :priority, jsonb_build_object('pending', hostler_now()),
+           hostler_now() + make_interval(secs => CAST(:queue_timeout_s AS float8))
+    FROM room RETURNING id
+),
+task AS (
+    INSERT INTO tasks (id, kind, priority, pool, replica_id, attempt, owner, request_id)
+    SELECT :task_id, 'create', :priority, :pool, id, 1, :owner, :request_id FROM made
+)
+INSERT INTO events (kind, replica_id, attempt, task_id, pool, actor, cause, to_state, request_id)
+SELECT 'transition', id, 1, :task_id, :pool, :actor, 'create requested', 'pending', :request_id FROM made
+RETURNING id
+"""
+)
+
+
+def request_create(
+    ctx: Context, actor: Actor, body: Mapping[str, Any], idempotency: Idempotency | None = None
+) -> CreateOutcome:
+    """Accept a create. Raises the 4xx that names the field; QueueFull when the pool's queue is at its limit."""
+    with ctx.database.begin() as connection:
+        if idempotency:
+            before = remembered.claim(connection, actor, idempotency)
+            if before is not None:
+                return CreateOutcome(before["replica_id"], before["task_id"], replayed=True)
+        plan = resolve(ctx, connection, actor, body)
+        outcome = CreateOutcome(secrets.token_hex(6), secrets.token_hex(8), warnings=tuple(plan.warnings))
+        if connection.execute(_INSERT, _values(ctx, actor, body, plan, outcome)).first() is None:
+            raise QueueFull(
+                f"Pool {plan.pool!r} has {ctx.settings.max_queued_per_pool} creates queued. Wait, or stop some.",
+                retry_after_s=10,
+            )
+        if idempotency:
+            remembered.remember(
+                connection, actor, idempotency, {"replica_id": outcome.replica_id, "task_id": outcome.task_id}
+            )
+    ctx.doorbell.ring(TaskKind.CREATE, queue_for(TaskKind.CREATE, plan.pool, None), pool=plan.pool)
+    ctx.notify("events", f"replica:{outcome.replica_id}")
+    return outcome
+
+
+def plan_create(ctx: Context, actor: Actor, body: Mapping[str, Any]) -> dict[str, Any]:
+    """What the create would run, with values masked. Changes nothing."""
+    environment = {name: str(value) for name, value in (body.get("environment") or {}).items()}
+    with ctx.database.read() as connection:
+        plan = resolve(ctx, connection, actor, body)
+        free = connection.execute(
+            text(
+                "SELECT count(*) FROM units WHERE kind = 'slot' AND scope = :pool AND lease_id IS NULL AND NOT retired"
+            ),
+            {"pool": plan.pool},
+        ).scalar_one()
+        waiting = connection.execute(
+            text(
+                "SELECT count(*) FROM tasks WHERE pool = :pool AND state = 'queued' AND kind IN ('create', 'restart')"
+            ),
+            {"pool": plan.pool},
+        ).scalar_one()
+    first_port = ctx.settings.ports[0]
+    command = command_for(ctx, plan, port=first_port, environment=environment)
+    return {
+        "dry_run": True,
+        "engine": plan.engine.name,
+        "argv": list(command.argv),
+        "environment": _shown_environment(command, environment, plan),
+        "files": sorted(command.files),
+        "placement": {
+            "pool": plan.pool,
+            "backend": plan.backend,
+            "gpus": plan.gpus,
+            "port": f"one of {ctx.settings.ports[0]}-{ctx.settings.ports[1]}",
+            "free_slots": free,
+            "queued_before": waiting,
+        },
+        "config": mask(plan.config),
+        "backend_options": mask(plan.backend_options),
+        "warnings": plan.warnings,
+    }
+
+
+def _shown_environment(command: Command, environment: Mapping[str, str], plan: Plan) -> dict[str, str]:
+    # the engine's own values may be shown, but for its secrets; the user's only where the engine says so
+    hidden = {name for name in command.env if name in command.secret_env or name in environment}
+    return mask_environment(command.env, {*plan.engine.public_env, *(set(command.env) - hidden)} - command.secret_env)
+
+
+def priority_of(body: Mapping[str, Any]) -> int:
+    """``job.job_priority`` as the number that claims order by."""
+    return PRIORITIES[(body.get("job") or {}).get("job_priority") or DEFAULT_PRIORITY]
+
+
+def _values(
+    ctx: Context, actor: Actor, body: Mapping[str, Any], plan: Plan, outcome: CreateOutcome
+) -> dict[str, Any]:
+    environment = {name: str(value) for name, value in (body.get("environment") or {}).items()}
+    spec = {name: body[name] for name in SPEC_FIELDS if body.get(name) is not None}
+    # who may run it is checked again where it is done
+    spec["granted_role"] = actor.role
+    spec["environment_names"] = sorted(environment)
+    placement = body.get("placement") or {}
+    labels = {name: placement[name] for name in _PLACEMENT_LABELS if placement.get(name)}
+    labels |= body.get("labels") or {}
+    return {
+        "id": outcome.replica_id,
+        "task_id": outcome.task_id,
+        "owner": actor.key_id,
+        "actor": actor.name,
+        "request_id": actor.request_id,
+        "pool": plan.pool,
+        "backend": plan.backend,
+        "engine": plan.engine.name,
+        "mode": str(plan.mode),
+        "model_name": plan.model_name,
+        "spec": json.dumps(spec),
+        "environment": ctx.seal(environment) if environment else None,
+        "labels": json.dumps(labels),
+        "priority": priority_of(body),
+        "queue_timeout_s": (body.get("timeouts") or {}).get("queue_timeout_s"),
+        "max_queued": ctx.settings.max_queued_per_pool,
+    }

@@ -1,0 +1,300 @@
+"""Launching, step by step: each step is one short transaction, fenced by the claim's token.
+
+A step that answers False lost the replica to somebody newer (a stop, another worker): drop the result and go.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from app.db.repos import leases, replicas, tasks
+from app.db.repos.replicas import Move
+from app.domain.lifecycle import LAUNCHING, Reason, State
+from app.domain.placement import gpus_wanted
+from app.domain.tasks import Phase, TaskState
+from app.usecases.context import Context
+
+#: After so many workers died over one launch it is given up.
+MAX_CLAIMS = 4
+DEFAULT_READINESS_S = 1800.0
+DEFAULT_START_S = 600.0
+
+
+@dataclass(frozen=True)
+class LaunchClaim:
+    """One launch, held by this worker until the lease runs out. ``row`` is the replica as read at the claim."""
+
+    task_id: str
+    lease_token: str
+    kind: str
+    replica_id: str
+    attempt: int
+    attempt_id: int
+    name: str
+    state: State
+    port: int | None
+    gpus: tuple[int, ...]
+    row: Any
+    request_id: str
+    claims: int
+    #: whether the queue held more when this was taken: ring again
+    more: bool
+
+    @property
+    def timeouts(self) -> Mapping[str, Any]:
+        return self.row.spec.get("timeouts") or {}
+
+
+class NoRoom(Exception):
+    """The pool or node has no free slot, port or GPU for the best row."""
+
+
+def claim_launch(ctx: Context, *, pool: str | None, worker: str) -> LaunchClaim | None:
+    """Take the best create or restart together with its slot, port and GPU leases; None when there is nothing to do.
+
+    ``pool`` None takes what is bound to this node. Full is not an error: what waits is claimed when room is returned.
+    """
+    try:
+        return _claim(ctx, pool, worker, room=True)
+    except NoRoom:
+        # a launch whose worker died holds its capacity already and must not wait for more
+        return _claim(ctx, pool, worker, room=False)
+
+
+def record_launching(ctx: Context, claim: LaunchClaim) -> bool:
+    """About to ask the backend: from here on an outside thing may exist under ``claim.name``."""
+    path = _path_to(claim.state, State.STARTING)
+    start_s = float(claim.timeouts.get("port_discovery_timeout_s") or DEFAULT_START_S)
+    lifetime_s = (claim.row.spec.get("job") or {}).get("job_timeout_s")
+    with ctx.database.begin() as connection:
+        if len(path) > 1:
+            move = _move(claim, path, "launching", deadline_s=start_s)
+            if not replicas.record_moves(connection, [move]):
+                return False
+        connection.execute(
+            text(
+                "WITH a AS (UPDATE attempts SET launching_at = coalesce(launching_at, hostler_now()) WHERE id = :id)"
+                " UPDATE replicas SET lifetime_ends_at ="
+                " coalesce(lifetime_ends_at, hostler_now() + make_interval(secs => CAST(:lifetime_s AS float8)))"
+                " WHERE id = :replica_id AND :lifetime_s IS NOT NULL"
+            ),
+            {"id": claim.attempt_id, "replica_id": claim.replica_id, "lifetime_s": lifetime_s},
+        )
+        held = tasks.set_phase(connection, claim.task_id, claim.lease_token, Phase.LAUNCHING)
+    if held and len(path) > 1:
+        _tell(ctx, claim)
+    return held
+
+
+def record_launched(ctx: Context, claim: LaunchClaim, handle: Mapping[str, Any], *, leave: bool) -> bool:
+    """The backend took it and it was seen alive. ``leave`` hands the wait for readiness to the sweep."""
+    with ctx.database.begin() as connection:
+        _save_handle(connection, claim, handle)
+        path = _path_to(claim.state, State.WAITING_FOR_READY, via=State.STARTING)
+        readiness_s = float(claim.timeouts.get("readiness_timeout_s") or DEFAULT_READINESS_S)
+        move = _move(claim, path, "seen alive", deadline_s=readiness_s, next_check_s=0 if leave else 2.0)
+        if len(path) > 1 and not replicas.record_moves(connection, [move]):
+            return False
+        held = tasks.set_phase(connection, claim.task_id, claim.lease_token, Phase.WAITING_FOR_READY, release=leave)
+    _tell(ctx, claim)
+    return held
+
+
+def leave_to_sweep(ctx: Context, claim: LaunchClaim) -> None:
+    """Let go of a launch that is not ready yet; the node's agent looks at it from now on."""
+    with ctx.database.begin() as connection:
+        tasks.set_phase(connection, claim.task_id, claim.lease_token, Phase.WAITING_FOR_READY, release=True)
+        connection.execute(
+            text(
+                "UPDATE replicas SET next_check_at = hostler_now() WHERE id = :id AND attempt = :attempt"
+                " AND released_at IS NULL"
+            ),
+            {"id": claim.replica_id, "attempt": claim.attempt},
+        )
+    _tell(ctx, claim)
+
+
+def record_ready(
+    ctx: Context, claim: LaunchClaim, handle: Mapping[str, Any], diagnostics: Mapping[str, Any] | None, from_: State
+) -> bool:
+    """It answers, and its diagnostics passed when they were asked for. The task succeeds in the same transaction."""
+    patch: dict[str, Any] = {"base_url": base_url(claim.row, claim.port), "check_failures": 0}
+    if diagnostics is not None:
+        patch["diagnostics"] = diagnostics
+    with ctx.database.begin() as connection:
+        _save_handle(connection, claim, handle)
+        move = _move(claim, _path_to(from_, State.READY), "answers its readiness probe", next_check_s=0, patch=patch)
+        if not replicas.record_moves(connection, [move]):
+            return False
+        tasks.finish(
+            connection,
+            [claim.task_id],
+            TaskState.SUCCEEDED,
+            message=f"replica {claim.replica_id} is ready",
+            result={"base_url": patch["base_url"]},
+        )
+    _tell(ctx, claim)
+    return True
+
+
+def base_url(row: Any, port: int | None) -> str | None:
+    """Where the engine answers: ``http://127.0.0.1:20001``; None where nothing runs (mock backend)."""
+    return f"http://127.0.0.1:{port}" if port else None
+
+
+def _claim(ctx: Context, pool: str | None, worker: str, *, room: bool) -> LaunchClaim | None:
+    node = ctx.settings.node_name
+    with ctx.database.begin() as connection:
+        task = tasks.claim_launch(
+            connection, pool=pool, node=node, worker=worker, lease_s=ctx.settings.lease_s, room=room
+        )
+        if task is None:
+            return None
+        row = replicas.read(connection, task.replica_id)
+        assert row is not None  # the task's foreign key holds it
+        attempt = _open_attempt(connection, task.replica_id, task.attempt)
+        if attempt is None:
+            attempt = _take_capacity(ctx, connection, row, task, node)
+            row = replicas.read(connection, task.replica_id)
+            assert row is not None
+        held = leases.held(connection, attempt.id)
+        more = _more(connection, pool, node)
+    claim = LaunchClaim(
+        task_id=task.id,
+        lease_token=task.lease_token,
+        kind=task.kind,
+        replica_id=task.replica_id,
+        attempt=task.attempt,
+        attempt_id=attempt.id,
+        name=attempt.name,
+        state=State(row.state),
+        port=(held.get("port") or [None])[0],
+        gpus=tuple(held.get("gpu") or ()),
+        row=row,
+        request_id=task.request_id,
+        claims=task.claims,
+        more=more,
+    )
+    _tell(ctx, claim)
+    return claim
+
+
+def _take_capacity(ctx: Context, connection: Connection, row: Any, task: Any, node: str) -> Any:
+    bound = connection.execute(
+        text("SELECT b.host_bound, p.gpus FROM pools p JOIN backends b ON b.name = p.backend WHERE p.name = :pool"),
+        {"pool": row.pool},
+    ).one()
+    name = f"hostler-{ctx.namespace}-{row.id}-{task.attempt}"
+    attempt = connection.execute(
+        text(
+            "INSERT INTO attempts (replica_id, number, name, pool, backend, node)"
+            " VALUES (:replica_id, :number, :name, :pool, :backend, :node) RETURNING id, name"
+        ),
+        {
+            "replica_id": row.id,
+            "number": task.attempt,
+            "name": name,
+            "pool": row.pool,
+            "backend": row.backend,
+            "node": node if bound.host_bound else None,
+        },
+    ).one()
+    gpus = gpus_wanted(row.spec)
+    _take(connection, "slot", row.pool, 1, attempt)
+    if bound.gpus is not None:
+        _take(connection, "pool_gpu", row.pool, gpus, attempt)
+    port = None
+    if bound.host_bound:
+        _take(connection, "gpu", node, gpus, attempt)
+        port = _take(connection, "port", node, 1, attempt)[0]
+        connection.execute(text("UPDATE attempts SET port = :port WHERE id = :id"), {"port": port, "id": attempt.id})
+        connection.execute(text("UPDATE tasks SET node = :node WHERE id = :id"), {"node": node, "id": task.id})
+    patch = {"node": node, "host": "127.0.0.1", "port": port} if bound.host_bound else {}
+    move = Move(
+        row.id,
+        task.attempt,
+        (State.PENDING, State.SCHEDULING),
+        cause="claimed with its slot" + (f", port {port}" if port else ""),
+        task_id=task.id,
+        lease_token=task.lease_token,
+        request_id=task.request_id,
+        patch=patch,
+    )
+    if not replicas.record_moves(connection, [move]):
+        raise NoRoom
+    return attempt
+
+
+def change_port(ctx: Context, claim: LaunchClaim) -> int | None:
+    """Swap the leased port for another one: a stranger listens on it. None when there is no other."""
+    node = ctx.settings.node_name
+    with ctx.database.begin() as connection:
+        taken = leases.take(connection, "port", node, 1, claim.attempt_id, claim.name)
+        if not taken:
+            return None
+        leases.give_back(connection, "port", node, [claim.port or 0], claim.attempt_id)
+        connection.execute(
+            text(
+                "WITH a AS (UPDATE attempts SET port = :port WHERE id = :id)"
+                " UPDATE replicas SET port = :port, version = version + 1 WHERE id = :replica_id AND attempt = :number"
+            ),
+            {"port": taken[0], "id": claim.attempt_id, "replica_id": claim.replica_id, "number": claim.attempt},
+        )
+    return taken[0]
+
+
+def _take(connection: Connection, kind: str, scope: str, count: int, attempt: Any) -> list[int]:
+    taken = leases.take(connection, kind, scope, count, attempt.id, attempt.name)
+    if len(taken) < count:
+        raise NoRoom
+    return taken
+
+
+def _open_attempt(connection: Connection, replica_id: str, number: int) -> Any | None:
+    query = text(
+        "SELECT id, name, launching_at, backend_ref FROM attempts WHERE replica_id = :id AND number = :number"
+    )
+    return connection.execute(query, {"id": replica_id, "number": number}).first()
+
+
+def _more(connection: Connection, pool: str | None, node: str) -> bool:
+    scope = "pool = :pool" if pool else "node = :node"
+    query = text(
+        f"SELECT EXISTS (SELECT 1 FROM tasks WHERE {scope} AND state = 'queued' AND kind IN ('create', 'restart'))"
+    )
+    return bool(connection.execute(query, {"pool": pool, "node": node}).scalar())
+
+
+def _save_handle(connection: Connection, claim: LaunchClaim, handle: Mapping[str, Any]) -> None:
+    connection.execute(
+        text("UPDATE attempts SET backend_ref = CAST(:ref AS jsonb) WHERE id = :id AND released_at IS NULL"),
+        {"id": claim.attempt_id, "ref": json.dumps(dict(handle))},
+    )
+
+
+def _path_to(state: State, target: State, via: State | None = None) -> tuple[State, ...]:
+    order = (*LAUNCHING, State.READY)
+    start = order.index(via) if via and order.index(via) > order.index(state) else order.index(state)
+    return order[start : order.index(target) + 1] or (target,)
+
+
+def _move(claim: LaunchClaim, path: tuple[State, ...], cause: str, **more: Any) -> Move:
+    return Move(
+        claim.replica_id,
+        claim.attempt,
+        path,
+        cause=cause,
+        task_id=claim.task_id,
+        lease_token=claim.lease_token,
+        request_id=claim.request_id,
+        **more,
+    )
+
+
+def _tell(ctx: Context, claim: LaunchClaim) -> None:
+    ctx.notify("events", f"replica:{claim.replica_id}", f"task:{claim.task_id}", f"due:{claim.row.node or ''}")

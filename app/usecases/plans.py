@@ -1,0 +1,138 @@
+"""From a request to what would run: mode, model and pool decide engine and backend; the engine plans the command."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from app.domain.environment import check_environment
+from app.domain.modes import ServerMode, accepts_any_model, engine_for
+from app.engines.base import Command, Engine, EngineRequest
+from app.engines.registry import ENGINES
+from app.errors import Contradiction, Forbidden, InvalidConfig, UnknownModel, UnknownPool
+from app.usecases import models
+from app.usecases.context import Actor, Context
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a create comes to. ``model_path`` is None where the engine needs no file."""
+
+    pool: str
+    backend: str
+    mode: ServerMode
+    engine: Engine
+    model_name: str
+    model_path: Path | None
+    config: dict[str, Any]
+    backend_options: dict[str, Any]
+    gpus: int
+    warnings: list[str] = field(default_factory=list)
+
+
+def resolve(ctx: Context, connection: Connection, actor: Actor, body: Mapping[str, Any]) -> Plan:
+    """Check a create request against pools, models and engines. Raises the error that names the field."""
+    mode = ServerMode(body["server_mode"])
+    pool = _find_pool(ctx, connection, body)
+    model = models.find(ctx, connection, body["model_name"])
+    name = engine_for(mode, model["engine"] if model else None, body.get("platform_config"))
+    if name is None or (model is None and not accepts_any_model(mode) and name != "command"):
+        known = models.names(ctx, connection)
+        raise UnknownModel(
+            f"No model is called {body['model_name']!r}.{near(body['model_name'], known)} See `hostler model list`.",
+            errors={"model_name": ["Unknown model." + near(body["model_name"], known)]},
+        )
+    engine = ENGINES[name]
+    if engine.admin_only and actor.role != "admin":
+        raise Forbidden(f"The engine {name!r} runs what the request says; that needs a key of role admin.")
+    config = merge_config(pool.defaults, model["defaults"] if model else {}, body, mode)
+    errors = engine.validate(config)
+    errors = {f"replica_config.{field_name}": messages for field_name, messages in errors.items()}
+    errors |= check_environment(body.get("environment") or {}, engine.user_env, admin=actor.role == "admin")
+    if errors:
+        raise InvalidConfig("The request cannot run as written. Correct the named fields.", errors=errors)
+    options = {**pool.options, **(config.get("backend_options") or {})}
+    path = Path(model["source"]) if model and engine.needs_model_file else None
+    return Plan(
+        pool.name, pool.backend, mode, engine, body["model_name"], path, config, options, _gpus(body), _warnings(body)
+    )
+
+
+def merge_config(
+    pool_defaults: Mapping[str, Any], model_defaults: Mapping[str, Any], body: Mapping[str, Any], mode: ServerMode
+) -> dict[str, Any]:
+    """The engine's configuration: model under pool under request. A nested ``replica_config`` is lifted."""
+    own = dict(body.get("replica_config") or {})
+    nested = own.pop("replica_config", None) or {}
+    config = {**model_defaults, **(pool_defaults.get("replica_config") or {}), **own, **nested}
+    if mode is ServerMode.PLATFORM_WORKLOAD:
+        config |= body.get("platform_config") or {}
+    return config
+
+
+def command_for(ctx: Context, plan: Plan, *, port: int, environment: Mapping[str, str]) -> Command:
+    """The command of one attempt. Raises InvalidConfig when the engine cannot run it (a model file is gone)."""
+    return plan.engine.command(
+        EngineRequest(
+            model_name=plan.model_name,
+            model_path=plan.model_path,
+            host="127.0.0.1",
+            port=port,
+            config=plan.config,
+            environment={name: value for name, value in environment.items() if name != "CUDA_VISIBLE_DEVICES"},
+            engine_key=ctx.engine_key,
+        )
+    )
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    """`` Did you mean …?`` or nothing."""
+    close = difflib.get_close_matches(word, list(known), n=3)
+    return f" Did you mean {' or '.join(close)}?" if close else ""
+
+
+def _find_pool(ctx: Context, connection: Connection, body: Mapping[str, Any]) -> Any:
+    asked, placed = body.get("pool"), (body.get("placement") or {}).get("multibox")
+    if asked and placed and asked != placed:
+        raise Contradiction(
+            f"pool is {asked!r} and placement.multibox is {placed!r}. Send only one of them.",
+            errors={"pool": ["Differs from placement.multibox."], "placement.multibox": ["Differs from pool."]},
+        )
+    name = asked or placed or ctx.settings.default_pool
+    row = connection.execute(
+        text("SELECT name, backend, options, defaults, slots FROM pools WHERE name = :name"), {"name": name}
+    ).first()
+    if row is None:
+        known = [found for (found,) in connection.execute(text("SELECT name FROM pools"))]
+        where = "placement.multibox" if placed and not asked else "pool"
+        raise UnknownPool(
+            f"No pool is called {name!r}.{near(name, known)} See `hostler pool list`.",
+            errors={where: ["Unknown pool." + near(name, known)]},
+        )
+    return row
+
+
+def _gpus(body: Mapping[str, Any]) -> int:
+    resources = body.get("resources") or {}
+    wanted = resources.get("gpus", resources.get("gpu")) or 0
+    try:
+        gpus = int(wanted)
+    except (TypeError, ValueError):
+        gpus = -1
+    if not 0 <= gpus <= 1024:
+        raise InvalidConfig(
+            "resources.gpus is a number of GPUs from 0 to 1024.",
+            errors={"resources.gpus": ["A whole number from 0 to 1024."]},
+        )
+    return gpus
+
+
+def _warnings(body: Mapping[str, Any]) -> list[str]:
+    if "CUDA_VISIBLE_DEVICES" in (body.get("environment") or {}):
+        return ["CUDA_VISIBLE_DEVICES is a wish: the devices come from the replica's lease."]
+    return []

@@ -1,0 +1,156 @@
+"""Asking a replica to stop: a wish in the database, from every state, that cancels an open launch in one go."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from app.db.repos import replicas, tasks
+from app.db.repos.replicas import Move
+from app.domain.lifecycle import TERMINAL, Reason, State
+from app.domain.tasks import LAUNCH_KINDS, LIFECYCLE_KINDS, TaskKind, TaskState
+from app.doorbell.queues import queue_for
+from app.errors import NotFound
+from app.usecases import idempotency as remembered
+from app.usecases.context import Actor, Context, Idempotency
+from app.usecases.outcomes import TaskOutcome, found
+
+#: After this much grace a stop kills whatever is left.
+DEFAULT_GRACE_S = 30
+
+
+def request_stop(
+    ctx: Context,
+    actor: Actor,
+    replica_id: str,
+    force: bool = False,
+    grace_s: int | None = None,
+    idempotency: Idempotency | None = None,
+    cause: str = "stop requested",
+) -> TaskOutcome:
+    """Accept a stop. ``already`` when the replica has ended and is gone. Raises NotFound."""
+    with ctx.database.begin() as connection:
+        if idempotency:
+            before = remembered.claim(connection, actor, idempotency)
+            if before is not None:
+                return found(before)
+        outcome, node, pool = _stop(connection, actor, replica_id, force, grace_s, cause)
+        if idempotency:
+            remembered.remember(
+                connection, actor, idempotency, {"replica_id": replica_id, "task_id": outcome.task_id}
+            )
+    if not outcome.already:
+        scope = {"node": node} if node else {"pool": pool}
+        ctx.doorbell.ring(TaskKind.STOP, queue_for(TaskKind.STOP, pool, node), **scope)
+        ctx.notify("events", f"replica:{replica_id}", f"task:{outcome.task_id}", f"due:{node or ''}")
+    return outcome
+
+
+def _stop(
+    connection: Connection, actor: Actor, replica_id: str, force: bool, grace_s: int | None, cause: str
+) -> tuple[TaskOutcome, str | None, str]:
+    # tasks before replicas: every writer locks in this order, so that two of them cannot wait for each other
+    open_tasks = tasks.open_of(connection, replica_id, LIFECYCLE_KINDS)
+    row = replicas.lock(connection, replica_id)
+    if row is None:
+        raise NotFound(f"There is no replica {replica_id}. See `hostler replica list`.")
+    grace = 0 if force else DEFAULT_GRACE_S if grace_s is None else grace_s
+    stopping = [task for task in open_tasks if task.kind == TaskKind.STOP]
+    if stopping:
+        _hurry(connection, row, stopping[0], force, grace_s)
+        return TaskOutcome(replica_id, stopping[0].id), row.node, row.pool
+    if row.state in TERMINAL and row.released_at is not None:
+        return TaskOutcome(replica_id, _last_stop(connection, replica_id), already=True), row.node, row.pool
+    launching = [task.id for task in open_tasks if task.kind in LAUNCH_KINDS]
+    tasks.finish(
+        connection,
+        launching,
+        TaskState.CANCELLED,
+        actor=actor.name,
+        reason=Reason.CANCELLED,
+        message=cause,
+    )
+    task_id = _insert_stop_task(connection, actor, row, force, grace)
+    _set_off(connection, actor, row, task_id, grace, cause, cancelled=bool(launching))
+    return TaskOutcome(replica_id, task_id), row.node, row.pool
+
+
+def _set_off(
+    connection: Connection, actor: Actor, row: Any, task_id: str, grace_s: int, cause: str, *, cancelled: bool
+) -> None:
+    reason = Reason.CANCELLED if cancelled else None
+    common: dict[str, Any] = {
+        "cause": cause,
+        "actor": actor.name,
+        "reason": reason,
+        "task_id": task_id,
+        "request_id": actor.request_id,
+        "patch": {"desired_state": "stopped", "grace_s": grace_s},
+    }
+    state = State(row.state)
+    if state is State.PENDING:
+        # nothing was launched and nothing is held: it is gone at once
+        replicas.record_moves(
+            connection, [Move(row.id, row.attempt, (state, State.STOPPED), **common)]
+        )
+        replicas.record_released(connection, row.id, row.attempt)
+        tasks.finish(connection, [task_id], TaskState.SUCCEEDED, actor=actor.name, message="nothing was launched")
+    elif state is State.STOPPING or state in TERMINAL:
+        connection.execute(
+            text(
+                "UPDATE replicas SET desired_state = 'stopped', grace_s = :grace_s, next_check_at = hostler_now(),"
+                " version = version + 1 WHERE id = :id"
+            ),
+            {"id": row.id, "grace_s": grace_s},
+        )
+    else:
+        replicas.record_moves(
+            connection, [Move(row.id, row.attempt, (state, State.STOPPING), next_check_s=1.0, **common)]
+        )
+
+
+def _hurry(connection: Connection, row: Any, task: Any, force: bool, grace_s: int | None) -> None:
+    if not force and grace_s is None:
+        return
+    wanted = 0 if force else grace_s
+    connection.execute(
+        text(
+            "UPDATE replicas SET grace_s = least(grace_s, :grace_s), next_check_at = hostler_now(),"
+            " version = version + 1 WHERE id = :id"
+        ),
+        {"id": row.id, "grace_s": wanted},
+    )
+    connection.execute(
+        text("UPDATE tasks SET arguments = arguments || CAST(:more AS jsonb), version = version + 1 WHERE id = :id"),
+        {"id": task.id, "more": json.dumps({"force": force or task.arguments.get("force", False)})},
+    )
+
+
+def _insert_stop_task(connection: Connection, actor: Actor, row: Any, force: bool, grace_s: int) -> str:
+    task_id = secrets.token_hex(8)
+    connection.execute(
+        text(
+            "INSERT INTO tasks (id, kind, priority, pool, node, replica_id, attempt, owner, request_id, arguments)"
+            " VALUES (:id, 'stop', 0, :pool, :node, :replica_id, :attempt, :owner, :request_id,"
+            " CAST(:arguments AS jsonb))"
+        ),
+        {
+            "id": task_id,
+            "pool": row.pool,
+            "node": row.node,
+            "replica_id": row.id,
+            "attempt": row.attempt,
+            "owner": actor.key_id,
+            "request_id": actor.request_id,
+            "arguments": json.dumps({"force": force, "grace_s": grace_s}),
+        },
+    )
+    return task_id
+
+
+def _last_stop(connection: Connection, replica_id: str) -> str | None:
+    query = text("SELECT id FROM tasks WHERE replica_id = :id AND kind = 'stop' ORDER BY seq DESC LIMIT 1")
+    return connection.execute(query, {"id": replica_id}).scalar()

@@ -1,0 +1,189 @@
+"""What a sweep reads and writes: which replicas are due for a look, and what the look showed. All in bulk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from app.db.repos import replicas, tasks
+from app.db.repos.replicas import Move
+from app.domain.lifecycle import State
+from app.domain.tasks import Phase, TaskState
+from app.usecases.context import Context
+
+#: Looks at one replica are this far apart while something is expected of it, should the watcher die meanwhile.
+BUSY_RECHECK_S = 2.0
+
+_CLAIM_DUE = text(
+    """
+WITH due AS MATERIALIZED (
+    SELECT r.id FROM replicas r
+    WHERE r.released_at IS NULL AND r.next_check_at <= hostler_now()
+      AND (r.node = :node OR r.node IS NULL)
+    ORDER BY r.next_check_at LIMIT :limit FOR UPDATE SKIP LOCKED
+)
+UPDATE replicas r SET next_check_at = hostler_now() + make_interval(secs =>
+    CASE WHEN r.state IN ('ready', 'unhealthy') THEN CAST(:interval_s AS float8) ELSE CAST(:busy_s AS float8) END)
+FROM due LEFT JOIN attempts a ON a.replica_id = due.id AND a.released_at IS NULL
+WHERE r.id = due.id
+RETURNING r.id, r.state, r.attempt, r.pool, r.backend, r.engine, r.model_name, r.node, r.host, r.port, r.base_url,
+    r.spec, r.grace_s, r.desired_state, r.check_failures, r.last_health, r.timestamps, r.diagnostics,
+    r.deadline_at <= hostler_now() AS overdue, a.id AS attempt_id, a.number AS attempt_number, a.name AS attempt_name,
+    a.backend_ref, a.launching_at, a.stop_asked_at,
+    extract(epoch FROM hostler_now() - a.stop_asked_at) AS stopping_for_s
+"""
+)
+
+_FACTS = text(
+    """
+UPDATE replicas r SET check_failures = f.failures, last_health = coalesce(f.health, r.last_health),
+    version = r.version + 1
+FROM jsonb_to_recordset(CAST(:facts AS jsonb)) AS f(id text, attempt integer, failures integer, health jsonb)
+WHERE r.id = f.id AND r.attempt = f.attempt AND r.released_at IS NULL
+"""
+)
+
+
+@dataclass(frozen=True)
+class Fact:
+    """What a probe showed where no state changed. ``health`` None leaves the stored one."""
+
+    replica_id: str
+    attempt: int
+    failures: int
+    health: dict[str, Any] | None
+
+
+def claim_due(ctx: Context, *, limit: int = 500) -> list[Any]:
+    """Replicas of this host (or of none) that are due for a look. Their next look is put off meanwhile."""
+    with ctx.database.begin() as connection:
+        values = {
+            "node": ctx.settings.node_name,
+            "limit": limit,
+            "interval_s": ctx.settings.probe_interval_s,
+            "busy_s": BUSY_RECHECK_S,
+        }
+        return list(connection.execute(_CLAIM_DUE, values))
+
+
+def next_due_s(ctx: Context) -> float | None:
+    """Seconds until the next replica of this host is due; None when none will be."""
+    query = text(
+        "SELECT extract(epoch FROM min(next_check_at) - hostler_now()) FROM replicas"
+        " WHERE released_at IS NULL AND next_check_at IS NOT NULL AND (node = :node OR node IS NULL)"
+    )
+    with ctx.database.read() as connection:
+        found = connection.execute(query, {"node": ctx.settings.node_name}).scalar()
+    return None if found is None else float(found)
+
+
+def record_facts(ctx: Context, facts: Sequence[Fact]) -> None:
+    """One write for all that a sweep saw and that changed no state."""
+    if not facts:
+        return
+    rows = [
+        {"id": fact.replica_id, "attempt": fact.attempt, "failures": fact.failures, "health": fact.health}
+        for fact in facts
+    ]
+    with ctx.database.begin() as connection:
+        connection.execute(_FACTS, {"facts": json.dumps(rows)})
+
+
+def record_sweep_moves(ctx: Context, moves: Sequence[Move]) -> set[str]:
+    """State changes that a sweep saw (ready again, unhealthy, unreachable, seen alive), in one transaction.
+
+    A launch that became ready finishes its task in the same transaction.
+    """
+    if not moves:
+        return set()
+    with ctx.database.begin() as connection:
+        launches = _lock_launch_tasks(connection, [move.replica_id for move in moves])
+        told = [_with_task(move, launches) for move in moves]
+        moved = replicas.record_moves(connection, told)
+        ready = [move.replica_id for move in moves if move.path[-1] is State.READY and move.replica_id in moved]
+        for replica_id in ready:
+            if replica_id in launches:
+                tasks.finish(
+                    connection,
+                    [launches[replica_id]],
+                    TaskState.SUCCEEDED,
+                    message=f"replica {replica_id} is ready",
+                )
+    ctx.notify("events", *(f"replica:{one}" for one in moved), *(f"task:{launches[one]}" for one in launches))
+    return moved
+
+
+def record_handle(ctx: Context, attempt_id: int, handle: dict[str, Any]) -> None:
+    """An attempt that was found by its name: its launcher died before it could say so."""
+    with ctx.database.begin() as connection:
+        connection.execute(
+            text("UPDATE attempts SET backend_ref = CAST(:ref AS jsonb) WHERE id = :id AND released_at IS NULL"),
+            {"id": attempt_id, "ref": json.dumps(handle)},
+        )
+
+
+def record_stop_asked(ctx: Context, attempt_id: int) -> None:
+    """The backend was asked to end it; the grace counts from the first time."""
+    with ctx.database.begin() as connection:
+        connection.execute(
+            text("UPDATE attempts SET stop_asked_at = coalesce(stop_asked_at, hostler_now()) WHERE id = :id"),
+            {"id": attempt_id},
+        )
+
+
+def recheck(ctx: Context, replica_id: str, delay_s: float) -> None:
+    """Look at it again in ``delay_s``."""
+    with ctx.database.begin() as connection:
+        connection.execute(
+            text(
+                "UPDATE replicas SET next_check_at = hostler_now() + make_interval(secs => :delay_s)"
+                " WHERE id = :id AND released_at IS NULL"
+            ),
+            {"id": replica_id, "delay_s": delay_s},
+        )
+
+
+def set_launch_phase(ctx: Context, replica_id: str, phase: Phase) -> None:
+    """What the open launch of a replica does now, when no worker holds it."""
+    with ctx.database.begin() as connection:
+        connection.execute(
+            text(
+                "UPDATE tasks SET phase = :phase, version = version + 1 WHERE replica_id = :id"
+                " AND kind IN ('create', 'restart') AND state = 'running' AND lease_token IS NULL"
+            ),
+            {"id": replica_id, "phase": phase},
+        )
+
+
+def record_suspicion(ctx: Context, *, pool: str, silent: int, of: int, detail: str) -> None:
+    """Most of a pool went silent at once: an event instead of a mass verdict."""
+    with ctx.database.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO events (kind, pool, node, actor, cause, message)"
+                " VALUES ('pool_suspect', :pool, :node, 'hostler', 'more than half went silent at once', :message)"
+            ),
+            {
+                "pool": pool,
+                "node": ctx.settings.node_name,
+                "message": f"{silent} of {of} replicas do not answer; nobody acts until two more looks agree; {detail}",
+            },
+        )
+    ctx.notify("events")
+
+
+def _lock_launch_tasks(connection: Connection, replica_ids: Iterable[str]) -> dict[str, str]:
+    # tasks before replicas, as everywhere
+    query = text(
+        "SELECT replica_id, id FROM tasks WHERE replica_id = ANY(:ids) AND kind IN ('create', 'restart')"
+        " AND state IN ('queued', 'running') ORDER BY id FOR UPDATE"
+    )
+    return {row.replica_id: row.id for row in connection.execute(query, {"ids": list(replica_ids)})}
+
+
+def _with_task(move: Move, launches: dict[str, str]) -> Move:
+    return replace(move, task_id=launches.get(move.replica_id)) if move.task_id is None else move
