@@ -6,8 +6,6 @@ BIN := .venv/bin
 # `make test TESTS=tests/unit ARGS="-k lifecycle"` runs a part.
 TESTS ?= tests
 ARGS ?=
-# A user's own app/ or workers/ in the current folder must never be loaded instead of ours.
-export PYTHONSAFEPATH := 1
 
 .PHONY: help venv demo down test lint format bench docs clean
 

@@ -1,0 +1,101 @@
+"""``make docs``: write anew what the README and docs/ show of the code, between ``<!-- generated: NAME -->`` markers.
+
+The code is the source; a test fails when a page has drifted from it.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from pathlib import Path
+
+from app import errors
+from app.domain.lifecycle import STATE_MEANING, TERMINAL, State, mermaid, sources_of
+from app.settings import Settings, env_name
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ("README.md", "docs/errors.md", "docs/architecture.md")
+
+
+def main() -> None:
+    for page in PAGES:
+        path = ROOT / page
+        before = path.read_text()
+        after = rendered(before)
+        if after != before:
+            path.write_text(after)
+            print(f"wrote {page}")
+
+
+def rendered(page: str) -> str:
+    """The page with every generated part as it should be. KeyError for a marker that nothing makes."""
+
+    def fill(match: re.Match[str]) -> str:
+        return f"{match[1]}\n{PARTS[match[2]]()}\n{match[3]}"
+
+    return re.sub(r"(<!-- generated: ([a-z-]+) -->)\n.*?(<!-- end -->)", fill, page, flags=re.DOTALL)
+
+
+def lifecycle() -> str:
+    return f"```mermaid\n{mermaid()}\n```"
+
+
+def states() -> str:
+    rows = [
+        (f"`{state}`", STATE_MEANING[state], "yes" if state in TERMINAL else "", _names(sources_of(state)))
+        for state in State
+    ]
+    return _table(("state", "means", "terminal", "entered from"), rows)
+
+
+def settings() -> str:
+    rows = []
+    for item in fields(Settings):
+        default = "" if item.metadata["secret"] or item.default in ("", Path()) else f"`{_shown(item.default)}`"
+        note = " Secret." if item.metadata["secret"] else ""
+        rows.append((f"`{env_name(item.name)}`", default, item.metadata["doc"] + note))
+    return _table(("variable", "default", "what it is"), rows)
+
+
+def error_codes() -> str:
+    rows = [
+        (f"`{error.code}`", str(error.status), "yes" if error.retryable else "no", (error.__doc__ or "").strip())
+        for error in _errors(errors.HostlerError)
+    ]
+    return _table(("code", "status", "try again?", "message"), sorted(rows, key=lambda row: (row[1], row[0])))
+
+
+def _errors(top: type[errors.HostlerError]) -> Iterator[type[errors.HostlerError]]:
+    yield top
+    for below in top.__subclasses__():
+        yield from _errors(below)
+
+
+def _names(found: frozenset[State]) -> str:
+    return ", ".join(f"`{state}`" for state in State if state in found)
+
+
+def _shown(default: object) -> str:
+    if isinstance(default, bool):
+        return "true" if default else "false"
+    if isinstance(default, tuple):
+        return "-".join(str(part) for part in default)
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "lifecycle": lifecycle,
+    "states": states,
+    "settings": settings,
+    "error-codes": error_codes,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())
