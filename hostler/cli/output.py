@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
@@ -29,12 +30,12 @@ def logs(session: Session, replica_id: str, follow: bool, tail: int | None, atte
         from hostler.verbs import logs_feed
 
         for item in session.client.follow(logs_feed(replica_id, attempt=attempt, tail=tail)):
-            click.echo(item.data if raw else clean_block(item.data))
+            _write(f"{item.data}\n", raw)
         return
     text = session.client.replica_logs(replica_id, attempt=attempt, tail=tail)
     if not text:
         talk("nothing was written yet")
-    click.echo(text if raw else clean_block(text), nl=bool(text) and not text.endswith("\n"))
+    _write(text if text.endswith("\n") or not text else f"{text}\n", raw)
 
 
 @click.command("events", cls=Verb)
@@ -70,6 +71,12 @@ def explain(session: Session, replica_id: str) -> None:
         return
     for line in explained(body):
         click.echo(line)
+
+
+def _write(text: str, raw: bool) -> None:
+    # not click.echo: in a pipe that takes colours out, also of what was asked for raw
+    sys.stdout.write(text if raw else clean_block(text))
+    sys.stdout.flush()
 
 
 def explained(body: Json) -> list[str]:
