@@ -1,0 +1,91 @@
+"""Any command line that serves HTTP on the port it is given. It runs what its user says, so only an admin may."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from app.engines import openai
+from app.engines.base import Command, EngineRequest, HttpCheck
+from app.engines.schema import check
+from app.errors import InvalidConfig
+
+
+class CommandEngine:
+    """Substitutes ``{port} {host} {folder} {model} {model_name}`` in argv and in the values of ``env``.
+
+    Other braces stay as they are, so JSON can be an argument. The command finds the engine key, which it may
+    demand from callers, in ``HOSTLER_ENGINE_KEY``.
+    """
+
+    name = "command"
+    summary = "Any command that serves HTTP on {port}; admin only."
+    admin_only = True
+    needs_model_file = False
+    checks_key = False
+    user_env: frozenset[str] = frozenset()
+    public_env: frozenset[str] = frozenset()
+    config_schema: Mapping[str, Any] = {
+        "type": "object",
+        "required": ["command"],
+        "properties": {
+            "command": {
+                "type": "array",
+                "minItems": 1,
+                "items": {"type": "string"},
+                "description": "The argv; {port}, {host}, {folder}, {model} and {model_name} are filled in.",
+            },
+            "readiness_path": {"type": "string", "minLength": 1, "description": "GET answers 2xx; default /health."},
+            "env": {"type": "object", "additionalProperties": {"type": "string"}, "description": "Its environment."},
+            "diagnostics": {
+                "type": "string",
+                "enum": ["readiness", "openai"],
+                "description": "What run_diagnostics asks: only the readiness path, or OpenAI's routes too.",
+            },
+        },
+    }
+
+    def validate(self, config: Mapping[str, Any]) -> dict[str, list[str]]:
+        errors = check(config, self.config_schema, "replica_config")
+        if errors:
+            return errors
+        if not config["command"][0].strip():
+            errors["replica_config.command.0"] = ["must name a program"]
+        if any("\0" in word for word in (*config["command"], *config.get("env", {}).values())):
+            errors["replica_config.command"] = ["must not hold NUL"]
+        path = config.get("readiness_path", "/")
+        if not path.startswith("/") or any(letter <= " " or letter > "~" for letter in path):
+            errors["replica_config.readiness_path"] = ["must be a path that starts with / and holds no spaces"]
+        return errors
+
+    def command(self, request: EngineRequest) -> Command:
+        errors = self.validate(request.config)
+        if errors:
+            raise InvalidConfig(errors=errors)
+        words = {
+            "{port}": str(request.port),
+            "{host}": request.host,
+            "{model}": str(request.model_path or request.model_name),
+            "{model_name}": request.model_name,
+        }
+        own = {name: _substitute(value, words) for name, value in request.config.get("env", {}).items()}
+        return Command(
+            argv=tuple(_substitute(word, words) for word in request.config["command"]),
+            env={**request.environment, **own, "HOSTLER_ENGINE_KEY": request.engine_key},
+            # nobody can tell which of them are secret, so all are
+            secret_env=frozenset({*own, *request.environment, "HOSTLER_ENGINE_KEY"}),
+        )
+
+    def readiness(self, config: Mapping[str, Any]) -> HttpCheck:
+        return HttpCheck("health", config.get("readiness_path", "/health"))
+
+    def diagnostics(self, config: Mapping[str, Any]) -> tuple[HttpCheck, ...]:
+        ready = self.readiness(config)
+        return openai.checks(ready.path) if config.get("diagnostics") == "openai" else (ready,)
+
+
+def _substitute(text: str, words: Mapping[str, str]) -> str:
+    """Not str.format: a value may hold braces of its own. ``{folder}`` is left for the backend."""
+    for word, value in words.items():
+        text = text.replace(word, value)
+    return text

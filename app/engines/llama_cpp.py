@@ -1,0 +1,105 @@
+"""llama.cpp's own HTTP server, from the ``xllamacpp`` wheel: any GGUF file, CPU or GPU."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from app.engines import openai
+from app.engines.base import Command, EngineRequest, HttpCheck
+from app.engines.schema import check
+from app.errors import InvalidConfig
+
+#: Sequences at once when nobody says how many; each costs a share of the KV cache.
+DEFAULT_PARALLEL = 4
+#: More than this only takes memory: the rest of a batch wish is queued by the server itself.
+MAX_PARALLEL = 64
+
+_PROGRAM = Path(__file__).parent / "programs" / "llama_cpp_server.py"
+_COUNT = {"type": "integer", "minimum": 1, "maximum": 1024}
+
+
+class LlamaCpp:
+    """Binds the port it is given; demands the engine key on all routes but ``/health``."""
+
+    name = "llama-cpp"
+    summary = "llama.cpp server: any GGUF file, OpenAI routes, CPU or GPU."
+    admin_only = False
+    needs_model_file = True
+    checks_key = True
+    #: exact names: GGML_BACKEND_PATH loads a library and LLAMA_SERVER_* turn the server into something else
+    user_env = frozenset(
+        {
+            "OMP_NUM_THREADS",
+            "OMP_PROC_BIND",
+            "OMP_PLACES",
+            "OMP_WAIT_POLICY",
+            "GOMP_SPINCOUNT",
+            "GOMP_CPU_AFFINITY",
+            "GGML_CUDA_*",
+            "GGML_NO_BACKTRACE",
+            "GGML_SCHED_DEBUG",
+            "LLAMA_GRAPH_REUSE_DISABLE",
+            "LLAMA_TRACE",
+            "HF_TOKEN",
+            "TZ",
+        }
+    )
+    public_env = user_env - {"HF_TOKEN"}
+    config_schema: Mapping[str, Any] = {
+        "type": "object",
+        "properties": {
+            "n_ctx": {"type": "integer", "minimum": 0, "description": "Tokens of context; 0: the model's."},
+            "n_parallel": {**_COUNT, "maximum": MAX_PARALLEL, "description": "Sequences decoded at once."},
+            "max_batch_size": {**_COUNT, "description": f"As n_parallel, which wins; cut to {MAX_PARALLEL}."},
+            "n_batch": {**_COUNT, "maximum": 65536, "description": "Tokens of one logical batch."},
+            "n_ubatch": {**_COUNT, "maximum": 65536, "description": "Tokens of one physical batch."},
+            "n_gpu_layers": {"type": "integer", "minimum": -1, "maximum": 9999, "description": "-1: as many as fit."},
+            "n_predict": {"type": "integer", "minimum": -1, "description": "Most tokens of an answer; -1: no bound."},
+            "threads": {**_COUNT, "description": "Threads that compute; default: the machine's cores."},
+            "seed": {"type": "integer", "minimum": 0, "maximum": 2**32 - 1, "description": "Default sampling seed."},
+            "warmup": {"type": "boolean", "description": "Run the model once before it is ready; default true."},
+            "embedding": {"type": "boolean", "description": "Serve /v1/embeddings instead of completions."},
+            "cache_ram_mib": {"type": "integer", "minimum": -1, "description": "Memory for the prompt cache."},
+            "chat_template": {"type": "string", "description": "Jinja template instead of the model's."},
+        },
+    }
+
+    def validate(self, config: Mapping[str, Any]) -> dict[str, list[str]]:
+        return check(config, self.config_schema, "replica_config")
+
+    def command(self, request: EngineRequest) -> Command:
+        if request.model_path is None:
+            raise InvalidConfig(f"Model {request.model_name!r} has no file. See `hostler model list`.")
+        errors = self.validate(request.config)
+        if errors:
+            raise InvalidConfig(errors=errors)
+        wanted = {name: request.config[name] for name in self.config_schema["properties"] if name in request.config}
+        parallel = wanted.pop("n_parallel", wanted.pop("max_batch_size", DEFAULT_PARALLEL))
+        wanted.pop("max_batch_size", None)
+        launch = {
+            "model": str(request.model_path),
+            "alias": request.model_name,
+            "host": request.host,
+            "port": request.port,
+            **wanted,
+            "n_parallel": min(int(parallel), MAX_PARALLEL),
+        }
+        return Command(
+            argv=(sys.executable, "-I", "-S", str(_PROGRAM), "{folder}/llama-cpp.json"),
+            # environment, not argv: other users of the host can read argv
+            env={**request.environment, "HOSTLER_ENGINE_KEY": request.engine_key},
+            files={"llama-cpp.json": json.dumps(launch, indent=1)},
+            secret_env=frozenset({"HOSTLER_ENGINE_KEY"}),
+        )
+
+    def readiness(self, config: Mapping[str, Any]) -> HttpCheck:
+        # 503 while the model loads, open without a key
+        return HttpCheck("health", "/health")
+
+    def diagnostics(self, config: Mapping[str, Any]) -> tuple[HttpCheck, ...]:
+        everything = openai.checks()
+        return everything[:2] if config.get("embedding") else everything

@@ -1,0 +1,264 @@
+"""What each route answers, and when it misbehaves."""
+
+# ruff: noqa: T201  (what it prints is the attempt's log)
+from __future__ import annotations
+
+import hmac
+import json
+import os
+import sys
+import time
+
+from . import text
+from .knobs import Knobs
+from .serving import Request
+
+#: Named as llama.cpp names them, so that one reader of token counters serves both engines.
+_METRICS = """\
+# TYPE llamacpp:prompt_tokens_total counter
+llamacpp:prompt_tokens_total {prompt_tokens}
+# TYPE llamacpp:tokens_predicted_total counter
+llamacpp:tokens_predicted_total {tokens}
+# TYPE llamacpp:requests_processing gauge
+llamacpp:requests_processing {active}
+# TYPE llamacpp:requests_deferred gauge
+llamacpp:requests_deferred {waiting}
+# TYPE mock:requests_total counter
+mock:requests_total {started}
+# TYPE mock:requests_finished_total counter
+mock:requests_finished_total {finished}
+# TYPE mock:requests_cancelled_total counter
+mock:requests_cancelled_total {cancelled}
+"""
+_PHRASES = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 405: "Method Not Allowed"}
+_WAIT_FOR_EVER = None
+_SLOT_POLL_S = 0.005
+
+
+class Answers:
+    """Turns a request into a generator of bytes and waits; see serving."""
+
+    def __init__(self, model: str, key: str, knobs: Knobs) -> None:
+        self._model, self._key, self._knobs = model, key, knobs
+        self._started_at = time.monotonic()
+        self._last: object = None
+        self._count = dict.fromkeys(
+            ("prompt_tokens", "tokens", "active", "waiting", "started", "finished", "cancelled"), 0
+        )
+        self._dice = text.dice(knobs.seed)
+        self._routes = {
+            "/health": ("GET", self._health),
+            "/v1/health": ("GET", self._health),
+            "/v1/models": ("GET", self._models),
+            "/metrics": ("GET", self._metrics),
+            "/mock/state": ("GET", self._state),
+            "/tokenize": ("POST", self._tokenize),
+            "/v1/completions": ("POST", lambda request: self._work(request, self._completion)),
+            "/v1/chat/completions": ("POST", lambda request: self._work(request, self._chat)),
+            "/v1/embeddings": ("POST", lambda request: self._work(request, self._embeddings)),
+        }
+
+    def answer(self, request: Request):
+        """The generator of the answer. Order of checks: key, route, method, still starting."""
+        method, route = self._routes.get(request.path, ("", None))
+        if route != self._health and not self._allowed(request):
+            return _error(401, "Invalid API Key", "authentication_error")
+        if route is None:
+            return _error(404, "File Not Found", "not_found_error")
+        if request.method != method:
+            return _error(405, f"Use {method}", "invalid_request_error")
+        if self._age_s() < self._knobs.startup_s:
+            return _error(503, "Loading model", "unavailable_error")
+        return route(request)
+
+    def _allowed(self, request: Request) -> bool:
+        sent = request.headers.get("authorization", "")
+        return not self._key or hmac.compare_digest(sent.encode("latin-1"), f"Bearer {self._key}".encode())
+
+    def _age_s(self) -> float:
+        return time.monotonic() - self._started_at
+
+    def _health(self, _request: Request):
+        if self._knobs.health_hangs_after_s is not None and self._age_s() >= self._knobs.health_hangs_after_s:
+            yield _WAIT_FOR_EVER
+        if self._knobs.health_fails_after_s is not None and self._age_s() >= self._knobs.health_fails_after_s:
+            yield from _error(500, "unhealthy, as told", "server_error")
+            return
+        yield _json({"status": "ok"})
+
+    def _models(self, _request: Request):
+        yield _json({"object": "list", "data": [{"id": self._model, "object": "model", "owned_by": "hostler-mock"}]})
+
+    def _metrics(self, _request: Request):
+        yield _whole(_METRICS.format(**self._count).encode(), "text/plain; version=0.0.4")
+
+    def _state(self, _request: Request):
+        yield _json({"pid": os.getpid(), "age_s": self._age_s(), "last_request": self._last, **self._count})
+
+    def _tokenize(self, request: Request):
+        body = _object(request.body)
+        if body is None or not isinstance(body.get("content"), str):
+            yield from _error(400, "'content' must be a string", "invalid_request_error")
+            return
+        yield _json({"tokens": text.tokens(body["content"])})
+
+    def _work(self, request: Request, route):
+        """What completions, chat and embeddings share: parsing, faults, latency, slots."""
+        body = _object(request.body)
+        if body is None:
+            yield from _error(400, "The body is not a JSON object", "invalid_request_error")
+            return
+        self._last = body
+        number, knobs = self._count["started"], self._knobs
+        self._count["started"] += 1
+        if knobs.crash_after_n is not None and number >= knobs.crash_after_n:
+            print(f"mock: crashes at request {number + 1}, as told", file=sys.stderr, flush=True)
+            os._exit(knobs.exit_code)
+        if knobs.hang or (knobs.hang_after_n is not None and number >= knobs.hang_after_n):
+            yield from self._counted(iter((_WAIT_FOR_EVER,)))
+        if next(self._dice) < knobs.error_rate:
+            yield from _error(500, "failed, as told", "server_error")
+            return
+        yield from self._counted(route(body))
+
+    def _counted(self, steps):
+        """Play ``steps`` while holding a slot; whatever ends them gives it back."""
+        self._count["waiting"] += 1
+        state = "waiting"
+        try:
+            while self._knobs.slots and self._count["active"] >= self._knobs.slots:
+                yield _SLOT_POLL_S
+            self._count["waiting"] -= 1
+            self._count["active"] += 1
+            state = "active"
+            if self._knobs.latency_ms:
+                yield self._knobs.latency_ms / 1000
+            yield from steps
+            self._count["finished"] += 1
+        except GeneratorExit:
+            self._count["cancelled"] += 1
+            raise
+        finally:
+            self._count[state] -= 1
+
+    def _embeddings(self, body: dict):
+        inputs = body.get("input", "")
+        inputs = [inputs] if isinstance(inputs, str) else list(inputs)
+        used = sum(len(text.tokens(str(item))) for item in inputs)
+        self._count["prompt_tokens"] += used
+        data = [
+            {"object": "embedding", "index": index, "embedding": text.embedding(str(item), self._knobs.seed)}
+            for index, item in enumerate(inputs)
+        ]
+        usage = {"prompt_tokens": used, "total_tokens": used}
+        yield _json({"object": "list", "model": self._model, "data": data, "usage": usage})
+
+    def _completion(self, body: dict):
+        prompt = body.get("prompt", "")
+        prompt = prompt if isinstance(prompt, str) else " ".join(map(str, prompt))
+        return self._generate(body, prompt, "cmpl", "text_completion", lambda piece: {"text": piece})
+
+    def _chat(self, body: dict):
+        messages = body.get("messages")
+        if not isinstance(messages, list) or not messages:
+            return _error(400, "'messages' must be a list that is not empty", "invalid_request_error")
+        prompt = "\n".join(str(item.get("content", "")) if isinstance(item, dict) else "" for item in messages)
+        if body.get("stream"):
+            return self._generate(body, prompt, "chatcmpl", "chat.completion.chunk", _delta)
+        return self._generate(body, prompt, "chatcmpl", "chat.completion", _message)
+
+    def _generate(self, body: dict, prompt: str, prefix: str, kind: str, choice):
+        seed = body.get("seed") if isinstance(body.get("seed"), int) else self._knobs.seed
+        asked = body.get("max_tokens", body.get("max_completion_tokens"))
+        wanted = asked if isinstance(asked, int) and asked >= 0 else self._knobs.max_tokens
+        used = len(text.tokens(prompt))
+        self._count["prompt_tokens"] += used
+        number = self._count["started"]
+        head = {"id": f"{prefix}-{number}", "object": kind, "created": int(time.time()), "model": self._model}
+        reason = "stop" if asked is None else "length"
+        usage = {"prompt_tokens": used, "completion_tokens": wanted, "total_tokens": used + wanted}
+        pieces = self._paced(text.words(prompt, seed, wanted))
+        if body.get("stream"):
+            yield from _stream(head, pieces, choice, reason, usage if _wants_usage(body) else None)
+            return
+        whole = []
+        for step in pieces:
+            if isinstance(step, str):
+                whole.append(step)
+            else:
+                yield step
+        choices = [{"index": 0, "finish_reason": reason, "logprobs": None, **choice("".join(whole))}]
+        yield _json({**head, "choices": choices, "usage": usage})
+
+    def _paced(self, pieces):
+        """The pieces, with the waits between them that the knobs ask for. Counts each as it is made."""
+        begun = time.monotonic() + self._knobs.ttft_ms / 1000
+        for index, piece in enumerate(pieces):
+            # from the start and not from the last token, so that the rate does not drift
+            due = begun + (index / self._knobs.tokens_per_s if self._knobs.tokens_per_s else 0)
+            wait_s = due - time.monotonic()
+            if wait_s > 0:
+                yield wait_s
+            self._count["tokens"] += 1
+            yield piece
+
+
+def _message(piece: str) -> dict:
+    return {"message": {"role": "assistant", "content": piece}}
+
+
+def _delta(piece: str) -> dict:
+    return {"delta": {"content": piece}}
+
+
+def _wants_usage(body: dict) -> bool:
+    options = body.get("stream_options")
+    return isinstance(options, dict) and bool(options.get("include_usage"))
+
+
+def _stream(head: dict, steps, choice, reason: str, usage: dict | None):
+    yield (
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n"
+    )
+    if choice is _delta:
+        yield _event({**head, "choices": [{"index": 0, "finish_reason": None, "delta": {"role": "assistant"}}]})
+    for step in steps:
+        if isinstance(step, str):
+            yield _event({**head, "choices": [{"index": 0, "finish_reason": None, **choice(step)}]})
+        else:
+            yield step
+    last = {"delta": {}} if choice is _delta else {"text": ""}
+    yield _event({**head, "choices": [{"index": 0, "finish_reason": reason, **last}]})
+    if usage is not None:
+        yield _event({**head, "choices": [], "usage": usage})
+    yield _chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
+
+
+def _event(value: dict) -> bytes:
+    return _chunk(b"data: " + json.dumps(value).encode() + b"\n\n")
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def _object(body: bytes) -> dict | None:
+    try:
+        value = json.loads(body)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _json(value: object, status: int = 200) -> bytes:
+    return _whole(json.dumps(value).encode(), "application/json", status)
+
+
+def _error(status: int, message: str, kind: str):
+    yield _json({"error": {"message": message, "type": kind, "code": status}}, status)
+
+
+def _whole(body: bytes, kind: str, status: int = 200) -> bytes:
+    first = f"HTTP/1.1 {status} {_PHRASES.get(status, 'Error')}"
+    return f"{first}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n".encode("latin-1") + body
