@@ -20,6 +20,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +80,8 @@ class AttemptFolder:
     def remove(self) -> None:
         """Take its name away in one step, then its content."""
         leaving = Path(tempfile.mkdtemp(prefix=_LEAVING, dir=self.path.parent))
-        try:
+        with suppress(FileNotFoundError):
             os.rename(self.path, leaving)
-        except FileNotFoundError:
-            pass
         shutil.rmtree(leaving, ignore_errors=True)
 
     def _draft(self, record: str, value: Mapping[str, Any]) -> Path:

@@ -35,7 +35,7 @@ def _open(folder: Path) -> list[BinaryIO]:
     found: list[BinaryIO] = []
     for name in ("log", "log.1"):
         try:
-            found.insert(0, open(folder / name, "rb"))
+            found.insert(0, open(folder / name, "rb"))  # noqa: SIM115 - read_output closes them
         except FileNotFoundError:
             continue
     if len(found) == 2 and os.path.sameopenfile(found[0].fileno(), found[1].fileno()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
 
 from workers.backends.proc import open_files
 
@@ -35,11 +36,10 @@ class Listeners:
 
     @staticmethod
     def _read(family: str, found: dict[int, dict[str, set[str]]]) -> None:
-        try:
-            file = open(f"/proc/net/{family}")
-        except FileNotFoundError:
-            return
-        with file:
+        table = Path(f"/proc/net/{family}")
+        if not table.exists():
+            return  # a host without IPv6
+        with table.open() as file:
             next(file, None)
             for line in file:
                 words = line.split()

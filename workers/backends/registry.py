@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from workers.backends.base import Backend, BackendContext, BackendError
+from workers.backends.mock import MockBackend
 from workers.backends.process import ProcessBackend
 
 BACKENDS: dict[str, Callable[[BackendContext], Backend]] = {
     "process": ProcessBackend,
+    "mock": MockBackend,
 }
 
 

@@ -105,7 +105,7 @@ def become(program: bytes, argv: list[bytes], environ: dict[bytes, bytes], lock:
     os.dup2(output, 2)
     os.set_inheritable(lock, True)
     try:
-        os.execve(program, argv, environ)
+        os.execve(program, argv, environ)  # noqa: S606 - running it is what this file is for
     except OSError as error:
         record("exit.json", f'{{"errno": {error.errno}, "ended_at": {time.time()}}}')
         tell(TOLD[3] + str(error.errno).encode(), told)
@@ -167,7 +167,7 @@ class Log:
             data = os.read(source, CHUNK_BYTES)
         except BlockingIOError:
             return True
-        try:
+        try:  # noqa: SIM105 - contextlib costs a third of the start
             self.write(data)
         except OSError:
             pass
@@ -218,7 +218,7 @@ def take(name: str) -> int:
 
 
 def tell(word: bytes, target: int = 2) -> None:
-    try:
+    try:  # noqa: SIM105 - contextlib costs a third of the start
         os.write(target, word)
     except OSError:
         pass  # the launcher died; adopt() finds what it left
