@@ -1,4 +1,4 @@
-"""flask-smorest's blueprint with our conventions: a role for every route, strict bodies, problems in the documentation."""
+"""flask-smorest's blueprint with our conventions: a role for every route, strict bodies, documented problems."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ UNKNOWN_FIELD = "Unknown field."
 
 
 class Parser(FlaskParser):
-    """webargs with our answers. Unknown fields and query parameters are errors: a mistyped filter must not match all."""
+    """webargs with our answers. Unknown names are errors in queries too: a mistyped filter must not match all."""
 
     DEFAULT_UNKNOWN_BY_LOCATION = {**FlaskParser.DEFAULT_UNKNOWN_BY_LOCATION, "query": ma.RAISE, "json": ma.RAISE}
 

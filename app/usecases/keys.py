@@ -138,10 +138,10 @@ def list_keys(
 ) -> tuple[list[dict[str, Any]], int, str | None]:
     """(keys, total, next cursor); filters ``role`` and ``revoked`` (show ended ones too)."""
     after = paging.decode(cursor, (datetime, str))
-    wanted = {"role": filters.get("role"), "revoked": bool(filters.get("revoked"))}
+    role, revoked = filters.get("role"), bool(filters.get("revoked"))
     with context.database.read() as connection:
-        rows = repo.page(connection, **wanted, after=after, limit=limit + 1)
-        total = repo.count(connection, **wanted)
+        rows = repo.page(connection, role=role, revoked=revoked, after=after, limit=limit + 1)
+        total = repo.count(connection, role=role, revoked=revoked)
     more = paging.encode((rows[limit - 1].created_at, rows[limit - 1].id)) if len(rows) > limit else None
     return [_record(row) for row in rows[:limit]], total, more
 

@@ -7,7 +7,7 @@ go by ``(xid, id)`` and read only below the oldest transaction that still runs.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Connection, text

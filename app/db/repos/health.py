@@ -1,0 +1,53 @@
+"""What `/health` and `/metrics` count, in one statement each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+_SUMMARY = text(
+    """
+SELECT
+    (SELECT count(*) FROM replicas) AS replicas_total,
+    (SELECT count(*) FROM replicas WHERE state = 'ready') AS replicas_ready,
+    (SELECT coalesce(sum(concurrency), 0) FROM workers
+     WHERE role = 'worker' AND heartbeat_at > hostler_now() - make_interval(secs => :silent_s)) AS seats,
+    (SELECT count(*) FROM tasks WHERE lease_token IS NOT NULL AND kind IN ('create', 'restart')) AS busy,
+    (SELECT coalesce(array_agg(DISTINCT role), '{}') FROM workers
+     WHERE heartbeat_at > hostler_now() - make_interval(secs => :silent_s)) AS roles,
+    (SELECT coalesce(array_agg(name ORDER BY name), '{}') FROM nodes
+     WHERE heartbeat_at <= hostler_now() - make_interval(secs => :silent_s)) AS silent_nodes,
+    (SELECT extract(epoch FROM hostler_now() - max(started_at)) FROM sweeps) AS last_sweep_s,
+    (SELECT extract(epoch FROM hostler_now() - min(created_at)) FROM tasks
+     WHERE state = 'queued' AND kind NOT IN ('create', 'restart')) AS oldest_control_s
+"""
+)
+
+
+def summary(connection: Connection, silent_s: float) -> Any:
+    """Counts and ages of one moment; ages are seconds, None when there is none."""
+    return connection.execute(_SUMMARY, {"silent_s": silent_s}).one()
+
+
+def replicas_by_state(connection: Connection) -> list[tuple[str, str, int]]:
+    """(pool, state, count) of replicas that are not gone yet or serve."""
+    query = text("SELECT pool, state, count(*) FROM replicas WHERE released_at IS NULL GROUP BY pool, state")
+    return [(row[0], row[1], int(row[2])) for row in connection.execute(query)]
+
+
+def tasks_by_state(connection: Connection) -> list[tuple[str, str, str, int]]:
+    """(pool, kind, state, count) of open tasks."""
+    query = text(
+        "SELECT pool, kind, state, count(*) FROM tasks WHERE state IN ('queued', 'running') GROUP BY pool, kind, state"
+    )
+    return [(row[0], row[1], row[2], int(row[3])) for row in connection.execute(query)]
+
+
+def slots(connection: Connection) -> list[tuple[str, int, int]]:
+    """(pool, slots, used) of every pool."""
+    query = text(
+        "SELECT p.name, p.slots, (SELECT count(*) FROM units u WHERE u.kind = 'slot' AND u.scope = p.name"
+        " AND u.lease_id IS NOT NULL) FROM pools p ORDER BY p.name"
+    )
+    return [(row[0], int(row[1]), int(row[2])) for row in connection.execute(query)]

@@ -1,0 +1,83 @@
+"""How the stack is: what `/health` says, whether `/ready` should get traffic, and the numbers of `/metrics`."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.db.migrate import revisions
+from app.db.repos import health as repo
+from app.errors import Unavailable
+from app.usecases.context import Context
+from app.usecases.nodes import SILENT_S
+from hostler import __version__
+
+#: Everybody who asks within this time gets the same answer: probes must not load what they probe.
+CACHED_S = 1.0
+#: A stop or probe that waits longer than this for a worker is a problem.
+CONTROL_LATE_S = 30.0
+#: Processes without which something is not done, and what that is.
+ROLES = {
+    "worker": "no worker is alive: creates stay queued. `hostler status` shows the processes.",
+    "worker-control": "no control worker is alive: stops and probes stay queued. `hostler status` shows the processes.",
+    "agent": "no agent is alive: deaths are noticed late. `hostler status` shows the processes.",
+}
+
+
+@dataclass
+class Health:
+    """The process's view of the stack; one per process, kept for ``CACHED_S``."""
+
+    context: Context
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _until: float = 0.0
+    _found: dict[str, Any] = field(default_factory=dict, repr=False)
+    _migrated: bool = False
+
+    def read(self) -> dict[str, Any]:
+        """The body of `/health`. Never raises for a database that is down: that is a problem it names."""
+        with self._lock:
+            if time.monotonic() >= self._until:
+                self._found = self._look()
+                self._until = time.monotonic() + CACHED_S
+            return self._found
+
+    def check_ready(self) -> None:
+        """Raises Unavailable while this process should get no traffic."""
+        with self.context.database.read() as connection:
+            repo.slots(connection)
+        if not self._migrated:
+            current, newest = revisions(self.context.database.url)
+            if current != newest:
+                raise Unavailable(f"The database is at {current}, this version needs {newest}. Run `hostler doctor`.")
+            self._migrated = True
+
+    def _look(self) -> dict[str, Any]:
+        try:
+            with self.context.database.read() as connection:
+                row = repo.summary(connection, SILENT_S)
+        except Unavailable as error:
+            return _body(None, None, 0, [f"database: {error.detail}"])
+        problems = [text for role, text in ROLES.items() if role not in row.roles]
+        problems += [f"node {name} is silent. `hostler node get {name}` shows it." for name in row.silent_nodes]
+        interval_s = self.context.settings.sweep_interval_s
+        if row.last_sweep_s is None:
+            problems.append("no sweep has run yet: lost signals are not repaired.")
+        elif row.last_sweep_s > 3 * interval_s + SILENT_S / 2:
+            problems.append(f"the last sweep began {row.last_sweep_s:.0f} s ago; it should every {interval_s:g} s.")
+        if (row.oldest_control_s or 0) > CONTROL_LATE_S:
+            problems.append(f"a stop or probe has waited {row.oldest_control_s:.0f} s for a control worker.")
+        return _body(row.replicas_total, row.replicas_ready, max(0, int(row.seats) - int(row.busy)), problems)
+
+
+def _body(total: int | None, ready: int | None, idle: int, problems: list[str]) -> dict[str, Any]:
+    return {
+        "status": "degraded" if problems else "healthy",
+        "version": __version__,
+        "replicas_total": total,
+        "replicas_ready": ready,
+        "workers_idle": idle,
+        "problems": problems,
+    }
