@@ -6,7 +6,7 @@ import time
 
 import redis
 from celery import Celery
-from kombu import Queue  # type: ignore[attr-defined]
+from kombu import Queue
 
 TASK = "celery.accumulate"
 
