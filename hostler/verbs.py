@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
@@ -23,6 +24,9 @@ class Verbs(Generic[Body, Words]):
     an answer of the API, Unreachable when there is none.
     """
 
+    #: how long each request goes on asking a server that is away: set it while following something for long
+    outage_s: float = 0.0
+
     def _run(self, steps: Steps[Json]) -> Body:
         raise NotImplementedError
 
@@ -31,7 +35,7 @@ class Verbs(Generic[Body, Words]):
 
     def call(self, call: Call) -> Body:
         """Send any request of the API and return its body."""
-        return self._run(_body_of(call))
+        return self._run(_body_of(replace(call, outage_s=self.outage_s)))
 
     # replicas
 
@@ -115,14 +119,10 @@ class Verbs(Generic[Body, Words]):
     def list_tasks(self, **filters: Any) -> Body:
         return self.call(Call("GET", f"{API}/tasks", filters))
 
-    def get_task(self, task_id: str, *, wait_s: float = 0.0, outage_s: float = 0.0) -> Body:
-        """The task; with ``wait_s`` the answer comes when it ends, or after so many seconds.
-
-        ``outage_s``: how long to go on asking a server that is being restarted.
-        """
+    def get_task(self, task_id: str, *, wait_s: float = 0.0) -> Body:
+        """The task; with ``wait_s`` the answer comes when it ends, or after so many seconds."""
         query = {"wait": int(wait_s)} if wait_s >= 1 else {}
-        read_s = READ_TIMEOUT_S + wait_s
-        return self.call(Call("GET", _path("tasks", task_id), query, read_timeout_s=read_s, outage_s=outage_s))
+        return self.call(Call("GET", _path("tasks", task_id), query, read_timeout_s=READ_TIMEOUT_S + wait_s))
 
     def wait_task(self, task_id: str, *, timeout_s: float | None = None) -> Body:
         """The task once it has ended, whichever way. Raises TimedOut after ``timeout_s`` seconds."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -18,16 +20,46 @@ from hostler.wire import RESTART_S
 Json = dict[str, Any]
 #: Longest answer to one look, in seconds: short at first, as most launches are, and then a tenth of the time passed.
 LOOK_S = (1.0, 5.0)
+PAGE = 200
 
 
-def follow_launch(session: Session, replica_id: str, task_id: str, *, timeout_s: float | None) -> Json:
+class Story:
+    """A replica's events, each given once. An event's id is the cursor behind it."""
+
+    def __init__(self, session: Session, replica_id: str) -> None:
+        self._session = session
+        self._replica_id = replica_id
+        self._last: str | None = None
+        self._given: set[str] = set()
+
+    def news(self) -> Iterator[Json]:
+        """What has happened since the last time."""
+        while True:
+            body = self._session.client.replica_events(self._replica_id, cursor=self._last, limit=PAGE)
+            for event in body.get("events") or []:
+                self._last = str(event.get("id"))
+                if self._last not in self._given:
+                    self._given.add(self._last)
+                    yield event
+            if not body.get("next_cursor"):
+                return
+
+    def skip(self) -> Story:
+        """Take what happened so far as known."""
+        deque(self.news(), maxlen=0)
+        return self
+
+
+def follow_launch(
+    session: Session, replica_id: str, task_id: str, *, timeout_s: float | None, story: Story | None = None
+) -> Json:
     """The replica's record once the task (create or restart) has made it ready, showing each step on the way.
 
     Raises ReplicaFailed with reason and log tail as soon as that failed, TimedOut after ``timeout_s`` seconds. Ctrl-C
     leaves the launch running and says how to stop it.
     """
     try:
-        task = follow_task(session, replica_id, task_id, timeout_s=timeout_s)
+        task = follow_task(session, replica_id, task_id, timeout_s=timeout_s, story=story)
     except KeyboardInterrupt:
         talk(f"\nthe launch goes on: hostler replica wait {replica_id}; to end it: hostler replica stop {replica_id}")
         raise
@@ -37,22 +69,24 @@ def follow_launch(session: Session, replica_id: str, task_id: str, *, timeout_s:
     return replica
 
 
-def follow_task(session: Session, replica_id: str, task_id: str, *, timeout_s: float | None) -> Json:
+def follow_task(
+    session: Session, replica_id: str, task_id: str, *, timeout_s: float | None, story: Story | None = None
+) -> Json:
     """The task once it has ended, whichever way, showing the replica's steps on the way."""
     client = session.client
+    # what was asked for goes on while the API is restarted, and so does watching it
+    client.outage_s = RESTART_S
     began = time.monotonic()
-    seen: set[object] = set()
+    story = story or Story(session, replica_id)
     with Progress(f"replica {replica_id}") as progress:
         while True:
             passed_s = time.monotonic() - began
             left_s = float("inf") if timeout_s is None else timeout_s - passed_s
             look_s = min(LOOK_S[1], max(LOOK_S[0], passed_s / 10), max(0.0, left_s))
             looked_at = time.monotonic()
-            task = client.get_task(task_id, wait_s=look_s, outage_s=RESTART_S)
-            for event in client.replica_events(replica_id).get("events", []):
-                if event.get("id") not in seen and event.get("task_id") in (None, task_id):
-                    seen.add(event.get("id"))
-                    _tell(progress, event)
+            task = client.get_task(task_id, wait_s=look_s)
+            for event in story.news():
+                _tell(progress, event)
             progress.refresh()
             if task.get("state") in TASK_ENDED:
                 return task

@@ -63,15 +63,20 @@ def create(
 @pass_session
 def restart(session: Session, replica_id: str, wait: bool | None, timeout: float | None) -> None:
     """End the present attempt of a replica and start the next, of the same spec."""
-    _carry_on(session, {"replica_id": replica_id, **session.client.restart_replica(replica_id)}, bool(wait), timeout)
+    story = following.Story(session, replica_id).skip() if wait else None
+    answer = session.client.restart_replica(replica_id)
+    _carry_on(session, {"replica_id": replica_id, **answer}, bool(wait), timeout, story)
 
 
-def _carry_on(session: Session, answer: Json, wait: bool, timeout_s: float | None) -> None:
+def _carry_on(
+    session: Session, answer: Json, wait: bool, timeout_s: float | None, story: following.Story | None = None
+) -> None:
     replica_id = str(answer["replica_id"])
     for warning in answer.get("warnings") or []:
         talk(f"warning: {warning}")
     if wait:
-        answer = following.follow_launch(session, replica_id, str(answer["task_id"]), timeout_s=timeout_s)
+        task_id = str(answer["task_id"])
+        answer = following.follow_launch(session, replica_id, task_id, timeout_s=timeout_s, story=story)
     if session.output in ("json", "yaml"):
         show_raw(session, answer)
     elif wait and session.output == "table":

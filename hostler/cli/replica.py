@@ -122,8 +122,9 @@ def health(session: Session, replica_id: str, timeout: float) -> None:
 def diagnose(session: Session, replica_id: str, timeout: float) -> None:
     """Run the diagnostics again and show them. Exit code 6 when they fail."""
     client = session.client
-    asked = client.diagnose_replica(replica_id)
-    task = following.follow_task(session, replica_id, str(asked["task_id"]), timeout_s=timeout)
+    story = following.Story(session, replica_id).skip()
+    task_id = str(client.diagnose_replica(replica_id)["task_id"])
+    task = following.follow_task(session, replica_id, task_id, timeout_s=timeout, story=story)
     body = task.get("result") or client.get_replica(replica_id).get("diagnostics") or {}
     show_one(session, body, name="replica_id")
     if task.get("state") != "succeeded":

@@ -149,15 +149,21 @@ def test_dry_run_shows_the_plan(stub: Stub, run: Run) -> None:
     assert stub.asked[0].body["dry_run"] is True
 
 
-def test_restart_follows_only_its_own_task(stub: Stub, run: Run) -> None:
+def test_restart_shows_only_what_is_new(stub: Stub, run: Run) -> None:
     stub.on("POST", "/api/v1/replicas/r1/restart", Answer(202, {"replica_id": "r1", "task_id": "t1"}))
     old = event(1, "failed", task_id="t0")
-    stub.on("GET", "/api/v1/replicas/r1/events", Answer(body={"events": [old, event(2, "ready")]}))
+    stub.on(
+        "GET",
+        "/api/v1/replicas/r1/events",
+        Answer(body={"events": [old], "next_cursor": None}),
+        Answer(body={"events": [event(2, "ready")], "next_cursor": None}),
+    )
     stub.on("GET", "/api/v1/tasks/t1", task("succeeded"))
     stub.on("GET", "/api/v1/replicas/r1", Answer(body=READY))
     result = run("replica", "restart", "r1", "--wait")
     assert result.stdout == "r1 ready http://127.0.0.1:20000\n"
     assert "failed" not in result.stderr
+    assert stub.calls("GET", "/api/v1/replicas/r1/events")[1].query["cursor"] == ["1"]
 
 
 def test_ctrl_c_leaves_the_launch_and_says_how_to_stop_it(launching: Stub) -> None:

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import pytest
+
+from hostler.cli import parse
+
+
+@pytest.mark.parametrize(
+    "text,seconds",
+    [("90", 90), ("90s", 90), ("0.5", 0.5), ("5m", 300), ("1h30m", 5400), ("2d", 172800), ("1m1.5s", 61.5)],
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert parse.Duration().convert(text, None, None) == seconds
+
+
+@pytest.mark.parametrize("text", ["", " ", "soon", "-5", "5x", "m", "1s1m", "1e3"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(click.BadParameter):
+        parse.Duration().convert(text, None, None)
+
+
+def test_numbers_are_written_without_empty_fractions() -> None:
+    assert repr(parse.number(5.0)) == "5"
+    assert repr(parse.number(0.5)) == "0.5"
+
+
+def test_pairs_keep_everything_behind_the_first_equals() -> None:
+    assert parse.pairs(["A=b=c", "B=", "A=last"], "--env") == {"A": "last", "B": ""}
+    for bad in ("x", "=x", ""):
+        with pytest.raises(click.BadParameter):
+            parse.pairs([bad], "--env")
+
+
+def test_settings_nest_and_keep_types() -> None:
+    found = parse.settings(
+        ["a.b=1", "a.c=true", 'a.d="1"', "e=text: x", "f=[1,2]", '{"a": {"b": 2}, "g": null}', "h=null"], "--config"
+    )
+    assert found == {"a": {"b": 2, "c": True, "d": "1"}, "e": "text: x", "f": [1, 2], "g": None, "h": None}
+
+
+@pytest.mark.parametrize("bad", ["{", '{"a"}', "novalue"])
+def test_bad_settings(bad: str) -> None:
+    with pytest.raises(click.BadParameter):
+        parse.settings([bad], "--config")
+
+
+def test_merging_goes_dict_by_dict() -> None:
+    assert parse.merge({"a": {"x": 1, "y": 1}, "b": 1}, {"a": {"y": 2}, "b": {"z": 3}}) == {
+        "a": {"x": 1, "y": 2},
+        "b": {"z": 3},
+    }
+
+
+@pytest.mark.parametrize("content", ["[1]", "text", "a: [", "\x00"])
+def test_a_request_file_holds_an_object(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "request"
+    file.write_text(content)
+    with pytest.raises(click.BadParameter):
+        parse.read_body(str(file))
+
+
+def test_no_file_is_an_empty_request() -> None:
+    assert parse.read_body(None) == {}
