@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from hostler.errors import BadInput, NoKey, Unreachable
+from hostler.listener import foreign_listener
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 
@@ -40,8 +41,8 @@ def find_connection(
 
     An explicit ``state_dir`` is an argument like the others: it goes before the environment. The key of a state dir
     is sent to no other address than that of its own stack: on a shared host another user's server may listen on the
-    next port. Raises BadInput for an address that is none, NoKey for a key file that cannot be read, Unreachable
-    when no stack was started in ``state_dir``.
+    next port, or on this one after the stack was killed. Raises BadInput for an address that is none, NoKey for a
+    key file that cannot be read, Unreachable when no stack was started in ``state_dir`` or a stranger listens there.
     """
     environ = os.environ if environ is None else environ
     folder = Path(os.path.abspath(Path(state_dir).expanduser())) if state_dir else find_state_dir(environ)
@@ -57,7 +58,11 @@ def find_connection(
         return Connection(chosen, _read_key(Path(key_file)))
     if environ.get("HOSTLER_API_KEY") and not (state_dir and is_own):
         return Connection(chosen, environ["HOSTLER_API_KEY"])
-    return Connection(chosen, _stack_key(folder) if is_own else "")
+    if not is_own:
+        return Connection(chosen)
+    found = Connection(chosen, _stack_key(folder))
+    _refuse_impostor(found, folder)
+    return found
 
 
 def find_state_dir(environ: Mapping[str, str]) -> Path:
@@ -89,6 +94,16 @@ def _checked_url(url: str) -> str:
 def _origin(url: str) -> tuple[str, str, int]:
     parts = urlsplit(url)
     return parts.scheme, parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _refuse_impostor(connection: Connection, folder: Path) -> None:
+    uid = foreign_listener(_origin(connection.url)[2], folder) if connection.loopback and connection.key else None
+    if uid is not None:
+        raise Unreachable(
+            f"{connection.url} is another user's server now (uid {uid}), not the stack of {folder}; no key was sent",
+            hint="is the stack up? hostler up -d, with another --port",
+            sent=False,
+        )
 
 
 def _stack_url(folder: Path) -> str:

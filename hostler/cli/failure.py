@@ -67,6 +67,9 @@ def next_command(error: HostlerError) -> str:
     """The command to type next, or what to do where no command helps; empty when there is nothing to say."""
     if error.hint:
         return error.hint
+    if "`hostler " in error.message:
+        # the server said it already
+        return ""
     if isinstance(error, Unauthenticated):
         return "set HOSTLER_API_KEY or give --key-file; on the stack's own host, --state-dir finds the key"
     if isinstance(error, Forbidden):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,25 @@ def test_the_default_state_dir_is_the_servers(environ: dict[str, str]) -> None:
 def test_models_lie_in_the_state_dir_unless_told_otherwise() -> None:
     assert find_models_dir(Path("/s"), {}) == Path("/s/models")
     assert find_models_dir(Path("/s"), {"HOSTLER_MODELS_DIR": "m"}) == Path(os.getcwd()) / "m"
+
+
+def test_our_own_listener_gets_the_key(environ: dict[str, str], state_dir: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        (state_dir / "stack.json").write_text(json.dumps({"url": url}))
+        assert find_connection(environ=environ) == Connection(url, "own-key")
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to listen as another user")
+def test_another_users_listener_does_not_get_the_key(environ: dict[str, str], state_dir: Path) -> None:
+    os.seteuid(65534)
+    try:
+        server = socket.create_server(("127.0.0.1", 0))
+    finally:
+        os.seteuid(0)
+    with server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        (state_dir / "stack.json").write_text(json.dumps({"url": url}))
+        with pytest.raises(Unreachable, match="no key was sent"):
+            find_connection(environ=environ)
