@@ -10,7 +10,7 @@ TERMINAL = frozenset({"stopped", "failed"})
 TASK_ENDED = frozenset({"succeeded", "failed", "cancelled"})
 LOG_TAIL_LINES = 20
 #: Seconds between two looks: the first and the longest.
-LOOK_EVERY_S = (0.05, 1.0)
+LOOK_EVERY_S = (0.05, 0.5)
 
 
 def replica_steps(call: Call, replica_id: str, wanted: str, timeout_s: float | None) -> Steps[Json]:

@@ -43,7 +43,7 @@ def clock(text: object) -> str:
 
 
 def show_events(session: Session, body: Json) -> None:
-    """A page of events, oldest first."""
+    """A page of events, in the order they came."""
     show_list(session, body, "events", COLUMNS, name="id")
 
 

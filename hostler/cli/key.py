@@ -34,11 +34,13 @@ def key() -> None:
 
 
 @key.command("list")
+@click.option("--role", type=click.Choice(ROLES), help="Only those of this role.")
+@click.option("--revoked", is_flag=True, default=None, help="Show revoked ones too.")
 @paged
 @pass_session
-def list_keys(session: Session, page: Json) -> None:
+def list_keys(session: Session, page: Json, **filters: Any) -> None:
     """List keys. Their text is stored nowhere."""
-    show_list(session, read_pages(session.client.list_keys, "keys", page), "keys", COLUMNS, name="id")
+    show_list(session, read_pages(session.client.list_keys, "keys", page, **filters), "keys", COLUMNS, name="id")
 
 
 @key.command("create")

@@ -24,6 +24,7 @@ DEFAULT_MODE = "replica"
 @click.option("--env", metavar="K=V", multiple=True, help="Environment variable of the engine (repeatable).")
 @click.option("--label", metavar="K=V", multiple=True, help="Label to find it by (repeatable).")
 @click.option("--config", metavar="K=V|JSON", multiple=True, help="In replica_config; K may be dotted (repeatable).")
+@click.option("--gpus", type=click.IntRange(min=0), metavar="N", help="How many GPUs it needs.")
 @click.option("--priority", type=click.Choice(["p0", "p1", "p2", "p3"]), help="p0 first.")
 @click.option("--queue-timeout", type=Duration(), help="Fail when no place was found in its pool so long.")
 @click.option("--readiness-timeout", type=Duration(), help="Fail when it is not ready so long after its start.")
@@ -96,6 +97,7 @@ def _from_flags(
     env: tuple[str, ...],
     label: tuple[str, ...],
     config: tuple[str, ...],
+    gpus: int | None,
     priority: str | None,
     queue_timeout: float | None,
     readiness_timeout: float | None,
@@ -110,6 +112,7 @@ def _from_flags(
         **plain,
         "environment": parse.pairs(env, "--env"),
         "labels": parse.pairs(label, "--label"),
+        "resources": {} if gpus is None else {"gpus": gpus},
         "replica_config": parse.settings(config, "--config"),
         "timeouts": {name: parse.number(value) for name, value in timeouts.items() if value is not None},
         "job": {

@@ -19,7 +19,14 @@ from hostler.connection import find_models_dir
 from hostler.errors import BadInput, HostlerError
 
 Json = dict[str, Any]
-COLUMNS: Columns = {"NAME": "name", "ENGINE": "engine", "FORMAT": "format", "SOURCE": "source", "ALIASES": "aliases"}
+COLUMNS: Columns = {
+    "NAME": "name",
+    "ENGINE": "engine",
+    "FORMAT": "format",
+    "SOURCE": "source",
+    "ALIASES": "aliases",
+    "PROBLEM": "problem",
+}
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -29,11 +36,13 @@ def model() -> None:
 
 
 @model.command("list")
+@click.option("--engine", metavar="NAME", help="Only those of this engine.")
 @paged
 @pass_session
-def list_models(session: Session, page: Json) -> None:
+def list_models(session: Session, page: Json, **filters: str | None) -> None:
     """List the catalogue: registered models and the GGUF files of the models folder."""
-    show_list(session, read_pages(session.client.list_models, "models", page), "models", COLUMNS, name="name")
+    body = read_pages(session.client.list_models, "models", page, **filters)
+    show_list(session, body, "models", COLUMNS, name="name")
 
 
 @model.command("get")

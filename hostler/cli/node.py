@@ -22,7 +22,8 @@ def _gpus(row: Json) -> object:
 
 COLUMNS: Columns = {
     "NAME": "name",
-    "STATUS": lambda row: row.get("status") or row.get("state"),
+    "STATE": "state",
+    "ADDRESS": "address",
     "CPUS": "cpus",
     "GPUS": _gpus,
     "HEARTBEAT": lambda row: f"{age(row.get('heartbeat_at'))} ago",

@@ -18,7 +18,8 @@ COLUMNS: Columns = {
     "NAME": "name",
     "STATE": "state",
     "BACKEND": "backend",
-    "SLOTS": "slots",
+    "SLOTS": lambda row: f"{row.get('slots_used', '?')}/{row.get('slots')}",
+    "QUEUED": "queued",
     "GPUS": "gpus",
     "LABELS": "labels",
 }
@@ -30,11 +31,13 @@ def pool() -> None:
 
 
 @pool.command("list")
+@click.option("--backend", metavar="NAME", help="Only those of this backend.")
+@click.option("--state", metavar="STATE", help="Only active or draining ones.")
 @paged
 @pass_session
-def list_pools(session: Session, page: Json) -> None:
+def list_pools(session: Session, page: Json, **filters: str | None) -> None:
     """List pools."""
-    show_list(session, read_pages(session.client.list_pools, "pools", page), "pools", COLUMNS, name="name")
+    show_list(session, read_pages(session.client.list_pools, "pools", page, **filters), "pools", COLUMNS, name="name")
 
 
 @pool.command("get")
@@ -68,7 +71,7 @@ def create(session: Session, name: str | None, path: str | None, **flags: Any) -
     """Make a pool. Workers serve it within seconds."""
     body = parse.merge(parse.read_body(path), _from_flags(name=name, **flags))
     if not body.get("name") or not body.get("backend"):
-        raise BadInput("a pool needs a name and a backend", hint="hostler pool create NAME --backend process")
+        raise BadInput("a pool needs a name and a backend", hint="hostler pool create NAME --backend process --slots 4")
     show_one(session, session.client.create_pool(body), name="name")
 
 

@@ -41,7 +41,7 @@ def replica() -> None:
 
 
 @replica.command("list")
-@click.option("--status", metavar="STATE", multiple=True, help="Only those in this state (repeatable).")
+@click.option("--status", metavar="STATE", help="Only those in this state.")
 @click.option("--mode", "server_mode", metavar="MODE", help="Only those of this server mode.")
 @click.option("--model-name", metavar="NAME", shell_complete=model_names, help="Only those that serve this model.")
 @click.option("--pool", metavar="POOL", shell_complete=pool_names, help="Only those of this pool.")

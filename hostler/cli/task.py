@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from hostler.cli.history import follow_events
-from hostler.cli.names import replica_ids, task_ids
+from hostler.cli.names import pool_names, replica_ids, task_ids
 from hostler.cli.options import Noun, Session, pass_session
 from hostler.cli.paging import paged, read_pages
 from hostler.cli.parse import Duration
@@ -33,14 +33,14 @@ def task() -> None:
 
 
 @task.command("list")
-@click.option("--state", metavar="STATE", multiple=True, help="Only those in this state (repeatable).")
-@click.option("--kind", metavar="KIND", multiple=True, help="Only create, stop, restart, health or diagnose.")
+@click.option("--state", metavar="STATE", help="Only those in this state.")
+@click.option("--kind", metavar="KIND", help="Only create, stop, restart, health or diagnose.")
 @click.option("--replica", "replica_id", metavar="ID", shell_complete=replica_ids, help="Only those of this replica.")
+@click.option("--pool", metavar="POOL", shell_complete=pool_names, help="Only those of this pool.")
 @paged
 @pass_session
 def list_tasks(session: Session, page: dict[str, Any], **filters: Any) -> None:
     """List tasks, the newest first."""
-    filters = {name: value or None for name, value in filters.items()}
     show_list(session, read_pages(session.client.list_tasks, "tasks", page, **filters), "tasks", COLUMNS, name="id")
 
 
