@@ -87,7 +87,6 @@ def follow_task(
             task = client.get_task(task_id, wait_s=look_s)
             for event in story.news():
                 _tell(progress, event)
-            progress.refresh()
             if task.get("state") in TASK_ENDED:
                 return task
             if left_s <= 0:

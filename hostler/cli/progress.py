@@ -8,53 +8,49 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from hostler.cli.show import talk
-from hostler.cli.text import clean, coarse, fine
+from hostler.cli.text import clean, fine
 
 if TYPE_CHECKING:
-    from rich.status import Status
+    from rich.progress import Progress as Spinner
 
 
 class Progress:
-    """Shows the present state of one thing. Use as a context manager; ``update`` as often as you like."""
+    """Shows the present state of one thing and how long it takes. Use as a context manager."""
 
     def __init__(self, title: str) -> None:
         self._title = title
         self._began = time.monotonic()
-        self._line = ""
-        self._status: Status | None = None
+        self._spinner: Spinner | None = None
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.status import Status
-
-            self._status = Status(self._text(), console=Console(stderr=True, highlight=False))
-            self._status.start()
+            self._spinner = _spinner()
+            self._spinner.add_task(f"{self._title}: asked for")
+            self._spinner.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._status is not None:
-            self._status.stop()
+        if self._spinner is not None:
+            self._spinner.stop()
 
     def step(self, line: str) -> None:
         """Something happened that is worth a line of its own."""
-        self._line = line
-        text = f"{self._title}: {clean(line)} (after {fine(time.monotonic() - self._began)})"
-        if self._status is None:
-            talk(text)
+        text = f"{self._title}: {clean(line)}"
+        told = f"{text} (after {fine(time.monotonic() - self._began)})"
+        if self._spinner is None:
+            talk(told)
             return
-        self._status.console.print(text, markup=False, emoji=False)
-        self.refresh()
+        self._spinner.console.print(told, markup=False, emoji=False, soft_wrap=True)
+        self._spinner.update(self._spinner.task_ids[0], description=text)
 
-    def refresh(self) -> None:
-        """Show the time that has passed."""
-        if self._status is not None:
-            self._status.update(self._text())
 
-    def _text(self) -> str:
-        from rich.markup import escape
+def _spinner() -> Spinner:
+    from rich.console import Console
+    from rich.progress import Progress as Spinner
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
-        passed = coarse(time.monotonic() - self._began)
-        return escape(f"{self._title}: {clean(self._line) or 'asked for'} ... {passed}")
+    # no markup: what it shows came from a server
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    return Spinner(*columns, console=Console(stderr=True, highlight=False), transient=True)
