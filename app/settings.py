@@ -60,6 +60,7 @@ class Settings:
     log_bytes: int = _setting(16 * 1024 * 1024, "Output kept per attempt, in two files.")
     retention_days: float = _setting(30.0, "How long ended tasks, events and attempts are kept.")
     log_level: str = _setting("info", "debug, info, warning or error.")
+    log_format: str = _setting("plain", "plain for people, json for collectors.")
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:

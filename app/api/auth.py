@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from flask import Flask, Response, current_app, g, request
 
 from app.errors import Forbidden, Malformed, Unauthenticated
+from app.log import request_id
 from app.usecases import keys
 from app.usecases.context import Actor, Context
 
@@ -61,6 +62,7 @@ def _name_request() -> None:
     wanted = request.headers.get("X-Request-Id", "")
     g.request_id_given = bool(REQUEST_ID.fullmatch(wanted))
     g.request_id = wanted if g.request_id_given else secrets.token_hex(8)
+    request_id.set(g.request_id)
 
 
 def _check_key() -> None:

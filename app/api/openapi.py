@@ -7,7 +7,6 @@ from http import HTTPStatus
 from importlib import resources
 from typing import Any
 
-import marshmallow as ma
 from apispec.ext.marshmallow import MarshmallowPlugin
 from flask import Flask, Response, current_app, request
 from flask_smorest import Api as SmorestApi
@@ -106,10 +105,10 @@ def make_api(app: Flask) -> Api:
     return api
 
 
-def schema_name(schema: type[ma.Schema] | ma.Schema | str) -> str | None:
-    """``PoolSchema`` and ``Pool`` are both ``Pool`` in the document."""
+def schema_name(schema: Any) -> str:
+    """``ProblemSchema`` is ``Problem`` in the document."""
     kind = schema if isinstance(schema, type) else type(schema)
-    return kind.__name__.removesuffix("Schema") if isinstance(schema, type | ma.Schema) else None
+    return kind.__name__.removesuffix("Schema")
 
 
 def install(app: Flask, api: Api) -> None:

@@ -82,7 +82,7 @@ def _hostler_error(error: HostlerError) -> Response:
 def _http_error(error: HTTPException) -> Response:
     status = error.code or 500
     if status < HTTPStatus.BAD_REQUEST:
-        return Response.from_app(error.get_response(), request.environ)
+        return Response(status=status, headers=dict(error.get_headers()))
     title = HTTPStatus(status).phrase
     # webargs puts None under "headers" (flask-smorest's own handler makes a 500 of that)
     headers = dict((getattr(error, "data", None) or {}).get("headers") or {})

@@ -83,17 +83,21 @@ def of_replica(
     return found, found[-1]["id"] if len(rows) > limit else None
 
 
-def follow(context: Context, filters: Mapping[str, str], last_event_id: str | None) -> Iterator[dict[str, Any] | None]:
-    """Events behind ``last_event_id`` (None: from now on) for ever; None whenever it was quiet for a while.
+def follow(
+    context: Context, filters: Mapping[str, str], last_event_id: str | None, quiet_s: float = QUIET_S
+) -> Iterator[dict[str, Any] | None]:
+    """Events behind ``last_event_id`` (None: from now on) for ever; None whenever it was quiet for ``quiet_s``.
 
     The process's one feed reads what is new for all streams. A client too slow for its bounded queue falls back to
     reading for itself from where it was, so it misses nothing and holds nothing.
     """
     place = parse_cursor(last_event_id) if last_event_id else None
-    return _follow(context, dict(filters), place)
+    return _follow(context, dict(filters), place, quiet_s)
 
 
-def _follow(context: Context, filters: dict[str, str], place: repo.Cursor | None) -> Iterator[dict[str, Any] | None]:
+def _follow(
+    context: Context, filters: dict[str, str], place: repo.Cursor | None, quiet_s: float
+) -> Iterator[dict[str, Any] | None]:
     feed = _feed_of(context.database)
     with feed.subscribe() as queue:
         if place is None:
@@ -107,8 +111,9 @@ def _follow(context: Context, filters: dict[str, str], place: repo.Cursor | None
                     for row in rows:
                         place = (row.xid, row.id)
                         yield event_body(row)
-            row = queue.get(QUIET_S)
+            row = queue.get(quiet_s)
             if row is None:
+                feed.revive()
                 yield None
             elif (row.xid, row.id) > place:
                 place = (row.xid, row.id)

@@ -79,11 +79,8 @@ class Feed:
     @contextmanager
     def subscribe(self) -> Iterator[Queue]:
         """A queue that gets every event settled from now on. Raises Unavailable when the database is down."""
+        self.revive()
         with self._lock:
-            if not self._running:
-                self._place = self._end()
-                self._running = True
-                threading.Thread(target=self._run, name="event-feed", daemon=True).start()
             queue = Queue(self._place)
             self._queues.add(queue)
         try:
@@ -91,6 +88,16 @@ class Feed:
         finally:
             with self._lock:
                 self._queues.discard(queue)
+
+    def revive(self) -> None:
+        """Start the reader unless it runs. Its streams notice that it died when they have been quiet for a while."""
+        with self._lock:
+            if self._running:
+                return
+            if not self._queues:
+                self._place = self._end()
+            self._running = True
+            threading.Thread(target=self._run, name="event-feed", daemon=True).start()
 
     def _end(self) -> repo.Cursor:
         database = self._database()
@@ -100,6 +107,13 @@ class Feed:
             return repo.settled_end(connection)
 
     def _run(self) -> None:
+        try:
+            self._tail()
+        finally:
+            # also when it died of a defect: the next stream starts it again
+            self._running = False
+
+    def _tail(self) -> None:
         quiet_since = time.monotonic()
         database = self._database()
         if database is None:
@@ -114,6 +128,7 @@ class Feed:
                     if self._queues:
                         quiet_since = time.monotonic()
                     elif time.monotonic() - quiet_since > IDLE_S:
+                        # under the lock: a stream that comes now finds it ended and starts the next one
                         self._running = False
                         return
 

@@ -72,6 +72,30 @@ class Health:
         return _body(row.replicas_total, row.replicas_ready, max(0, int(row.seats) - int(row.busy)), problems)
 
 
+@dataclass(frozen=True)
+class Counts:
+    """What there is now, as (labels, number)."""
+
+    replicas: list[tuple[tuple[str, ...], int]]
+    tasks: list[tuple[tuple[str, ...], int]]
+    slots: list[tuple[tuple[str, ...], int]]
+    slots_used: list[tuple[tuple[str, ...], int]]
+
+
+def count(context: Context) -> Counts:
+    """Replicas, open tasks and slots. Raises Unavailable when the database is down."""
+    with context.database.read() as connection:
+        replicas = repo.replicas_by_state(connection)
+        tasks = repo.tasks_by_state(connection)
+        slots = repo.slots(connection)
+    return Counts(
+        [((pool, state), number) for pool, state, number in replicas],
+        [((pool, kind, state), number) for pool, kind, state, number in tasks],
+        [((pool,), all_slots) for pool, all_slots, _ in slots],
+        [((pool,), used) for pool, _, used in slots],
+    )
+
+
 def _body(total: int | None, ready: int | None, idle: int, problems: list[str]) -> dict[str, Any]:
     return {
         "status": "degraded" if problems else "healthy",

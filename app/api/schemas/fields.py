@@ -23,7 +23,7 @@ class Text(ma.fields.String):
         super().__init__(validate=checks, **kwargs)
         if pattern is not None:
             # what OpenAPI shows: JSON Schema has no \Z
-            self.metadata.setdefault("pattern", f"^({pattern})$")
+            self.metadata = {"pattern": f"^({pattern})$", **self.metadata}
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         found: str = super()._deserialize(value, attr, data, **kwargs)
@@ -57,7 +57,7 @@ class Whole(ma.fields.Integer):
     def _validated(self, value: Any) -> int:
         if isinstance(value, bool | str):
             raise self.make_error("invalid", input=value)
-        return super()._validated(value)  # type: ignore[return-value]
+        return super()._validated(value)
 
 
 class Seconds(ma.fields.Float):
@@ -69,7 +69,7 @@ class Seconds(ma.fields.Float):
     def _validated(self, value: Any) -> float:
         if isinstance(value, bool | str) or (isinstance(value, float) and not math.isfinite(value)):
             raise self.make_error("invalid", input=value)
-        return super()._validated(value)  # type: ignore[return-value]
+        return super()._validated(value)
 
 
 class JsonObject(ma.fields.Dict):

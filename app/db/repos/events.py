@@ -27,7 +27,7 @@ _INSERT = text(
     " :request_id, CAST(:data AS jsonb))"
 )
 
-_BEHIND = f"SELECT {_COLUMNS} FROM events WHERE (xid, id) > (CAST(:xid AS text)::xid8, :id) AND {_SETTLED}"  # noqa: S608
+_BEHIND = f"SELECT {_COLUMNS} FROM events WHERE (xid, id) > (CAST(:xid AS text)::xid8, :id) AND {_SETTLED}"
 
 #: What a list may be filtered by: column of the same name.
 FILTERS = ("kind", "replica_id", "task_id", "pool", "node", "actor", "to_state")
@@ -81,7 +81,7 @@ def newest_first(connection: Connection, before: Cursor | None, filters: Mapping
         conditions += " AND (xid, id) < (CAST(:xid AS text)::xid8, :id)"
         values |= {"xid": str(before[0]), "id": before[1]}
     query = text(
-        f"SELECT {_COLUMNS} FROM events WHERE true{conditions} ORDER BY xid DESC, id DESC LIMIT :limit"  # noqa: S608
+        f"SELECT {_COLUMNS} FROM events WHERE true{conditions} ORDER BY xid DESC, id DESC LIMIT :limit"
     )
     return list(connection.execute(query, {**values, "limit": limit}))
 
@@ -89,7 +89,7 @@ def newest_first(connection: Connection, before: Cursor | None, filters: Mapping
 def of_replica(connection: Connection, replica_id: str, after_id: int, limit: int) -> list[Any]:
     """A replica's own events in the order they happened: its row lock makes their ids ascend."""
     query = text(
-        f"SELECT {_COLUMNS} FROM events WHERE replica_id = :replica_id AND id > :after_id"  # noqa: S608
+        f"SELECT {_COLUMNS} FROM events WHERE replica_id = :replica_id AND id > :after_id"
         " ORDER BY id LIMIT :limit"
     )
     return list(connection.execute(query, {"replica_id": replica_id, "after_id": after_id, "limit": limit}))

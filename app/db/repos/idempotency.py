@@ -21,7 +21,7 @@ SELECT pg_try_advisory_xact_lock(:lock) AS locked, body_hash, outcome
 FROM (SELECT) AS one LEFT JOIN idempotency
   ON owner = :owner AND method = :method AND path = :path AND key = :key
  AND created_at > hostler_now() - {REMEMBERED}
-"""  # noqa: S608  (a constant)
+"""
 )
 
 _REMEMBER = text(
@@ -32,7 +32,7 @@ ON CONFLICT (owner, method, path, key) DO UPDATE
 SET body_hash = excluded.body_hash, outcome = excluded.outcome, created_at = hostler_now()
 WHERE old.created_at <= hostler_now() - {REMEMBERED}
 RETURNING 1
-"""  # noqa: S608  (a constant)
+"""
 )
 
 
@@ -78,7 +78,7 @@ def remember(connection: Connection, scope: Scope, body_hash: str, outcome: Mapp
 def forget_old(connection: Connection, limit: int = 10_000) -> int:
     """Delete keys that nobody may replay any more; returns how many."""
     query = text(
-        f"DELETE FROM idempotency WHERE ctid IN (SELECT ctid FROM idempotency"  # noqa: S608  (a constant)
+        f"DELETE FROM idempotency WHERE ctid IN (SELECT ctid FROM idempotency"
         f" WHERE created_at <= hostler_now() - {REMEMBERED} LIMIT :limit)"
     )
     return connection.execute(query, {"limit": limit}).rowcount

@@ -14,7 +14,7 @@ _LIVE = "revoked_at IS NULL AND (expires_at IS NULL OR expires_at > hostler_now(
 _USED_EVERY = "interval '1 minute'"
 
 _FIND = text(
-    f"SELECT id, name, role, models, coalesce(last_used_at < hostler_now() - {_USED_EVERY}, true) AS stale"  # noqa: S608
+    f"SELECT id, name, role, models, coalesce(last_used_at < hostler_now() - {_USED_EVERY}, true) AS stale"
     f" FROM keys WHERE hash = :hash AND {_LIVE}"
 )
 
@@ -46,7 +46,7 @@ def is_live_name(connection: Connection, name: str) -> bool:
 
 def read(connection: Connection, key_id: str) -> Any | None:
     """The key without its hash, or None."""
-    return connection.execute(text(f"SELECT {_VISIBLE} FROM keys WHERE id = :id"), {"id": key_id}).first()  # noqa: S608
+    return connection.execute(text(f"SELECT {_VISIBLE} FROM keys WHERE id = :id"), {"id": key_id}).first()
 
 
 def page(
@@ -59,7 +59,7 @@ def page(
         conditions.append("(created_at, id) > (CAST(:created_at AS timestamptz), :id)")
         values |= {"created_at": after[0], "id": after[1]}
     query = text(
-        f"SELECT {_VISIBLE} FROM keys WHERE {' AND '.join(conditions)} ORDER BY created_at, id LIMIT :limit"  # noqa: S608
+        f"SELECT {_VISIBLE} FROM keys WHERE {' AND '.join(conditions)} ORDER BY created_at, id LIMIT :limit"
     )
     return list(connection.execute(query, values))
 

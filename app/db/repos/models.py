@@ -14,19 +14,19 @@ _COLUMNS = "name, engine, source, format, defaults, aliases, owner, created_at"
 def find(connection: Connection, name: str) -> Any | None:
     """The model of that name, else the one that has it as an alias, else None."""
     query = text(
-        f"SELECT {_COLUMNS} FROM models WHERE name = :name OR aliases @> ARRAY[CAST(:name AS text)]"  # noqa: S608
+        f"SELECT {_COLUMNS} FROM models WHERE name = :name OR aliases @> ARRAY[CAST(:name AS text)]"
         " ORDER BY (name = :name) DESC, name LIMIT 1"
     )
     return connection.execute(query, {"name": name}).first()
 
 
 def read(connection: Connection, name: str) -> Any | None:
-    return connection.execute(text(f"SELECT {_COLUMNS} FROM models WHERE name = :name"), {"name": name}).first()  # noqa: S608
+    return connection.execute(text(f"SELECT {_COLUMNS} FROM models WHERE name = :name"), {"name": name}).first()
 
 
 def read_all(connection: Connection) -> list[Any]:
     """Every catalogue row by name; a catalogue is small."""
-    return list(connection.execute(text(f"SELECT {_COLUMNS} FROM models ORDER BY name")))  # noqa: S608
+    return list(connection.execute(text(f"SELECT {_COLUMNS} FROM models ORDER BY name")))
 
 
 def lock_table(connection: Connection) -> None:

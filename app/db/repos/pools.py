@@ -67,7 +67,7 @@ def update(connection: Connection, name: str, changes: Mapping[str, Any]) -> Non
     """Set the named columns of a locked pool."""
     sets = [f"{column} = CAST(:{column} AS {_CHANGEABLE[column]})" for column in changes]
     plain = {column: json.dumps(value) if isinstance(value, dict) else value for column, value in changes.items()}
-    query = text(f"UPDATE pools SET {', '.join([*sets, 'updated_at = hostler_now()'])} WHERE name = :name")  # noqa: S608
+    query = text(f"UPDATE pools SET {', '.join([*sets, 'updated_at = hostler_now()'])} WHERE name = :name")
     connection.execute(query, {**plain, "name": name})
 
 

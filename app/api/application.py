@@ -1,0 +1,75 @@
+"""The web application, put together: conventions first, then the routes, then their documentation."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from flask import Flask, Request, Response, g, request
+
+from app import log
+from app.api import auth, converters, openapi, problem
+from app.api.v1 import events, keys, models, nodes, pools, replicas, stack, tasks
+from app.metrics import Metrics, record_request
+from app.settings import Settings
+from app.usecases.context import Context
+from app.usecases.health import Health
+
+#: Connections of one process; requests beyond it wait their turn for a moment.
+POOL_SIZE = 10
+
+access_log = logging.getLogger("app.access")
+
+BLUEPRINTS = (
+    replicas.blueprint,
+    tasks.blueprint,
+    pools.blueprint,
+    models.blueprint,
+    nodes.blueprint,
+    events.blueprint,
+    keys.blueprint,
+    stack.blueprint,
+)
+
+
+def make_application(settings: Settings) -> Flask:
+    """A Flask application for one process."""
+    log.configure(settings, "web")
+    app = Flask("app", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    # one path, one route: no redirect that loses a body
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False
+    context = Context.open(settings, pool_size=POOL_SIZE, application_name="hostler-web")
+    app.extensions["hostler"] = context
+    app.extensions["hostler-health"] = Health(context)
+    app.extensions["hostler-metrics"] = Metrics(context)
+    problem.install(app)
+    app.before_request(_start_clock)
+    auth.install(app)
+    # after_request functions run last to first: this one sees the finished answer
+    app.after_request(_record)
+    converters.install(app)
+    api = openapi.make_api(app)
+    converters.document(api)
+    for blueprint in BLUEPRINTS:
+        api.register_blueprint(blueprint)
+    openapi.install(app, api)
+    return app
+
+
+def _start_clock() -> None:
+    g.started = time.perf_counter()
+
+
+def _record(response: Response) -> Response:
+    seconds = time.perf_counter() - g.get("started", time.perf_counter())
+    record_request(request.method, _route(request), response.status_code, seconds)
+    level = logging.DEBUG if request.method in ("GET", "HEAD") and response.status_code < 400 else logging.INFO
+    if access_log.isEnabledFor(level):
+        access_log.log(level, "%s %s %d %.1f ms", request.method, request.path, response.status_code, seconds * 1000)
+    return response
+
+
+def _route(current: Request) -> str:
+    return current.url_rule.rule if current.url_rule is not None else "unknown"

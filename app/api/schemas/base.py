@@ -1,0 +1,53 @@
+"""Request bodies: what is missing or contradicts is told before what is merely wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import marshmallow as ma
+
+from app.errors import Contradiction, MissingFields
+
+MISSING = "Missing data for required field."
+
+
+class Body(ma.Schema):
+    """A JSON object. Unknown fields are errors: a mistyped option must not be dropped silently."""
+
+    class Meta:
+        unknown = ma.RAISE
+
+    def required_by(self, data: Mapping[str, Any]) -> tuple[str, ...]:
+        """Names that this very body needs beside the fields marked required."""
+        return ()
+
+    def contradictions(self, data: Mapping[str, Any]) -> dict[str, list[str]]:
+        """Messages by field for options that exclude each other; empty when there are none."""
+        return {}
+
+    @ma.pre_load
+    def check_first(self, data: Any, **_: Any) -> Any:
+        """400 before 422: all missing fields at once, then contradictions."""
+        if not isinstance(data, Mapping):
+            return data
+        always = [name for name, field in self.load_fields.items() if field.required]
+        missing = [name for name in dict.fromkeys((*always, *self.required_by(data))) if name not in data]
+        if missing:
+            raise MissingFields(
+                f"Missing: {', '.join(missing)}. Add them and send the request again.",
+                errors={name: [MISSING] for name in missing},
+            )
+        against = self.contradictions(data)
+        if against:
+            raise Contradiction(f"{', '.join(against)}: send only one of them.", errors=against)
+        return data
+
+
+class Page(ma.Schema):
+    """A page of a list."""
+
+    total = ma.fields.Integer(required=True, metadata={"description": "Rows on all pages."})
+    next_cursor = ma.fields.String(
+        required=True, allow_none=True, metadata={"description": "`cursor` of the next page; null on the last."}
+    )

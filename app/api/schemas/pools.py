@@ -1,0 +1,72 @@
+"""Pools."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import marshmallow as ma
+from marshmallow import validate
+
+from app.api.paging import PageQuery
+from app.api.schemas.base import Body, Page
+from app.api.schemas.fields import JsonObject, Text, Whole
+from app.api.schemas.replicas import POOL_NAME, labels
+
+POOL_STATES = ["active", "draining"]
+MOST_SLOTS = 100_000
+
+
+class PoolCreate(Body):
+    """Where replicas may run. `slots` or `gpus` (or both) say how many at once."""
+
+    name = Text(1, 63, POOL_NAME, required=True)
+    backend = Text(1, 63, required=True)
+    options = JsonObject(metadata={"description": "By the backend's own schema."})
+    slots = Whole(0, MOST_SLOTS)
+    gpus = Whole(0, MOST_SLOTS)
+    labels = labels()
+    defaults = JsonObject(metadata={"description": "Merged under every create in this pool."})
+
+    def required_by(self, data: Mapping[str, Any]) -> tuple[str, ...]:
+        return () if "gpus" in data else ("slots",)
+
+
+class PoolChange(Body):
+    """Each named field is replaced whole. `gpus: null` lifts that limit."""
+
+    options = JsonObject()
+    slots = Whole(0, MOST_SLOTS)
+    gpus = Whole(0, MOST_SLOTS, allow_none=True)
+    labels = labels()
+    defaults = JsonObject()
+
+
+class PoolQuery(PageQuery):
+    """Filters of the list of pools."""
+
+    backend = Text(1, 63)
+    state = ma.fields.String(validate=validate.OneOf(POOL_STATES))
+
+
+class Pool(ma.Schema):
+    """A pool and what of it is used."""
+
+    name = ma.fields.String(required=True)
+    backend = ma.fields.String(required=True)
+    options = ma.fields.Dict(required=True)
+    slots = ma.fields.Integer(required=True)
+    gpus = ma.fields.Integer(required=True, allow_none=True)
+    labels = ma.fields.Dict(required=True)
+    defaults = ma.fields.Dict(required=True)
+    state = ma.fields.String(required=True, metadata={"enum": POOL_STATES})
+    slots_used = ma.fields.Integer(required=True)
+    queued = ma.fields.Integer(required=True, metadata={"description": "Creates and restarts that wait for room."})
+    created_at = ma.fields.DateTime(required=True)
+    updated_at = ma.fields.DateTime(required=True)
+
+
+class PoolPage(Page):
+    """Pools by name."""
+
+    pools = ma.fields.List(ma.fields.Nested(Pool), required=True)

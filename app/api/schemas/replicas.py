@@ -1,0 +1,212 @@
+"""Replicas: what a create takes and what a replica shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import marshmallow as ma
+from marshmallow import validate
+
+from app.api.paging import PageQuery
+from app.api.schemas.base import Body, Page
+from app.api.schemas.fields import Flag, JsonObject, Seconds, StringMap, Text, Whole
+from app.domain.lifecycle import Reason, State
+from app.domain.modes import ServerMode
+from app.domain.tasks import DEFAULT_PRIORITY, PRIORITIES
+
+YEAR_S = 366 * 86400
+MODEL_NAME = r"[^\s/][^\r\n\t]*"
+POOL_NAME = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+LABEL_NAME = r"[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?"
+ENV_NAME = r"[A-Za-z_][A-Za-z0-9_]{0,127}"
+REPLICA_ID = r"[0-9a-f]{12}"
+STATES = [str(state) for state in State]
+REASONS = [str(reason) for reason in Reason]
+
+
+def labels(**kwargs: Any) -> StringMap:
+    """The labels field: at most 64 short strings."""
+    return StringMap(name_pattern=LABEL_NAME, longest_value=255, most=64, **kwargs)
+
+
+class Placement(Body):
+    """Where to put it. `multibox` is the pool's older name; the others become labels."""
+
+    multibox = Text(1, 63, POOL_NAME)
+    usernode = Text(1, 255)
+    namespace = Text(1, 255)
+    app_tag = Text(1, 255)
+
+
+class Job(Body):
+    """How urgent it is and how long it may live."""
+
+    job_priority = ma.fields.String(
+        validate=validate.OneOf(list(PRIORITIES)),
+        metadata={"description": "p0 is first.", "default": DEFAULT_PRIORITY},
+    )
+    job_timeout_s = Whole(1, 10 * YEAR_S, metadata={"description": "Lifetime; stopped when it ends."})
+    job_labels = ma.fields.List(Text(0, 255), validate=validate.Length(max=64))
+
+
+class Timeouts(Body):
+    """Seconds that each part of a launch may take."""
+
+    queue_timeout_s = Seconds(0.001, YEAR_S, metadata={"description": "In the pool's queue; default: no limit."})
+    port_discovery_timeout_s = Seconds(0.001, YEAR_S, metadata={"default": 600})
+    readiness_timeout_s = Seconds(0.001, YEAR_S, metadata={"default": 1800})
+    poll_interval_s = Seconds(0.001, 3600, metadata={"default": 5})
+    health_check_timeout_s = Seconds(0.001, 3600, metadata={"default": 120})
+
+
+class ReplicaCreate(Body):
+    """An inference server to bring into service."""
+
+    server_mode = ma.fields.String(
+        load_default="replica",
+        validate=validate.OneOf([str(mode) for mode in ServerMode]),
+        metadata={"description": "Picks the engine; the pool picks where it runs."},
+    )
+    model_name = Text(1, 200, MODEL_NAME, required=True)
+    full_config = JsonObject()
+    placement = ma.fields.Nested(Placement)
+    replica_config = JsonObject(metadata={"description": "The engine's own options."})
+    job = ma.fields.Nested(Job)
+    timeouts = ma.fields.Nested(Timeouts)
+    api_config = JsonObject()
+    platform_config = JsonObject(metadata={"description": "Required for platform_workload."})
+    gateway_config = JsonObject()
+    pool = Text(1, 63, POOL_NAME)
+    recipe = Text(1, 200)
+    resources = JsonObject(metadata={"description": "`gpus`: how many."})
+    environment = StringMap(name_pattern=ENV_NAME, longest_value=32768, most=200)
+    labels = labels()
+    capabilities = JsonObject()
+    request_id = Text(1, 128, "[A-Za-z0-9._:@/+=-]+")
+    wait_for_ready = Flag(load_default=True, metadata={"description": "Answer when it is ready (see Prefer)."})
+    run_diagnostics = Flag(load_default=True)
+    dry_run = Flag(load_default=False, metadata={"description": "Only show what would be run."})
+
+    def required_by(self, data: Mapping[str, Any]) -> tuple[str, ...]:
+        return ("platform_config",) if data.get("server_mode") == ServerMode.PLATFORM_WORKLOAD else ()
+
+    def contradictions(self, data: Mapping[str, Any]) -> dict[str, list[str]]:
+        placement = data.get("placement")
+        placed = placement.get("multibox") if isinstance(placement, Mapping) else None
+        pool = data.get("pool")
+        if pool is None or placed is None or pool == placed:
+            return {}
+        return {"pool": ["Differs from placement.multibox."], "placement.multibox": ["Differs from pool."]}
+
+
+class StopBody(Body):
+    """How to end it."""
+
+    force = Flag(load_default=False, metadata={"description": "Kill at once."})
+    grace_s = Whole(0, 86400, metadata={"description": "Between asking and killing.", "default": 30})
+
+
+class HealthBody(Body):
+    """How long to try."""
+
+    timeout_s = Seconds(0.001, 3600, load_default=120.0)
+    poll_interval_s = Seconds(0.001, 3600, load_default=5.0)
+
+
+class EmptyBody(Body):
+    """Nothing needs to be said."""
+
+
+class ReplicaQuery(PageQuery):
+    """Filters of the list of replicas."""
+
+    server_mode = ma.fields.String(validate=validate.OneOf([str(mode) for mode in ServerMode]))
+    status = ma.fields.String(validate=validate.OneOf(STATES))
+    model_name = Text(1, 200)
+    pool = Text(1, 63)
+    service_id = Text(1, 64)
+    label = ma.fields.List(Text(1, 320, "[^=]+=.*"), metadata={"description": "`name=value`; several must all match."})
+    owner = Text(1, 64)
+
+
+class LogQuery(ma.Schema):
+    """Which log, and how much of it."""
+
+    attempt = ma.fields.Integer(validate=validate.Range(1, 1_000_000), metadata={"description": "Default: the last."})
+    tail = ma.fields.Integer(validate=validate.Range(0, 1_000_000), metadata={"description": "Only the last lines."})
+    follow = ma.fields.Boolean(load_default=False, metadata={"description": "Stream what is written (SSE)."})
+
+
+class Replica(ma.Schema):
+    """One inference server, from the wish to the last trace of it."""
+
+    replica_id = ma.fields.String(required=True, metadata={"pattern": f"^{REPLICA_ID}$"})
+    status = ma.fields.String(required=True, metadata={"enum": STATES})
+    reason = ma.fields.String(required=True, allow_none=True, metadata={"enum": [*REASONS, None]})
+    message = ma.fields.String(required=True)
+    base_url = ma.fields.String(required=True, allow_none=True)
+
+
+class ReplicaPage(Page):
+    """Replicas, newest first."""
+
+    replicas = ma.fields.List(ma.fields.Nested(Replica), required=True)
+
+
+class ReplicaAccepted(ma.Schema):
+    """The launch goes on behind the task, or has come to its end when the request waited."""
+
+    replica_id = ma.fields.String(required=True, metadata={"pattern": f"^{REPLICA_ID}$"})
+    status = ma.fields.String(required=True, metadata={"enum": STATES})
+    message = ma.fields.String(required=True)
+    base_url = ma.fields.String(required=True, allow_none=True)
+    task_id = ma.fields.String(required=True)
+    task_url = ma.fields.String(required=True)
+
+
+class TaskAccepted(ma.Schema):
+    """A worker will carry it out."""
+
+    replica_id = ma.fields.String(required=True, metadata={"pattern": f"^{REPLICA_ID}$"})
+    status = ma.fields.String(required=True, metadata={"enum": STATES})
+    task_id = ma.fields.String(required=True)
+    task_url = ma.fields.String(required=True)
+
+
+class ReplicaState(ma.Schema):
+    """What the wish has come to."""
+
+    replica_id = ma.fields.String(required=True, metadata={"pattern": f"^{REPLICA_ID}$"})
+    status = ma.fields.String(required=True, metadata={"enum": STATES})
+    message = ma.fields.String(required=True)
+
+
+class HealthAnswer(ma.Schema):
+    """What a real probe just found."""
+
+    replica_id = ma.fields.String(required=True, metadata={"pattern": f"^{REPLICA_ID}$"})
+    healthy = ma.fields.Boolean(required=True)
+    base_url = ma.fields.String(required=True, allow_none=True)
+    message = ma.fields.String(required=True)
+    checks = ma.fields.List(ma.fields.Dict(), required=True)
+
+
+class Plan(ma.Schema):
+    """What a create would run. Secret values are masked."""
+
+    dry_run = ma.fields.Boolean(required=True)
+    argv = ma.fields.List(ma.fields.String(), required=True)
+    environment = ma.fields.Dict(required=True)
+    files = ma.fields.Raw(required=True)
+    placement = ma.fields.Dict(required=True)
+
+
+class Explanation(ma.Schema):
+    """Why it is where it is, and what to type."""
+
+    replica_id = ma.fields.String(required=True)
+    status = ma.fields.String(required=True, metadata={"enum": STATES})
+    rule = ma.fields.String(required=True)
+    evidence = ma.fields.Raw(required=True)
+    since = ma.fields.String(required=True)

@@ -1,0 +1,22 @@
+"""The stack itself."""
+
+from __future__ import annotations
+
+import marshmallow as ma
+
+
+class Health(ma.Schema):
+    """How the stack is. Numbers are null while the database does not answer."""
+
+    status = ma.fields.String(required=True, metadata={"enum": ["healthy", "degraded"]})
+    version = ma.fields.String(required=True)
+    replicas_total = ma.fields.Integer(required=True, allow_none=True)
+    replicas_ready = ma.fields.Integer(required=True, allow_none=True)
+    workers_idle = ma.fields.Integer(required=True)
+    problems = ma.fields.List(ma.fields.String(), required=True)
+
+
+class Ready(ma.Schema):
+    """This process may get traffic."""
+
+    status = ma.fields.String(required=True, metadata={"enum": ["ready"]})
