@@ -6,26 +6,39 @@ import time
 
 import redis
 from celery import Celery
-from kombu import Queue
+
+from app.db.identity import namespace
+from app.doorbell.celery import make_celery
+from app.doorbell.queues import declare
+from benchmarks.stack import Stack
 
 TASK = "celery.accumulate"
 
 
-def run(app: Celery, broker: redis.Redis, queue: Queue, count: int, limit_s: float = 120) -> float:
-    """Seconds from the first publish until the queue is empty and nothing is unacknowledged.
+class Noops:
+    """Publishes to one queue of a stack, as the stack's own processes do, and sees when all of it is done."""
 
-    ``broker`` must see the same keys as the app does: ``prefix`` is the app's own ``global_keyprefix``.
-    """
-    prefix = app.conf.broker_transport_options.get("global_keyprefix", "")
-    with app.producer_pool.acquire(block=True) as producer:
-        signature = app.signature(TASK, args=(1,))
-        started = time.perf_counter()
-        for _ in range(count):
-            signature.apply_async(queue=queue, producer=producer)
-        end = started + limit_s
-        # the worker's acknowledgement is late, so an empty `unacked` means that the last one has run
-        while broker.llen(prefix + queue.name) or broker.hlen(prefix + "unacked"):
+    def __init__(self, stack: Stack, queue: str) -> None:
+        name = namespace(stack.settings)
+        self._celery: Celery = make_celery(stack.settings, stack.broker_url, name)
+        self._queue = declare(queue)
+        self._prefix = f"hostler:{name}:"
+        self._broker = redis.Redis(unix_socket_path=stack.broker_url.removeprefix("redis+socket://"))
+
+    def publish(self, count: int) -> None:
+        with self._celery.producer_pool.acquire(block=True) as producer:
+            signature = self._celery.signature(TASK, args=(1,))
+            for _ in range(count):
+                signature.apply_async(queue=self._queue, producer=producer)
+
+    def wait_done(self, limit_s: float = 120) -> None:
+        """Acknowledgements are late: with the queue empty and none unacknowledged, the last one has run."""
+        end = time.perf_counter() + limit_s
+        while self._broker.llen(self._prefix + self._queue.name) or self._broker.hlen(self._prefix + "unacked"):
             if time.perf_counter() > end:
-                raise TimeoutError(f"{count} no-op tasks did not end within {limit_s} s")
+                raise TimeoutError(f"the no-op tasks did not end within {limit_s} s")
             time.sleep(0.002)
-        return time.perf_counter() - started
+
+    def close(self) -> None:
+        self._celery.close()
+        self._broker.close()
