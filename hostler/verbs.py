@@ -178,6 +178,9 @@ class Verbs(Generic[Body, Words]):
     def list_keys(self, **filters: Any) -> Body:
         return self.call(Call("GET", f"{API}/keys", filters))
 
+    def get_key(self, key_id: str) -> Body:
+        return self.call(Call("GET", _path("keys", key_id)))
+
     def create_key(self, body: Mapping[str, Any]) -> Body:
         """Make a key. Its text is in this one answer and nowhere else."""
         return self.call(change("POST", f"{API}/keys", dict(body)))

@@ -29,7 +29,13 @@ def events(session: Session, follow: bool, oldest_first: bool, page: dict[str, A
     if follow:
         from hostler.verbs import events_feed
 
-        follow_events(session, events_feed(after=page.get("cursor"), **filters))
+        follow_events(session, events_feed(after=page.get("cursor") or _newest(session), **filters))
         return
     order = "asc" if oldest_first else None
     show_events(session, read_pages(session.client.list_events, "events", page, order=order, **filters))
+
+
+def _newest(session: Session) -> str | None:
+    """The last event so far: with it, a connection that breaks before the first new event misses none."""
+    found = session.client.list_events(limit=1).get("events") or []
+    return str(found[0]["id"]) if found else None

@@ -8,7 +8,16 @@ from typing import IO, Any
 import click
 
 from hostler.cli.text import clean, clean_block
-from hostler.errors import ApiError, Conflict, Forbidden, HostlerError, NotFound, ReplicaFailed, Unauthenticated
+from hostler.errors import (
+    ApiError,
+    Conflict,
+    Forbidden,
+    HostlerError,
+    LaunchFailed,
+    NotFound,
+    ReplicaFailed,
+    Unauthenticated,
+)
 
 _HINTS_BY_CODE = {
     "unknown_model": "hostler model list",
@@ -52,15 +61,22 @@ def failure_lines(error: HostlerError) -> list[str]:
     lines = [f"error: {clean(error.message)}"]
     if isinstance(error, ApiError):
         lines += [f"  {clean(name)}: {clean(text)}" for name, texts in error.errors.items() for text in texts]
-    if isinstance(error, ReplicaFailed) and error.log_tail.strip():
+    log_tail = _log_tail(error)
+    if log_tail.strip():
         lines.append("the end of its log:")
-        lines += [f"  | {line}" for line in clean_block(error.log_tail).rstrip("\n").split("\n")]
+        lines += [f"  | {line}" for line in clean_block(log_tail).rstrip("\n").split("\n")]
     hint = next_command(error)
     if hint:
         lines.append(f"next: {clean(hint)}")
     if isinstance(error, ApiError) and error.request_id:
         lines.append(f"request id: {clean(error.request_id)}")
     return lines
+
+
+def _log_tail(error: HostlerError) -> str:
+    if isinstance(error, ReplicaFailed):
+        return error.log_tail
+    return str(error.body.get("log_tail") or "") if isinstance(error, LaunchFailed) else ""
 
 
 def next_command(error: HostlerError) -> str:

@@ -43,6 +43,14 @@ def list_keys(session: Session, page: Json, **filters: Any) -> None:
     show_list(session, read_pages(session.client.list_keys, "keys", page, **filters), "keys", COLUMNS, name="id")
 
 
+@key.command("get")
+@click.argument("key_id", shell_complete=key_ids)
+@pass_session
+def get(session: Session, key_id: str) -> None:
+    """Show one key, without its text."""
+    show_one(session, session.client.get_key(key_id), name="id")
+
+
 @key.command("create")
 @click.argument("name", required=False)
 @click.option("--role", type=click.Choice(ROLES), help="What it may do.")

@@ -33,23 +33,30 @@ def test_followed_logs_end_with_the_attempt(stub: Stub, run: Run) -> None:
 
 def test_a_broken_stream_goes_on_after_the_last_event(stub: Stub, run: Run) -> None:
     stub.on("GET", EVENTS, sse(event(1), event(2)), sse(event(3), "event: end\ndata: {}\n\n"))
-    result = run("events", "-f", "-o", "name")
+    result = run("events", "-f", "--cursor", "c0", "-o", "name")
     assert result.stdout.split() == ["1", "2", "3"]
-    assert "last-event-id" not in stub.asked[0].headers
-    assert stub.asked[1].headers["last-event-id"] == "c2"
+    assert [asked.headers["last-event-id"] for asked in stub.asked] == ["c0", "c2"]
+
+
+def test_following_starts_at_the_newest_event_so_that_an_early_break_misses_none(stub: Stub, run: Run) -> None:
+    newest = Answer(body={"events": [{"id": "c9"}], "next_cursor": None})
+    stub.on("GET", EVENTS, newest, sse(": nothing yet\n\n"), sse(event(10), "event: end\ndata: {}\n\n"))
+    assert run("events", "-f", "-o", "name").stdout == "10\n"
+    assert [asked.headers.get("last-event-id") for asked in stub.asked] == [None, "c9", "c9"]
 
 
 def test_half_an_event_is_not_an_event(stub: Stub, run: Run) -> None:
     stub.on("GET", EVENTS, sse(event(1), event(2)[:-1]), sse(event(2), "event: end\ndata: {}\n\n"))
-    assert run("events", "-f", "-o", "name").stdout.split() == ["1", "2"]
+    assert run("events", "-f", "--cursor", "c0", "-o", "name").stdout.split() == ["1", "2"]
     assert stub.asked[1].headers["last-event-id"] == "c1"
 
 
 def test_followed_events_as_json_are_a_line_each(stub: Stub, run: Run) -> None:
     stub.on("GET", EVENTS, sse(event(1), "event: end\ndata: {}\n\n"))
-    lines = run("events", "-f", "-o", "json", "--replica", "r1").stdout.splitlines()
+    lines = run("events", "-f", "--cursor", "c0", "-o", "json", "--replica", "r1").stdout.splitlines()
     assert [json.loads(line)["id"] for line in lines] == [1]
     assert stub.asked[0].query == {"replica_id": ["r1"]}
+    assert stub.asked[0].headers["accept"] == "text/event-stream"
 
 
 def test_a_hostile_log_line_is_cleaned_unless_raw(stub: Stub, run: Run) -> None:
@@ -64,7 +71,7 @@ def test_following_what_is_not_there_is_exit_3(run: Run) -> None:
 
 def test_a_refusal_in_the_middle_is_told(stub: Stub, run: Run) -> None:
     stub.on("GET", EVENTS, sse(event(1)), problem(401, "unauthenticated", "the key was revoked"))
-    assert run("events", "-f").exit_code == 4
+    assert run("events", "-f", "--cursor", "c0").exit_code == 4
 
 
 def test_following_a_down_server_is_exit_8(run: Run) -> None:
