@@ -1,0 +1,1 @@
+"""What carries work out: Celery tasks, the node's agent, backends and probes."""

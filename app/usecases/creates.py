@@ -17,7 +17,7 @@ from app.engines.base import Command
 from app.errors import QueueFull
 from app.usecases import idempotency as remembered
 from app.usecases.context import Actor, Context, Idempotency
-from app.usecases.plans import Plan, command_for, resolve
+from app.usecases.plans import Plan, command_for, resolve, resolved
 
 #: What of a request is kept as the replica's spec. The environment is kept apart, encrypted.
 SPEC_FIELDS = (
@@ -118,7 +118,9 @@ def plan_create(ctx: Context, actor: Actor, body: Mapping[str, Any]) -> dict[str
             {"pool": plan.pool},
         ).scalar_one()
     first_port = ctx.settings.ports[0]
-    command = command_for(ctx, plan, port=first_port, environment=environment)
+    command = command_for(
+        ctx, plan.engine, plan.model_name, resolved(plan), port=first_port, environment=environment
+    )
     return {
         "dry_run": True,
         "engine": plan.engine.name,
@@ -157,6 +159,7 @@ def _values(
     spec = {name: body[name] for name in SPEC_FIELDS if body.get(name) is not None}
     # who may run it is checked again where it is done
     spec["granted_role"] = actor.role
+    spec["resolved"] = resolved(plan)
     spec["environment_names"] = sorted(environment)
     placement = body.get("placement") or {}
     labels = {name: placement[name] for name in _PLACEMENT_LABELS if placement.get(name)}

@@ -30,7 +30,14 @@ class End:
 
 
 def record_failed(
-    ctx: Context, replica_id: str, attempt: int, state: State, end: End, *, fence: tuple[str, str] | None = None
+    ctx: Context,
+    replica_id: str,
+    attempt: int,
+    state: State,
+    end: End,
+    *,
+    fence: tuple[str, str] | None = None,
+    diagnostics: Mapping[str, Any] | None = None,
 ) -> bool:
     """The attempt failed. Its open launch task fails with it; until it is gone the sweep keeps killing.
 
@@ -48,7 +55,7 @@ def record_failed(
             task_id=fence[0] if fence else (open_tasks[0].id if open_tasks else None),
             lease_token=fence[1] if fence else None,
             next_check_s=0,
-            patch={"base_url": None},
+            patch={"base_url": None} | ({"diagnostics": diagnostics} if diagnostics is not None else {}),
         )
         if not replicas.record_moves(connection, [move]):
             return False

@@ -77,14 +77,11 @@ def record_launching(ctx: Context, claim: LaunchClaim) -> bool:
             if not replicas.record_moves(connection, [move]):
                 return False
         connection.execute(
-            text(
-                "WITH a AS (UPDATE attempts SET launching_at = coalesce(launching_at, hostler_now()) WHERE id = :id)"
-                " UPDATE replicas SET lifetime_ends_at ="
-                " coalesce(lifetime_ends_at, hostler_now() + make_interval(secs => CAST(:lifetime_s AS float8)))"
-                " WHERE id = :replica_id AND :lifetime_s IS NOT NULL"
-            ),
-            {"id": claim.attempt_id, "replica_id": claim.replica_id, "lifetime_s": lifetime_s},
+            text("UPDATE attempts SET launching_at = coalesce(launching_at, hostler_now()) WHERE id = :id"),
+            {"id": claim.attempt_id},
         )
+        if lifetime_s is not None:
+            _begin_lifetime(connection, claim.replica_id, float(lifetime_s))
         held = tasks.set_phase(connection, claim.task_id, claim.lease_token, Phase.LAUNCHING)
     if held and len(path) > 1:
         _tell(ctx, claim)
@@ -105,17 +102,21 @@ def record_launched(ctx: Context, claim: LaunchClaim, handle: Mapping[str, Any],
     return held
 
 
+def record_handle(ctx: Context, claim: LaunchClaim, handle: Mapping[str, Any]) -> bool:
+    """The backend took it but it is not running yet (a queue, a delay): the sweep follows it from here."""
+    with ctx.database.begin() as connection:
+        _save_handle(connection, claim, handle)
+        _check_now(connection, claim)
+        held = tasks.set_phase(connection, claim.task_id, claim.lease_token, Phase.LAUNCHING, release=True)
+    _tell(ctx, claim)
+    return held
+
+
 def leave_to_sweep(ctx: Context, claim: LaunchClaim) -> None:
     """Let go of a launch that is not ready yet; the node's agent looks at it from now on."""
     with ctx.database.begin() as connection:
         tasks.set_phase(connection, claim.task_id, claim.lease_token, Phase.WAITING_FOR_READY, release=True)
-        connection.execute(
-            text(
-                "UPDATE replicas SET next_check_at = hostler_now() WHERE id = :id AND attempt = :attempt"
-                " AND released_at IS NULL"
-            ),
-            {"id": claim.replica_id, "attempt": claim.attempt},
-        )
+        _check_now(connection, claim)
     _tell(ctx, claim)
 
 
@@ -140,6 +141,12 @@ def record_ready(
         )
     _tell(ctx, claim)
     return True
+
+
+def give_back(ctx: Context, claim: LaunchClaim, delay_s: float) -> None:
+    """Something unexpected stopped the launch: queue it again, so that nobody waits for the lease to run out."""
+    with ctx.database.begin() as connection:
+        tasks.put_back(connection, claim.task_id, claim.lease_token, delay_s=delay_s)
 
 
 def base_url(row: Any, port: int | None) -> str | None:
@@ -268,6 +275,26 @@ def _more(connection: Connection, pool: str | None, node: str) -> bool:
         f"SELECT EXISTS (SELECT 1 FROM tasks WHERE {scope} AND state = 'queued' AND kind IN ('create', 'restart'))"
     )
     return bool(connection.execute(query, {"pool": pool, "node": node}).scalar())
+
+
+def _begin_lifetime(connection: Connection, replica_id: str, lifetime_s: float) -> None:
+    connection.execute(
+        text(
+            "UPDATE replicas SET lifetime_ends_at ="
+            " coalesce(lifetime_ends_at, hostler_now() + make_interval(secs => :lifetime_s)) WHERE id = :id"
+        ),
+        {"id": replica_id, "lifetime_s": lifetime_s},
+    )
+
+
+def _check_now(connection: Connection, claim: LaunchClaim) -> None:
+    connection.execute(
+        text(
+            "UPDATE replicas SET next_check_at = hostler_now() WHERE id = :id AND attempt = :attempt"
+            " AND released_at IS NULL"
+        ),
+        {"id": claim.replica_id, "attempt": claim.attempt},
+    )
 
 
 def _save_handle(connection: Connection, claim: LaunchClaim, handle: Mapping[str, Any]) -> None:

@@ -75,15 +75,33 @@ def merge_config(
     return config
 
 
-def command_for(ctx: Context, plan: Plan, *, port: int, environment: Mapping[str, str]) -> Command:
+def resolved(plan: Plan) -> dict[str, Any]:
+    """The plan's outcome as kept with the replica: a later change of pool or model does not change what it runs."""
+    return {
+        "config": plan.config,
+        "backend_options": plan.backend_options,
+        "model_path": str(plan.model_path) if plan.model_path else None,
+    }
+
+
+def command_for(
+    ctx: Context,
+    engine: Engine,
+    model_name: str,
+    settled: Mapping[str, Any],
+    *,
+    port: int,
+    environment: Mapping[str, str],
+) -> Command:
     """The command of one attempt. Raises InvalidConfig when the engine cannot run it (a model file is gone)."""
-    return plan.engine.command(
+    path = settled.get("model_path")
+    return engine.command(
         EngineRequest(
-            model_name=plan.model_name,
-            model_path=plan.model_path,
+            model_name=model_name,
+            model_path=Path(path) if path else None,
             host="127.0.0.1",
             port=port,
-            config=plan.config,
+            config=settled["config"],
             environment={name: value for name, value in environment.items() if name != "CUDA_VISIBLE_DEVICES"},
             engine_key=ctx.engine_key,
         )

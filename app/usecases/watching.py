@@ -13,13 +13,14 @@ from app.db.repos import replicas, tasks
 from app.db.repos.replicas import Move
 from app.domain.lifecycle import State
 from app.domain.tasks import Phase, TaskState
+from app.usecases.claims import REPLICA_WITH_ATTEMPT
 from app.usecases.context import Context
 
 #: Looks at one replica are this far apart while something is expected of it, should the watcher die meanwhile.
 BUSY_RECHECK_S = 2.0
 
 _CLAIM_DUE = text(
-    """
+    f"""
 WITH due AS MATERIALIZED (
     SELECT r.id FROM replicas r
     WHERE r.released_at IS NULL AND r.next_check_at <= hostler_now()
@@ -30,11 +31,7 @@ UPDATE replicas r SET next_check_at = hostler_now() + make_interval(secs =>
     CASE WHEN r.state IN ('ready', 'unhealthy') THEN CAST(:interval_s AS float8) ELSE CAST(:busy_s AS float8) END)
 FROM due LEFT JOIN attempts a ON a.replica_id = due.id AND a.released_at IS NULL
 WHERE r.id = due.id
-RETURNING r.id, r.state, r.attempt, r.pool, r.backend, r.engine, r.model_name, r.node, r.host, r.port, r.base_url,
-    r.spec, r.grace_s, r.desired_state, r.check_failures, r.last_health, r.timestamps, r.diagnostics,
-    r.deadline_at <= hostler_now() AS overdue, a.id AS attempt_id, a.number AS attempt_number, a.name AS attempt_name,
-    a.backend_ref, a.launching_at, a.stop_asked_at,
-    extract(epoch FROM hostler_now() - a.stop_asked_at) AS stopping_for_s
+RETURNING {REPLICA_WITH_ATTEMPT}
 """
 )
 
@@ -133,6 +130,35 @@ def record_stop_asked(ctx: Context, attempt_id: int) -> None:
             text("UPDATE attempts SET stop_asked_at = coalesce(stop_asked_at, hostler_now()) WHERE id = :id"),
             {"id": attempt_id},
         )
+
+
+def record_trouble(ctx: Context, replica_id: str, message: str) -> None:
+    """Something about the replica could not be done now; it is tried again, and ``get`` says why it takes time."""
+    with ctx.database.begin() as connection:
+        connection.execute(
+            text("UPDATE replicas SET message = left(:message, 4000), version = version + 1 WHERE id = :id"),
+            {"id": replica_id, "message": message},
+        )
+
+
+def task_age_s(ctx: Context, task_id: str) -> float:
+    """Seconds since the task was asked for."""
+    query = text("SELECT extract(epoch FROM hostler_now() - created_at) FROM tasks WHERE id = :id")
+    with ctx.database.read() as connection:
+        return float(connection.execute(query, {"id": task_id}).scalar() or 0)
+
+
+def record_diagnostics(ctx: Context, replica_id: str, attempt: int, diagnostics: dict[str, Any]) -> None:
+    """Keep the newest diagnostics with the replica."""
+    with ctx.database.begin() as connection:
+        connection.execute(
+            text(
+                "UPDATE replicas SET diagnostics = CAST(:diagnostics AS jsonb), version = version + 1"
+                " WHERE id = :id AND attempt = :attempt"
+            ),
+            {"id": replica_id, "attempt": attempt, "diagnostics": json.dumps(diagnostics)},
+        )
+    ctx.notify(f"replica:{replica_id}")
 
 
 def recheck(ctx: Context, replica_id: str, delay_s: float) -> None:

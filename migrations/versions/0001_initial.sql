@@ -86,6 +86,7 @@ CREATE TABLE nodes (
     boot_id TEXT,
     version TEXT DEFAULT '' NOT NULL,
     attributes JSONB DEFAULT '{}'::jsonb NOT NULL,
+    canary_at TIMESTAMP WITH TIME ZONE,
     first_seen_at TIMESTAMP WITH TIME ZONE DEFAULT hostler_now() NOT NULL,
     heartbeat_at TIMESTAMP WITH TIME ZONE DEFAULT hostler_now() NOT NULL,
     CONSTRAINT pk_nodes PRIMARY KEY (name)

@@ -38,6 +38,7 @@ _CLAIM_LAUNCH = {
         _CLAIM.format(
             join="JOIN replicas r ON r.id = t.replica_id JOIN pools p ON p.name = t.pool",
             condition=f"t.kind IN ('create', 'restart') AND {condition} AND r.attempt = t.attempt"
+            " AND (t.not_before IS NULL OR t.not_before <= hostler_now())"
             " AND (r.state IN ('scheduling', 'preparing', 'starting', 'waiting_for_ready')"
             "      OR (:room AND r.state = 'pending' AND p.state = 'active'))",
             order="t.priority, t.seq",

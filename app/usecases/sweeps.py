@@ -1,0 +1,282 @@
+"""Repair, in the database: what died is taken back, what ran out is ended, what waits is rung for.
+
+Any number of processes may sweep: a tick is carried out by whoever inserts its row first.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from app.db.repos import replicas, tasks
+from app.db.repos.replicas import Move
+from app.domain.lifecycle import Reason, State
+from app.domain.tasks import LAUNCH_KINDS, LIFECYCLE_KINDS, TaskKind, TaskState
+from app.doorbell.queues import queue_for
+from app.usecases.context import Context
+from app.usecases.launches import MAX_CLAIMS
+
+#: Rows that one pass takes; the rest is the next pass's.
+BATCH = 500
+
+
+def sweep(ctx: Context, worker: str) -> dict[str, int] | None:
+    """Carry out this tick of the repair sweep, unless somebody else has it: then None."""
+    tick = int(time.time() / ctx.settings.sweep_interval_s)
+    if not _win(ctx, "repair", tick, worker):
+        return None
+    result = {name: act(ctx) for name, act in _SWEEPS.items()}
+    with ctx.database.begin() as connection:
+        connection.execute(
+            text(
+                "UPDATE sweeps SET finished_at = hostler_now(), result = CAST(:result AS jsonb)"
+                " WHERE name = 'repair' AND tick = :tick"
+            ),
+            {"tick": tick, "result": json.dumps(result)},
+        )
+    return result
+
+
+def take_back_expired(ctx: Context) -> int:
+    """Tasks whose holder stopped renewing: queued again, or failed when too many holders died over them."""
+    return _take_back(ctx, "lease_expires_at < hostler_now()", {})
+
+
+def take_back_from(ctx: Context, workers: list[str]) -> int:
+    """Tasks of workers that are known to be dead, without waiting for the lease."""
+    return _take_back(ctx, "claimed_by = ANY(:workers) AND lease_token IS NOT NULL", {"workers": workers})
+
+
+def ring_waiting(ctx: Context) -> int:
+    """Ring once for every pool and node that has claimable tasks: a lost bell costs one sweep."""
+    query = text(
+        "SELECT DISTINCT kind, pool, node FROM tasks WHERE state = 'queued'"
+        " AND (not_before IS NULL OR not_before <= hostler_now())"
+    )
+    with ctx.database.read() as connection:
+        waiting = list(connection.execute(query))
+    for kind, pool, node in waiting:
+        scope = {"node": node} if node else {"pool": pool}
+        ctx.doorbell.ring(kind, queue_for(TaskKind(kind), pool, node), **scope)
+    return len(waiting)
+
+
+def end_overdue(ctx: Context) -> int:
+    """Creates that waited too long in the queue, and probes that ran out of time."""
+    return _end_queue_timeouts(ctx) + _end_overdue_probes(ctx)
+
+
+def end_lifetimes(ctx: Context) -> int:
+    """Replicas past ``job_timeout_s`` are stopped."""
+    with ctx.database.begin() as connection:
+        due = [
+            row.id
+            for row in connection.execute(
+                text(
+                    "SELECT id FROM replicas WHERE lifetime_ends_at <= hostler_now() AND released_at IS NULL"
+                    " AND state NOT IN ('stopping', 'stopped', 'failed') LIMIT :limit"
+                ),
+                {"limit": BATCH},
+            )
+        ]
+    return sum(_end_lifetime(ctx, replica_id) for replica_id in due)
+
+
+def forget_old(ctx: Context) -> int:
+    """Retention: what ended long ago goes, in small bites."""
+    days = ctx.settings.retention_days
+    statements = (
+        "DELETE FROM idempotency WHERE ctid IN (SELECT ctid FROM idempotency"
+        " WHERE created_at < hostler_now() - interval '24 hours' LIMIT :limit)",
+        "DELETE FROM sweeps WHERE ctid IN (SELECT ctid FROM sweeps"
+        " WHERE started_at < hostler_now() - interval '1 hour' LIMIT :limit)",
+        "DELETE FROM workers WHERE heartbeat_at < hostler_now() - interval '10 minutes'",
+        "DELETE FROM events WHERE id IN (SELECT id FROM events"
+        " WHERE at < hostler_now() - make_interval(secs => :keep_s) ORDER BY at LIMIT :limit)",
+        "DELETE FROM tasks WHERE id IN (SELECT id FROM tasks WHERE state NOT IN ('queued', 'running')"
+        " AND finished_at < hostler_now() - make_interval(secs => :keep_s) LIMIT :limit)",
+    )
+    deleted = 0
+    with ctx.database.begin() as connection:
+        for statement in statements:
+            found = connection.execute(text(statement), _used(statement, limit=BATCH, keep_s=days * 86400))
+            deleted += found.rowcount
+    return deleted
+
+
+_SWEEPS: dict[str, Callable[[Context], int]] = {
+    "taken_back": take_back_expired,
+    "overdue": end_overdue,
+    "lifetimes": end_lifetimes,
+    "rung": ring_waiting,
+    "forgotten": forget_old,
+}
+
+
+def _win(ctx: Context, name: str, tick: int, worker: str) -> bool:
+    with ctx.database.begin() as connection:
+        won = connection.execute(
+            text(
+                "INSERT INTO sweeps (name, tick, worker) VALUES (:name, :tick, :worker)"
+                " ON CONFLICT DO NOTHING RETURNING tick"
+            ),
+            {"name": name, "tick": tick, "worker": worker},
+        )
+        return won.first() is not None
+
+
+def _take_back(ctx: Context, condition: str, values: dict[str, Any]) -> int:
+    with ctx.database.begin() as connection:
+        lost = list(
+            connection.execute(
+                text(
+                    f"SELECT id, kind, pool, node, replica_id, attempt, claims, claimed_by FROM tasks"
+                    f" WHERE state = 'running' AND {condition} ORDER BY id LIMIT {BATCH} FOR UPDATE SKIP LOCKED"
+                ),
+                values,
+            )
+        )
+        again = [task for task in lost if task.claims < MAX_CLAIMS]
+        connection.execute(
+            text(
+                "WITH back AS (UPDATE tasks SET state = 'queued', phase = 'queued', lease_token = NULL,"
+                " lease_expires_at = NULL, version = version + 1 WHERE id = ANY(:ids)"
+                " RETURNING id, kind, replica_id, attempt, pool, node, request_id, claimed_by)"
+                " INSERT INTO events (kind, replica_id, attempt, task_id, pool, node, actor, cause, message, request_id)"
+                " SELECT 'task_taken_back', replica_id, attempt, id, pool, node, 'hostler', 'its holder is gone',"
+                " 'held by ' || coalesce(claimed_by, '?'), request_id FROM back"
+            ),
+            {"ids": [task.id for task in again]},
+        )
+        for task in lost:
+            if task.claims >= MAX_CLAIMS:
+                _give_up(connection, task)
+    for task in again:
+        scope = {"node": task.node} if task.node else {"pool": task.pool}
+        ctx.doorbell.ring(task.kind, queue_for(TaskKind(task.kind), task.pool, task.node), **scope)
+    if lost:
+        ctx.notify("events", *(f"task:{task.id}" for task in lost))
+    return len(lost)
+
+
+def _give_up(connection: Connection, task: Any) -> None:
+    message = f"{task.claims} workers died over it; see `hostler events` and the workers' logs"
+    tasks.finish(connection, [task.id], TaskState.FAILED, reason=Reason.BACKEND_ERROR, message=message)
+    row = replicas.lock(connection, task.replica_id)
+    if task.kind not in LAUNCH_KINDS or row is None or row.attempt != task.attempt:
+        return
+    replicas.record_moves(
+        connection,
+        [
+            Move(
+                row.id,
+                row.attempt,
+                (State(row.state), State.FAILED),
+                cause="given up",
+                reason=Reason.BACKEND_ERROR,
+                message=message,
+                task_id=task.id,
+                next_check_s=0,
+            )
+        ],
+    )
+
+
+def _end_queue_timeouts(ctx: Context) -> int:
+    ended = 0
+    with ctx.database.begin() as connection:
+        due = connection.execute(
+            text(
+                "SELECT t.id, t.replica_id FROM replicas r JOIN tasks t ON t.replica_id = r.id AND t.state = 'queued'"
+                " AND t.kind IN ('create', 'restart') WHERE r.state = 'pending' AND r.deadline_at <= hostler_now()"
+                " ORDER BY t.id LIMIT :limit FOR UPDATE OF t SKIP LOCKED"
+            ),
+            {"limit": BATCH},
+        )
+        topics = ["events"]
+        for task_id, replica_id in list(due):
+            row = replicas.lock(connection, replica_id)
+            if row is None or row.state != State.PENDING:
+                continue
+            message = f"waited longer than queue_timeout_s in pool {row.pool}; see `hostler pool get {row.pool}`"
+            replicas.record_moves(
+                connection,
+                [
+                    Move(
+                        replica_id,
+                        row.attempt,
+                        (State.PENDING, State.FAILED),
+                        cause="deadline",
+                        reason=Reason.QUEUE_TIMEOUT,
+                        message=message,
+                        task_id=task_id,
+                    )
+                ],
+            )
+            tasks.finish(connection, [task_id], TaskState.FAILED, reason=Reason.QUEUE_TIMEOUT, message=message)
+            replicas.record_released(connection, replica_id, row.attempt)
+            topics += [f"replica:{replica_id}", f"task:{task_id}"]
+            ended += 1
+    ctx.notify(*topics)
+    return ended
+
+
+def _end_overdue_probes(ctx: Context) -> int:
+    with ctx.database.begin() as connection:
+        due = [
+            row.id
+            for row in connection.execute(
+                text(
+                    "SELECT id FROM tasks WHERE kind IN ('health', 'diagnose') AND state IN ('queued', 'running')"
+                    " AND deadline_at < hostler_now() - interval '5 seconds' LIMIT :limit FOR UPDATE SKIP LOCKED"
+                ),
+                {"limit": BATCH},
+            )
+        ]
+        ended = tasks.finish(
+            connection,
+            due,
+            TaskState.FAILED,
+            reason=Reason.HEALTH_FAILED,
+            message="nobody carried it out in time; see `hostler doctor`",
+        )
+    ctx.notify(*(f"task:{one}" for one in ended))
+    return len(ended)
+
+
+def _end_lifetime(ctx: Context, replica_id: str) -> bool:
+    with ctx.database.begin() as connection:
+        open_tasks = tasks.open_of(connection, replica_id, LIFECYCLE_KINDS)
+        row = replicas.lock(connection, replica_id)
+        if row is None or row.state in (State.STOPPING, State.STOPPED, State.FAILED):
+            return False
+        message = "its lifetime (job.job_timeout_s) is over"
+        moved = replicas.record_moves(
+            connection,
+            [
+                Move(
+                    replica_id,
+                    row.attempt,
+                    (State(row.state), State.STOPPING),
+                    cause="deadline",
+                    reason=Reason.LIFETIME_EXPIRED,
+                    message=message,
+                    next_check_s=0,
+                    patch={"desired_state": "stopped"},
+                )
+            ],
+        )
+        launching = [task.id for task in open_tasks if task.kind in LAUNCH_KINDS]
+        ended = tasks.finish(
+            connection, launching, TaskState.FAILED, reason=Reason.LIFETIME_EXPIRED, message=message
+        )
+    ctx.notify("events", f"replica:{replica_id}", f"due:{row.node or ''}", *(f"task:{one}" for one in ended))
+    return bool(moved)
+
+
+def _used(statement: str, **values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if f":{name}" in statement}

@@ -1,0 +1,135 @@
+"""The node's agent, one per host: heartbeat, death watch, readiness and health, and sweeping when nobody else does.
+
+``python -m workers.agent``. It may be killed at any line: what it knows is in the database or found again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import select
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from app.domain.lifecycle import LAUNCHING, SERVING, State
+from app.errors import Unavailable
+from app.log import configure
+from app.settings import Settings
+from app.usecases import watching
+from workers.bootstrap import Runtime
+from workers.expected import Expected
+from workers.housekeeping import Housekeeping
+from workers.pidfds import Pidfds
+from workers.probes.batch import Prober
+from workers.watch import Watch
+
+log = logging.getLogger(__name__)
+
+#: Longest time between two questions what is due; a signal makes it sooner.
+TICK_S = 0.25
+
+
+class Agent:
+    """One loop that must never wait long, one thread for probes that may, and timers."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.ctx = runtime.ctx
+        self._watch = Watch(runtime)
+        self._pidfds = Pidfds(runtime)
+        self._expected = Expected(self._watch)
+        self._serving: queue.Queue[list[Any] | None] = queue.Queue()
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._stop = threading.Event()
+        self._housekeeping = Housekeeping(runtime)
+
+    def run(self) -> None:
+        """Until ``stop``."""
+        self._housekeeping.begin()
+        for name, act in (("serving", self._probe_serving), ("signals", self._listen), ("house", self._keep_house)):
+            threading.Thread(target=act, name=name, daemon=True).start()
+        while not self._stop.is_set():
+            self._guarded(self._turn)
+        self._serving.put(None)
+        self._watch.close()
+        self._pidfds.close()
+
+    def stop(self, *_: object) -> None:
+        self._stop.set()
+        self._wake()
+
+    def _turn(self) -> None:
+        due = watching.claim_due(self.ctx)
+        self._expected.take([row for row in due if State(row.state) in LAUNCHING])
+        serving = [row for row in due if State(row.state) in (*SERVING, State.UNREACHABLE)]
+        if serving:
+            self._serving.put(serving)
+        others = [row for row in due if State(row.state) not in (*LAUNCHING, *SERVING, State.UNREACHABLE)]
+        self._watch.look(others, self._expected.prober)
+        self._pidfds.follow(due)
+        self._wait(time.monotonic() + TICK_S)
+
+    def _wait(self, until: float) -> None:
+        """Look at what is expected and at deaths until something may be due in the database."""
+        while not self._stop.is_set():
+            self._expected.turn()
+            wait_s = max(0.0, min(until, self._expected.next_at()) - time.monotonic())
+            ready, _, _ = select.select([self._pidfds, self._wake_read], [], [], wait_s)
+            dead = self._pidfds.take_dead() if self._pidfds in ready else []
+            if dead:
+                self._expected.take(dead)
+            if self._wake_read in ready:
+                os.read(self._wake_read, 4096)
+                return
+            if time.monotonic() >= until:
+                return
+
+    def _probe_serving(self) -> None:
+        with Prober() as prober:
+            while (rows := self._serving.get()) is not None:
+                self._guarded(self._watch.look, rows, prober)
+
+    def _listen(self) -> None:
+        topics = (f"due:{self.runtime.settings.node_name}", "due:")
+        with self.ctx.signals.subscribe(*topics) as subscription:
+            while not self._stop.is_set():
+                if subscription.wait(1.0):
+                    self._wake()
+
+    def _keep_house(self) -> None:
+        while not self._stop.wait(1.0):
+            self._guarded(self._housekeeping.turn)
+
+    def _wake(self) -> None:
+        try:
+            os.write(self._wake_write, b"!")
+        except BlockingIOError:
+            # the pipe is full of wake-ups already
+            return
+
+    def _guarded(self, act: Callable[..., Any], *arguments: Any) -> None:
+        try:
+            act(*arguments)
+        except Unavailable as error:
+            log.warning("%s", error)
+            self._stop.wait(1.0)
+
+
+def main() -> None:
+    """Run the agent until SIGTERM or SIGINT."""
+    settings = Settings.load()
+    configure(settings, "agent")
+    agent = Agent(Runtime(settings, "agent"))
+    signal.signal(signal.SIGTERM, agent.stop)
+    signal.signal(signal.SIGINT, agent.stop)
+    agent.run()
+
+
+if __name__ == "__main__":
+    main()
+
+

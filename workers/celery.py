@@ -1,0 +1,52 @@
+"""The Celery application of the worker processes (``celery -A workers.celery``). Nothing connects at import."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from celery import Celery, signals
+
+from app.db.identity import namespace
+from app.doorbell.celery import make_celery
+from app.doorbell.queues import STACK_QUEUE, declare
+from app.settings import Settings
+from app.stack.urls import broker_url
+from workers.serving import ServePools
+from workers.tasks import replicas as replica_tasks
+from workers.tasks import sweeps as sweep_tasks
+
+log = logging.getLogger(__name__)
+
+
+def make() -> Celery:
+    """The application with its tasks, its beat schedule and the step that follows the pools."""
+    settings = Settings.load()
+    celery = make_celery(settings, broker_url(settings), os.environ.get("HOSTLER_NAMESPACE") or namespace(settings))
+    replica_tasks.register(celery)
+    sweep_tasks.register(celery)
+    celery.conf.beat_schedule = {
+        "repair": {
+            "task": "hostler.sweep",
+            "schedule": settings.sweep_interval_s,
+            # a tick that nobody took in time is the next one's work
+            "options": {"queue": declare(STACK_QUEUE), "expires": settings.sweep_interval_s * 3},
+        }
+    }
+    # in memory: a schedule file is one more thing to be half written
+    celery.conf.beat_scheduler = "celery.beat:Scheduler"
+    celery.steps["consumer"].add(ServePools)
+    return celery
+
+
+@signals.worker_process_init.connect
+def _forget_parent_connections(**_: object) -> None:
+    # the runtime is made anew by pid; this only says so early, so that a fork's first task is not slower
+    from workers.bootstrap import runtime
+
+    runtime()
+
+
+@signals.setup_logging.connect
+def _keep_logging(**_: object) -> None:
+    """Connected so that Celery leaves logging to ``workers.run``."""

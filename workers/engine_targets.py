@@ -1,0 +1,54 @@
+"""From a replica's row to what is run for it and what its engine is asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.engines.base import Command, Engine
+from app.engines.registry import ENGINES
+from app.errors import Forbidden
+from app.usecases.context import Context
+from app.usecases.plans import command_for
+from workers.backends.base import Handle
+from workers.probes.http import ProbeTarget
+
+
+def engine_of(row: Any) -> Engine:
+    """The engine of a replica."""
+    return ENGINES[row.engine]
+
+
+def command_of(ctx: Context, row: Any, port: int) -> Command:
+    """What one attempt runs. Raises InvalidConfig, or Forbidden: who may run it is checked where it is done."""
+    engine = engine_of(row)
+    if engine.admin_only and row.spec.get("granted_role") != "admin":
+        raise Forbidden(f"The engine {engine.name!r} needs a create by a key of role admin.")
+    environment = ctx.unseal(row.environment)
+    return command_for(ctx, engine, row.model_name, row.spec["resolved"], port=port, environment=environment)
+
+
+def readiness_target(ctx: Context, row: Any, port: int) -> ProbeTarget:
+    """The probe that decides *ready* and *healthy*."""
+    engine = engine_of(row)
+    check = engine.readiness(row.spec["resolved"]["config"])
+    return ProbeTarget(host="127.0.0.1", port=port, path=check.path, key=ctx.engine_key if engine.checks_key else "")
+
+
+def wants_diagnostics(row: Any) -> bool:
+    """``run_diagnostics`` defaults to true."""
+    return bool(row.spec.get("run_diagnostics", True))
+
+
+def diagnostics_timeout_s(row: Any) -> float:
+    """``timeouts.health_check_timeout_s``, default 120 s."""
+    return float((row.spec.get("timeouts") or {}).get("health_check_timeout_s") or 120)
+
+
+def handle_of(backend: str, name: str, ref: dict[str, Any] | None) -> Handle:
+    """The stored handle; by its bare name when the launcher died before it could store one."""
+    return Handle(backend, name, (ref or {}).get("ref", {}))
+
+
+def to_json(handle: Handle) -> dict[str, Any]:
+    """The handle as ``attempts.backend_ref`` keeps it."""
+    return {"backend": handle.backend, "name": handle.name, "ref": dict(handle.ref)}

@@ -1,0 +1,77 @@
+"""What the agent does by the clock: heartbeats, canaries, dead workers, deadlines, and sweeping in beat's stead."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+
+import psutil
+
+import hostler
+from app.doorbell.queues import node_queue
+from app.usecases import presence, sweeps
+from app.usecases.presence import BackendFacts, NodeFacts
+from workers.backends import hardware
+from workers.backends.proc import boot_id
+from workers.bootstrap import Runtime, is_alive
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_S = 5.0
+CANARY_S = 10.0
+
+
+class Housekeeping:
+    """``begin`` once, ``turn`` about every second."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._ctx = runtime.ctx
+        self._next_heartbeat = 0.0
+        self._next_canary = 0.0
+        self._next_sweep = 0.0
+
+    def begin(self) -> None:
+        """Say what this host has and what its backends accept."""
+        settings = self._runtime.settings
+        presence.register_backends(
+            self._ctx,
+            [
+                BackendFacts(name, one.summary, one.options_schema, one.host_bound, one.serves_http, one.lacks)
+                for name, one in self._runtime.backends().items()
+            ],
+        )
+        found = hardware.describe(settings.node_gpus)
+        facts = NodeFacts(
+            cpus=os.cpu_count() or 1,
+            memory_bytes=psutil.virtual_memory().total,
+            gpus=found["gpus"],
+            boot_id=boot_id(),
+            version=hostler.__version__,
+        )
+        presence.register_node(self._ctx, facts)
+
+    def turn(self) -> None:
+        """Whatever is due by now."""
+        now = time.monotonic()
+        presence.take_back_dead(self._ctx, is_alive)
+        sweeps.end_overdue(self._ctx)
+        sweeps.end_lifetimes(self._ctx)
+        if now >= self._next_heartbeat:
+            self._next_heartbeat = now + HEARTBEAT_S
+            self._heartbeat(now)
+        if now >= self._next_sweep:
+            # beat rings for the same tick; whoever is first carries it out, and repair does not hang on the broker
+            self._next_sweep = now + self._runtime.settings.sweep_interval_s
+            sweeps.sweep(self._ctx, self._runtime.id)
+
+    def _heartbeat(self, now: float) -> None:
+        sent = False
+        if now >= self._next_canary:
+            self._next_canary = now + CANARY_S
+            node = self._runtime.settings.node_name
+            queues = [node_queue(node, control=control) for control in (False, True)]
+            sent = all([self._ctx.doorbell.ring_now("canary", queue, node=node) for queue in queues])
+        presence.heartbeat_node(self._ctx, canary_sent=sent)
+        presence.heartbeat_worker(self._ctx, self._runtime.id, "agent", os.getpid(), [], 0)

@@ -1,0 +1,285 @@
+"""Carrying out a create or restart: claim, adopt or launch, look for a moment, leave the rest to the sweep."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from dataclasses import replace
+from typing import Any
+
+from cryptography.fernet import InvalidToken
+
+from app.domain.lifecycle import Reason, State
+from app.domain.verdicts import Evidence, Life, judge
+from app.doorbell.queues import queue_for
+from app.domain.tasks import TaskKind
+from app.errors import HostlerError, Unavailable
+from app.usecases import ends, launches
+from app.usecases.ends import End
+from app.usecases.launches import LaunchClaim
+from workers.backends.base import (
+    AlreadyLaunched,
+    Backend,
+    BackendError,
+    Handle,
+    Launch,
+    LaunchRefused,
+    Liveness,
+    Observation,
+)
+from workers.bootstrap import Runtime
+from workers.engine_targets import (
+    command_of,
+    diagnostics_timeout_s,
+    engine_of,
+    readiness_target,
+    to_json,
+    wants_diagnostics,
+)
+from workers.keeper import Keeper
+from workers.probes.diagnostics import run_diagnostics
+from workers.probes.http import look
+
+log = logging.getLogger(__name__)
+
+#: Ports tried when strangers listen on the leased ones.
+PORT_TRIES = 20
+TAIL_LINES = 50
+#: After an unexpected error the launch is tried again this much later, a bounded number of times.
+RETRY_S = 2.0
+
+
+def carry_out_launch(runtime: Runtime, pool: str | None) -> str:
+    """Claim the best create or restart and carry it as far as can be seen now. Returns the task's result line."""
+    claim = launches.claim_launch(runtime.ctx, pool=pool, worker=runtime.id)
+    if claim is None:
+        return "nothing to claim"
+    if claim.more:
+        scope = {"pool": pool} if pool else {"node": runtime.settings.node_name}
+        queue = queue_for(TaskKind.CREATE, pool or "", None if pool else runtime.settings.node_name)
+        runtime.ctx.doorbell.ring_now(TaskKind.CREATE, queue, **scope)
+    outcome = None
+    try:
+        with Keeper(runtime.ctx, claim.task_id, claim.lease_token) as keeper:
+            outcome = _Launch(runtime, claim, keeper).run()
+    finally:
+        if outcome is None:
+            launches.give_back(runtime.ctx, claim, RETRY_S)
+    return f"task={claim.task_id} replica={claim.replica_id} attempt={claim.attempt} outcome={outcome}"
+
+
+class _Launch:
+    """One launch. Each method is a step; the first that ends it returns the outcome's word."""
+
+    def __init__(self, runtime: Runtime, claim: LaunchClaim, keeper: Keeper) -> None:
+        self.runtime = runtime
+        self.ctx = runtime.ctx
+        self.claim = claim
+        self.keeper = keeper
+        self.backend: Backend = runtime.backend(claim.row.backend)
+
+    def run(self) -> str:
+        try:
+            handle = self.backend.adopt(self.claim.name)
+            if handle is None:
+                handle = self._launch()
+            else:
+                launches.record_launching(self.ctx, self.claim)
+        except _Ended as ended:
+            return ended.outcome
+        except BackendError as error:
+            return self._fail(Reason.BACKEND_ERROR, str(error))
+        return self._follow(handle)
+
+    def _launch(self) -> Handle:
+        claim = self._with_free_port()
+        try:
+            command = command_of(self.ctx, claim.row, claim.port or 0)
+        except InvalidToken:
+            raise _Ended(self._fail(Reason.INVALID_CONFIG, _LOST_KEY)) from None
+        except Unavailable:
+            raise
+        except HostlerError as error:
+            raise _Ended(self._fail(Reason.INVALID_CONFIG, error.detail)) from error
+        if not launches.record_launching(self.ctx, claim):
+            raise _Ended("superseded")
+        # the token guards the row, not the world: a worker that froze here must not act on an old claim
+        if not self.keeper.held:
+            raise _Ended("lease lost")
+        launch = Launch(
+            name=claim.name,
+            replica_id=claim.replica_id,
+            attempt=claim.attempt,
+            argv=command.argv,
+            env=command.env,
+            files=command.files,
+            host="127.0.0.1",
+            port=claim.port,
+            gpus=claim.gpus,
+            labels=claim.row.labels,
+            options=claim.row.spec["resolved"]["backend_options"],
+        )
+        try:
+            handle = self.backend.launch(launch)
+        except AlreadyLaunched:
+            adopted = self.backend.adopt(claim.name)
+            if adopted is None:
+                raise
+            handle = adopted
+        except LaunchRefused as error:
+            raise _Ended(self._fail(Reason.LAUNCH_FAILED, str(error))) from error
+        self.claim = replace(claim, state=State.STARTING)
+        return handle
+
+    def _with_free_port(self) -> LaunchClaim:
+        for _ in range(PORT_TRIES):
+            if self.claim.port is None or _can_bind(self.claim.port):
+                return self.claim
+            other = launches.change_port(self.ctx, self.claim)
+            if other is None:
+                break
+            self.claim = replace(self.claim, port=other)
+        message = "strangers listen on the ports of HOSTLER_PORTS; free some or choose another range"
+        raise _Ended(self._fail(Reason.NO_CAPACITY, message))
+
+    def _follow(self, handle: Handle) -> str:
+        seen = self.backend.inspect([handle])[0]
+        state = State.STARTING if self.claim.state in _BEFORE_STARTING else self.claim.state
+        verdict = judge(evidence(seen, state), self.ctx.settings.unhealthy_after)
+        if verdict.to is State.FAILED:
+            return self._fail_seen(handle, seen, verdict.reason or Reason.BACKEND_ERROR, verdict.message, state)
+        if verdict.to is State.READY and not self.backend.serves_http:
+            passed = _simulated_diagnostics() if wants_diagnostics(self.claim.row) else None
+            ready = launches.record_ready(self.ctx, self.claim, to_json(handle), passed, state)
+            return "ready" if ready else "superseded"
+        leave = not self.backend.serves_http or seen.liveness is not Liveness.RUNNING
+        if seen.liveness is not Liveness.RUNNING:
+            launches.record_handle(self.ctx, self.claim, to_json(handle))
+            return "starting"
+        if not launches.record_launched(self.ctx, self.claim, to_json(handle), leave=leave):
+            return "superseded"
+        return "waiting_for_ready" if leave else self._look(handle)
+
+    def _look(self, handle: Handle) -> str:
+        last = [self.backend.inspect([handle])[0]]
+
+        def is_alive() -> bool:
+            last[0] = self.backend.inspect([handle])[0]
+            return last[0].liveness is Liveness.RUNNING
+
+        port = self.claim.port or 0
+        target = readiness_target(self.ctx, self.claim.row, port)
+        found = look(target, is_alive, self.ctx.settings.look_s)
+        seen = self.backend.inspect([handle])[0]
+        state = State.WAITING_FOR_READY
+        if seen.liveness.gone or seen.liveness is Liveness.LINGERING:
+            verdict = judge(evidence(seen, state), self.ctx.settings.unhealthy_after)
+            return self._fail_seen(handle, seen, verdict.reason or Reason.BACKEND_ERROR, verdict.message, state)
+        if found is None or not found.ok or seen.owns_port is False:
+            launches.leave_to_sweep(self.ctx, self.claim)
+            return "waiting_for_ready"
+        return self._become_ready(handle)
+
+    def _become_ready(self, handle: Handle) -> str:
+        row, diagnostics = self.claim.row, None
+        if wants_diagnostics(row):
+            diagnostics = run_diagnostics(
+                engine_of(row),
+                row.spec["resolved"]["config"],
+                row.model_name,
+                launches.base_url(row, self.claim.port) or "",
+                self.ctx.engine_key,
+                min(diagnostics_timeout_s(row), MOST_DIAGNOSTICS_S),
+            )
+            if not diagnostics["passed"]:
+                return self._fail_diagnostics(handle, diagnostics)
+        ready = launches.record_ready(self.ctx, self.claim, to_json(handle), diagnostics, State.WAITING_FOR_READY)
+        return "ready" if ready else "superseded"
+
+    def _fail_diagnostics(self, handle: Handle, diagnostics: dict[str, Any]) -> str:
+        end = diagnostics_end(diagnostics, self._tail(handle))
+        return self._record(end, State.WAITING_FOR_READY, diagnostics)
+
+    def _fail_seen(self, handle: Handle, seen: Observation, reason: Reason, message: str, state: State) -> str:
+        end = End(reason, message, seen.exit_code, seen.signal, self._tail(handle), gone=seen.liveness.gone)
+        return self._record(end, state)
+
+    def _fail(self, reason: Reason, message: str) -> str:
+        # sealed first: whatever thaws later under this name is refused
+        try:
+            left = self.backend.stop(Handle(self.claim.row.backend, self.claim.name), grace_s=0, force=True)
+            gone = left.liveness.gone
+        except BackendError as error:
+            log.warning("attempt %s could not be sealed: %s", self.claim.name, error)
+            gone = False
+        return self._record(End(reason, message, gone=gone), None)
+
+    def _record(self, end: End, state: State | None, diagnostics: dict[str, Any] | None = None) -> str:
+        claim, fence = self.claim, (self.claim.task_id, self.claim.lease_token)
+        states = [state] if state else [State.SCHEDULING, State.PREPARING, State.STARTING, State.WAITING_FOR_READY]
+        for one in states:
+            if ends.record_failed(
+                self.ctx, claim.replica_id, claim.attempt, one, end, fence=fence, diagnostics=diagnostics
+            ):
+                return f"failed:{end.reason}"
+        return "superseded"
+
+    def _tail(self, handle: Handle) -> str:
+        return tail_of(self.backend, handle)
+
+
+class _Ended(Exception):
+    def __init__(self, outcome: str) -> None:
+        super().__init__(outcome)
+        self.outcome = outcome
+
+
+_BEFORE_STARTING = (State.SCHEDULING, State.PREPARING)
+_LOST_KEY = "its environment was encrypted under another key; put the old secret key back or create it again"
+#: A worker's task has a hard limit; longer diagnostics are the agent's.
+MOST_DIAGNOSTICS_S = 120.0
+
+
+def evidence(seen: Observation, state: State, **more: Any) -> Evidence:
+    """An observation as the domain's evidence."""
+    return Evidence(
+        state=state,
+        life=Life(seen.liveness),
+        answers=more.pop("answers", seen.answers),
+        owns_port=seen.owns_port,
+        exit_code=seen.exit_code,
+        signal=seen.signal,
+        out_of_memory=seen.out_of_memory,
+        detail=more.pop("detail", "") or seen.message,
+        **more,
+    )
+
+
+def tail_of(backend: Backend, handle: Handle) -> str:
+    """The last lines of an attempt's output, for the record; empty when they cannot be read."""
+    try:
+        return "\n".join(backend.logs(handle, tail=TAIL_LINES))
+    except (BackendError, OSError) as error:
+        return f"(the log cannot be read: {error})"
+
+
+def diagnostics_end(diagnostics: dict[str, Any], log_tail: str) -> End:
+    """The failure that diagnostics which did not pass come to."""
+    failed = [check for check in diagnostics["checks"] if not check["ok"]]
+    words = "; ".join(f"{check['name']}: {check.get('detail') or check.get('status')}" for check in failed)
+    return End(Reason.DIAGNOSTICS_FAILED, f"diagnostics failed: {words}", log_tail=log_tail)
+
+
+def _can_bind(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        # as engines do: a port whose old connections linger in TIME_WAIT is free
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _simulated_diagnostics() -> dict[str, Any]:
+    return {"passed": True, "simulated": True, "checks": [], "duration_s": 0.0}

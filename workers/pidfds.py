@@ -1,0 +1,58 @@
+"""The death watch: a descriptor per engine that becomes readable when it ends, so that a death is seen at once."""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Iterable
+from typing import Any
+
+from app.domain.lifecycle import SERVING, State
+from workers.bootstrap import Runtime
+from workers.engine_targets import handle_of
+
+
+class Pidfds:
+    """Descriptors of the engines of ready replicas. A hint only: the sweep finds out without it, later."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._epoll = select.epoll()
+        self._rows: dict[int, Any] = {}
+        self._descriptors: dict[tuple[str, int], int] = {}
+
+    def fileno(self) -> int:
+        return self._epoll.fileno()
+
+    def follow(self, rows: Iterable[Any]) -> None:
+        """Watch the engines of those that serve; keep the newest row of those watched already."""
+        for row in rows:
+            key = (row.id, row.attempt)
+            if key in self._descriptors:
+                self._rows[self._descriptors[key]] = row
+            elif State(row.state) in SERVING and row.backend_ref is not None:
+                self._open(key, row)
+
+    def take_dead(self) -> list[Any]:
+        """Rows of engines that ended since the last call; they are not watched any more."""
+        dead = []
+        for descriptor, _ in self._epoll.poll(0):
+            row = self._rows.pop(descriptor)
+            self._descriptors.pop((row.id, row.attempt), None)
+            self._epoll.unregister(descriptor)
+            os.close(descriptor)
+            dead.append(row)
+        return dead
+
+    def close(self) -> None:
+        for descriptor in self._rows:
+            os.close(descriptor)
+        self._epoll.close()
+
+    def _open(self, key: tuple[str, int], row: Any) -> None:
+        watch = getattr(self._runtime.backend(row.backend), "watch_fd", None)
+        descriptor = watch(handle_of(row.backend, row.attempt_name, row.backend_ref)) if watch else None
+        if descriptor is not None:
+            self._descriptors[key] = descriptor
+            self._rows[descriptor] = row
+            self._epoll.register(descriptor, select.EPOLLIN)

@@ -1,0 +1,62 @@
+"""Start one role of the worker side: ``python -m workers.run worker|worker-control|beat|flower``."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from app.db.identity import namespace
+from app.log import configure
+from app.settings import Settings
+from app.stack.secrets import flower_password
+from app.stack.urls import broker_url
+
+ROLES = ("worker", "worker-control", "beat", "flower")
+
+
+def main(argv: list[str]) -> int:
+    """Become the role; returns only on a usage error."""
+    if len(argv) < 2 or argv[1] not in ROLES:
+        sys.stderr.write(f"usage: python -m workers.run {'|'.join(ROLES)}\n")
+        return 2
+    role = argv[1]
+    settings = Settings.load()
+    os.environ["HOSTLER_ROLE"] = role
+    os.environ["HOSTLER_NAMESPACE"] = namespace(settings)
+    configure(settings, role)
+    from workers.celery import make
+
+    celery = make()
+    if role == "flower":
+        from workers.flower import serve
+
+        serve(celery, settings, flower_password(settings), broker_url(settings))
+        return 0
+    celery.start(_arguments(role, settings))
+    return 0
+
+
+def _arguments(role: str, settings: Settings) -> list[str]:
+    if role == "beat":
+        # in memory: no schedule file; any number of beats may run
+        return ["beat", "--scheduler", "celery.beat:Scheduler", "--pidfile", "", "--loglevel", settings.log_level]
+    count = settings.control_concurrency if role == "worker-control" else settings.worker_concurrency
+    return [
+        "worker",
+        "--pool",
+        "prefork",
+        "--concurrency",
+        str(count),
+        "--hostname",
+        f"{role}@{settings.node_name}",
+        "--loglevel",
+        settings.log_level,
+        # presence is a row in Postgres; gossip and mingle cost more with every worker
+        "--without-gossip",
+        "--without-mingle",
+        *(["--task-events"] if settings.task_events else []),
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,80 @@
+"""Carrying out a stop: ask, look for a moment, leave the rest to the sweep, which asks again until it is gone."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+
+from app.domain.tasks import Phase, TaskKind
+from app.usecases import claims, ends, watching
+from app.usecases.ends import End
+from workers.backends.base import BackendError, Handle
+from workers.bootstrap import Runtime
+from workers.engine_targets import handle_of
+from workers.launching import tail_of
+
+#: How long a stop task watches before it leaves the rest to the sweep.
+LOOK_S = 1.0
+
+
+def carry_out_stop(runtime: Runtime, pool: str | None) -> str:
+    """Claim the oldest stop and ask the backend to end the attempt. Returns the task's result line."""
+    claim = claims.claim(runtime.ctx, TaskKind.STOP, pool=pool, worker=runtime.id, phase=Phase.STOPPING)
+    if claim is None:
+        return "nothing to claim"
+    row = claim.row
+    outcome = "gone"
+    if row.attempt_id is None:
+        ends.record_gone(runtime.ctx, row.id, row.attempt)
+    else:
+        force = bool(claim.arguments.get("force"))
+        outcome = end_attempt(runtime, row, force=force, look_s=LOOK_S)
+    if outcome != "gone":
+        claims.leave(runtime.ctx, claim, Phase.STOPPING)
+    return f"task={claim.task_id} replica={row.id} attempt={row.attempt} outcome={outcome}"
+
+
+def end_attempt(runtime: Runtime, row: object, *, force: bool = False, look_s: float = 0.0) -> str:
+    """Ask the backend once to end the row's open attempt, and watch up to ``look_s`` for it to be gone.
+
+    Returns ``gone`` (recorded), ``stopping``, or ``unreachable`` when the backend could not be asked.
+    """
+    backend = runtime.backend(row.backend)
+    handle = handle_of(row.backend, row.attempt_name, row.backend_ref)
+    if row.backend_ref is None:
+        # its launcher may have died between launch and save
+        handle = backend.adopt(row.attempt_name) or handle
+    try:
+        left = backend.stop(handle, grace_s=row.grace_s, force=force or row.grace_s == 0)
+    except BackendError as error:
+        watching.record_trouble(runtime.ctx, row.id, f"stop: {error}")
+        return "unreachable"
+    if row.stop_asked_at is None:
+        watching.record_stop_asked(runtime.ctx, row.attempt_id)
+    deadline = time.monotonic() + look_s
+    while not left.liveness.gone and time.monotonic() < deadline:
+        _wait_for_end(backend, handle, deadline)
+        left = backend.inspect([handle])[0]
+    if not left.liveness.gone:
+        return "stopping"
+    end = End(None, left.message, left.exit_code, left.signal, tail_of(backend, handle))
+    ends.record_gone(runtime.ctx, row.id, row.attempt, end)
+    return "gone"
+
+
+def _wait_for_end(backend: object, handle: Handle, deadline: float) -> None:
+    """Sleep until the process ends or a few milliseconds passed: its leader's end is not yet its group's."""
+    watch = getattr(backend, "watch_fd", None)
+    descriptor = watch(handle) if watch else None
+    if descriptor is None:
+        time.sleep(0.01)
+        return
+    try:
+        select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
+        time.sleep(0.002)
+    finally:
+        os.close(descriptor)
+
+
+

@@ -1,0 +1,39 @@
+"""The replica verbs as Celery tasks, one each, so that Flower shows what runs. A message names only where to look.
+
+The result line names task id, replica and outcome; no argument and no result holds a secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from celery import Celery
+
+from app.domain.tasks import TaskKind
+from app.doorbell.queues import task_name
+from workers.bootstrap import Runtime, runtime
+from workers.launching import carry_out_launch
+from workers.probing import carry_out_diagnose, carry_out_health
+from workers.stopping import carry_out_stop
+
+#: The verb's carrier takes the runtime and the pool (None: what is bound to this node).
+CARRIERS: dict[TaskKind, Callable[[Runtime, str | None], str]] = {
+    TaskKind.CREATE: carry_out_launch,
+    TaskKind.RESTART: carry_out_launch,
+    TaskKind.STOP: carry_out_stop,
+    TaskKind.HEALTH: carry_out_health,
+    TaskKind.DIAGNOSE: carry_out_diagnose,
+}
+
+
+def register(celery: Celery) -> None:
+    """Add the verbs to ``celery``."""
+    for kind, carrier in CARRIERS.items():
+        celery.task(_task(carrier), name=task_name(kind), shared=False)
+
+
+def _task(carrier: Callable[[Runtime, str | None], str]) -> Callable[..., str]:
+    def carry_out(pool: str | None = None, node: str | None = None) -> str:
+        return carrier(runtime(), pool)
+
+    return carry_out

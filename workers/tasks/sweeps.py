@@ -1,0 +1,31 @@
+"""What beat and the agent ring for: the repair sweep, and the canary that proves a worker hears."""
+
+from __future__ import annotations
+
+import os
+
+import psutil
+from celery import Celery
+
+from app.usecases import presence, sweeps
+from workers.bootstrap import runtime, worker_id
+
+
+def register(celery: Celery) -> None:
+    """Add the sweep and the canary to ``celery``."""
+    celery.task(sweep, name="hostler.sweep", shared=False)
+    celery.task(canary, name="hostler.canary", shared=False)
+
+
+def sweep() -> str:
+    """This tick of the repair sweep, unless somebody was faster."""
+    result = sweeps.sweep(runtime().ctx, runtime().id)
+    return "somebody else swept" if result is None else f"outcome={result}"
+
+
+def canary(node: str) -> str:
+    """Stamp the worker whose child this is: messages reach it."""
+    here = runtime()
+    parent = psutil.Process(os.getppid()).pid
+    presence.record_consumed(here.ctx, worker_id(here.settings.node_name, here.role, parent))
+    return f"outcome=heard on {node}"
