@@ -1,0 +1,154 @@
+"""``sweep``: 10,000 ready replicas claimed, probed and written by one process, beside raw probes and one UPDATE.
+
+The rows are real, of a node and a backend of the benchmark's own, so the stack's agent leaves them alone. All answer at
+one port: what is measured is the sweep, not ten thousand servers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import psycopg
+
+from app.usecases import watching
+from benchmarks.floors import probes
+from benchmarks.responder import responder
+from benchmarks.result import Result, alternate, joined, result
+from benchmarks.stack import Stack, stack
+from workers.backends.base import BackendContext, Fingerprint, Handle, Launch, Liveness, Observation
+from workers.backends.registry import BACKENDS
+from workers.bootstrap import Runtime
+from workers.probes.batch import Prober
+from workers.watch import Watch
+
+LARGE, SMALL = 10_000, 100
+GOAL = "ratio <= 3"
+FLAT_GOAL = "cost per replica at 10,000 <= 1.3x at 100"
+NODE = BACKEND = "bench"
+FILL = """
+INSERT INTO backends (name, host_bound, serves_http) VALUES ('bench', false, true) ON CONFLICT DO NOTHING;
+INSERT INTO pools (name, backend, slots) VALUES ('bench', 'bench', 0) ON CONFLICT DO NOTHING;
+DELETE FROM replicas WHERE pool = 'bench';
+"""
+REPLICAS = """
+INSERT INTO replicas (id, owner, pool, backend, engine, server_mode, model_name, spec, priority, state, node, host,
+                      port, last_health, timestamps)
+SELECT lpad(to_hex(g), 12, '0'), (SELECT id FROM keys LIMIT 1), 'bench', 'bench', 'mock', 'replica_mock', 'bench',
+       '{"resolved": {"config": {}}}', 2, 'ready', 'bench', '127.0.0.1', %s, '{}', '{"ready": "now"}'
+FROM generate_series(1, %s) g
+"""
+ATTEMPTS = """
+INSERT INTO attempts (replica_id, number, name, pool, backend, node, host, port, backend_ref, launching_at)
+SELECT id, 1, 'bench-' || id, 'bench', 'bench', 'bench', '127.0.0.1', port, '{"ref": {}}', now()
+FROM replicas WHERE pool = 'bench'
+"""
+
+
+class Bench:
+    """A backend whose things always run and answer at their port."""
+
+    name = BACKEND
+    summary = "For the sweep benchmark."
+    host_bound = False
+    serves_http = True
+    lacks: frozenset[str] = frozenset()
+    options_schema: Mapping[str, Any] = {}
+
+    def __init__(self, context: BackendContext) -> None:
+        self._running = Observation(Liveness.RUNNING)
+
+    def fingerprint(self, options: Mapping[str, Any], timeout_s: float = 5) -> Fingerprint:
+        return Fingerprint(True)
+
+    def adopt(self, name: str, timeout_s: float = 5) -> Handle | None:
+        return Handle(self.name, name)
+
+    def launch(self, launch: Launch, timeout_s: float = 20) -> Handle:
+        raise NotImplementedError
+
+    def inspect(self, handles: Sequence[Handle], timeout_s: float = 5) -> list[Observation]:
+        return [self._running for _ in handles]
+
+    def stop(self, handle: Handle, *, grace_s: float, force: bool = False, timeout_s: float = 5) -> Observation:
+        raise NotImplementedError
+
+    def logs(self, handle: Handle, *, tail: int | None = None, timeout_s: float = 5) -> Iterator[str]:
+        return iter(())
+
+    def close(self, handle: Handle, timeout_s: float = 5) -> None:
+        return None
+
+    def watch_fd(self, handle: Handle) -> int | None:
+        return None
+
+    def list_marked(self, prefix: str) -> list[str]:
+        return []
+
+
+def run(rounds: int) -> Result:
+    BACKENDS[BACKEND] = Bench
+    with stack() as ours, responder() as port, Prober() as prober:
+        runtime = Runtime(replace(ours.settings, node_name=NODE), "bench")
+        watch = Watch(runtime)
+        try:
+            small = _measure(ours, watch, prober, port, SMALL, rounds)
+            large = _measure(ours, watch, prober, port, LARGE, rounds)
+        finally:
+            watch.close()
+            runtime.ctx.close()
+    per_large, per_small = 1000 * large.ours / LARGE, 1000 * small.ours / SMALL
+    flat = Result(
+        "sweep per replica",
+        per_large,
+        per_small,
+        per_large / per_small,
+        FLAT_GOAL,
+        per_large <= 1.3 * per_small,
+        "us",
+        rounds,
+        {"beside": "the same sweep of 100 replicas"},
+    )
+    return joined("sweep", [large, flat, small])
+
+
+def _measure(ours: Stack, watch: Watch, prober: Prober, port: int, count: int, rounds: int) -> Result:
+    with psycopg.connect(ours.database_url, autocommit=True) as database:
+        for statement in FILL.strip().split(";\n"):
+            database.execute(statement.rstrip(";").encode())
+        database.execute(REPLICAS, (port, count))
+        database.execute(ATTEMPTS)
+        database.execute("VACUUM ANALYZE replicas")
+        probes.make_rows(ours.database_url, count)
+
+        def sweep() -> float:
+            database.execute("UPDATE replicas SET next_check_at = now() - interval '1 s' WHERE pool = 'bench'")
+            return _sweep(watch, prober, count)
+
+        sweep()
+        probes.sweep(ours.database_url, port, count)
+        pair = alternate(sweep, lambda: 1000 * probes.sweep(ours.database_url, port, count), rounds)
+    return result(
+        f"sweep {count}",
+        pair,
+        unit="ms",
+        goal=GOAL,
+        ok=pair.ratio <= 3,
+        warmed="one sweep on each side",
+        pinned="nothing",
+        load_not_the_limit="both sides ask the same responder, which answers some 70,000 requests a second",
+    )
+
+
+def _sweep(watch: Watch, prober: Prober, count: int) -> float:
+    """Milliseconds of the agent's own turn, repeated until nothing is due: claim, inspect, probe, judge, write."""
+    seen = 0
+    started = time.perf_counter()
+    while rows := watching.claim_due(watch.ctx):
+        seen += len(watch.look(rows, prober))
+    took = time.perf_counter() - started
+    if seen != count:
+        raise RuntimeError(f"{seen} of {count} replicas were looked at")
+    return 1000 * took
