@@ -91,7 +91,7 @@ class LlamaCpp:
         return Command(
             argv=(sys.executable, "-I", "-S", str(_PROGRAM), "{folder}/llama-cpp.json"),
             # environment, not argv: other users of the host can read argv
-            env={**request.environment, "HOSTLER_ENGINE_KEY": request.engine_key},
+            env={**_patience(request.environment), **request.environment, "HOSTLER_ENGINE_KEY": request.engine_key},
             files={"llama-cpp.json": json.dumps(launch, indent=1)},
             secret_env=frozenset({"HOSTLER_ENGINE_KEY"}),
         )
@@ -103,3 +103,14 @@ class LlamaCpp:
     def diagnostics(self, config: Mapping[str, Any]) -> tuple[HttpCheck, ...]:
         everything = openai.checks()
         return everything[:2] if config.get("embedding") else everything
+
+
+def _patience(environment: Mapping[str, str]) -> dict[str, str]:
+    """How long an OpenMP thread spins before it sleeps, unless the user says.
+
+    By default it spins for milliseconds, and engines that share cores starve each other: ten tiny ones started at once
+    on four cores took 4.4 s, fifty more than 20 s; with this 0.2 s and 1 s. One engine alone decodes 5 to 15 % slower.
+    """
+    if "OMP_WAIT_POLICY" in environment:
+        return {}
+    return {"GOMP_SPINCOUNT": "1000"}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import os
 import resource
 import select
@@ -20,6 +21,8 @@ from workers.probes.wire import NotHttp, ProbeResult, ProbeTarget, no_answer, pa
 #: How late a timeout may be noticed.
 _EXPIRY_STEP_S = 0.05
 _READ = select.EPOLLIN | select.EPOLLRDHUP
+#: Ours to solve, and no verdict on anybody: too few files or buffers.
+_OWN_TROUBLE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _Endpoint = tuple[str, int]
 
 
@@ -34,29 +37,27 @@ class Prober:
         self._at_once = max(1, min(at_once, files // 4))
         self._kept = files // 2 if kept is None else kept
         self._epoll = select.epoll()
-        self._idle: dict[_Endpoint, socket.socket] = {}
-        self._idle_by_number: dict[int, _Endpoint] = {}
+        self._idle: dict[_Endpoint, list[socket.socket]] = {}
+        #: oldest first
+        self._idle_by_number: dict[int, tuple[_Endpoint, socket.socket]] = {}
         self._active: dict[int, _Exchange] = {}
+        self._waiting: deque[_Exchange] = deque()
 
     def probe(self, targets: Sequence[ProbeTarget]) -> list[ProbeResult]:
-        """One result per target, same order. Never raises for one target.
+        """One result per target, same order. Never raises for one target; OSError when this process cannot ask any.
 
         Each has its own ``timeout_s`` from the moment it is asked; no round takes longer than the largest timeout for
         every ``at_once`` targets. Host names, unlike addresses, are resolved in this thread.
         """
         results: list[ProbeResult | None] = [None] * len(targets)
-        waiting = deque(range(len(targets)))
-        next_expiry = 0.0
-        while waiting or self._active:
-            while waiting and len(self._active) < self._at_once:
-                index = waiting.popleft()
-                self._begin(_Exchange(index, targets[index]), results)
-            for number, mask in self._epoll.poll(_EXPIRY_STEP_S if self._active else 0):
-                self._happened(number, mask, results)
-            now = time.monotonic()
-            if now >= next_expiry:
-                self._expire(now, results)
-                next_expiry = now + _EXPIRY_STEP_S
+        self._waiting.extend(_Exchange(index, target) for index, target in enumerate(targets))
+        try:
+            self._run(results)
+        finally:
+            # an interrupted round leaves nothing to the next
+            self._waiting.clear()
+            for exchange in list(self._active.values()):
+                self._abandon(exchange)
         return [result for result in results if result is not None]
 
     async def probe_async(self, targets: Sequence[ProbeTarget]) -> list[ProbeResult]:
@@ -64,12 +65,12 @@ class Prober:
         return await asyncio.to_thread(self.probe, targets)
 
     def forget(self, host: str, port: int) -> None:
-        """Close the kept connection to an endpoint that is no more."""
-        self._drop_idle((host, port))
+        """Close what is kept to an endpoint that is no more."""
+        while (connection := self._take_idle((host, port))) is not None:
+            connection.close()
 
     def close(self) -> None:
-        for endpoint in list(self._idle):
-            self._drop_idle(endpoint)
+        self._drop_idle(len(self._idle_by_number))
         self._epoll.close()
 
     def __enter__(self) -> Prober:
@@ -78,8 +79,22 @@ class Prober:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _run(self, results: list[ProbeResult | None]) -> None:
+        next_expiry = 0.0
+        while self._waiting or self._active:
+            room = self._at_once - len(self._active)
+            for _ in range(min(room, len(self._waiting))):
+                self._begin(self._waiting.popleft(), results)
+            for number, mask in self._epoll.poll(_EXPIRY_STEP_S if self._active else 0):
+                self._happened(number, mask, results)
+            now = time.monotonic()
+            if now >= next_expiry:
+                self._expire(now, results)
+                next_expiry = now + _EXPIRY_STEP_S
+
     def _begin(self, exchange: _Exchange, results: list[ProbeResult | None]) -> None:
         """Send on a kept connection, or open one. The first try to send often succeeds at once on loopback."""
+        exchange.start()
         kept = self._take_idle(exchange.endpoint)
         exchange.kept = kept is not None
         try:
@@ -98,9 +113,8 @@ class Prober:
         exchange = self._active.get(number)
         if exchange is None:
             # an idle connection whose engine closed it
-            endpoint = self._idle_by_number.get(number)
-            if endpoint is not None:
-                self._drop_idle(endpoint)
+            if number in self._idle_by_number:
+                self._remove_idle(number).close()
             return
         try:
             if mask & select.EPOLLOUT and not exchange.sent:
@@ -114,7 +128,11 @@ class Prober:
 
     def _receive(self, exchange: _Exchange, results: list[ProbeResult | None]) -> None:
         exchange.raise_connect_error()
-        data = exchange.socket.recv(16384)
+        try:
+            data = exchange.socket.recv(16384)
+        except BlockingIOError:
+            # an event of the socket that had this number a moment ago
+            return
         exchange.received += data
         answer = parse_answer(exchange.received) if exchange.received else None
         if answer is not None:
@@ -125,14 +143,21 @@ class Prober:
             raise ConnectionResetError(errno.ECONNRESET, "connection closed without an answer")
 
     def _failed(self, exchange: _Exchange, error: Exception, results: list[ProbeResult | None]) -> None:
-        if isinstance(error, BlockingIOError):
-            return
         self._abandon(exchange)
         if exchange.kept and not exchange.received and not isinstance(error, TimeoutError):
             # the engine had closed the kept connection; that says nothing about its health
             self._begin(exchange.again(), results)
-            return
-        results[exchange.index] = no_answer(exchange.age_ms(), _in_words(error, exchange.target))
+        elif isinstance(error, OSError) and error.errno in _OWN_TROUBLE:
+            self._make_room(exchange, error)
+        else:
+            results[exchange.index] = no_answer(exchange.age_ms(), _in_words(error, exchange.target))
+
+    def _make_room(self, exchange: _Exchange, error: OSError) -> None:
+        """Ask again once something was given back; nothing left to give back means that nobody can be asked."""
+        if not self._idle_by_number and not self._active:
+            raise error
+        self._drop_idle(len(self._idle_by_number))
+        self._waiting.append(exchange.again())
 
     def _expire(self, now: float, results: list[ProbeResult | None]) -> None:
         for exchange in [item for item in self._active.values() if now >= item.deadline]:
@@ -145,24 +170,30 @@ class Prober:
             exchange.socket.close()
 
     def _take_idle(self, endpoint: _Endpoint) -> socket.socket | None:
-        found = self._idle.pop(endpoint, None)
-        if found is not None:
-            del self._idle_by_number[found.fileno()]
-        return found
+        found = self._idle.get(endpoint)
+        return self._remove_idle(found[-1].fileno()) if found else None
 
     def _put_idle(self, endpoint: _Endpoint, connection: socket.socket, reusable: bool) -> None:
-        if not reusable or endpoint in self._idle or self._kept <= 0:
+        if not reusable or self._kept <= 0:
             connection.close()
             return
-        if len(self._idle) >= self._kept:
-            self._drop_idle(next(iter(self._idle)))
-        self._idle[endpoint] = connection
-        self._idle_by_number[connection.fileno()] = endpoint
+        if len(self._idle_by_number) >= self._kept:
+            self._drop_idle(1)
+        self._idle.setdefault(endpoint, []).append(connection)
+        self._idle_by_number[connection.fileno()] = (endpoint, connection)
 
-    def _drop_idle(self, endpoint: _Endpoint) -> None:
-        connection = self._take_idle(endpoint)
-        if connection is not None:
-            connection.close()
+    def _remove_idle(self, number: int) -> socket.socket:
+        endpoint, connection = self._idle_by_number.pop(number)
+        beside = self._idle[endpoint]
+        beside.remove(connection)
+        if not beside:
+            del self._idle[endpoint]
+        return connection
+
+    def _drop_idle(self, count: int) -> None:
+        """Close the ``count`` oldest."""
+        for number in list(itertools.islice(self._idle_by_number, count)):
+            self._remove_idle(number).close()
 
 
 class _Exchange:
@@ -170,18 +201,25 @@ class _Exchange:
 
     __slots__ = ("begun", "deadline", "endpoint", "index", "kept", "received", "sent", "socket", "target")
 
-    def __init__(self, index: int, target: ProbeTarget, begun: float | None = None) -> None:
+    def __init__(self, index: int, target: ProbeTarget) -> None:
         self.index, self.target = index, target
         self.endpoint = (target.host, target.port)
-        self.begun = time.monotonic() if begun is None else begun
-        self.deadline = self.begun + target.timeout_s
+        self.begun = self.deadline = 0.0
         self.received = bytearray()
         self.socket: socket.socket = None  # type: ignore[assignment]
         self.kept = self.sent = False
 
+    def start(self) -> None:
+        """Start its clock, unless an earlier try of the same probe did."""
+        if not self.begun:
+            self.begun = time.monotonic()
+            self.deadline = self.begun + self.target.timeout_s
+
     def again(self) -> _Exchange:
         """The same probe from its beginning, with the clock it had."""
-        return _Exchange(self.index, self.target, self.begun)
+        fresh = _Exchange(self.index, self.target)
+        fresh.begun, fresh.deadline = self.begun, self.deadline
+        return fresh
 
     def send(self) -> bool:
         """Whether the request is out; False while the connection is being made."""
