@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hostler.cli import following
+from hostler.cli.failure import failure_lines
 from hostler.cli.launch import create, restart
 from hostler.cli.names import model_names, pool_names, replica_ids
 from hostler.cli.options import Noun, Session, pass_session
@@ -82,16 +85,20 @@ def stop(
     timeout: float | None,
 ) -> None:
     """Stop replicas, by id or by label. Works in every state; a queued launch is cancelled."""
-    ids = _chosen(session.client, replica_ids, label)
+    client = session.client
     grace_s = None if grace is None else number(grace)
-    asked = [session.client.stop_replica(each, force=force, grace_s=grace_s) for each in ids]
+    stop_one = partial(client.stop_replica, force=force, grace_s=grace_s)
+    asked, refused = _each(_chosen(client, replica_ids, label), stop_one)
     if wait:
-        asked = [session.client.wait_replica(each, wanted="released", timeout_s=timeout) for each in ids]
-    for replica_id, body in zip(ids, asked, strict=True):
+        # all were asked before the first is waited for
+        asked, late = _each(asked, partial(client.wait_replica, wanted="released", timeout_s=timeout))
+        refused += late
+    for replica_id, body in asked.items():
         if session.output in ("json", "yaml"):
             show_raw(session, body)
         else:
             click.echo(replica_id)
+    _raise_first(refused)
     if asked and not wait:
         talk("asked to stop; until it is gone: hostler replica wait ID --for released")
 
@@ -163,14 +170,31 @@ def wait(session: Session, replica_id: str, wanted: str, timeout: float | None) 
 @pass_session
 def delete(session: Session, replica_ids: tuple[str, ...]) -> None:
     """Remove the records of replicas that have ended and were seen gone."""
-    for replica_id in replica_ids:
-        try:
-            session.client.delete_replica(replica_id)
-        except HostlerError as error:
-            if error.exit_code == 5 and not error.hint:
-                error.hint = f"hostler replica stop {replica_id} --wait"
-            raise
+    done, refused = _each(replica_ids, session.client.delete_replica)
+    for replica_id in done:
         click.echo(replica_id)
+    _raise_first(refused)
+
+
+def _each(ids: Iterable[str], act: Callable[[str], Json]) -> tuple[dict[str, Json], list[HostlerError]]:
+    """Do it to every one, also when one refuses: (answers by id, refusals)."""
+    done: dict[str, Json] = {}
+    refused: list[HostlerError] = []
+    for replica_id in ids:
+        try:
+            done[replica_id] = act(replica_id)
+        except HostlerError as error:
+            refused.append(error)
+    return done, refused
+
+
+def _raise_first(refused: list[HostlerError]) -> None:
+    """Tell all refusals: the first becomes the exit code."""
+    for error in refused[1:]:
+        for line in failure_lines(error):
+            talk(line)
+    if refused:
+        raise refused[0]
 
 
 def _chosen(client: Client, ids: tuple[str, ...], labels: tuple[str, ...]) -> list[str]:

@@ -247,6 +247,18 @@ def test_stop_and_wait_returns_when_it_is_gone(stub: Stub, run: Run) -> None:
     assert json.loads(run("replica", "stop", "r1", "--wait", "-o", "json").stdout) == gone
 
 
+def test_one_that_refuses_does_not_keep_the_others(stub: Stub, run: Run) -> None:
+    for replica_id in ("r1", "r3"):
+        stub.on("POST", f"/api/v1/replicas/{replica_id}/stop", Answer(202, {"replica_id": replica_id}))
+        stub.on("DELETE", f"/api/v1/replicas/{replica_id}", Answer(204))
+    result = run("replica", "stop", "r1", "r2", "r3")
+    assert (result.stdout.split(), result.exit_code) == (["r1", "r3"], 3)
+    result = run("replica", "delete", "r1", "r2", "r3", "r4")
+    assert (result.stdout.split(), result.exit_code) == (["r1", "r3"], 3)
+    assert "replicas/r2" in result.stderr
+    assert "replicas/r4" in result.stderr
+
+
 def test_health_waits_for_the_verdict(stub: Stub, run: Run) -> None:
     body = {"replica_id": "r1", "healthy": True, "checks": [{"name": "ready", "ok": True}]}
     stub.on("POST", "/api/v1/replicas/r1/health", Answer(200, body))

@@ -15,10 +15,11 @@ from click.testing import CliRunner
 
 from app.domain.lifecycle import TERMINAL
 from app.domain.tasks import ENDED
-from hostler import waiting
+from hostler import errors, waiting
 from hostler.cli import _MODULES, cli
 from hostler.cli.reference import commands
-from hostler.errors import EXIT_CODES
+from hostler.errors import EXIT_CODES, HostlerError
+from hostler.verbs import Verbs
 
 ROOT = Path(__file__).resolve().parents[3]
 EVERY = {path: command for path, command, _ in commands(cli, None, "hostler")}  # type: ignore[arg-type]
@@ -103,3 +104,12 @@ def test_python_m_hostler_is_the_command() -> None:
 def test_the_words_of_waiting_are_the_servers() -> None:
     assert {str(state) for state in TERMINAL} == waiting.TERMINAL
     assert {str(state) for state in ENDED} == waiting.TASK_ENDED
+
+
+def test_each_verb_and_error_of_the_client_is_documented() -> None:
+    page = (ROOT / "docs" / "client.md").read_text()
+    verbs = [name for name in vars(Verbs) if not name.startswith("_") and callable(getattr(Verbs, name))]
+    kinds = [name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, HostlerError)]
+    assert len(verbs) > 30
+    for name in (*verbs, *kinds):
+        assert f"`{name}`" in page or f"hostler.{name}`" in page, f"{name} is not in docs/client.md"
