@@ -123,7 +123,7 @@ class MockBackend:
             if self._counts_down(life.options, "inspect", handle.name):
                 return Observation(Liveness.UNKNOWN, message="the mock failed to look, as told")
             return observe(life, now)
-        except (OSError, BackendError, ValueError, KeyError, TypeError) as error:
+        except (OSError, BackendError, ValueError, KeyError) as error:
             return Observation(Liveness.UNKNOWN, message=f"cannot be seen: {error}")
 
     def _life(self, handle: Handle, present: Container[str] | None) -> Life | None:
@@ -132,7 +132,7 @@ class MockBackend:
         if present is not None and f"{name}.json" not in present:
             return None
         record: Mapping[str, Any] | None = handle.ref
-        if "launched_at" not in handle.ref or (present is None and not self._path(name, "json").exists()):
+        if not _is_record(handle.ref) or (present is None and not self._path(name, "json").exists()):
             record = self._read(name, "json")
         if record is None:
             return None
@@ -196,6 +196,10 @@ class MockBackend:
             with suppress(FileNotFoundError):
                 os.unlink(draft_path)
         return True
+
+
+def _is_record(ref: Mapping[str, Any]) -> bool:
+    return isinstance(ref.get("launched_at"), (int, float)) and isinstance(ref.get("options"), Mapping)
 
 
 def _count(options: Mapping[str, Any], verb: str) -> int:

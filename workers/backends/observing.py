@@ -12,7 +12,7 @@ from typing import Any
 from workers.backends.attempt_folder import AttemptFolder
 from workers.backends.base import Liveness, Observation
 from workers.backends.ports import Listeners, owns_all
-from workers.backends.proc import Identity, Table, boot_id, find
+from workers.backends.proc import Identity, Table, boot_id, find, lives
 
 #: How long a look waits in all for shims that are just now writing down how their engines ended.
 RECORDING_S = 0.05
@@ -80,8 +80,7 @@ class Look:
     def _await_record(self, folder: AttemptFolder) -> None:
         """The engine ended; its shim, if it lives, is saving its last output and its exit code this very moment."""
         while folder.read("exit.json") is None and time.monotonic() < self._recorded_by:
-            shim = Identity.of(folder.read("shim.json"), boot_id())
-            if shim is None or find(shim) is None:
+            if not lives(Identity.of(folder.read("shim.json"), boot_id())):
                 return
             time.sleep(0.001)
 

@@ -78,14 +78,19 @@ def find(identity: Identity) -> Stat | None:
     return seen if seen is not None and seen.start == identity.start else None
 
 
+def lives(identity: Identity | None) -> bool:
+    """Whether that very process still runs."""
+    seen = find(identity) if identity else None
+    return seen is not None and not seen.ended
+
+
 def open_pidfd(identity: Identity) -> int | None:
     """A descriptor that becomes readable when the process ends; None when it has."""
     try:
         pidfd = os.pidfd_open(identity.pid)
     except ProcessLookupError:
         return None
-    seen = find(identity)
-    if seen is None or seen.ended:
+    if not lives(identity):
         os.close(pidfd)
         return None
     return pidfd

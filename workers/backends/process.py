@@ -21,7 +21,7 @@ from workers.backends.base import (
 from workers.backends.launching import DEFAULT_PATH, launch_process, start_tending
 from workers.backends.observing import Look, identity
 from workers.backends.output import read_output
-from workers.backends.proc import Identity, Table, boot_id, find, open_pidfd
+from workers.backends.proc import Identity, Table, boot_id, lives, open_pidfd
 
 #: Folders that a killed launcher left half made are removed when they are older than this.
 STALE_S = 600.0
@@ -74,12 +74,14 @@ class ProcessBackend:
             self._fence(handle.name)
         if seen.liveness.gone:
             return seen
-        passed_s = stopping.ask(folder, time.clock_gettime(time.CLOCK_BOOTTIME))
-        engine = identity(folder, handle.ref)
-        if force or passed_s >= grace_s:
-            stopping.kill(handle.name, folder, engine)
-        else:
-            stopping.terminate(handle.name, folder, engine)
+        try:
+            engine = identity(folder, handle.ref)
+            if force or stopping.ask(folder, time.clock_gettime(time.CLOCK_BOOTTIME)) >= grace_s:
+                stopping.kill(handle.name, folder, engine)
+            else:
+                stopping.terminate(handle.name, folder, engine)
+        except OSError as error:
+            raise BackendError(f"cannot stop {handle.name}: {error.strerror} ({error.filename}); use force") from error
         return self._observe(handle, Look())
 
     def logs(self, handle: Handle, *, tail: int | None = None, timeout_s: float = 5) -> Iterator[str]:
@@ -125,9 +127,8 @@ class ProcessBackend:
 
     def _keep_tended(self, folder: AttemptFolder, handle: Handle) -> None:
         """An engine whose shim was killed blocks once its output fills the FIFO: give it another one."""
-        shim = Identity.of(folder.read("shim.json"), boot_id())
         engine = identity(folder, handle.ref)
-        if engine is None or (shim is not None and find(shim) is not None) or not folder.exists():
+        if engine is None or lives(Identity.of(folder.read("shim.json"), boot_id())) or not folder.exists():
             return
         log_bytes = (folder.read("launch.json") or {}).get("log_bytes", self._context.log_bytes)
         start_tending(folder.path, log_bytes, engine.pid, engine.start)

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 from workers.backends.attempt_folder import AttemptFolder
@@ -17,7 +18,7 @@ KILL_WAIT_S = 0.2
 
 
 def ask(folder: AttemptFolder, now_s: float) -> float:
-    """Record the first ask; seconds passed since then. Counted by the host's uptime, which no clock change moves."""
+    """Record the first ask; seconds passed since then, by the host's uptime, which no clock change moves."""
     if not folder.exists():
         return 0.0
     first = folder.write_once("stop.json", {"asked_s": now_s, "asked_at": time.time()})
@@ -50,7 +51,7 @@ def kill(name: str, folder: AttemptFolder, engine: Identity | None) -> None:
     Looks again until nobody is found, for at most ``KILL_WAIT_S``: what is killed may have forked meanwhile.
     Raises BackendError when somebody may not be signalled, after all others were.
     """
-    if folder.exists():
+    with suppress(OSError):  # a full disk or a lost folder keeps nobody alive
         folder.write("stop.json", (folder.read("stop.json") or {}) | {"killed": True})
     refused: list[BackendError] = []
     end = time.monotonic() + KILL_WAIT_S

@@ -1,0 +1,33 @@
+"""One suite over every registered backend; a test is skipped only for a capability that the backend says it lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.world import World
+from workers.backends.base import RUNS_ARGV, BackendContext
+from workers.backends.registry import BACKENDS, open_backend
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "backend_name" in metafunc.fixturenames:
+        metafunc.parametrize("backend_name", sorted(BACKENDS))
+
+
+@pytest.fixture
+def world(backend_name: str, tmp_path: Path) -> Iterator[World]:
+    """A backend with nothing in it; after the test nothing may be left."""
+    world = World(open_backend(backend_name, BackendContext(state_dir=tmp_path / "state")), tmp_path)
+    yield world
+    world.clean()
+
+
+@pytest.fixture
+def processes(world: World) -> World:
+    """The same, for what only a backend that runs programs can show."""
+    if RUNS_ARGV in world.backend.lacks:
+        pytest.skip(f"{world.backend.name} declares that it lacks {RUNS_ARGV}")
+    return world

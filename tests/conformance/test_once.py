@@ -1,0 +1,146 @@
+"""What was asked for happens once: launchers that race, are killed at any line, or freeze and thaw."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+
+from tests.conformance.stepping import Place, lines_of, signalled_at
+from tests.conformance.world import World
+from tests.support.embedded import wait_until
+from workers.backends.base import RUNS_ARGV, AlreadyLaunched, Launch, Liveness
+
+RACERS = 6
+
+
+def test_a_second_launch_is_refused(world: World) -> None:
+    plan = world.plan("idle")
+    handle = world.backend.launch(plan)
+    with pytest.raises(AlreadyLaunched):
+        world.backend.launch(plan)
+    world.wait_started(handle)
+    world.end(handle)
+    with pytest.raises(AlreadyLaunched):
+        world.backend.launch(plan)
+    _expect_starts(world, 1)
+
+
+def test_launchers_at_one_instant_make_one(world: World) -> None:
+    for _ in range(5):
+        plan = world.plan("idle")
+        gate, opened = os.pipe()
+        racers = [_race(world, plan, gate, opened) for _ in range(RACERS)]
+        os.close(gate)
+        os.close(opened)
+        codes = sorted(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in racers)
+        assert codes == [0] + [3] * (RACERS - 1)
+        assert world.see(world.backend.adopt(plan.name)).liveness is Liveness.RUNNING  # type: ignore[arg-type]
+    _expect_starts(world, 5)
+
+
+@pytest.mark.timeout(300)
+def test_a_launcher_killed_at_any_line_loses_and_doubles_nothing(world: World) -> None:
+    places = _places(world)
+    begun = world.starts()
+    for count, place in enumerate(places, start=1):
+        plan = world.plan("idle")
+        _, status = os.waitpid(signalled_at(place, lambda plan=plan: world.backend.launch(plan), signal.SIGKILL), 0)
+        assert os.WIFSIGNALED(status), place
+        _relaunch(world, plan)
+        handle = world.backend.adopt(plan.name)
+        assert handle is not None, place
+        assert world.wait_for(handle, Liveness.RUNNING, Liveness.EXITED).liveness is Liveness.RUNNING, place
+        _expect_starts(world, begun + count)
+        world.end(handle)
+
+
+@pytest.mark.timeout(300)
+def test_a_launcher_that_froze_and_thawed_adds_nothing(world: World) -> None:
+    begun_places = _places(world)[::3]
+    begun = world.starts()
+    for count, place in enumerate(begun_places, start=1):
+        plan = world.plan("idle")
+        pid = _frozen(place, lambda plan=plan: world.backend.launch(plan))
+        _relaunch(world, plan)
+        handle = world.backend.adopt(plan.name)
+        assert handle is not None, place
+        os.kill(pid, signal.SIGCONT)
+        os.waitpid(pid, 0)
+        world.wait_for(handle, Liveness.RUNNING)
+        _expect_starts(world, begun + count)
+        world.end(handle)
+
+
+def test_a_launcher_that_thaws_too_late_starts_nothing(processes: World) -> None:
+    """Also when nobody else launched, and when what somebody else launched is over and forgotten."""
+    world = processes
+    place = next(place for place in _places(world) if place[0].endswith("attempt_folder.py"))
+    begun = world.starts()
+    for forgotten in (False, True):
+        plan = world.plan("idle")
+        pid = _frozen(place, lambda plan=plan: world.backend.launch(plan, timeout_s=0.1))
+        if forgotten:
+            handle = world.backend.launch(plan)
+            world.wait_for_line(handle, "started")
+            begun += 1
+            world.end(handle)
+            world.backend.close(handle)
+        time.sleep(0.1)  # not for luck: this is the time it is late by
+        os.kill(pid, signal.SIGCONT)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+        assert world.backend.adopt(plan.name) is None
+    _expect_starts(world, begun)
+
+
+def _race(world: World, plan: Launch, gate: int, opened: int) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 4
+    try:
+        os.close(opened)
+        os.read(gate, 1)  # returns for all at once, when the last writer closes
+        world.backend.launch(plan)
+        status = 0
+    except AlreadyLaunched:
+        status = 3
+    finally:
+        os._exit(status)
+
+
+def _places(world: World) -> list[Place]:
+    """Every line of a launch, once what is done only in the first one of a process has been done."""
+    handles = [world.launch("idle")]
+    places = lines_of(lambda: handles.append(world.launch("idle")))
+    for handle in handles:
+        world.wait_started(handle)
+        world.end(handle)
+    assert len(places) >= 10
+    return places
+
+
+def _relaunch(world: World, plan: Launch) -> None:
+    """What a worker does: adopt, else launch; and a launch that is refused was made by another."""
+    if world.backend.adopt(plan.name) is None:
+        with suppress(AlreadyLaunched):
+            world.backend.launch(plan)
+
+
+def _frozen(place: Place, act: Callable[[], object]) -> int:
+    pid = signalled_at(place, act, signal.SIGSTOP)
+    _, status = os.waitpid(pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status), place
+    return pid
+
+
+def _expect_starts(world: World, count: int) -> None:
+    """Exactly so many programs ran; counted by themselves."""
+    if RUNS_ARGV in world.backend.lacks:
+        return
+    wait_until(lambda: world.starts() >= count, 10, f"{count} starts; there are {world.starts()}")
+    assert world.starts() == count

@@ -1,0 +1,94 @@
+"""What every test of a backend needs: launches by behaviour, waiting, counting starts, and leaving nothing behind."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from tests.support.embedded import wait_until
+from workers.backends.base import RUNS_ARGV, Backend, Handle, Launch, Liveness, Observation
+
+SPECIMEN = Path(__file__).with_name("specimen.py")
+WAIT_S = 10
+
+#: The same behaviour for a backend that runs nothing, by its options.
+_WITHOUT_ARGV: dict[str, Mapping[str, Any]] = {
+    "idle": {},
+    "end 0": {"exit_after_s": 0, "exit_code": 0},
+    "end 3": {"exit_after_s": 0, "exit_code": 3},
+    "stubborn": {"stop_delay_s": 3600},
+}
+
+
+class World:
+    """One backend in a state dir of its own."""
+
+    def __init__(self, backend: Backend, folder: Path) -> None:
+        self.backend = backend
+        self.folder = folder
+        self.prefix = f"hostler-t{uuid4().hex[:8]}-"
+        self._starts = folder / "starts"
+
+    def plan(self, behaviour: str, **more: Any) -> Launch:
+        """A launch that is not carried out. ``behaviour`` is a verb of the specimen with its arguments."""
+        replica = uuid4().hex[:12]
+        options: Mapping[str, Any] = {}
+        if RUNS_ARGV in self.backend.lacks:
+            options = _WITHOUT_ARGV[behaviour]
+        fields: dict[str, Any] = {
+            "name": f"{self.prefix}{replica}-1",
+            "replica_id": replica,
+            "attempt": 1,
+            "argv": (sys.executable, "-I", "-S", str(SPECIMEN), *behaviour.split()),
+            "env": {},
+            "options": options,
+        }
+        fields |= more
+        fields["env"] = {"STARTS": str(self._starts), **fields["env"]}
+        return Launch(**fields)
+
+    def launch(self, behaviour: str, **more: Any) -> Handle:
+        return self.backend.launch(self.plan(behaviour, **more))
+
+    def see(self, handle: Handle) -> Observation:
+        return self.backend.inspect([handle])[0]
+
+    def wait_for(self, handle: Handle, *wanted: Liveness) -> Observation:
+        def look() -> Observation | None:
+            seen = self.see(handle)
+            return seen if seen.liveness in wanted else None
+
+        return wait_until(look, WAIT_S, f"{handle.name} being {' or '.join(wanted)}; it is {self.see(handle)}")
+
+    def wait_for_line(self, handle: Handle, line: str) -> None:
+        wait_until(lambda: line in list(self.backend.logs(handle)), WAIT_S, f"the line {line!r} from {handle.name}")
+
+    def wait_started(self, handle: Handle, line: str = "started") -> None:
+        """Wait until what was launched has said so, so that what comes next cannot come before."""
+        self.wait_for(handle, Liveness.RUNNING)
+        if RUNS_ARGV not in self.backend.lacks:
+            self.wait_for_line(handle, line)
+
+    def end(self, handle: Handle) -> Observation:
+        """Kill it and see it gone."""
+
+        def gone() -> Observation | None:
+            seen = self.backend.stop(handle, grace_s=0, force=True)
+            return seen if seen.liveness.gone else None
+
+        return wait_until(gone, WAIT_S, f"{handle.name} being gone")
+
+    def starts(self) -> int:
+        """How often a specimen began to run in this world."""
+        return len(self._starts.read_text().splitlines()) if self._starts.exists() else 0
+
+    def clean(self) -> None:
+        """End and forget whatever the test left; fails when something cannot be ended."""
+        for name in self.backend.list_marked(self.prefix):
+            handle = self.backend.adopt(name) or Handle(self.backend.name, name)
+            self.end(handle)
+            self.backend.close(handle)
+        assert self.backend.list_marked(self.prefix) == []
