@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 from app.domain.lifecycle import Reason
 from app.domain.tasks import Phase, TaskKind, TaskState
 
-_COLUMNS = """id, seq, kind, state, phase, priority, pool, node, replica_id, attempt, owner, request_id, arguments,
+COLUMNS = """id, seq, kind, state, phase, priority, pool, node, replica_id, attempt, owner, request_id, arguments,
     reason, message, result, claims, claimed_by, created_at, started_at, finished_at, version"""
 
 _CLAIM = """
@@ -151,7 +151,7 @@ def finish(
 def open_of(connection: Connection, replica_id: str, kinds: Sequence[TaskKind]) -> list[Any]:
     """Open tasks of one replica, oldest first, locked."""
     query = text(
-        f"SELECT {_COLUMNS} FROM tasks WHERE replica_id = :replica_id AND kind = ANY(:kinds)"
+        f"SELECT {COLUMNS} FROM tasks WHERE replica_id = :replica_id AND kind = ANY(:kinds)"
         " AND state IN ('queued', 'running') ORDER BY seq FOR UPDATE"
     )
     return list(connection.execute(query, {"replica_id": replica_id, "kinds": [str(kind) for kind in kinds]}))
@@ -159,4 +159,4 @@ def open_of(connection: Connection, replica_id: str, kinds: Sequence[TaskKind]) 
 
 def read(connection: Connection, task_id: str) -> Any | None:
     """The task's row, or None."""
-    return connection.execute(text(f"SELECT {_COLUMNS} FROM tasks WHERE id = :id"), {"id": task_id}).first()
+    return connection.execute(text(f"SELECT {COLUMNS} FROM tasks WHERE id = :id"), {"id": task_id}).first()

@@ -1,0 +1,73 @@
+"""Pages of replicas and tasks: keyset, newest first, each filter served by an index."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+#: Filter of the API -> condition.
+REPLICA_FILTERS = {
+    "server_mode": "server_mode = :server_mode",
+    "status": "state = :status",
+    "model_name": "model_name = :model_name",
+    "pool": "pool = :pool",
+    "owner": "owner = :owner",
+    "label": "labels @> CAST(:label AS jsonb)",
+    # services come later; until then no replica belongs to one
+    "service_id": "labels @> jsonb_build_object('service_id', CAST(:service_id AS text))",
+}
+TASK_FILTERS = {
+    "kind": "kind = :kind",
+    "state": "state = :state",
+    "replica_id": "replica_id = :replica_id",
+    "pool": "pool = :pool",
+}
+#: Beyond this a total is not counted further; a page must not cost more with every replica.
+COUNT_TO = 10_000
+
+
+def replica_page(
+    connection: Connection, filters: Mapping[str, Any], limit: int, behind: Sequence[Any] | None
+) -> list[Any]:
+    """``limit`` replicas older than ``behind`` (created_at, id)."""
+    where, values = _where(REPLICA_FILTERS, filters)
+    if behind is not None:
+        where += " AND (created_at, id) < (:created_at, :id)"
+        values |= {"created_at": behind[0], "id": behind[1]}
+    query = text(f"SELECT * FROM replicas WHERE {where} ORDER BY created_at DESC, id DESC LIMIT :limit")
+    return list(connection.execute(query, {**values, "limit": limit}))
+
+
+def task_page(
+    connection: Connection, columns: str, filters: Mapping[str, Any], limit: int, behind: Sequence[Any] | None
+) -> list[Any]:
+    """``limit`` tasks older than ``behind`` (seq)."""
+    where, values = _where(TASK_FILTERS, filters)
+    if behind is not None:
+        where += " AND seq < :seq"
+        values["seq"] = behind[0]
+    query = text(f"SELECT {columns} FROM tasks WHERE {where} ORDER BY seq DESC LIMIT :limit")
+    return list(connection.execute(query, {**values, "limit": limit}))
+
+
+def total(connection: Connection, table: str, filters: Mapping[str, Any]) -> int:
+    """How many match, counted up to ``COUNT_TO``; ``table`` is ``replicas`` or ``tasks``."""
+    where, values = _where(REPLICA_FILTERS if table == "replicas" else TASK_FILTERS, filters)
+    query = text(f"SELECT count(*) FROM (SELECT 1 FROM {table} WHERE {where} LIMIT :most) AS some")
+    return int(connection.execute(query, {**values, "most": COUNT_TO}).scalar_one())
+
+
+def _where(known: Mapping[str, str], filters: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    used = {name: value for name, value in filters.items() if name in known and value not in (None, [], "")}
+    conditions = [known[name] for name in used]
+    if "label" in used:
+        used["label"] = json.dumps(_labels(used["label"]))
+    return " AND ".join(conditions) or "true", used
+
+
+def _labels(wanted: Sequence[str] | str) -> dict[str, str]:
+    pairs = [wanted] if isinstance(wanted, str) else wanted
+    return {name: value for name, _, value in (pair.partition("=") for pair in pairs)}

@@ -1,0 +1,196 @@
+"""Why a replica is where it is: one rule per state and situation, in words, with the command to type next. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.domain.lifecycle import Reason, State
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What is known of a replica at one moment. Times are ISO strings, ages seconds."""
+
+    replica_id: str
+    state: State
+    reason: Reason | None = None
+    message: str = ""
+    pool: str = ""
+    pool_state: str = "active"
+    node: str | None = None
+    task_id: str | None = None
+    #: 1 is next; None when it does not wait in a queue
+    position: int | None = None
+    slots_free: int = 0
+    slots_total: int = 0
+    gpus_wanted: int = 0
+    gpus_free: int = 0
+    #: whether a worker that serves the pool was heard of lately
+    workers_heard: bool = True
+    lease_held: bool = False
+    cleanup_pending: bool = False
+    restarting: bool = False
+    port: int | None = None
+    check_failures: int = 0
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """``rule`` is a stable word, ``text`` the sentence, ``command`` what to type next."""
+
+    rule: str
+    text: str
+    command: str
+
+
+def explain(now: Situation) -> Explanation:
+    """The one rule that applies."""
+    if now.state is State.PENDING:
+        return _pending(now)
+    if now.cleanup_pending:
+        return Explanation(
+            "cleanup_pending",
+            f"It has {now.state}, but something of it was not seen gone yet; the sweep keeps killing it and its slot"
+            f" stays taken. {now.message}".rstrip(),
+            f"hostler replica stop {now.replica_id} --force",
+        )
+    return _BY_STATE[now.state](now)
+
+
+def _pending(now: Situation) -> Explanation:
+    if now.pool_state == "draining":
+        return Explanation(
+            "pool_draining",
+            f"Pool {now.pool} is draining: it finishes what runs and starts nothing.",
+            f"hostler pool resume {now.pool}",
+        )
+    if not now.workers_heard:
+        return Explanation(
+            "no_worker",
+            f"No worker that serves pool {now.pool} was heard of in the last 30 s.",
+            "hostler doctor",
+        )
+    if now.slots_free == 0:
+        return Explanation(
+            "pool_full",
+            f"All {now.slots_total} slots of pool {now.pool} are taken; it is number {now.position} in the queue.",
+            f"hostler replica list --pool {now.pool}",
+        )
+    if now.gpus_wanted > now.gpus_free:
+        return Explanation(
+            "no_gpu",
+            f"It wants {now.gpus_wanted} GPUs and {now.gpus_free} are free; it is number {now.position} in the queue.",
+            "hostler node list",
+        )
+    return Explanation(
+        "queued",
+        f"It is number {now.position} in the queue of pool {now.pool}; a worker takes it next.",
+        f"hostler task get {now.task_id}" if now.task_id else f"hostler replica get {now.replica_id}",
+    )
+
+
+def _launching(now: Situation) -> Explanation:
+    if not now.lease_held:
+        return Explanation(
+            "launcher_lost",
+            "The worker that launched it is gone; another one takes it over by its name.",
+            f"hostler task get {now.task_id}",
+        )
+    return Explanation(
+        "launching",
+        f"A worker holds it and is {'preparing' if now.state is State.PREPARING else 'launching'} it.",
+        f"hostler replica events {now.replica_id}",
+    )
+
+
+def _starting(now: Situation) -> Explanation:
+    if now.lease_held:
+        return _launching(now)
+    return Explanation(
+        "starting",
+        "The backend took it; it was not seen alive yet.",
+        f"hostler replica logs {now.replica_id}",
+    )
+
+
+def _waiting(now: Situation) -> Explanation:
+    where = f" on port {now.port}" if now.port else ""
+    return Explanation(
+        "waiting_for_ready",
+        f"It is alive and does not answer its readiness probe{where} yet. {now.message}".rstrip(),
+        f"hostler replica logs {now.replica_id} -f",
+    )
+
+
+def _ready(now: Situation) -> Explanation:
+    if now.check_failures:
+        return Explanation(
+            "probes_failing",
+            f"Its last {now.check_failures} probes failed; a few more and it is unhealthy.",
+            f"hostler replica health {now.replica_id}",
+        )
+    return Explanation("ready", "It answers its probes.", f"hostler replica get {now.replica_id}")
+
+
+def _unhealthy(now: Situation) -> Explanation:
+    return Explanation(
+        "probes_failed",
+        f"It is alive but {now.check_failures} probes in a row failed: {now.message}",
+        f"hostler replica restart {now.replica_id}",
+    )
+
+
+def _unreachable(now: Situation) -> Explanation:
+    return Explanation(
+        "backend_silent",
+        f"The backend cannot be asked, which proves nothing about the replica: {now.message}",
+        f"hostler node get {now.node}" if now.node else "hostler doctor",
+    )
+
+
+def _stopping(now: Situation) -> Explanation:
+    if now.restarting:
+        return Explanation(
+            "restarting",
+            "The old attempt was asked to end; the next one queues once it is seen gone.",
+            f"hostler replica events {now.replica_id}",
+        )
+    return Explanation(
+        "stopping",
+        f"It was asked to end and was not seen gone yet. {now.message}".rstrip(),
+        f"hostler replica stop {now.replica_id} --force",
+    )
+
+
+def _stopped(now: Situation) -> Explanation:
+    why = f" because {now.reason}" if now.reason else ""
+    return Explanation(
+        "stopped",
+        f"It was stopped{why} and is gone; nothing of it is held.",
+        f"hostler replica restart {now.replica_id}",
+    )
+
+
+def _failed(now: Situation) -> Explanation:
+    return Explanation(
+        f"failed_{now.reason}",
+        f"It failed: {now.message}",
+        f"hostler replica logs {now.replica_id}",
+    )
+
+
+_BY_STATE = {
+    State.SCHEDULING: _launching,
+    State.PREPARING: _launching,
+    State.STARTING: _starting,
+    State.WAITING_FOR_READY: _waiting,
+    State.READY: _ready,
+    State.UNHEALTHY: _unhealthy,
+    State.UNREACHABLE: _unreachable,
+    State.STOPPING: _stopping,
+    State.STOPPED: _stopped,
+    State.FAILED: _failed,
+}

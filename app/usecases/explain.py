@@ -1,0 +1,130 @@
+"""Why a replica is where it is: the evidence from the database, the rule from the domain."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from app.domain.explanations import Situation, explain as apply_rules
+from app.domain.lifecycle import LAUNCHING, Reason, State
+from app.domain.placement import gpus_wanted
+from app.errors import NotFound
+from app.usecases.context import Context
+from app.usecases.replicas import cleanup_of
+
+#: A worker that was not heard of for so long serves nothing.
+HEARD_S = 30
+
+_READ = text(
+    """
+SELECT r.*, p.state AS pool_state, p.slots AS slots_total, b.host_bound,
+    a.name AS attempt_name, a.launching_at, a.stop_asked_at, a.exit_code, a.signal,
+    t.id AS task_id, t.kind AS task_kind, t.state AS task_state, t.claimed_by, t.lease_expires_at, t.seq,
+    t.priority AS task_priority,
+    (SELECT count(*) FROM units u WHERE u.kind = 'slot' AND u.scope = r.pool AND u.lease_id IS NULL AND NOT u.retired)
+        AS slots_free,
+    (SELECT count(*) FROM units u WHERE u.kind = 'gpu' AND u.lease_id IS NULL AND NOT u.retired) AS gpus_free,
+    EXISTS (SELECT 1 FROM workers w WHERE 'pool.' || r.pool = ANY(w.queues)
+        AND w.heartbeat_at > hostler_now() - make_interval(secs => :heard_s)) AS workers_heard,
+    (SELECT id FROM events e WHERE e.replica_id = r.id AND e.kind = 'transition' ORDER BY id DESC LIMIT 1) AS event_id
+FROM replicas r JOIN pools p ON p.name = r.pool JOIN backends b ON b.name = r.backend
+LEFT JOIN attempts a ON a.replica_id = r.id AND a.number = r.attempt
+LEFT JOIN tasks t ON t.replica_id = r.id AND t.state IN ('queued', 'running') AND t.kind IN ('create', 'stop', 'restart')
+WHERE r.id = :id
+"""
+)
+
+
+def explain(ctx: Context, replica_id: str) -> dict[str, Any]:
+    """Rule, evidence, since, position, next deadline and the command to type. Raises NotFound."""
+    with ctx.database.read() as connection:
+        row = connection.execute(_READ, {"id": replica_id, "heard_s": HEARD_S}).first()
+        if row is None:
+            raise NotFound(f"There is no replica {replica_id}. See `hostler replica list`.")
+        position = _position(connection, row)
+    state = State(row.state)
+    found = apply_rules(
+        Situation(
+            replica_id=replica_id,
+            state=state,
+            reason=Reason(row.reason) if row.reason else None,
+            message=row.message,
+            pool=row.pool,
+            pool_state=row.pool_state,
+            node=row.node,
+            task_id=row.task_id,
+            position=position,
+            slots_free=row.slots_free,
+            slots_total=row.slots_total,
+            gpus_wanted=gpus_wanted(row.spec) if row.host_bound else 0,
+            gpus_free=row.gpus_free,
+            workers_heard=row.workers_heard,
+            lease_held=row.lease_expires_at is not None,
+            cleanup_pending=cleanup_of(row) is not None,
+            restarting=row.task_kind == "restart",
+            port=row.port,
+            check_failures=row.check_failures,
+        )
+    )
+    return {
+        "replica_id": replica_id,
+        "status": row.state,
+        "reason": row.reason,
+        "rule": found.rule,
+        "message": found.text,
+        "evidence": _evidence(row),
+        "since": _iso(row.state_since),
+        "position": position,
+        "deadline": _iso(row.deadline_at or (row.lifetime_ends_at if state not in LAUNCHING else None)),
+        "command": found.command,
+    }
+
+
+def _position(connection: Connection, row: Any) -> int | None:
+    if row.state != State.PENDING or row.seq is None:
+        return None
+    query = text(
+        "SELECT count(*) + 1 FROM tasks WHERE pool = :pool AND state = 'queued' AND kind IN ('create', 'restart')"
+        " AND (priority, seq) < (:priority, :seq)"
+    )
+    return int(
+        connection.execute(query, {"pool": row.pool, "priority": row.task_priority, "seq": row.seq}).scalar_one()
+    )
+
+
+def _evidence(row: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = [{"what": "last transition", "event_id": row.event_id}]
+    if row.task_id:
+        found.append(
+            {
+                "what": f"open {row.task_kind}",
+                "task_id": row.task_id,
+                "state": row.task_state,
+                "held_by": row.claimed_by if row.lease_expires_at else None,
+                "lease_until": _iso(row.lease_expires_at),
+            }
+        )
+    if row.attempt_name:
+        found.append(
+            {
+                "what": f"attempt {row.attempt}",
+                "name": row.attempt_name,
+                "launching_since": _iso(row.launching_at),
+                "stop_asked_at": _iso(row.stop_asked_at),
+                "exit_code": row.exit_code,
+                "signal": row.signal,
+            }
+        )
+    if row.state == State.PENDING:
+        found.append(
+            {"what": f"pool {row.pool}", "state": row.pool_state, "slots_free": row.slots_free, "slots": row.slots_total}
+        )
+    if row.last_health:
+        found.append({"what": "last probe", **row.last_health})
+    return found
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return moment.isoformat() if moment else None
