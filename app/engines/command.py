@@ -7,12 +7,11 @@ from typing import Any
 
 from app.engines import openai
 from app.engines.base import Command, EngineRequest, HttpCheck
-from app.engines.schema import check
-from app.errors import InvalidConfig
+from app.engines.schema import check, refuse
 
 
 class CommandEngine:
-    """Substitutes ``{port} {host} {folder} {model} {model_name}`` in argv and in the values of ``env``.
+    """Substitutes ``{port} {host} {folder} {model} {model_name}`` in argv and in the values of the environment.
 
     Other braces stay as they are, so JSON can be an argument. The command finds the engine key, which it may
     demand from callers, in ``HOSTLER_ENGINE_KEY``.
@@ -36,7 +35,6 @@ class CommandEngine:
                 "description": "The argv; {port}, {host}, {folder}, {model} and {model_name} are filled in.",
             },
             "readiness_path": {"type": "string", "minLength": 1, "description": "GET answers 2xx; default /health."},
-            "env": {"type": "object", "additionalProperties": {"type": "string"}, "description": "Its environment."},
             "diagnostics": {
                 "type": "string",
                 "enum": ["readiness", "openai"],
@@ -46,34 +44,32 @@ class CommandEngine:
     }
 
     def validate(self, config: Mapping[str, Any]) -> dict[str, list[str]]:
-        errors = check(config, self.config_schema, "replica_config")
+        errors = check(config, self.config_schema)
         if errors:
             return errors
         if not config["command"][0].strip():
-            errors["replica_config.command.0"] = ["must name a program"]
-        if any("\0" in word for word in (*config["command"], *config.get("env", {}).values())):
-            errors["replica_config.command"] = ["must not hold NUL"]
+            errors["command.0"] = ["must name a program"]
+        if any("\0" in word for word in config["command"]):
+            errors["command"] = ["must not hold NUL"]
         path = config.get("readiness_path", "/")
         if not path.startswith("/") or any(letter <= " " or letter > "~" for letter in path):
-            errors["replica_config.readiness_path"] = ["must be a path that starts with / and holds no spaces"]
+            errors["readiness_path"] = ["must be a path that starts with / and holds no spaces"]
         return errors
 
     def command(self, request: EngineRequest) -> Command:
-        errors = self.validate(request.config)
-        if errors:
-            raise InvalidConfig(errors=errors)
+        refuse(self.validate(request.config))
         words = {
             "{port}": str(request.port),
             "{host}": request.host,
             "{model}": str(request.model_path or request.model_name),
             "{model_name}": request.model_name,
         }
-        own = {name: _substitute(value, words) for name, value in request.config.get("env", {}).items()}
+        own = {name: _substitute(value, words) for name, value in request.environment.items()}
         return Command(
             argv=tuple(_substitute(word, words) for word in request.config["command"]),
-            env={**request.environment, **own, "HOSTLER_ENGINE_KEY": request.engine_key},
+            env={**own, "HOSTLER_ENGINE_KEY": request.engine_key},
             # nobody can tell which of them are secret, so all are
-            secret_env=frozenset({*own, *request.environment, "HOSTLER_ENGINE_KEY"}),
+            secret_env=frozenset({*own, "HOSTLER_ENGINE_KEY"}),
         )
 
     def readiness(self, config: Mapping[str, Any]) -> HttpCheck:

@@ -10,7 +10,7 @@ from typing import Any
 
 from app.engines import openai
 from app.engines.base import Command, EngineRequest, HttpCheck
-from app.engines.schema import check
+from app.engines.schema import check, refuse
 from app.errors import InvalidConfig
 
 #: Sequences at once when nobody says how many; each costs a share of the KV cache.
@@ -69,14 +69,12 @@ class LlamaCpp:
     }
 
     def validate(self, config: Mapping[str, Any]) -> dict[str, list[str]]:
-        return check(config, self.config_schema, "replica_config")
+        return check(config, self.config_schema)
 
     def command(self, request: EngineRequest) -> Command:
         if request.model_path is None:
             raise InvalidConfig(f"Model {request.model_name!r} has no file. See `hostler model list`.")
-        errors = self.validate(request.config)
-        if errors:
-            raise InvalidConfig(errors=errors)
+        refuse(self.validate(request.config))
         wanted = {name: request.config[name] for name in self.config_schema["properties"] if name in request.config}
         parallel = wanted.pop("n_parallel", wanted.pop("max_batch_size", DEFAULT_PARALLEL))
         wanted.pop("max_batch_size", None)

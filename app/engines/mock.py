@@ -10,8 +10,7 @@ from typing import Any
 
 from app.engines import openai
 from app.engines.base import Command, EngineRequest, HttpCheck
-from app.engines.schema import check
-from app.errors import InvalidConfig
+from app.engines.schema import check, refuse
 
 _PROGRAM = Path(__file__).parent / "programs" / "mock_server"
 
@@ -72,12 +71,10 @@ class MockEngine:
     }
 
     def validate(self, config: Mapping[str, Any]) -> dict[str, list[str]]:
-        return check(config, self.config_schema, "replica_config")
+        return check(config, self.config_schema)
 
     def command(self, request: EngineRequest) -> Command:
-        errors = self.validate(request.config)
-        if errors:
-            raise InvalidConfig(errors=errors)
+        refuse(self.validate(request.config))
         launch = {
             "host": request.host,
             "port": request.port,

@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+
+from app.errors import InvalidConfig
 
 
-def check(value: Any, schema: Mapping[str, Any], field: str) -> dict[str, list[str]]:
-    """Errors by dotted field name, the whole value being ``field``; empty when ``value`` fits."""
+def check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Errors by dotted field name below ``replica_config``; empty when ``config`` fits."""
     errors: dict[str, list[str]] = {}
-    for error in Draft202012Validator(schema).iter_errors(_plain(value)):
-        name = ".".join([field, *map(str, error.absolute_path)])
-        errors.setdefault(name, []).append(error.message)
+    for error in Draft202012Validator(schema).iter_errors(config):
+        for field, message in _by_field(error):
+            errors.setdefault(field, []).append(message)
     return errors
 
 
-def _plain(value: Any) -> Any:
-    """As JSON has it: the validator takes only dicts and lists for objects and arrays."""
-    if isinstance(value, Mapping):
-        return {name: _plain(member) for name, member in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(member) for member in value]
-    return value
+def refuse(errors: Mapping[str, list[str]]) -> None:
+    """Raise InvalidConfig unless ``errors`` (as ``check`` gives them) is empty."""
+    if errors:
+        named = {f"replica_config.{field}": messages for field, messages in errors.items()}
+        words = "; ".join(f"{field}: {', '.join(messages)}" for field, messages in named.items())
+        raise InvalidConfig(f"The engine cannot run this: {words}", errors=named)
+
+
+def _by_field(error: ValidationError) -> Iterator[tuple[str, str]]:
+    """An error names the object around a missing or unknown member; users look for the member."""
+    path = [str(step) for step in error.absolute_path]
+    if error.validator == "required":
+        for name in error.validator_value:
+            if name not in error.instance:
+                yield ".".join([*path, name]), "is required"
+    elif error.validator == "additionalProperties":
+        known = error.schema.get("properties", {})
+        for name in error.instance:
+            if name not in known:
+                yield ".".join([*path, name]), f"is unknown; known: {', '.join(known)}"
+    else:
+        yield ".".join(path), error.message

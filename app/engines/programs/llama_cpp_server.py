@@ -12,6 +12,10 @@ import signal
 import socket
 import sys
 
+TYPE_CHECKING = False  # importing typing would add to the start of each engine
+if TYPE_CHECKING:
+    from typing import Any
+
 
 def main(path: str) -> None:
     import json
@@ -72,7 +76,7 @@ def _add_site_packages() -> None:
         site.main()
 
 
-def _fill(params: object, config: dict, key: str) -> None:
+def _fill(params: Any, config: dict[str, Any], key: str) -> None:
     settings = dict(config)
     params.model.path = settings.pop("model")
     params.model_alias = {settings.pop("alias")}

@@ -13,6 +13,17 @@ from . import text
 from .knobs import Knobs
 from .serving import Request
 
+TYPE_CHECKING = False  # importing typing would take a third of the start
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from .serving import Steps
+
+    Body = dict[str, Any]
+    Pieces = Iterator[str | float]
+
+
 #: Named as llama.cpp names them, so that one reader of token counters serves both engines.
 _METRICS = """\
 # TYPE llamacpp:prompt_tokens_total counter
@@ -58,8 +69,9 @@ class Answers:
             "/v1/embeddings": ("POST", lambda request: self._work(request, self._embeddings)),
         }
 
-    def answer(self, request: Request):
+    def answer(self, request: Request) -> Steps:
         """The generator of the answer. Order of checks: key, route, method, still starting."""
+        route: Callable[[Request], Steps] | None
         method, route = self._routes.get(request.path, ("", None))
         if route != self._health and not self._allowed(request):
             return _error(401, "Invalid API Key", "authentication_error")
@@ -78,7 +90,7 @@ class Answers:
     def _age_s(self) -> float:
         return time.monotonic() - self._started_at
 
-    def _health(self, _request: Request):
+    def _health(self, _request: Request) -> Steps:
         if self._knobs.health_hangs_after_s is not None and self._age_s() >= self._knobs.health_hangs_after_s:
             yield _WAIT_FOR_EVER
         if self._knobs.health_fails_after_s is not None and self._age_s() >= self._knobs.health_fails_after_s:
@@ -86,23 +98,23 @@ class Answers:
             return
         yield _json({"status": "ok"})
 
-    def _models(self, _request: Request):
+    def _models(self, _request: Request) -> Steps:
         yield _json({"object": "list", "data": [{"id": self._model, "object": "model", "owned_by": "hostler-mock"}]})
 
-    def _metrics(self, _request: Request):
+    def _metrics(self, _request: Request) -> Steps:
         yield _whole(_METRICS.format(**self._count).encode(), "text/plain; version=0.0.4")
 
-    def _state(self, _request: Request):
+    def _state(self, _request: Request) -> Steps:
         yield _json({"pid": os.getpid(), "age_s": self._age_s(), "last_request": self._last, **self._count})
 
-    def _tokenize(self, request: Request):
+    def _tokenize(self, request: Request) -> Steps:
         body = _object(request.body)
         if body is None or not isinstance(body.get("content"), str):
             yield from _error(400, "'content' must be a string", "invalid_request_error")
             return
         yield _json({"tokens": text.tokens(body["content"])})
 
-    def _work(self, request: Request, route):
+    def _work(self, request: Request, route: Callable[[Body], Steps]) -> Steps:
         """What completions, chat and embeddings share: parsing, faults, latency, slots."""
         body = _object(request.body)
         if body is None:
@@ -121,7 +133,7 @@ class Answers:
             return
         yield from self._counted(route(body))
 
-    def _counted(self, steps):
+    def _counted(self, steps: Steps) -> Steps:
         """Play ``steps`` while holding a slot; whatever ends them gives it back."""
         self._count["waiting"] += 1
         state = "waiting"
@@ -141,7 +153,7 @@ class Answers:
         finally:
             self._count[state] -= 1
 
-    def _embeddings(self, body: dict):
+    def _embeddings(self, body: Body) -> Steps:
         inputs = body.get("input", "")
         inputs = [inputs] if isinstance(inputs, str) else list(inputs)
         used = sum(len(text.tokens(str(item))) for item in inputs)
@@ -153,12 +165,12 @@ class Answers:
         usage = {"prompt_tokens": used, "total_tokens": used}
         yield _json({"object": "list", "model": self._model, "data": data, "usage": usage})
 
-    def _completion(self, body: dict):
+    def _completion(self, body: Body) -> Steps:
         prompt = body.get("prompt", "")
         prompt = prompt if isinstance(prompt, str) else " ".join(map(str, prompt))
         return self._generate(body, prompt, "cmpl", "text_completion", lambda piece: {"text": piece})
 
-    def _chat(self, body: dict):
+    def _chat(self, body: Body) -> Steps:
         messages = body.get("messages")
         if not isinstance(messages, list) or not messages:
             return _error(400, "'messages' must be a list that is not empty", "invalid_request_error")
@@ -167,8 +179,9 @@ class Answers:
             return self._generate(body, prompt, "chatcmpl", "chat.completion.chunk", _delta)
         return self._generate(body, prompt, "chatcmpl", "chat.completion", _message)
 
-    def _generate(self, body: dict, prompt: str, prefix: str, kind: str, choice):
-        seed = body.get("seed") if isinstance(body.get("seed"), int) else self._knobs.seed
+    def _generate(self, body: Body, prompt: str, prefix: str, kind: str, choice: Callable[[str], Body]) -> Steps:
+        seed = body.get("seed")
+        seed = seed if isinstance(seed, int) else self._knobs.seed
         asked = body.get("max_tokens", body.get("max_completion_tokens"))
         wanted = asked if isinstance(asked, int) and asked >= 0 else self._knobs.max_tokens
         used = len(text.tokens(prompt))
@@ -190,7 +203,7 @@ class Answers:
         choices = [{"index": 0, "finish_reason": reason, "logprobs": None, **choice("".join(whole))}]
         yield _json({**head, "choices": choices, "usage": usage})
 
-    def _paced(self, pieces):
+    def _paced(self, pieces: Iterator[str]) -> Pieces:
         """The pieces, with the waits between them that the knobs ask for. Counts each as it is made."""
         begun = time.monotonic() + self._knobs.ttft_ms / 1000
         for index, piece in enumerate(pieces):
@@ -203,20 +216,20 @@ class Answers:
             yield piece
 
 
-def _message(piece: str) -> dict:
+def _message(piece: str) -> Body:
     return {"message": {"role": "assistant", "content": piece}}
 
 
-def _delta(piece: str) -> dict:
+def _delta(piece: str) -> Body:
     return {"delta": {"content": piece}}
 
 
-def _wants_usage(body: dict) -> bool:
+def _wants_usage(body: Body) -> bool:
     options = body.get("stream_options")
     return isinstance(options, dict) and bool(options.get("include_usage"))
 
 
-def _stream(head: dict, steps, choice, reason: str, usage: dict | None):
+def _stream(head: Body, steps: Pieces, choice: Callable[[str], Body], reason: str, usage: Body | None) -> Steps:
     yield (
         b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n"
         b"Transfer-Encoding: chunked\r\n\r\n"
@@ -228,14 +241,14 @@ def _stream(head: dict, steps, choice, reason: str, usage: dict | None):
             yield _event({**head, "choices": [{"index": 0, "finish_reason": None, **choice(step)}]})
         else:
             yield step
-    last = {"delta": {}} if choice is _delta else {"text": ""}
+    last: Body = {"delta": {}} if choice is _delta else {"text": ""}
     yield _event({**head, "choices": [{"index": 0, "finish_reason": reason, **last}]})
     if usage is not None:
         yield _event({**head, "choices": [], "usage": usage})
     yield _chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
 
 
-def _event(value: dict) -> bytes:
+def _event(value: Body) -> bytes:
     return _chunk(b"data: " + json.dumps(value).encode() + b"\n\n")
 
 
@@ -243,7 +256,7 @@ def _chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def _object(body: bytes) -> dict | None:
+def _object(body: bytes) -> Body | None:
     try:
         value = json.loads(body)
     except ValueError:
@@ -255,7 +268,7 @@ def _json(value: object, status: int = 200) -> bytes:
     return _whole(json.dumps(value).encode(), "application/json", status)
 
 
-def _error(status: int, message: str, kind: str):
+def _error(status: int, message: str, kind: str) -> Steps:
     yield _json({"error": {"message": message, "type": kind, "code": status}}, status)
 
 

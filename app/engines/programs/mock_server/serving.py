@@ -15,6 +15,19 @@ import signal
 import socket
 import time
 from functools import partial
+from types import GeneratorType
+
+TYPE_CHECKING = False  # importing typing would take a third of the start
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any, Protocol
+
+    #: bytes to send, seconds to wait, None to wait for ever
+    Steps = Iterator[bytes | float | None]
+
+    class Answering(Protocol):
+        def answer(self, request: Request) -> Steps: ...
+
 
 MAX_HEADER_BYTES = 64 * 1024
 MAX_BODY_BYTES = 32 * 1024 * 1024
@@ -23,7 +36,7 @@ MAX_BODY_BYTES = 32 * 1024 * 1024
 class Request:
     """One parsed request. Header names are lower case."""
 
-    def __init__(self, method: str, path: str, headers: dict, body: bytes) -> None:
+    def __init__(self, method: str, path: str, headers: dict[str, str], body: bytes) -> None:
         self.method, self.path, self.headers, self.body = method, path, headers, body
 
 
@@ -32,13 +45,13 @@ class Loop:
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
-        self._timers: list = []
+        self._timers: list[tuple[float, int, Callable[[], object]]] = []
         self._order = itertools.count()
 
-    def call_later(self, delay_s: float, callback) -> None:
+    def call_later(self, delay_s: float, callback: Callable[[], object]) -> None:
         heapq.heappush(self._timers, (time.monotonic() + delay_s, next(self._order), callback))
 
-    def on_signal(self, callback) -> None:
+    def on_signal(self, callback: Callable[[], object]) -> None:
         """Call back, between two events, after SIGTERM or SIGINT."""
         reader, writer = os.pipe()
         os.set_blocking(reader, False)
@@ -53,7 +66,7 @@ class Loop:
 
         self.watch(reader, selectors.EVENT_READ, ready)
 
-    def serve(self, listener: socket.socket, answers) -> None:
+    def serve(self, listener: socket.socket, answers: Answering) -> None:
         listener.setblocking(False)
 
         def accept(_mask: int) -> None:
@@ -66,13 +79,13 @@ class Loop:
 
         self.watch(listener, selectors.EVENT_READ, accept)
 
-    def watch(self, file, events: int, callback) -> None:
+    def watch(self, file: Any, events: int, callback: Callable[[int], None]) -> None:
         self._selector.register(file, events, callback)
 
-    def rewatch(self, file, events: int, callback) -> None:
+    def rewatch(self, file: Any, events: int, callback: Callable[[int], None]) -> None:
         self._selector.modify(file, events, callback)
 
-    def unwatch(self, file) -> None:
+    def unwatch(self, file: Any) -> None:
         self._selector.unregister(file)
 
     def run(self) -> None:
@@ -88,14 +101,14 @@ class Loop:
 class Connection:
     """One client: reads a request, plays its answer, reads the next."""
 
-    def __init__(self, loop: Loop, client: socket.socket, answers) -> None:
+    def __init__(self, loop: Loop, client: socket.socket, answers: Answering) -> None:
         client.setblocking(False)
         # without it a kept connection waits 40 ms for each delayed acknowledgement
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._loop, self._socket, self._answers = loop, client, answers
         self._received = bytearray()
         self._unsent = b""
-        self._answer = None
+        self._answer: Steps | None = None
         self._keep = True
         self._closed = False
         loop.watch(client, selectors.EVENT_READ, self._ready)
@@ -163,16 +176,13 @@ class Connection:
         self._received.clear()
         return b"HTTP/1.1 %d Refused\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" % status
 
-    def _advance(self, answer) -> None:
+    def _advance(self, answer: Steps | None) -> None:
         """Play ``answer`` on, until it waits, the socket is full, or it ends."""
         while answer is not None and answer is self._answer and not self._closed:
-            step = next(answer, _ENDED)
-            if step is _ENDED:
-                self._answer = answer = None
-                if not self._keep:
-                    self._close()
-                elif self._received:
-                    self._next_request()
+            try:
+                step = next(answer)
+            except StopIteration:
+                self._ended()
                 return
             if step is None:
                 return
@@ -183,6 +193,13 @@ class Connection:
             elif step > 0:
                 self._loop.call_later(step, partial(self._advance, answer))
                 return
+
+    def _ended(self) -> None:
+        self._answer = None
+        if not self._keep:
+            self._close()
+        elif self._received:
+            self._next_request()
 
     def _send(self, data: bytes) -> None:
         data = self._unsent + data
@@ -201,11 +218,9 @@ class Connection:
         if self._closed:
             return
         self._closed = True
-        if hasattr(self._answer, "close"):
-            self._answer.close()
-        self._answer = None
+        answer, self._answer = self._answer, None
+        if isinstance(answer, GeneratorType):
+            # it gives back its slot and counts itself as cancelled
+            answer.close()
         self._loop.unwatch(self._socket)
         self._socket.close()
-
-
-_ENDED = object()
