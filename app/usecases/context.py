@@ -92,4 +92,5 @@ class Context:
         return json.loads(self._fernet.decrypt(bytes(sealed))) if sealed else {}
 
     def close(self) -> None:
+        self.signals.close()
         self.database.close()

@@ -92,19 +92,14 @@ class Feed:
     def revive(self) -> None:
         """Start the reader unless it runs. Its streams notice that it died when they have been quiet for a while."""
         with self._lock:
-            if self._running:
+            database = self._database()
+            if self._running or database is None:
                 return
             if not self._queues:
-                self._place = self._end()
+                with database.read() as connection:
+                    self._place = repo.settled_end(connection)
             self._running = True
-            threading.Thread(target=self._run, name="event-feed", daemon=True).start()
-
-    def _end(self) -> repo.Cursor:
-        database = self._database()
-        if database is None:
-            raise Unavailable()
-        with database.read() as connection:
-            return repo.settled_end(connection)
+            signals_of(database).spawn(self._run, "event-feed")
 
     def _run(self) -> None:
         try:
@@ -118,10 +113,11 @@ class Feed:
         database = self._database()
         if database is None:
             return
-        with signals_of(database).subscribe("events") as signal:
+        signals = signals_of(database)
+        with signals.subscribe("events") as signal:
             del database
             pause_s = POLL_S
-            while True:
+            while not signals.closed:
                 signal.wait(pause_s)
                 pause_s = self._read_on(pause_s)
                 with self._lock:

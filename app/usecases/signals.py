@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import psycopg
@@ -27,8 +27,10 @@ POLL_S = 1.0
 COALESCE_S = 0.005
 #: Postgres refuses payloads of 8000 bytes and more.
 PAYLOAD_BYTES = 7900
-#: A publisher without work ends after this time and is started again when there is some.
+#: A publisher or listener without work ends after this time and is started again when there is some.
 IDLE_S = 30.0
+#: Between two looks of the listener whether anybody is left to listen for.
+LOOK_S = 0.5
 RECONNECT_S = 1.0
 
 
@@ -73,8 +75,11 @@ class Signals:
         self._database = weakref.ref(database)
         self._url = database.url
         self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._threads: set[threading.Thread] = set()
         self._subscribers: dict[str, set[Subscription]] = {}
         self._listening = False
+        self._used_at = time.monotonic()
         self._pending: set[str] = set()
         self._ring = threading.Event()
         self._publishing = False
@@ -86,9 +91,10 @@ class Signals:
         with self._lock:
             for topic in topics:
                 self._subscribers.setdefault(topic, set()).add(subscription)
+            self._used_at = time.monotonic()
             start, self._listening = not self._listening, True
         if start:
-            threading.Thread(target=self._listen, name="signals-listen", daemon=True).start()
+            self.spawn(self._listen, "signals-listen")
         try:
             yield subscription
         finally:
@@ -115,7 +121,37 @@ class Signals:
             start, self._publishing = not self._publishing, True
         self._ring.set()
         if start:
-            threading.Thread(target=self._publish, name="signals-publish", daemon=True).start()
+            self.spawn(self._publish, "signals-publish")
+
+    @property
+    def closed(self) -> bool:
+        """Whether the process is putting its database away: threads of ``spawn`` end."""
+        return self._closed.is_set()
+
+    def spawn(self, target: Callable[[], None], name: str) -> None:
+        """Run ``target`` in a thread that ``close`` waits for. It must look at ``closed`` whenever it was woken."""
+
+        def run() -> None:
+            try:
+                target()
+            finally:
+                with self._lock:
+                    self._threads.discard(thread)
+
+        thread = threading.Thread(target=run, name=name, daemon=True)
+        with self._lock:
+            self._threads.add(thread)
+        thread.start()
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """End the threads, so that none holds a connection while the pool is put away. Call it before the pool's."""
+        self._closed.set()
+        self._ring.set()
+        self._wake_all()
+        with self._lock:
+            threads = set(self._threads)
+        for thread in threads - {threading.current_thread()}:
+            thread.join(timeout_s)
 
     def _wake(self, topics: Iterable[str]) -> None:
         with self._lock:
@@ -135,7 +171,7 @@ class Signals:
             self._ring.clear()
             with self._lock:
                 batch, self._pending = self._pending, set()
-                if not batch:
+                if not batch or self.closed:
                     self._publishing = False
                     return
             self._send(batch)
@@ -155,14 +191,14 @@ class Signals:
             log.warning("signals not sent, waiters will poll: %s", error)
 
     def _listen(self) -> None:
-        while True:
+        while not self._unused():
             try:
                 self._listen_once()
                 return
             except psycopg.Error as error:
                 log.warning("listening stopped, waiters poll until it is back: %s", error)
             self._wake_all()
-            time.sleep(RECONNECT_S)
+            self._closed.wait(RECONNECT_S)
 
     def _listen_once(self) -> None:
         """Until nobody has subscribed for a while; raises psycopg.Error when the connection is lost."""
@@ -171,13 +207,17 @@ class Signals:
             # whatever was signalled before LISTEN took hold
             self._wake_all()
             while not self._unused():
-                for notice in connection.notifies(timeout=IDLE_S):
+                for notice in connection.notifies(timeout=LOOK_S):
                     self._wake(notice.payload.split(","))
 
     def _unused(self) -> bool:
         with self._lock:
-            if self._subscribers and self._database() is not None:
-                return False
+            if not self.closed and self._database() is not None:
+                if self._subscribers:
+                    self._used_at = time.monotonic()
+                # kept for a while: the next waiter should not wait for a connection
+                if time.monotonic() - self._used_at < IDLE_S:
+                    return False
             self._listening = False
             return True
 

@@ -1,0 +1,88 @@
+"""Models through the API: the catalogue, the files of the folder, and who may name a path outside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from app.engines.tiny_model import write_tiny_gguf
+from app.settings import Settings
+from app.usecases import models
+from app.usecases.context import Context
+from tests.integration.api.conftest import Caller
+from tests.integration.api.test_conventions import assert_problem
+
+
+@pytest.fixture
+def tiny(web_settings: Settings) -> Path:
+    return write_tiny_gguf(web_settings.models_dir / "tiny.gguf")
+
+
+def test_every_gguf_file_is_a_model(admin: Caller, tiny: Path) -> None:
+    (tiny.parent / "broken.gguf").write_bytes(b"no model")
+    (tiny.parent / "notes.txt").write_text("no model")
+    body = admin.get("/api/v1/models").get_json()
+    assert [model["name"] for model in body["models"]] == ["broken", "tiny"]
+    assert body["total"] == 2
+    broken, found = body["models"]
+    assert "copy it again" in broken["problem"]
+    assert (found["engine"], found["format"], found["problem"], found["in_catalogue"]) == (
+        "llama-cpp",
+        "gguf",
+        "",
+        False,
+    )
+    assert admin.get("/api/v1/models/tiny").get_json() == found
+    assert_problem(admin("DELETE", "/api/v1/models/tiny"), 409, "conflict")
+
+
+def test_a_catalogue_model_lives(admin: Caller, tiny: Path, ctx: Context) -> None:
+    body = {"name": "llama3.1-8b", "engine": "llama-cpp", "source": "tiny.gguf", "aliases": ["llama", "llama"]}
+    made = admin.post("/api/v1/models", body | {"defaults": {"n_ctx": 512}})
+    assert made.status_code == 201, made.get_json()
+    assert made.headers["Location"] == "/api/v1/models/llama3.1-8b"
+    assert made.get_json()["source"] == str(tiny)
+    assert made.get_json()["aliases"] == ["llama"]
+    assert admin.get("/api/v1/models/llama").get_json()["name"] == "llama3.1-8b"
+    with ctx.database.read() as connection:
+        found = models.find(ctx, connection, "llama")
+        assert found is not None
+        assert (found["name"], found["defaults"], found["source"]) == ("llama3.1-8b", {"n_ctx": 512}, str(tiny))
+        assert models.names(ctx, connection) == ["llama", "llama3.1-8b", "tiny"]
+    for taken in ({"name": "llama"}, {"name": "other", "aliases": ["llama3.1-8b"]}):
+        assert_problem(admin.post("/api/v1/models", body | taken), 409, "name_taken")
+    assert admin("DELETE", "/api/v1/models/llama3.1-8b").status_code == 204
+    assert_problem(admin.get("/api/v1/models/llama"), 404, "not_found")
+
+
+def test_a_name_may_hold_slashes(admin: Caller, tiny: Path) -> None:
+    body = {"name": "Qwen/Qwen2.5-0.5B", "engine": "llama-cpp", "source": "tiny.gguf"}
+    made = admin.post("/api/v1/models", body)
+    assert made.headers["Location"] == "/api/v1/models/Qwen/Qwen2.5-0.5B"
+    assert admin.get(made.headers["Location"]).get_json()["name"] == "Qwen/Qwen2.5-0.5B"
+    assert admin("DELETE", made.headers["Location"]).status_code == 204
+
+
+def test_paths_outside_the_folder_need_admin(admin: Caller, caller, tiny: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    outside = write_tiny_gguf(tmp_path / "outside.gguf")
+    (tiny.parent / "link.gguf").symlink_to(outside)
+    operator = caller("operate")
+    body = {"name": "m", "engine": "llama-cpp"}
+    for source in (str(outside), "../outside.gguf", "link.gguf", "/etc/passwd"):
+        assert_problem(operator.post("/api/v1/models", body | {"source": source}), 403, "forbidden")
+    assert operator.post("/api/v1/models", body | {"source": "tiny.gguf"}).status_code == 201
+    assert admin.post("/api/v1/models", body | {"name": "n", "source": str(outside)}).status_code == 201
+
+
+def test_what_is_refused(admin: Caller, tiny: Path) -> None:
+    body = {"name": "m", "engine": "llama-cpp", "source": "tiny.gguf"}
+    assert "Did you mean llama-cpp?" in str(
+        assert_problem(admin.post("/api/v1/models", body | {"engine": "llama-cp"}), 422, "invalid_config")["errors"]
+    )
+    assert_problem(admin.post("/api/v1/models", body | {"source": "gone.gguf"}), 422, "invalid_config")
+    assert_problem(admin.post("/api/v1/models", body | {"source": ""}), 422, "invalid_config")
+    assert_problem(admin.post("/api/v1/models", {"name": "m"}), 400, "missing_fields")
+    assert_problem(admin.get("/api/v1/models/tny"), 404, "not_found")
+    for name in ("../x", "%2e%2e/x", "a/../../b", "." * 3, "x" * 300):
+        assert_problem(admin.get(f"/api/v1/models/{name}"), 404, "not_found")

@@ -1,0 +1,109 @@
+"""Health, readiness, metrics, documentation and what happens while the database is away."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from flask.testing import FlaskClient
+from sqlalchemy import text
+
+from app import create_app
+from app.settings import Settings
+from app.usecases.context import Context
+from tests.integration.api.conftest import Caller
+from tests.integration.api.test_conventions import assert_problem
+
+
+def test_health_names_what_is_missing(anybody: FlaskClient) -> None:
+    body = anybody.get("/health").get_json()
+    assert set(body) == {"status", "version", "replicas_total", "replicas_ready", "workers_idle", "problems"}
+    assert body["status"] == "degraded"
+    assert body["replicas_total"] == 0
+    assert any("no worker" in problem for problem in body["problems"])
+    assert any("sweep" in problem for problem in body["problems"])
+
+
+def test_health_is_healthy_when_everything_reports(anybody: FlaskClient, ctx: Context) -> None:
+    with ctx.database.begin() as connection:
+        connection.execute(text("INSERT INTO nodes (name) VALUES ('n')"))
+        connection.execute(
+            text(
+                "INSERT INTO workers (id, node, role, pid, concurrency) SELECT 'n/' || role, 'n', role, 1, 4"
+                " FROM unnest(ARRAY['worker', 'worker-control', 'agent']) AS role"
+            )
+        )
+        connection.execute(text("INSERT INTO sweeps (name, tick, worker) VALUES ('s', 1, 'n/agent')"))
+    body = anybody.get("/health").get_json()
+    assert body["problems"] == []
+    assert body["status"] == "healthy"
+    assert body["workers_idle"] == 4
+
+
+def test_silent_nodes_and_old_sweeps_are_problems(anybody: FlaskClient, ctx: Context, admin: Caller) -> None:
+    with ctx.database.begin() as connection:
+        connection.execute(text("INSERT INTO nodes (name, gpus) VALUES ('n', '[{\"index\": 0}]')"))
+        connection.execute(text("INSERT INTO sweeps (name, tick, worker) VALUES ('s', 1, 'n/agent')"))
+        connection.execute(text("UPDATE clock SET shift = interval '5 minutes'"))
+    problems = " ".join(anybody.get("/health").get_json()["problems"])
+    assert "node n is silent" in problems
+    assert "the last sweep began 300 s ago" in problems
+    (node,) = admin.get("/api/v1/nodes").get_json()["nodes"]
+    assert (node["name"], node["state"], node["gpus"]) == ("n", "lost", [{"index": 0}])
+    assert admin.get("/api/v1/nodes/n").get_json() == node
+    assert_problem(admin.get("/api/v1/nodes/m"), 404, "not_found")
+
+
+def test_home(anybody: FlaskClient) -> None:
+    assert "is running" in anybody.get("/").get_data(as_text=True)
+    assert anybody.get("/").mimetype == "text/plain"
+    browser = anybody.get("/", headers={"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+    assert browser.mimetype == "text/html"
+
+
+def test_metrics(admin: Caller, anybody: FlaskClient) -> None:
+    assert_problem(anybody.get("/metrics"), 401, "unauthenticated")
+    admin.get("/api/v1/pools")
+    text_body = admin.get("/metrics").get_data(as_text=True)
+    assert 'hostler_pool_slots{pool="local"} 64.0' in text_body
+    assert 'hostler_http_requests_total{method="GET",route="/api/v1/pools",status="200"}' in text_body
+    assert "hostler_database_up 1.0" in text_body
+
+
+def test_without_a_database(web_settings: Settings) -> None:
+    nowhere = replace(web_settings, database_url="postgresql+psycopg://x:y@127.0.0.1:1/none")
+    client = create_app(nowhere).test_client()
+    started = time.monotonic()
+    health = client.get("/health")
+    assert health.status_code == 200
+    assert health.get_json()["status"] == "degraded"
+    assert "database" in health.get_json()["problems"][0]
+    for path, headers in (("/ready", {}), ("/api/v1/pools", {"X-API-Key": "k" * 32})):
+        answer = client.get(path, headers=headers)
+        assert_problem(answer, 503, "unavailable")
+        assert int(answer.headers["Retry-After"]) >= 1
+    assert client.get("/openapi.json").status_code == 200
+    assert time.monotonic() - started < 10
+
+
+def test_a_defect_is_told_without_its_insides(admin: Caller, ctx: Context, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    from app.usecases import pools
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("postgresql://user:hunter2@host")
+
+    monkeypatch.setattr(pools, "list_pools", broken)
+    answer = admin.get("/api/v1/pools")
+    assert_problem(answer, 500, "internal")
+    assert "hunter2" not in answer.get_data(as_text=True)
+    assert "RuntimeError" not in answer.get_data(as_text=True)
+
+
+def test_documentation_needs_no_network(anybody: FlaskClient) -> None:
+    page = anybody.get("/docs").get_data(as_text=True)
+    assert "http" not in page.replace("<!doctype html>", "")
+    for name in ("swagger-ui.css", "swagger-ui-bundle.js", "swagger-ui-standalone-preset.js", "favicon-32x32.png"):
+        assert f"/docs/{name}" in page
+        assert anybody.get(f"/docs/{name}").status_code == 200
+    assert anybody.get("/docs/../setup.cfg").status_code == 404
+    assert anybody.get("/docs/secrets").status_code == 404
