@@ -114,6 +114,12 @@ def drip() -> None:
         time.sleep(0.01)
 
 
+def devour() -> None:
+    """Take memory until somebody minds."""
+    while True:
+        KEPT.append(bytearray(b"x" * 10_000_000))
+
+
 def listen(port: str, *, host: str = "127.0.0.1") -> None:
     _listen(host, int(port))
     say("listening")
@@ -159,7 +165,7 @@ KEPT: list[object] = []
 VERBS = {
     verb.__name__.replace("_", "-"): verb
     for verb in (
-        idle, end, stubborn, polite, leave_child, leave_daemon, leave_nameless, with_daemon, chatter, drip,
+        idle, end, stubborn, polite, leave_child, leave_daemon, leave_nameless, with_daemon, chatter, drip, devour,
         listen, listen_in_child, show, tell,
     )
 }  # fmt: skip

@@ -95,9 +95,12 @@ def stage(attempts: Path, name: str, files: Mapping[str, str], launch: Mapping[s
     """A new private folder with the engine's files and ``launch.json``, not yet under its own name."""
     attempts.mkdir(mode=0o700, parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f"{_STAGED}{name}-", dir=attempts))
-    for file, content in files.items():
-        write_private(staging / file, content)
-    write_private(staging / "launch.json", json.dumps(launch))
+    try:
+        for file, content in {**files, "launch.json": json.dumps(launch)}.items():
+            write_private(staging / file, content)
+    except OSError:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
     return staging
 
 

@@ -40,6 +40,9 @@ def _open(folder: Path) -> list[BinaryIO]:
             continue
     if len(found) == 2 and os.path.sameopenfile(found[0].fileno(), found[1].fileno()):
         found.pop(0).close()
+    for file in [file for file in found if os.fstat(file.fileno()).st_size == 0]:
+        found.remove(file)  # just rotated: the last line is in the other one
+        file.close()
     return found
 
 
@@ -47,8 +50,7 @@ def _seek_tail(files: list[BinaryIO], tail: int) -> None:
     """Position the files so that exactly the last ``tail`` lines are ahead."""
     missing = tail
     for place, file in reversed(list(enumerate(files))):
-        is_last = place == len(files) - 1
-        missing = _seek_lines(file, missing, counts_open_end=is_last)
+        missing = _seek_lines(file, missing, counts_open_end=file is files[-1])
         if missing <= 0:
             for older in files[:place]:
                 older.seek(0, os.SEEK_END)

@@ -1,0 +1,55 @@
+"""Rules that hold for every backend's file, read from the files themselves."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import workers.backends
+from workers.backends import shim
+from workers.backends.base import RUNS_ARGV, BackendContext, BackendError
+from workers.backends.registry import BACKENDS, open_backend
+
+FILES = sorted(Path(workers.backends.__file__).parent.glob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+    return found
+
+
+def test_the_shim_imports_only_what_starts_at_once() -> None:
+    assert imports(Path(shim.__file__)) == {"_signal", "fcntl", "os", "select", "sys", "time"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_backend_knows_no_database_no_queue_and_no_application(path: Path) -> None:
+    known = imports(path)
+    assert not {name for name in known if name.split(".")[0] in ("sqlalchemy", "celery", "redis", "flask")}
+    assert not {name for name in known if name.startswith("app.") and not name.startswith("app.domain")}
+
+
+@pytest.mark.parametrize("name", sorted(BACKENDS))
+def test_a_backend_says_what_it_is(name: str, tmp_path: Path) -> None:
+    backend = open_backend(name, BackendContext(state_dir=tmp_path))
+    assert backend.name == name
+    assert backend.summary.endswith(".")
+    assert backend.lacks <= {RUNS_ARGV}
+    assert backend.options_schema["type"] == "object"
+    assert list(tmp_path.iterdir()) == [], "opening one leaves no trace"
+
+
+def test_process_lacks_nothing(tmp_path: Path) -> None:
+    assert open_backend("process", BackendContext(state_dir=tmp_path)).lacks == frozenset()
+
+
+def test_an_unknown_backend_is_named_with_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match=r"'none'.*mock, process"):
+        open_backend("none", BackendContext(state_dir=tmp_path))
