@@ -67,7 +67,9 @@ class MockEngine:
     config_schema: Mapping[str, Any] = {
         "type": "object",
         # a knob with a typo would be a fault that never comes
-        "properties": {"mock": {"type": "object", "additionalProperties": False, "properties": KNOBS}},
+        "properties": {
+            "mock": {"type": "object", "additionalProperties": False, "properties": KNOBS, "description": "The knobs."}
+        },
     }
 
     def validate(self, config: Mapping[str, Any]) -> dict[str, list[str]]:
