@@ -8,8 +8,6 @@ import sys
 from app.db.identity import namespace
 from app.log import configure
 from app.settings import Settings
-from app.stack.secrets import flower_password
-from app.stack.urls import broker_url
 
 ROLES = ("worker", "worker-control", "beat", "flower")
 
@@ -30,7 +28,7 @@ def main(argv: list[str]) -> int:
     if role == "flower":
         from workers.flower import serve
 
-        serve(celery, settings, flower_password(settings), broker_url(settings))
+        serve(celery, settings)
         return 0
     celery.start(_arguments(role, settings))
     return 0

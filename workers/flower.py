@@ -1,0 +1,64 @@
+"""Flower behind a password, read-only: it leaves pages, ``/metrics`` and ``/healthcheck`` open by itself."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import os
+import signal
+from typing import Any
+
+from celery import Celery
+from flower.app import Flower
+from flower.options import options
+from flower.urls import settings as flower_settings
+from tornado.httputil import HTTPServerRequest
+from tornado.ioloop import IOLoop
+from tornado.web import RequestHandler
+
+from app.settings import Settings
+from app.stack.secrets import flower_password
+
+USER = "hostler"
+#: Where Flower is looked for when no port was chosen.
+DEFAULT_PORT = 5555
+
+
+def serve(celery: Celery, settings: Settings) -> None:
+    """Serve Flower on loopback until SIGTERM. ``FLOWER_BASIC_AUTH`` (user:password) sets other credentials."""
+    options.address = "127.0.0.1"
+    options.port = settings.flower_port or DEFAULT_PORT
+    options.basic_auth = [os.environ.get("FLOWER_BASIC_AUTH") or f"{USER}:{flower_password(settings)}"]
+    options.read_only = True
+    options.enable_events = settings.task_events
+    loop = IOLoop.current()
+    flower = _GuardedFlower(capp=celery, options=options, io_loop=loop, **flower_settings)
+    signal.signal(signal.SIGTERM, lambda *_: loop.add_callback_from_signal(flower.stop))
+    flower.start_http_server()
+    flower.start()
+
+
+class _GuardedFlower(Flower):
+    def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
+        if not _is_known(request.headers.get("Authorization", ""), self.options.basic_auth):
+            return self.get_handler_delegate(request, _Refused)
+        return super().find_handler(request, **kwargs)
+
+
+class _Refused(RequestHandler):
+    def prepare(self) -> None:
+        self.set_status(401)
+        self.set_header("WWW-Authenticate", 'Basic realm="Flower"')
+        self.finish("a user and a password are required\n")
+
+
+def _is_known(header: str, credentials: list[str]) -> bool:
+    scheme, _, encoded = header.partition(" ")
+    if scheme.lower() != "basic":
+        return False
+    try:
+        sent = base64.b64decode(encoded, validate=True)
+    except binascii.Error:
+        return False
+    return any(hmac.compare_digest(sent, known.encode()) for known in credentials)
