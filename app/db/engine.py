@@ -24,6 +24,8 @@ class Database:
             max_overflow=pool_size,
             pool_timeout=10,
             pool_pre_ping=True,
+            # values may be secret; errors with their SQL are logged
+            hide_parameters=True,
             connect_args={
                 "application_name": application_name,
                 "connect_timeout": 5,

@@ -9,7 +9,7 @@ from typing import Any
 
 from app.db.engine import Database
 from app.db.repos import events as repo
-from app.errors import InvalidConfig, NotFound
+from app.errors import InvalidConfig
 from app.settings import Settings
 from app.stack.urls import database_url
 from app.usecases.context import Context
@@ -73,12 +73,10 @@ def list_events(
 def of_replica(
     context: Context, replica_id: str, limit: int, cursor: str | None
 ) -> tuple[list[dict[str, Any]], str | None]:
-    """(events of one replica in the order they happened, next cursor). Raises NotFound when there is no trace of it."""
+    """(events of one replica in the order they happened, next cursor); they outlive its record."""
     place = parse_cursor(cursor) if cursor else (0, 0)
     with context.database.read() as connection:
         rows = repo.of_replica(connection, replica_id, place[1], limit + 1)
-    if not rows and cursor is None:
-        raise NotFound(f"There is no replica {replica_id}. `hostler replica list` shows them.")
     found = [event_body(row) for row in rows[:limit]]
     return found, found[-1]["id"] if len(rows) > limit else None
 

@@ -145,7 +145,35 @@ class Replica(ma.Schema):
     status = ma.fields.String(required=True, metadata={"enum": STATES})
     reason = ma.fields.String(required=True, allow_none=True, metadata={"enum": [*REASONS, None]})
     message = ma.fields.String(required=True)
+    server_mode = ma.fields.String(required=True)
+    model_name = ma.fields.String(required=True)
+    pool = ma.fields.String(required=True)
+    backend = ma.fields.String(required=True)
+    engine = ma.fields.String(required=True)
+    owner = ma.fields.String(required=True)
+    labels = ma.fields.Dict(required=True)
+    desired_state = ma.fields.String(required=True, metadata={"enum": ["running", "stopped"]})
     base_url = ma.fields.String(required=True, allow_none=True)
+    host = ma.fields.String(required=True, allow_none=True)
+    port = ma.fields.Integer(required=True, allow_none=True)
+    node = ma.fields.String(required=True, allow_none=True)
+    attempt = ma.fields.Integer(required=True)
+    attempts = ma.fields.List(ma.fields.Dict(), metadata={"description": "Every launch with its end (not in lists)."})
+    backend_ref = ma.fields.Raw(allow_none=True, metadata={"description": "The backend's own handle (not in lists)."})
+    log_tail = ma.fields.String(metadata={"description": "Last output of an ended attempt (not in lists)."})
+    spec = ma.fields.Dict(required=True, metadata={"description": "The request; secret values are masked."})
+    diagnostics = ma.fields.Raw(required=True, allow_none=True)
+    last_health = ma.fields.Raw(required=True, allow_none=True)
+    timestamps = ma.fields.Dict(required=True, metadata={"description": "When each state was last entered."})
+    state_since = ma.fields.DateTime(required=True)
+    deadline_at = ma.fields.DateTime(required=True, allow_none=True)
+    lifetime_ends_at = ma.fields.DateTime(required=True, allow_none=True)
+    created_at = ma.fields.DateTime(required=True)
+    updated_at = ma.fields.DateTime(required=True)
+    released_at = ma.fields.DateTime(required=True, allow_none=True)
+    cleanup = ma.fields.Dict(
+        required=True, allow_none=True, metadata={"description": "`pending` while something of it is left."}
+    )
 
 
 class ReplicaPage(Page):
@@ -163,6 +191,7 @@ class ReplicaAccepted(ma.Schema):
     base_url = ma.fields.String(required=True, allow_none=True)
     task_id = ma.fields.String(required=True)
     task_url = ma.fields.String(required=True)
+    warnings = ma.fields.List(ma.fields.String(), required=True, metadata={"description": "Wishes not granted."})
 
 
 class TaskAccepted(ma.Schema):
@@ -207,6 +236,11 @@ class Explanation(ma.Schema):
 
     replica_id = ma.fields.String(required=True)
     status = ma.fields.String(required=True, metadata={"enum": STATES})
+    reason = ma.fields.String(required=True, allow_none=True, metadata={"enum": [*REASONS, None]})
     rule = ma.fields.String(required=True)
-    evidence = ma.fields.Raw(required=True)
-    since = ma.fields.String(required=True)
+    message = ma.fields.String(required=True)
+    evidence = ma.fields.List(ma.fields.Dict(), required=True)
+    since = ma.fields.DateTime(required=True)
+    position = ma.fields.Integer(required=True, allow_none=True, metadata={"description": "In the pool's queue."})
+    deadline = ma.fields.DateTime(required=True, allow_none=True)
+    command = ma.fields.String(required=True, allow_none=True)

@@ -19,6 +19,7 @@ from app.errors import LaunchFailed
 from app.log import request_id
 from app.usecases import events, explain, logs, replicas
 from app.usecases.context import Actor
+from app.usecases.creates import CreateOutcome
 from app.usecases.outcomes import TaskOutcome
 
 blueprint = Blueprint("replicas", "Inference servers: bring them into service, look after them, put them away.")
@@ -44,16 +45,17 @@ def create_replica(body: dict[str, Any]) -> Response:
     outcome = replicas.request_create(context(), who, body, idempotency.from_request())
     wait_s = _wait_s(body)
     if wait_s <= 0:
-        return _accepted(outcome.replica_id, outcome.task_id, fresh=not outcome.replayed)
+        return _accepted(outcome, fresh=not outcome.replayed)
     task = waiting.wait_for_task(context(), outcome.task_id, wait_s)
     if task["finished_at"] is None:
-        return _accepted(outcome.replica_id, outcome.task_id, fresh=False, replayed=outcome.replayed)
+        return _accepted(outcome, fresh=False)
     shown = replicas.get(context(), outcome.replica_id)
     _raise_unless_succeeded(task, shown)
     shown |= {
         "message": f"Replica {outcome.replica_id} created successfully",
         "task_id": outcome.task_id,
         "task_url": answers.task_path(outcome.task_id),
+        "warnings": list(outcome.warnings),
     }
     return answers.created(shown, answers.replica_path(outcome.replica_id), replayed=outcome.replayed)
 
@@ -124,7 +126,7 @@ def check_replica(body: dict[str, Any], replica_id: str) -> Response:
     task = _waited(outcome)
     if task is None or task["finished_at"] is None:
         return _task_accepted(outcome)
-    found = task.get("result") or {}
+    found = task["result"] or {}
     body = {
         "replica_id": replica_id,
         "healthy": bool(found.get("healthy")),
@@ -148,6 +150,8 @@ def replica_logs(query: dict[str, Any], replica_id: str) -> Response:
     """Read the log of an attempt, also after its end"""
     attempt, tail = query.get("attempt"), query.get("tail")
     if query["follow"]:
+        # asked for once more inside the stream, where an error can no longer be an answer
+        logs.read(context(), replica_id, attempt, 0)
         lines = logs.follow(context(), replica_id, attempt, tail)
         return sse.stream(None if line is None else sse.Message("log", line.rstrip("\n")) for line in lines)
     found = logs.read(context(), replica_id, attempt, tail)
@@ -167,6 +171,9 @@ def replica_events(query: dict[str, Any], replica_id: str) -> Response:
         behind = last_event_id() or query.get("cursor") or "0-0"
         return sse.stream(as_messages(events.follow(context(), {"replica_id": replica_id}, behind)))
     found, more = events.of_replica(context(), replica_id, query["limit"], query.get("cursor"))
+    if not found:
+        # nothing was kept of it, or there never was such a replica
+        replicas.get(context(), replica_id)
     return answers.answer({"events": found, "next_cursor": more})
 
 
@@ -193,12 +200,19 @@ def _wait_s(body: dict[str, Any]) -> float:
     return waiting.preference().bounded(context().settings.max_wait_s, readiness_s)
 
 
-def _accepted(replica_id: str, task_id: str, *, fresh: bool, replayed: bool | None = None) -> Response:
+def _accepted(outcome: CreateOutcome, *, fresh: bool) -> Response:
     """202. A fresh replica is known without asking the database again."""
-    body = {"replica_id": replica_id, "status": "pending", "message": "accepted; waits in its pool's queue"}
-    body |= {"base_url": None} if fresh else replicas.get(context(), replica_id)
-    was_replayed = not fresh if replayed is None else replayed
-    return answers.accepted(body, answers.replica_path(replica_id), task_id, replayed=was_replayed)
+    body: dict[str, Any] = {
+        "replica_id": outcome.replica_id,
+        "status": "pending",
+        "message": "accepted; waits in its pool's queue",
+        "base_url": None,
+    }
+    if not fresh:
+        body |= replicas.get(context(), outcome.replica_id)
+    body["warnings"] = list(outcome.warnings)
+    location = answers.replica_path(outcome.replica_id)
+    return answers.accepted(body, location, outcome.task_id, replayed=outcome.replayed)
 
 
 def _waited(outcome: TaskOutcome) -> dict[str, Any] | None:

@@ -56,7 +56,7 @@ def task_page(
 def total(connection: Connection, table: str, filters: Mapping[str, Any]) -> int:
     """How many match, counted up to ``COUNT_TO``; ``table`` is ``replicas`` or ``tasks``."""
     where, values = _where(REPLICA_FILTERS if table == "replicas" else TASK_FILTERS, filters)
-    query = text(f"SELECT count(*) FROM (SELECT 1 FROM {table} WHERE {where} LIMIT :most) AS some")
+    query = text(f"SELECT count(*) FROM (SELECT 1 FROM {table} WHERE {where} LIMIT :most) AS found")
     return int(connection.execute(query, {**values, "most": COUNT_TO}).scalar_one())
 
 
