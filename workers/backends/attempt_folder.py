@@ -119,7 +119,8 @@ def tidy(attempts: Path, older_than: float) -> None:
             shutil.rmtree(entry.path, ignore_errors=True)
 
 
-def write_private(path: Path, content: str) -> None:
+def write_private(path: Path, content: str | bytes) -> None:
     """A new file that only its owner can read. Raises FileExistsError when there is one."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        file.write(content)
+    data = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(data)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import marshal
 import os
 import select
 import shutil
-import struct
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from functools import cache
-from importlib.util import MAGIC_NUMBER, cache_from_source
+from importlib.util import MAGIC_NUMBER
 from pathlib import Path
+from uuid import uuid4
 
 from workers.backends import shim
-from workers.backends.attempt_folder import RECORDS, RESERVED, stage
+from workers.backends.attempt_folder import RECORDS, RESERVED, stage, write_private
 from workers.backends.base import AlreadyLaunched, BackendError, BackendUnavailable, Launch, LaunchRefused
 from workers.backends.proc import MARK, boot_id
 
@@ -44,7 +46,7 @@ def launch_process(attempts: Path, launch: Launch, *, log_bytes: int, path: str,
     fields = [str(staging), str(folder), str(deadline_ns), str(log_bytes), program, str(len(argv)), *argv]
     fields += [f"{name}={value}" for name, value in environ.items()]
     try:
-        told = _run_shim(fields, timeout_s)
+        told = _run_shim(attempts, fields, timeout_s)
         _judge(told, launch.name, argv[0], folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)  # it has another name by now if the launch happened
@@ -53,7 +55,7 @@ def launch_process(attempts: Path, launch: Launch, *, log_bytes: int, path: str,
 
 def start_tending(folder: Path, log_bytes: int, pid: int, start: int) -> None:
     """Give a living engine a new shim, because its own was killed. Safe to call twice: one wins."""
-    command = [*_interpreter(), "tend", str(folder), str(log_bytes), str(pid), str(start)]
+    command = [*_interpreter(folder.parent), "tend", str(folder), str(log_bytes), str(pid), str(start)]
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         env=_shim_environ(), start_new_session=True,
@@ -98,7 +100,7 @@ def _program(wanted: str, path: str) -> str:
     return found
 
 
-def _run_shim(fields: list[str], timeout_s: float) -> str:
+def _run_shim(attempts: Path, fields: list[str], timeout_s: float) -> str:
     """What the shim told until it had nothing more to say: the program was started, or nothing was."""
     plan = os.memfd_create("plan", os.MFD_CLOEXEC)
     try:
@@ -106,7 +108,7 @@ def _run_shim(fields: list[str], timeout_s: float) -> str:
             file.write("\0".join(fields).encode("utf-8", "surrogateescape"))
         os.lseek(plan, 0, os.SEEK_SET)
         process = subprocess.Popen(
-            [*_interpreter(), "start"], stdin=plan, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            [*_interpreter(attempts), "start"], stdin=plan, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
             env=_shim_environ(), start_new_session=True,
         )  # fmt: skip
     except OSError as error:
@@ -148,21 +150,30 @@ def _judge(told: str, name: str, program: str, folder: Path) -> None:
         raise BackendUnavailable(f"the shim of {name} did not start: {told.strip()[-500:] or 'it said nothing'}")
 
 
-def _interpreter() -> list[str]:
-    return [sys.executable, "-I", "-S", _script()]
+def _interpreter(attempts: Path) -> list[str]:
+    return [sys.executable, "-I", "-S", str(_compiled_shim(attempts))]
+
+
+def _compiled_shim(attempts: Path) -> Path:
+    """The shim as bytecode: compiling it at every launch would cost 3 ms. Named by its content, so it is never stale.
+
+    Not in ``__pycache__``, where many installations do not or may not write.
+    """
+    code, name = _shim_bytecode()
+    path = attempts / name
+    if not path.exists():
+        draft = path.with_name(f"{name}.{uuid4().hex}")
+        write_private(draft, code)
+        draft.rename(path)
+    return path
 
 
 @cache
-def _script() -> str:
-    """The compiled shim, where importing it left one that fits: compiling it at every launch costs 3 ms."""
-    source = Path(shim.__file__)
-    compiled = Path(cache_from_source(str(source)))
-    try:
-        header, seen = compiled.read_bytes()[:16], source.stat()
-    except OSError:
-        return str(source)
-    fits = struct.pack("<III", 0, int(seen.st_mtime) & 0xFFFFFFFF, seen.st_size & 0xFFFFFFFF)
-    return str(compiled if header == MAGIC_NUMBER + fits else source)
+def _shim_bytecode() -> tuple[bytes, str]:
+    source = Path(shim.__file__).read_bytes()
+    # a header without date or hash: nobody imports it, so nobody compares it with its source
+    code = MAGIC_NUMBER + bytes(12) + marshal.dumps(compile(source, shim.__file__, "exec"))
+    return code, f".shim-{hashlib.sha256(code).hexdigest()[:16]}.pyc"
 
 
 def _shim_environ() -> Mapping[str, str]:

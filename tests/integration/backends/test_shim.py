@@ -27,7 +27,7 @@ def test_a_shim_killed_at_any_line_loses_and_doubles_nothing(world: World, monke
     outcomes: list[str] = []
     for line in range(1, LINES):
         with monkeypatch.context() as patch:
-            patch.setattr(launching, "_interpreter", lambda: [sys.executable, "-I", "-S", str(STAND_IN), script])
+            patch.setattr(launching, "_interpreter", lambda _: [sys.executable, "-I", "-S", str(STAND_IN), script])
             patch.setattr(launching, "_shim_environ", lambda line=line: {"KILL_AT": str(line)})
             plan = world.plan("idle")
             try:
