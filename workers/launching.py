@@ -150,7 +150,8 @@ class _Launch:
             return self._fail_seen(handle, seen, verdict.reason or Reason.BACKEND_ERROR, verdict.message, state)
         if verdict.to is State.READY and not self.backend.serves_http:
             passed = _simulated_diagnostics() if wants_diagnostics(self.claim.row) else None
-            ready = launches.record_ready(self.ctx, self.claim, to_json(handle), passed, state)
+            tail = self._tail(handle)
+            ready = launches.record_ready(self.ctx, self.claim, to_json(handle), passed, state, tail)
             return "ready" if ready else "superseded"
         leave = not self.backend.serves_http or seen.liveness is not Liveness.RUNNING
         if seen.liveness is not Liveness.RUNNING:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -81,7 +83,12 @@ class Context:
 
     @cached_property
     def _fernet(self) -> Fernet:
-        return Fernet(secret_key(self.settings).encode())
+        key = secret_key(self.settings)
+        try:
+            return Fernet(key.encode())
+        except ValueError:
+            # HOSTLER_SECRET_KEY may be any long word; a made key has Fernet's own form
+            return Fernet(base64.urlsafe_b64encode(hashlib.sha256(key.encode()).digest()))
 
     def seal(self, values: Mapping[str, str]) -> bytes:
         """User values, encrypted for the database."""

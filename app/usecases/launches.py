@@ -121,14 +121,22 @@ def leave_to_sweep(ctx: Context, claim: LaunchClaim) -> None:
 
 
 def record_ready(
-    ctx: Context, claim: LaunchClaim, handle: Mapping[str, Any], diagnostics: Mapping[str, Any] | None, from_: State
+    ctx: Context,
+    claim: LaunchClaim,
+    handle: Mapping[str, Any],
+    diagnostics: Mapping[str, Any] | None,
+    from_: State,
+    log_tail: str = "",
 ) -> bool:
-    """It answers, and its diagnostics passed when they were asked for. The task succeeds in the same transaction."""
+    """It answers, and its diagnostics passed when they were asked for. The task succeeds in the same transaction.
+
+    ``log_tail`` is for backends that leave no file to read.
+    """
     patch: dict[str, Any] = {"base_url": base_url(claim.row, claim.port), "check_failures": 0}
     if diagnostics is not None:
         patch["diagnostics"] = diagnostics
     with ctx.database.begin() as connection:
-        _save_handle(connection, claim, handle)
+        _save_handle(connection, claim, handle, log_tail)
         move = _move(claim, _path_to(from_, State.READY), "answers its readiness probe", next_check_s=0, patch=patch)
         if not replicas.record_moves(connection, [move]):
             return False
@@ -297,10 +305,14 @@ def _check_now(connection: Connection, claim: LaunchClaim) -> None:
     )
 
 
-def _save_handle(connection: Connection, claim: LaunchClaim, handle: Mapping[str, Any]) -> None:
+def _save_handle(connection: Connection, claim: LaunchClaim, handle: Mapping[str, Any], log_tail: str = "") -> None:
     connection.execute(
-        text("UPDATE attempts SET backend_ref = CAST(:ref AS jsonb) WHERE id = :id AND released_at IS NULL"),
-        {"id": claim.attempt_id, "ref": json.dumps(dict(handle))},
+        text(
+            "UPDATE attempts SET backend_ref = CAST(:ref AS jsonb),"
+            " log_tail = CASE WHEN :log_tail = '' THEN log_tail ELSE :log_tail END"
+            " WHERE id = :id AND released_at IS NULL"
+        ),
+        {"id": claim.attempt_id, "ref": json.dumps(dict(handle)), "log_tail": log_tail},
     )
 
 

@@ -3,50 +3,37 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import socket
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 from workers.backends.proc import open_files
+from workers.backends.sockdiag import listening
 
 _LISTEN = "0A"
-_LOOPBACK_4 = "0100007F"
-_ANY_4 = "00000000"
-_ANY_6 = "0" * 32
-_LOOPBACK_6 = "0" * 24 + "01000000"
-_MAPPED = "0000000000000000FFFF0000"
+_ANY_4, _ANY_6 = IPv4Address(0), IPv6Address(0)
+_MAPPED = bytes(10) + b"\xff\xff"
+Address = IPv4Address | IPv6Address
 
 
 class Listeners:
     """The listening sockets of this host as they were when first asked for: one reading serves a whole batch."""
 
     def __init__(self) -> None:
-        self._by_port: dict[int, dict[str, set[str]]] | None = None
+        self._by_port: dict[int, dict[bytes, set[str]]] | None = None
 
     def sockets(self, host: str, port: int) -> set[str]:
         """Inodes of the sockets that a connection to ``host:port`` may reach: the most specific address wins."""
         if self._by_port is None:
             self._by_port = {}
-            for family in ("tcp", "tcp6"):
-                self._read(family, self._by_port)
+            for address, at, inode in _all_listening():
+                self._by_port.setdefault(at, {}).setdefault(address, set()).add(str(inode))
         addresses = self._by_port.get(port, {})
-        for address in _reached_by(host):
-            if address in addresses:
-                return addresses[address]
+        for wanted in _reached_by(host):
+            if wanted in addresses:
+                return addresses[wanted]
         return set()
-
-    @staticmethod
-    def _read(family: str, found: dict[int, dict[str, set[str]]]) -> None:
-        table = Path(f"/proc/net/{family}")
-        if not table.exists():
-            return  # a host without IPv6
-        with table.open() as file:
-            next(file, None)
-            for line in file:
-                words = line.split()
-                if words[3] != _LISTEN:
-                    break  # the kernel lists every listening socket first (Documentation/networking/proc_net_tcp)
-                address, _, port = words[1].partition(":")
-                found.setdefault(int(port, 16), {}).setdefault(address, set()).add(words[9])
 
 
 def owns_all(pids: Iterable[int], sockets: set[str]) -> bool:
@@ -63,18 +50,47 @@ def owns_all(pids: Iterable[int], sockets: set[str]) -> bool:
     return not missing
 
 
-def _reached_by(host: str) -> tuple[str, ...]:
-    if host in ("127.0.0.1", "localhost", "0.0.0.0"):
-        exact: tuple[str, ...] = (_LOOPBACK_4, _MAPPED + _LOOPBACK_4)
-    elif host in ("::1", "::"):
-        return _LOOPBACK_6, _ANY_6
-    else:
-        exact = tuple(found for address in (_hex_4(host),) if address for found in (address, _MAPPED + address))
-    return *exact, _ANY_4, _ANY_6
+def _all_listening() -> Iterator[tuple[bytes, int, int]]:
+    for family, table in ((socket.AF_INET, "tcp"), (socket.AF_INET6, "tcp6")):
+        try:
+            found = list(listening(family))
+        except OSError:
+            found = list(read_table(Path("/proc/net") / table))
+        yield from found
 
 
-def _hex_4(host: str) -> str:
-    parts = host.split(".")
-    if len(parts) != 4 or not all(part.isdigit() for part in parts):
-        return ""
-    return "".join(f"{int(part):02X}" for part in reversed(parts))
+def read_table(path: Path) -> Iterator[tuple[bytes, int, int]]:
+    """The same from ``/proc/net/tcp`` or ``tcp6``, for kernels without sock_diag; nothing when there is no such file."""
+    if not path.exists():
+        return
+    with path.open() as file:
+        next(file, None)
+        for line in file:
+            words = line.split()
+            if words[3] != _LISTEN:
+                return  # the kernel lists every listening socket first (Documentation/networking/proc_net_tcp)
+            address, _, port = words[1].partition(":")
+            # each 32 bits are written as the host's own number
+            parts = [bytes.fromhex(address[place : place + 8])[::-1] for place in range(0, len(address), 8)]
+            yield b"".join(parts), int(port, 16), int(words[9])
+
+
+def _reached_by(host: str) -> list[bytes]:
+    """Addresses as sockets have them, that take a connection to ``host``: its own before "any"."""
+    address = _address(host)
+    if address is None:
+        return [_ANY_4.packed, _ANY_6.packed]
+    if address.version == 6:
+        return [address.packed, _ANY_6.packed]
+    return [address.packed, _MAPPED + address.packed, _ANY_4.packed, _ANY_6.packed]
+
+
+def _address(host: str) -> Address | None:
+    if host in ("localhost", "0.0.0.0"):
+        return ip_address("127.0.0.1")
+    if host == "::":
+        return ip_address("::1")
+    try:
+        return ip_address(host)
+    except ValueError:
+        return None

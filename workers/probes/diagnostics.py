@@ -64,7 +64,8 @@ def _run(check: HttpCheck, base_url: str, model_name: str, key: str, deadline: f
             _ask(check, base_url, model_name, key, deadline, found)
             ok = True
         except _Failed as problem:
-            found.detail = str(problem)
+            # cut off at the deadline, it only looks like a bad answer
+            found.detail = "no answer in time" if time.monotonic() >= deadline else str(problem)
         except (OSError, http.client.HTTPException, ValueError) as error:
             found.detail = _in_words(error, time.monotonic() >= deadline)
     return {
