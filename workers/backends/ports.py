@@ -60,7 +60,7 @@ def _all_listening() -> Iterator[tuple[bytes, int, int]]:
 
 
 def read_table(path: Path) -> Iterator[tuple[bytes, int, int]]:
-    """The same from ``/proc/net/tcp`` or ``tcp6``, for kernels without sock_diag; nothing when there is no such file."""
+    """The same from ``/proc/net/tcp`` or ``tcp6``, for kernels without sock_diag; nothing without such a file."""
     if not path.exists():
         return
     with path.open() as file:

@@ -6,10 +6,13 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
-from workers.backends.ports import Listeners, owns_all
+from workers.backends import ports
+from workers.backends.ports import Listeners, owns_all, read_table
+from workers.backends.sockdiag import listening
 
 
 @pytest.fixture
@@ -60,6 +63,25 @@ def test_sharers_of_a_port_are_all_found(sockets: ExitStack) -> None:
     assert owns_all([os.getpid()], found)
     second_only_elsewhere = found | {"1"}
     assert not owns_all([os.getpid()], second_only_elsewhere)
+
+
+@pytest.mark.parametrize("table, host", [("tcp", "127.0.0.1"), ("tcp6", "::1")])
+def test_the_slow_table_says_what_the_kernel_says(sockets: ExitStack, table: str, host: str) -> None:
+    server = listen(sockets, host)
+    port = server.getsockname()[1]
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    slow = [found for found in read_table(Path("/proc/net") / table) if found[1] == port]
+    fast = [found for found in listening(family) if found[1] == port]
+    assert slow == fast == [(socket.inet_pton(family, host), port, int(inode(server)))]
+
+
+def test_without_the_kernels_answer_the_slow_table_serves(sockets: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: int) -> None:
+        raise OSError
+
+    monkeypatch.setattr(ports, "listening", refuse)
+    server = listen(sockets, "127.0.0.1")
+    assert Listeners().sockets("127.0.0.1", server.getsockname()[1]) == {inode(server)}
 
 
 def test_connections_are_not_listeners(sockets: ExitStack) -> None:
