@@ -63,6 +63,11 @@ class LlamaCpp:
             "seed": {"type": "integer", "minimum": 0, "maximum": 2**32 - 1, "description": "Default sampling seed."},
             "warmup": {"type": "boolean", "description": "Run the model once before it is ready; default true."},
             "embedding": {"type": "boolean", "description": "Serve /v1/embeddings instead of completions."},
+            "pooling": {
+                "type": "string",
+                "enum": ["none", "mean", "cls", "last", "rank"],
+                "description": "How embedding joins a text's vectors; default: the model's.",
+            },
             "cache_ram_mib": {"type": "integer", "minimum": -1, "description": "Memory for the prompt cache."},
             "chat_template": {"type": "string", "description": "Jinja template instead of the model's."},
         },

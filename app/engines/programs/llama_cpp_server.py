@@ -30,6 +30,8 @@ def main(path: str) -> None:
 
     params = xllamacpp.CommonParams()
     _fill(params, config, key)
+    if "pooling" in config:
+        params.pooling_type = getattr(xllamacpp.llama_pooling_type, f"LLAMA_POOLING_TYPE_{config['pooling'].upper()}")
     # the default action (die at once) holds while the model loads: the load keeps Python from running any handler
     try:
         server = xllamacpp.Server(params)
@@ -92,6 +94,7 @@ def _fill(params: Any, config: dict[str, Any], key: str) -> None:
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings.pop("threads")
     if "seed" in settings:
         params.sampling.seed = settings.pop("seed")
+    settings.pop("pooling", None)
     for name, value in settings.items():
         setattr(params, name, value)
 
