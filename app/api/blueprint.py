@@ -54,6 +54,18 @@ LAST_EVENT_ID = {
 }
 
 
+_REFERENCE = {"schema": {"type": "string", "format": "uri-reference"}}
+#: What answers of these statuses carry beside their body.
+ANSWER_HEADERS: dict[int, dict[str, Any]] = {
+    201: {"Location": {"description": "Where it is.", **_REFERENCE}},
+    202: {
+        "Location": {"description": "What is being worked on.", **_REFERENCE},
+        "Link": {"description": 'The task: `<...>; rel="monitor"`.', "schema": {"type": "string"}},
+        "Retry-After": {"description": "Seconds until another look pays.", "schema": {"type": "integer"}},
+    },
+}
+
+
 class Blueprint(SmorestBlueprint):
     """Routes of one noun."""
 
@@ -95,7 +107,7 @@ class Blueprint(SmorestBlueprint):
             documented |= {409} if replays and method.lower() in WRITES else set()
             documented |= {404} if "<" in rule else set()
             info = dict(getattr(view, "_apidoc", {}))
-            info["conventions"] = {"role": role, "headers": headers, "errors": documented}
+            info["conventions"] = {"role": role, "headers": headers, "errors": documented, "name": view.__name__}
             view._apidoc = info  # type: ignore[attr-defined]
             self.add_url_rule(rule, None, view, methods=[method])
             return view
@@ -105,6 +117,7 @@ class Blueprint(SmorestBlueprint):
     @staticmethod
     def _prepare_conventions_doc(doc: dict[str, Any], doc_info: dict[str, Any], **_: Any) -> dict[str, Any]:
         conventions = doc_info["conventions"]
+        doc["operationId"] = conventions["name"]
         statuses = set(conventions["errors"])
         if conventions["role"] == OPEN:
             doc["security"] = []
@@ -119,6 +132,9 @@ class Blueprint(SmorestBlueprint):
         for status in [code for code, found in responses.items() if isinstance(found, str) and code not in statuses]:
             # what a decorator of flask-smorest added by name
             responses[status] = response_name(int(status))
+        for status, found in responses.items():
+            if isinstance(found, dict) and status in ANSWER_HEADERS:
+                found["headers"] = {**ANSWER_HEADERS[status], **found.get("headers", {})}
         doc.setdefault("parameters", []).extend(conventions["headers"])
         return doc
 

@@ -113,7 +113,6 @@ def schema_name(schema: Any) -> str:
 
 def install(app: Flask, api: Api) -> None:
     """Serve ``/openapi.json`` and ``/docs``; call it when every blueprint is registered."""
-    document = json.dumps(api.spec.to_dict(), separators=(",", ":"))
 
     @allow(OPEN)
     def openapi_json() -> Response:
@@ -124,6 +123,20 @@ def install(app: Flask, api: Api) -> None:
     app.add_url_rule("/openapi.json", "openapi_json", openapi_json, methods=["GET"])
     app.add_url_rule("/docs", "docs", _docs, methods=["GET"])
     app.add_url_rule("/docs/<name>", "docs_asset", _docs_asset, methods=["GET"])
+    _document(app, api, "openapi_json", "This document", {"application/json": {"schema": {"type": "object"}}})
+    _document(app, api, "docs", "This document, for people", {"text/html": {"schema": {"type": "string"}}})
+    document = json.dumps(api.spec.to_dict(), separators=(",", ":"))
+
+
+def _document(app: Flask, api: Api, endpoint: str, summary: str, content: dict[str, Any]) -> None:
+    operation = {
+        "summary": summary,
+        "operationId": endpoint,
+        "tags": ["stack"],
+        "security": [],
+        "responses": {200: {"description": "OK", "content": content}},
+    }
+    api.spec.path(rule=next(app.url_map.iter_rules(endpoint)), operations={"get": operation})
 
 
 @allow(OPEN)

@@ -44,7 +44,14 @@ class Body(ma.Schema):
         return data
 
 
-class Page(ma.Schema):
+class Answer(ma.Schema):
+    """What is sent. Further members may come with later versions: clients must not stumble over them."""
+
+    class Meta:
+        unknown = ma.INCLUDE
+
+
+class Page(Answer):
     """A page of a list."""
 
     total = ma.fields.Integer(required=True, metadata={"description": "Rows on all pages."})

@@ -6,6 +6,7 @@ import marshmallow as ma
 from marshmallow import validate
 
 from app.api.paging import PageQuery
+from app.api.schemas.base import Answer
 from app.api.schemas.fields import Text
 from app.api.schemas.replicas import REASONS
 from app.api.schemas.replicas import STATES as REPLICA_STATES
@@ -37,7 +38,7 @@ class ReplicaEventQuery(PageQuery):
     cursor = Text(1, 40, CURSOR, metadata={"description": "`next_cursor` of the page before, or an event's id."})
 
 
-class Event(ma.Schema):
+class Event(Answer):
     """Something that happened, with its cause and actor. Never changed afterwards."""
 
     id = ma.fields.String(required=True, metadata={"pattern": f"^{CURSOR}$"})
@@ -58,7 +59,7 @@ class Event(ma.Schema):
     data = ma.fields.Raw(required=True, allow_none=True)
 
 
-class EventPage(ma.Schema):
+class EventPage(Answer):
     """A page of the history."""
 
     events = ma.fields.List(ma.fields.Nested(Event), required=True)

@@ -90,13 +90,15 @@ class StringMap(ma.fields.Dict):
     def __init__(self, *, name_pattern: str, longest_value: int, most: int, **kwargs: Any) -> None:
         self._name = re.compile(rf"(?:{name_pattern})\Z")
         self._longest_value = longest_value
-        super().__init__(
-            keys=ma.fields.String(), values=ma.fields.String(), validate=validate.Length(max=most), **kwargs
-        )
+        self._most = most
+        shown = {"maxProperties": most} | kwargs.pop("metadata", {})
+        super().__init__(keys=ma.fields.String(), values=ma.fields.String(), metadata=shown, **kwargs)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> dict[str, str]:
         if not isinstance(value, dict):
             raise self.make_error("invalid")
+        if len(value) > self._most:
+            raise ma.ValidationError(f"More than {self._most} entries.")
         errors: dict[str, list[str]] = {}
         for name, text in value.items():
             if not self._name.match(name):

@@ -8,7 +8,7 @@ import marshmallow as ma
 from marshmallow import validate
 
 from app.api.paging import PageQuery
-from app.api.schemas.base import Body, Page
+from app.api.schemas.base import Answer, Body, Page
 from app.api.schemas.fields import QueryFlag, Text, Whole
 
 ROLES = ["read", "infer", "register", "operate", "admin"]
@@ -56,7 +56,7 @@ class KeyQuery(PageQuery):
     revoked = QueryFlag(load_default=False, metadata={"description": "Show revoked keys too."})
 
 
-class Key(ma.Schema):
+class Key(Answer):
     """A key without the key: only its hash is stored."""
 
     id = ma.fields.String(required=True)

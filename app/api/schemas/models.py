@@ -6,7 +6,7 @@ import marshmallow as ma
 from marshmallow import validate
 
 from app.api.paging import PageQuery
-from app.api.schemas.base import Body, Page
+from app.api.schemas.base import Answer, Body, Page
 from app.api.schemas.fields import JsonObject, Text
 from app.api.schemas.replicas import MODEL_NAME
 
@@ -29,7 +29,7 @@ class ModelQuery(PageQuery):
     format = Text(1, 63)
 
 
-class Model(ma.Schema):
+class Model(Answer):
     """A model that can be asked for by name."""
 
     name = ma.fields.String(required=True)

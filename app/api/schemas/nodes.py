@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import marshmallow as ma
 
-from app.api.schemas.base import Page
+from app.api.schemas.base import Answer, Page
 
 
-class Node(ma.Schema):
+class Node(Answer):
     """A host whose workers serve pools."""
 
     name = ma.fields.String(required=True)

@@ -9,7 +9,7 @@ import marshmallow as ma
 from marshmallow import validate
 
 from app.api.paging import PageQuery
-from app.api.schemas.base import Body, Page
+from app.api.schemas.base import Answer, Body, Page
 from app.api.schemas.fields import JsonObject, Text, Whole
 from app.api.schemas.replicas import POOL_NAME, labels
 
@@ -49,7 +49,7 @@ class PoolQuery(PageQuery):
     state = ma.fields.String(validate=validate.OneOf(POOL_STATES))
 
 
-class Pool(ma.Schema):
+class Pool(Answer):
     """A pool and what of it is used."""
 
     name = ma.fields.String(required=True)

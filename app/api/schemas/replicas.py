@@ -9,7 +9,7 @@ import marshmallow as ma
 from marshmallow import validate
 
 from app.api.paging import PageQuery
-from app.api.schemas.base import Body, Page
+from app.api.schemas.base import Answer, Body, Page
 from app.api.schemas.fields import Flag, JsonObject, Seconds, StringMap, Text, Whole
 from app.domain.lifecycle import Reason, State
 from app.domain.modes import ServerMode
@@ -138,7 +138,7 @@ class LogQuery(ma.Schema):
     follow = ma.fields.Boolean(load_default=False, metadata={"description": "Stream what is written (SSE)."})
 
 
-class Replica(ma.Schema):
+class Replica(Answer):
     """One inference server, from the wish to the last trace of it."""
 
     replica_id = ma.fields.String(required=True, metadata={"pattern": f"^{REPLICA_ID}$"})
@@ -182,7 +182,7 @@ class ReplicaPage(Page):
     replicas = ma.fields.List(ma.fields.Nested(Replica), required=True)
 
 
-class ReplicaAccepted(ma.Schema):
+class ReplicaAccepted(Answer):
     """The launch goes on behind the task, or has come to its end when the request waited."""
 
     replica_id = ma.fields.String(required=True, metadata={"pattern": f"^{REPLICA_ID}$"})
@@ -194,7 +194,7 @@ class ReplicaAccepted(ma.Schema):
     warnings = ma.fields.List(ma.fields.String(), required=True, metadata={"description": "Wishes not granted."})
 
 
-class TaskAccepted(ma.Schema):
+class TaskAccepted(Answer):
     """A worker will carry it out."""
 
     replica_id = ma.fields.String(required=True, metadata={"pattern": f"^{REPLICA_ID}$"})
@@ -203,7 +203,7 @@ class TaskAccepted(ma.Schema):
     task_url = ma.fields.String(required=True)
 
 
-class ReplicaState(ma.Schema):
+class ReplicaState(Answer):
     """What the wish has come to."""
 
     replica_id = ma.fields.String(required=True, metadata={"pattern": f"^{REPLICA_ID}$"})
@@ -211,7 +211,7 @@ class ReplicaState(ma.Schema):
     message = ma.fields.String(required=True)
 
 
-class HealthAnswer(ma.Schema):
+class HealthAnswer(Answer):
     """What a real probe just found."""
 
     replica_id = ma.fields.String(required=True, metadata={"pattern": f"^{REPLICA_ID}$"})
@@ -221,7 +221,7 @@ class HealthAnswer(ma.Schema):
     checks = ma.fields.List(ma.fields.Dict(), required=True)
 
 
-class Plan(ma.Schema):
+class Plan(Answer):
     """What a create would run. Secret values are masked."""
 
     dry_run = ma.fields.Boolean(required=True)
@@ -231,7 +231,7 @@ class Plan(ma.Schema):
     placement = ma.fields.Dict(required=True)
 
 
-class Explanation(ma.Schema):
+class Explanation(Answer):
     """Why it is where it is, and what to type."""
 
     replica_id = ma.fields.String(required=True)

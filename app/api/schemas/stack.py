@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import marshmallow as ma
 
+from app.api.schemas.base import Answer
 
-class Health(ma.Schema):
+
+class Health(Answer):
     """How the stack is. Numbers are null while the database does not answer."""
 
     status = ma.fields.String(required=True, metadata={"enum": ["healthy", "degraded"]})
@@ -16,7 +18,7 @@ class Health(ma.Schema):
     problems = ma.fields.List(ma.fields.String(), required=True)
 
 
-class Ready(ma.Schema):
+class Ready(Answer):
     """This process may get traffic."""
 
     status = ma.fields.String(required=True, metadata={"enum": ["ready"]})

@@ -6,7 +6,7 @@ import marshmallow as ma
 from marshmallow import validate
 
 from app.api.paging import PageQuery
-from app.api.schemas.base import Page
+from app.api.schemas.base import Answer, Page
 from app.api.schemas.fields import Text
 from app.api.schemas.replicas import REASONS
 from app.domain.tasks import Phase, TaskKind, TaskState
@@ -33,7 +33,7 @@ class TaskWaitQuery(ma.Schema):
     )
 
 
-class Task(ma.Schema):
+class Task(Answer):
     """One verb, asked for once and carried out once."""
 
     id = ma.fields.String(required=True)
@@ -42,6 +42,12 @@ class Task(ma.Schema):
     phase = ma.fields.String(required=True, metadata={"enum": [str(phase) for phase in Phase]})
     progress = ma.fields.Integer(required=True, metadata={"minimum": 0, "maximum": 100})
     attempt = ma.fields.Integer(required=True)
+    claims = ma.fields.Integer(required=True, metadata={"description": "How often a worker took it."})
+    claimed_by = ma.fields.String(required=True, allow_none=True)
+    pool = ma.fields.String(required=True)
+    node = ma.fields.String(required=True, allow_none=True)
+    owner = ma.fields.String(required=True)
+    request_id = ma.fields.String(required=True)
     reason = ma.fields.String(required=True, allow_none=True, metadata={"enum": [*REASONS, None]})
     message = ma.fields.String(required=True)
     result = ma.fields.Raw(required=True, allow_none=True)
