@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import _socket
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 
 from app.errors import Unavailable
 
@@ -23,7 +25,6 @@ class Database:
             pool_size=pool_size,
             max_overflow=pool_size,
             pool_timeout=10,
-            pool_pre_ping=True,
             # values may be secret; errors with their SQL are logged
             hide_parameters=True,
             connect_args={
@@ -33,6 +34,9 @@ class Database:
                 "options": "-c idle_in_transaction_session_timeout=20000 -c statement_timeout=30000 -c timezone=UTC",
             },
         )
+        event.listen(self._engine, "connect", _keep_peeker)
+        event.listen(self._engine, "checkout", _refuse_closed)
+        event.listen(self._engine, "close", _drop_peeker)
         self._autocommit = self._engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @contextmanager
@@ -56,6 +60,29 @@ class Database:
     def _assert_own_process(self) -> None:
         if os.getpid() != self._pid:
             raise RuntimeError("a Database made before a fork was used after it")
+
+
+def _keep_peeker(connection: Any, record: Any) -> None:
+    # a socket object of its own over the same connection, unpatched even under gevent: peeking must not wait
+    record.info["peeker"] = _socket.socket(fileno=os.dup(connection.pgconn.socket))
+
+
+def _drop_peeker(_connection: Any, record: Any) -> None:
+    peeker = record.info.pop("peeker", None)
+    if peeker is not None:
+        peeker.close()
+
+
+def _refuse_closed(_connection: Any, record: Any, _proxy: Any) -> None:
+    """A connection that Postgres closed meanwhile has an end of file to read; asking it costs no round trip."""
+    try:
+        record.info["peeker"].recv(1, _socket.MSG_PEEK | _socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return
+    except OSError as error:
+        raise DisconnectionError(str(error)) from error
+    # an end, or a message nobody asked for (the server says why it closes)
+    raise DisconnectionError("closed by the server")
 
 
 @contextmanager

@@ -79,7 +79,8 @@ def request_create(
     ctx: Context, actor: Actor, body: Mapping[str, Any], idempotency: Idempotency | None = None
 ) -> CreateOutcome:
     """Accept a create. Raises the 4xx that names the field; QueueFull when the pool's queue is at its limit."""
-    with ctx.database.begin() as connection:
+    # alone, the one statement is its own transaction and needs no BEGIN and COMMIT around it
+    with ctx.database.begin() if idempotency else ctx.database.read() as connection:
         if idempotency:
             before = remembered.claim(connection, actor, idempotency)
             if before is not None:

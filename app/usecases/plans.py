@@ -39,7 +39,7 @@ def resolve(ctx: Context, connection: Connection, actor: Actor, body: Mapping[st
     """Check a create request against pools, models and engines. Raises the error that names the field."""
     mode = ServerMode(body["server_mode"])
     pool = _find_pool(ctx, connection, body)
-    model = models.find(ctx, connection, body["model_name"])
+    model = None if accepts_any_model(mode) else models.find(ctx, connection, body["model_name"])
     name = engine_for(mode, model["engine"] if model else None, body.get("platform_config"))
     if name is None or (model is None and not accepts_any_model(mode) and name != "command"):
         known = models.names(ctx, connection)
