@@ -78,8 +78,8 @@ class Agent:
         while not self._stop.is_set():
             self._expected.turn()
             wait_s = max(0.0, min(until, self._expected.next_at()) - time.monotonic())
-            ready, _, _ = select.select([self._pidfds, self._wake_read], [], [], wait_s)
-            dead = self._pidfds.take_dead() if self._pidfds in ready else []
+            ready, _, _ = select.select([self._pidfds.fileno(), self._wake_read], [], [], wait_s)
+            dead = self._pidfds.take_dead() if self._pidfds.fileno() in ready else []
             if dead:
                 self._expected.take(dead)
             if self._wake_read in ready:
@@ -131,5 +131,3 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-
-

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 
 from celery import Celery, signals
 
@@ -22,7 +21,7 @@ log = logging.getLogger(__name__)
 def make() -> Celery:
     """The application with its tasks, its beat schedule and the step that follows the pools."""
     settings = Settings.load()
-    celery = make_celery(settings, broker_url(settings), os.environ.get("HOSTLER_NAMESPACE") or namespace(settings))
+    celery = make_celery(settings, broker_url(settings), namespace(settings))
     replica_tasks.register(celery)
     sweep_tasks.register(celery)
     celery.conf.beat_schedule = {

@@ -10,7 +10,7 @@ from app.errors import Forbidden
 from app.usecases.context import Context
 from app.usecases.plans import command_for
 from workers.backends.base import Handle
-from workers.probes.http import ProbeTarget
+from workers.probes.wire import ProbeTarget
 
 
 def engine_of(row: Any) -> Engine:

@@ -72,6 +72,7 @@ class Housekeeping:
             self._next_canary = now + CANARY_S
             node = self._runtime.settings.node_name
             queues = [node_queue(node, control=control) for control in (False, True)]
-            sent = all([self._ctx.doorbell.ring_now("canary", queue, node=node) for queue in queues])
+            taken = [self._ctx.doorbell.ring_now("canary", queue, node=node) for queue in queues]
+            sent = all(taken)
         presence.heartbeat_node(self._ctx, canary_sent=sent)
         presence.heartbeat_worker(self._ctx, self._runtime.id, "agent", os.getpid(), [], 0)

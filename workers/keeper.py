@@ -8,8 +8,8 @@ import time
 from types import TracebackType
 from typing import Self
 
-from app.db.repos import tasks
 from app.errors import Unavailable
+from app.usecases import claims
 from app.usecases.context import Context
 
 log = logging.getLogger(__name__)
@@ -45,8 +45,7 @@ class Keeper:
         while not self._done.wait(self._lease_s / 3):
             asked = time.monotonic()
             try:
-                with self._ctx.database.begin() as connection:
-                    renewed = tasks.renew(connection, self._task_id, self._token, self._lease_s)
+                renewed = claims.renew(self._ctx, self._task_id, self._token, self._lease_s)
             except Unavailable as error:
                 log.warning("lease of task %s was not renewed: %s", self._task_id, error)
                 continue

@@ -10,9 +10,9 @@ from typing import Any
 from cryptography.fernet import InvalidToken
 
 from app.domain.lifecycle import Reason, State
+from app.domain.tasks import TaskKind
 from app.domain.verdicts import Evidence, Life, judge
 from app.doorbell.queues import queue_for
-from app.domain.tasks import TaskKind
 from app.errors import HostlerError, Unavailable
 from app.usecases import ends, launches
 from app.usecases.ends import End

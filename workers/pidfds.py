@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from app.domain.lifecycle import SERVING, State
+from workers.backends.base import Backend, Handle
 from workers.bootstrap import Runtime
 from workers.engine_targets import handle_of
 
@@ -50,9 +51,15 @@ class Pidfds:
         self._epoll.close()
 
     def _open(self, key: tuple[str, int], row: Any) -> None:
-        watch = getattr(self._runtime.backend(row.backend), "watch_fd", None)
-        descriptor = watch(handle_of(row.backend, row.attempt_name, row.backend_ref)) if watch else None
+        handle = handle_of(row.backend, row.attempt_name, row.backend_ref)
+        descriptor = watch_fd(self._runtime.backend(row.backend), handle)
         if descriptor is not None:
             self._descriptors[key] = descriptor
             self._rows[descriptor] = row
             self._epoll.register(descriptor, select.EPOLLIN)
+
+
+def watch_fd(backend: Backend, handle: Handle) -> int | None:
+    """A descriptor that becomes readable when the attempt's process ends; None where there is no such thing."""
+    watch: Callable[[Handle], int | None] | None = getattr(backend, "watch_fd", None)
+    return watch(handle) if watch else None

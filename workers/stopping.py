@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import select
 import time
+from typing import Any
 
 from app.domain.tasks import Phase, TaskKind
 from app.usecases import claims, ends, watching
 from app.usecases.ends import End
-from workers.backends.base import BackendError, Handle
+from workers.backends.base import Backend, BackendError, Handle
 from workers.bootstrap import Runtime
 from workers.engine_targets import handle_of
 from workers.launching import tail_of
+from workers.pidfds import watch_fd
 
 #: How long a stop task watches before it leaves the rest to the sweep.
 LOOK_S = 1.0
@@ -35,7 +37,7 @@ def carry_out_stop(runtime: Runtime, pool: str | None) -> str:
     return f"task={claim.task_id} replica={row.id} attempt={row.attempt} outcome={outcome}"
 
 
-def end_attempt(runtime: Runtime, row: object, *, force: bool = False, look_s: float = 0.0) -> str:
+def end_attempt(runtime: Runtime, row: Any, *, force: bool = False, look_s: float = 0.0) -> str:
     """Ask the backend once to end the row's open attempt, and watch up to ``look_s`` for it to be gone.
 
     Returns ``gone`` (recorded), ``stopping``, or ``unreachable`` when the backend could not be asked.
@@ -63,10 +65,9 @@ def end_attempt(runtime: Runtime, row: object, *, force: bool = False, look_s: f
     return "gone"
 
 
-def _wait_for_end(backend: object, handle: Handle, deadline: float) -> None:
+def _wait_for_end(backend: Backend, handle: Handle, deadline: float) -> None:
     """Sleep until the process ends or a few milliseconds passed: its leader's end is not yet its group's."""
-    watch = getattr(backend, "watch_fd", None)
-    descriptor = watch(handle) if watch else None
+    descriptor = watch_fd(backend, handle)
     if descriptor is None:
         time.sleep(0.01)
         return
@@ -75,6 +76,3 @@ def _wait_for_end(backend: object, handle: Handle, deadline: float) -> None:
         time.sleep(0.002)
     finally:
         os.close(descriptor)
-
-
-

@@ -10,13 +10,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
-from app.db.repos.replicas import Move
 from app.domain.lifecycle import LAUNCHING, SERVING, TERMINAL, State
 from app.domain.tasks import Phase
 from app.domain.verdicts import Verdict, judge
 from app.usecases import ends, launches, watching
 from app.usecases.ends import End
-from app.usecases.watching import Fact
+from app.usecases.watching import Fact, Move
 from workers.backends.base import BackendError, Handle, Liveness, Observation
 from workers.bootstrap import Runtime
 from workers.engine_targets import (
@@ -28,8 +27,8 @@ from workers.engine_targets import (
     wants_diagnostics,
 )
 from workers.launching import diagnostics_end, evidence, tail_of
-from workers.probes.diagnostics import run_diagnostics
 from workers.probes.batch import Prober
+from workers.probes.diagnostics import run_diagnostics
 from workers.probes.wire import ProbeResult
 from workers.stopping import end_attempt
 from workers.suspicion import Suspicion
@@ -160,9 +159,9 @@ class Watch:
         row, now = one.row, time.monotonic()
         if State(row.state) not in (*SERVING, State.UNREACHABLE):
             return False
-        silent = one.observation.liveness in (Liveness.UNKNOWN, Liveness.ABSENT) or (
-            one.observation.liveness is Liveness.RUNNING and not (one.probe.ok if one.probe else one.observation.answers)
-        )
+        answered = one.probe.ok if one.probe else one.observation.answers
+        liveness = one.observation.liveness
+        silent = liveness in (Liveness.UNKNOWN, Liveness.ABSENT) or (liveness is Liveness.RUNNING and not answered)
         self._suspicion.note(row.pool, row.id, silent=silent, now=now)
         if one.verdict.to is None or one.verdict.proven or not self._suspicion.holds(row.pool, now):
             return False

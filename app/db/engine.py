@@ -95,7 +95,5 @@ def _unavailable_when_down() -> Iterator[None]:
         ) from error
     except DBAPIError as error:
         if error.connection_invalidated:
-            raise Unavailable(
-                "The connection to the database was lost. Try again.", retry_after_s=2
-            ) from error
+            raise Unavailable("The connection to the database was lost. Try again.", retry_after_s=2) from error
         raise

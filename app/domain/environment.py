@@ -8,7 +8,18 @@ from collections.abc import Iterable, Mapping
 from app.domain.masking import name_matches
 
 #: Only role admin may set these, whatever an engine lists.
-ADMIN_ONLY = ("LD_*", "DYLD_*", "PYTHON*", "BASH_ENV", "ENV", "IFS", "PATH", "HOSTLER_*", "GCONV_PATH", "GLIBC_TUNABLES")
+ADMIN_ONLY = (
+    "LD_*",
+    "DYLD_*",
+    "PYTHON*",
+    "BASH_ENV",
+    "ENV",
+    "IFS",
+    "PATH",
+    "HOSTLER_*",
+    "GCONV_PATH",
+    "GLIBC_TUNABLES",
+)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 #: Hostler sets these itself; nobody else may.
 RESERVED = ("HOSTLER_MARK", "CUDA_VISIBLE_DEVICES")

@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 
 #: The ringing thread ends after this time without work and is started again by the next ring.
 IDLE_S = 30.0
+#: How long closing waits for a ring under way.
+CLOSE_S = 5.0
 
 
 class Doorbell:
@@ -27,6 +29,8 @@ class Doorbell:
         self._pending: dict[tuple[str, str], dict[str, str]] = {}
         self._wake = threading.Event()
         self._running = False
+        self._closed = False
+        self._thread: threading.Thread | None = None
 
     def ring(self, verb: str, queue: str, **scope: str) -> None:
         """Tell the workers of ``queue`` that there is a ``verb`` to do in ``scope`` (``pool=`` or ``node=``)."""
@@ -35,11 +39,21 @@ class Doorbell:
             start, self._running = not self._running, True
         self._wake.set()
         if start:
-            threading.Thread(target=self._run, name="doorbell", daemon=True).start()
+            self._thread = threading.Thread(target=self._run, name="doorbell", daemon=True)
+            self._thread.start()
 
     def ring_now(self, verb: str, queue: str, **scope: str) -> bool:
         """The same, in this thread; False when the broker did not take it."""
         return self._publish([((verb, queue), scope)])
+
+    def close(self) -> None:
+        """Let go of the broker's connections. Call it when nobody rings any more."""
+        self._closed = True
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(CLOSE_S)
+        self._celery.pool.force_close_all()
+        self._celery.close()
 
     def _run(self) -> None:
         while True:
@@ -47,7 +61,7 @@ class Doorbell:
             self._wake.clear()
             with self._lock:
                 batch, self._pending = self._pending, {}
-                if not batch:
+                if not batch or self._closed:
                     self._running = False
                     return
             self._publish(batch.items())

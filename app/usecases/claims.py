@@ -59,6 +59,12 @@ def claim(ctx: Context, kind: TaskKind, *, pool: str | None, worker: str, phase:
     return Claim(task.id, task.lease_token, task.kind, task.arguments, task.request_id, row)
 
 
+def renew(ctx: Context, task_id: str, lease_token: str, lease_s: float) -> bool:
+    """Hold on to a task for another ``lease_s`` seconds; False when somebody else has it."""
+    with ctx.database.begin() as connection:
+        return tasks.renew(connection, task_id, lease_token, lease_s)
+
+
 def leave(ctx: Context, held: Claim, phase: Phase) -> None:
     """Let go of it, still running: the sweep carries it on and finishes it."""
     with ctx.database.begin() as connection:

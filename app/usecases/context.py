@@ -100,4 +100,6 @@ class Context:
 
     def close(self) -> None:
         self.signals.close()
+        if self._doorbell is not None:
+            self._doorbell.close()
         self.database.close()

@@ -119,9 +119,7 @@ def plan_create(ctx: Context, actor: Actor, body: Mapping[str, Any]) -> dict[str
             {"pool": plan.pool},
         ).scalar_one()
     first_port = ctx.settings.ports[0]
-    command = command_for(
-        ctx, plan.engine, plan.model_name, resolved(plan), port=first_port, environment=environment
-    )
+    command = command_for(ctx, plan.engine, plan.model_name, resolved(plan), port=first_port, environment=environment)
     return {
         "dry_run": True,
         "engine": plan.engine.name,
@@ -153,9 +151,7 @@ def priority_of(body: Mapping[str, Any]) -> int:
     return PRIORITIES[(body.get("job") or {}).get("job_priority") or DEFAULT_PRIORITY]
 
 
-def _values(
-    ctx: Context, actor: Actor, body: Mapping[str, Any], plan: Plan, outcome: CreateOutcome
-) -> dict[str, Any]:
+def _values(ctx: Context, actor: Actor, body: Mapping[str, Any], plan: Plan, outcome: CreateOutcome) -> dict[str, Any]:
     environment = {name: str(value) for name, value in (body.get("environment") or {}).items()}
     spec = {name: body[name] for name in SPEC_FIELDS if body.get(name) is not None}
     # who may run it is checked again where it is done

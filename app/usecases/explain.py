@@ -7,7 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from app.domain.explanations import Situation, explain as apply_rules
+from app.domain.explanations import Situation
+from app.domain.explanations import explain as apply_rules
 from app.domain.lifecycle import LAUNCHING, Reason, State
 from app.domain.placement import gpus_wanted
 from app.errors import NotFound
@@ -31,7 +32,8 @@ SELECT r.*, p.state AS pool_state, p.slots AS slots_total, b.host_bound,
     (SELECT id FROM events e WHERE e.replica_id = r.id AND e.kind = 'transition' ORDER BY id DESC LIMIT 1) AS event_id
 FROM replicas r JOIN pools p ON p.name = r.pool JOIN backends b ON b.name = r.backend
 LEFT JOIN attempts a ON a.replica_id = r.id AND a.number = r.attempt
-LEFT JOIN tasks t ON t.replica_id = r.id AND t.state IN ('queued', 'running') AND t.kind IN ('create', 'stop', 'restart')
+LEFT JOIN tasks t ON t.replica_id = r.id AND t.state IN ('queued', 'running')
+    AND t.kind IN ('create', 'stop', 'restart')
 WHERE r.id = :id
 """
 )
@@ -119,7 +121,12 @@ def _evidence(row: Any) -> list[dict[str, Any]]:
         )
     if row.state == State.PENDING:
         found.append(
-            {"what": f"pool {row.pool}", "state": row.pool_state, "slots_free": row.slots_free, "slots": row.slots_total}
+            {
+                "what": f"pool {row.pool}",
+                "state": row.pool_state,
+                "slots_free": row.slots_free,
+                "slots": row.slots_total,
+            }
         )
     if row.last_health:
         found.append({"what": "last probe", **row.last_health})

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 
 from app.db.repos import leases, replicas, tasks
 from app.db.repos.replicas import Move
-from app.domain.lifecycle import LAUNCHING, Reason, State
+from app.domain.lifecycle import LAUNCHING, State
 from app.domain.placement import gpus_wanted
 from app.domain.tasks import Phase, TaskState
 from app.usecases.context import Context
@@ -188,7 +188,7 @@ def _claim(ctx: Context, pool: str | None, worker: str, *, room: bool) -> Launch
         attempt_id=attempt.id,
         name=attempt.name,
         state=State(row.state),
-        port=(held.get("port") or [None])[0],
+        port=next(iter(held.get("port") or ()), None),
         gpus=tuple(held.get("gpu") or ()),
         row=row,
         request_id=task.request_id,
@@ -271,9 +271,7 @@ def _take(connection: Connection, kind: str, scope: str, count: int, attempt: An
 
 
 def _open_attempt(connection: Connection, replica_id: str, number: int) -> Any | None:
-    query = text(
-        "SELECT id, name, launching_at, backend_ref FROM attempts WHERE replica_id = :id AND number = :number"
-    )
+    query = text("SELECT id, name, launching_at, backend_ref FROM attempts WHERE replica_id = :id AND number = :number")
     return connection.execute(query, {"id": replica_id, "number": number}).first()
 
 

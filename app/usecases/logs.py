@@ -31,9 +31,7 @@ def read(ctx: Context, replica_id: str, attempt: int | None = None, tail: int | 
     return iter(deque(lines, maxlen=tail)) if tail is not None else lines
 
 
-def follow(
-    ctx: Context, replica_id: str, attempt: int | None = None, tail: int | None = None
-) -> Iterator[str | None]:
+def follow(ctx: Context, replica_id: str, attempt: int | None = None, tail: int | None = None) -> Iterator[str | None]:
     """What is there, then what is written, until the attempt is gone; None now and then while it is quiet."""
     found = _attempt(ctx, replica_id, attempt)
     yield from _Follower(ctx, replica_id, attempt, found, tail).lines()

@@ -100,9 +100,7 @@ def heartbeat_node(ctx: Context, *, canary_sent: bool) -> None:
         )
 
 
-def heartbeat_worker(
-    ctx: Context, worker: str, role: str, pid: int, queues: Sequence[str], concurrency: int
-) -> float:
+def heartbeat_worker(ctx: Context, worker: str, role: str, pid: int, queues: Sequence[str], concurrency: int) -> float:
     """This process is alive. Returns for how long canaries were sent that it did not hear (0 when it hears)."""
     with ctx.database.begin() as connection:
         row = connection.execute(

@@ -76,9 +76,7 @@ def delete(ctx: Context, actor: Actor, replica_id: str, idempotency: Idempotency
         if row is None:
             raise _unknown(replica_id)
         if row.state not in TERMINAL:
-            raise Conflict(
-                f"Replica {replica_id} is {row.state}. Stop it first: `hostler replica stop {replica_id}`."
-            )
+            raise Conflict(f"Replica {replica_id} is {row.state}. Stop it first: `hostler replica stop {replica_id}`.")
         if row.released_at is None:
             raise Conflict(
                 f"Replica {replica_id} is {row.state}, but something of it is left since {_iso(row.state_since)}."

@@ -17,9 +17,7 @@ from app.usecases.context import Actor, Context, Idempotency
 from app.usecases.outcomes import TaskOutcome, found
 
 
-def request_restart(
-    ctx: Context, actor: Actor, replica_id: str, idempotency: Idempotency | None = None
-) -> TaskOutcome:
+def request_restart(ctx: Context, actor: Actor, replica_id: str, idempotency: Idempotency | None = None) -> TaskOutcome:
     """Accept a restart. Raises NotFound, or Conflict while a create, stop or restart is open."""
     task_id = secrets.token_hex(8)
     with ctx.database.begin() as connection:
@@ -60,9 +58,7 @@ def request_restart(
             },
         )
         if state in TERMINAL:
-            connection.execute(
-                text("UPDATE replicas SET released_at = NULL WHERE id = :id"), {"id": replica_id}
-            )
+            connection.execute(text("UPDATE replicas SET released_at = NULL WHERE id = :id"), {"id": replica_id})
             path, patch = (state, State.PENDING), {"attempt": attempt, "desired_state": "running", "node": None}
         else:
             path, patch = (state, State.STOPPING), {"desired_state": "running"}

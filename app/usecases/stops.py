@@ -39,9 +39,7 @@ def request_stop(
                 return found(before)
         outcome, node, pool = _stop(connection, actor, replica_id, force, grace_s, cause)
         if idempotency:
-            remembered.remember(
-                connection, actor, idempotency, {"replica_id": replica_id, "task_id": outcome.task_id}
-            )
+            remembered.remember(connection, actor, idempotency, {"replica_id": replica_id, "task_id": outcome.task_id})
     if not outcome.already:
         scope = {"node": node} if node else {"pool": pool}
         ctx.doorbell.ring(TaskKind.STOP, queue_for(TaskKind.STOP, pool, node), **scope)
@@ -93,9 +91,7 @@ def _set_off(
     state = State(row.state)
     if state is State.PENDING:
         # nothing was launched and nothing is held: it is gone at once
-        replicas.record_moves(
-            connection, [Move(row.id, row.attempt, (state, State.STOPPED), **common)]
-        )
+        replicas.record_moves(connection, [Move(row.id, row.attempt, (state, State.STOPPED), **common)])
         replicas.record_released(connection, row.id, row.attempt)
         tasks.finish(connection, [task_id], TaskState.SUCCEEDED, actor=actor.name, message="nothing was launched")
     elif state is State.STOPPING or state in TERMINAL:

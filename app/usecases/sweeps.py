@@ -146,7 +146,8 @@ def _take_back(ctx: Context, condition: str, values: dict[str, Any]) -> int:
                 "WITH back AS (UPDATE tasks SET state = 'queued', phase = 'queued', lease_token = NULL,"
                 " lease_expires_at = NULL, version = version + 1 WHERE id = ANY(:ids)"
                 " RETURNING id, kind, replica_id, attempt, pool, node, request_id, claimed_by)"
-                " INSERT INTO events (kind, replica_id, attempt, task_id, pool, node, actor, cause, message, request_id)"
+                " INSERT INTO events"
+                " (kind, replica_id, attempt, task_id, pool, node, actor, cause, message, request_id)"
                 " SELECT 'task_taken_back', replica_id, attempt, id, pool, node, 'hostler', 'its holder is gone',"
                 " 'held by ' || coalesce(claimed_by, '?'), request_id FROM back"
             ),
@@ -271,9 +272,7 @@ def _end_lifetime(ctx: Context, replica_id: str) -> bool:
             ],
         )
         launching = [task.id for task in open_tasks if task.kind in LAUNCH_KINDS]
-        ended = tasks.finish(
-            connection, launching, TaskState.FAILED, reason=Reason.LIFETIME_EXPIRED, message=message
-        )
+        ended = tasks.finish(connection, launching, TaskState.FAILED, reason=Reason.LIFETIME_EXPIRED, message=message)
     ctx.notify("events", f"replica:{replica_id}", f"due:{row.node or ''}", *(f"task:{one}" for one in ended))
     return bool(moved)
 

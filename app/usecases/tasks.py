@@ -37,9 +37,7 @@ def list_tasks(
     return [_body(row) for row in rows[:limit]], total, more
 
 
-def request_cancel(
-    ctx: Context, actor: Actor, task_id: str, idempotency: Idempotency | None = None
-) -> dict[str, Any]:
+def request_cancel(ctx: Context, actor: Actor, task_id: str, idempotency: Idempotency | None = None) -> dict[str, Any]:
     """Give a task up. A cancelled create or restart stops its replica. Raises NotFound, Conflict."""
     task = get(ctx, task_id)
     if task["state"] == TaskState.CANCELLED:

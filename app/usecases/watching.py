@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from app.db.repos import replicas, tasks
-from app.db.repos.replicas import Move
+from app.db.repos.replicas import Move as Move
 from app.domain.lifecycle import State
 from app.domain.tasks import Phase, TaskState
 from app.usecases.claims import REPLICA_WITH_ATTEMPT

@@ -62,9 +62,7 @@ leases = Table(
     timestamp("released_at"),
     CheckConstraint("released_at IS NOT NULL OR attempt_id IS NOT NULL", name="live_has_attempt"),
     ForeignKeyConstraint(["kind", "scope", "number"], ["units.kind", "units.scope", "units.number"]),
-    Index(
-        "uq_leases_live", "kind", "scope", "number", unique=True, postgresql_where=text("released_at IS NULL")
-    ),
+    Index("uq_leases_live", "kind", "scope", "number", unique=True, postgresql_where=text("released_at IS NULL")),
     Index("ix_leases_attempt_live", "attempt_id", postgresql_where=text("released_at IS NULL")),
     Index("ix_leases_attempt", "attempt_id"),
 )

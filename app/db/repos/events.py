@@ -80,17 +80,14 @@ def newest_first(connection: Connection, before: Cursor | None, filters: Mapping
     if before is not None:
         conditions += " AND (xid, id) < (CAST(:xid AS text)::xid8, :id)"
         values |= {"xid": str(before[0]), "id": before[1]}
-    query = text(
-        f"SELECT {_COLUMNS} FROM events WHERE true{conditions} ORDER BY xid DESC, id DESC LIMIT :limit"
-    )
+    query = text(f"SELECT {_COLUMNS} FROM events WHERE true{conditions} ORDER BY xid DESC, id DESC LIMIT :limit")
     return list(connection.execute(query, {**values, "limit": limit}))
 
 
 def of_replica(connection: Connection, replica_id: str, after_id: int, limit: int) -> list[Any]:
     """A replica's own events in the order they happened: its row lock makes their ids ascend."""
     query = text(
-        f"SELECT {_COLUMNS} FROM events WHERE replica_id = :replica_id AND id > :after_id"
-        " ORDER BY id LIMIT :limit"
+        f"SELECT {_COLUMNS} FROM events WHERE replica_id = :replica_id AND id > :after_id ORDER BY id LIMIT :limit"
     )
     return list(connection.execute(query, {"replica_id": replica_id, "after_id": after_id, "limit": limit}))
 

@@ -58,9 +58,7 @@ def page(
     if after is not None:
         conditions.append("(created_at, id) > (CAST(:created_at AS timestamptz), :id)")
         values |= {"created_at": after[0], "id": after[1]}
-    query = text(
-        f"SELECT {_VISIBLE} FROM keys WHERE {' AND '.join(conditions)} ORDER BY created_at, id LIMIT :limit"
-    )
+    query = text(f"SELECT {_VISIBLE} FROM keys WHERE {' AND '.join(conditions)} ORDER BY created_at, id LIMIT :limit")
     return list(connection.execute(query, values))
 
 

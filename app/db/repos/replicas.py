@@ -156,9 +156,7 @@ def record_released(connection: Connection, replica_id: str, attempt: int) -> bo
 
 def lock(connection: Connection, replica_id: str) -> Any | None:
     """The replica's row, locked until the transaction ends; None when there is none."""
-    return connection.execute(
-        text("SELECT * FROM replicas WHERE id = :id FOR UPDATE"), {"id": replica_id}
-    ).first()
+    return connection.execute(text("SELECT * FROM replicas WHERE id = :id FOR UPDATE"), {"id": replica_id}).first()
 
 
 def read(connection: Connection, replica_id: str) -> Any | None:

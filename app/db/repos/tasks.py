@@ -62,7 +62,8 @@ WITH ended AS (
     UPDATE tasks SET state = :state, phase = 'done', reason = :reason, message = left(:message, 4000),
         result = CAST(:result AS jsonb), finished_at = hostler_now(), started_at = coalesce(started_at, hostler_now()),
         lease_token = NULL, lease_expires_at = NULL, version = version + 1
-    WHERE id = ANY(:ids) AND state IN ('queued', 'running') RETURNING id, kind, replica_id, attempt, pool, node, request_id
+    WHERE id = ANY(:ids) AND state IN ('queued', 'running')
+    RETURNING id, kind, replica_id, attempt, pool, node, request_id
 ),
 told AS (
     INSERT INTO events (kind, replica_id, attempt, task_id, pool, node, actor, cause, reason, message, request_id)
