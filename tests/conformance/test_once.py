@@ -13,7 +13,7 @@ import pytest
 from tests.conformance.stepping import Place, lines_of, signalled_at
 from tests.conformance.world import World
 from tests.support.embedded import wait_until
-from workers.backends.base import RUNS_ARGV, AlreadyLaunched, Launch, Liveness
+from workers.backends.base import RUNS_ARGV, AlreadyLaunched, Handle, Launch, Liveness
 
 RACERS = 6
 
@@ -74,6 +74,21 @@ def test_a_launcher_that_froze_and_thawed_adds_nothing(world: World) -> None:
         world.wait_for(handle, Liveness.RUNNING)
         _expect_starts(world, begun + count)
         world.end(handle)
+
+
+@pytest.mark.timeout(300)
+def test_a_launcher_frozen_while_others_stop_it_leaves_nothing(world: World) -> None:
+    """Whoever stops what is being launched either finds it or keeps it from starting: nothing comes after "gone"."""
+    for place in _places(world)[1::3]:
+        plan = world.plan("idle")
+        pid = _frozen(place, lambda plan=plan: world.backend.launch(plan))
+        handle = Handle(world.backend.name, plan.name)
+        world.end(handle)
+        begun = world.starts()
+        os.kill(pid, signal.SIGCONT)
+        os.waitpid(pid, 0)
+        assert world.see(handle).liveness.gone, place
+        assert world.starts() == begun, place
 
 
 def test_a_launcher_that_thaws_too_late_starts_nothing(processes: World) -> None:

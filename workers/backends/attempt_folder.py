@@ -19,6 +19,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -61,6 +62,21 @@ class AttemptFolder:
         finally:
             draft.unlink()
         return self.read(record) or dict(value)
+
+    def seal(self) -> bool:
+        """Take the name, so that a launcher still on its way to it starts nothing. False: that launcher was faster."""
+        staging = stage(self.path.parent, self.path.name, {}, {})
+        AttemptFolder(staging).write("exit.json", {"sealed": True, "ended_at": time.time()})
+        try:
+            os.rename(staging, self.path)
+        except OSError:
+            shutil.rmtree(staging, ignore_errors=True)
+            return self.is_sealed()
+        return True
+
+    def is_sealed(self) -> bool:
+        """Whether it was stopped before it was launched."""
+        return bool((self.read("exit.json") or {}).get("sealed"))
 
     def is_held(self) -> bool:
         """Whether anything that inherited the engine's lock lives. Shared, so that two may ask at once."""

@@ -14,10 +14,11 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.util import MAGIC_NUMBER
 from pathlib import Path
+from typing import NoReturn
 from uuid import uuid4
 
 from workers.backends import shim
-from workers.backends.attempt_folder import RECORDS, RESERVED, stage, write_private
+from workers.backends.attempt_folder import RECORDS, RESERVED, AttemptFolder, stage, write_private
 from workers.backends.base import AlreadyLaunched, BackendError, BackendUnavailable, Launch, LaunchRefused
 from workers.backends.proc import MARK, boot_id
 
@@ -31,10 +32,10 @@ def launch_process(attempts: Path, launch: Launch, *, log_bytes: int, path: str,
     The plan is only carried out within ``timeout_s``: a launcher that was frozen meanwhile starts nothing.
     """
     deadline_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + int(timeout_s * 1e9)
+    _check(launch)
     folder = attempts / launch.name
     if folder.exists():
-        raise AlreadyLaunched(f"{launch.name} was launched before; adopt it")
-    _check(launch)
+        _refuse_taken(AttemptFolder(folder))
     environ = engine_environ(launch, folder, path)
     argv = [item.replace("{folder}", str(folder)) for item in launch.argv]
     program = _program(argv[0], environ["PATH"])
@@ -47,7 +48,7 @@ def launch_process(attempts: Path, launch: Launch, *, log_bytes: int, path: str,
     fields += [f"{name}={value}" for name, value in environ.items()]
     try:
         told = _run_shim(attempts, fields, timeout_s)
-        _judge(told, launch.name, argv[0], folder)
+        _judge(told, argv[0], AttemptFolder(folder))
     finally:
         shutil.rmtree(staging, ignore_errors=True)  # it has another name by now if the launch happened
     return folder
@@ -135,9 +136,10 @@ def _listen(process: subprocess.Popen[bytes], timeout_s: float) -> str:
     return told.decode(errors="replace")
 
 
-def _judge(told: str, name: str, program: str, folder: Path) -> None:
+def _judge(told: str, program: str, folder: AttemptFolder) -> None:
+    name = folder.path.name
     if told.startswith(_TAKEN):
-        raise AlreadyLaunched(f"{name} was launched before; adopt it")
+        _refuse_taken(folder)
     if told.startswith(_LATE):
         raise BackendUnavailable(f"the launch of {name} took too long; nothing was started")
     if told.startswith(_PUBLISHED):
@@ -148,6 +150,12 @@ def _judge(told: str, name: str, program: str, folder: Path) -> None:
             return
     if not folder.exists():
         raise BackendUnavailable(f"the shim of {name} did not start: {told.strip()[-500:] or 'it said nothing'}")
+
+
+def _refuse_taken(folder: AttemptFolder) -> NoReturn:
+    if folder.is_sealed():
+        raise LaunchRefused(f"{folder.path.name} was stopped before it was launched; nothing was started")
+    raise AlreadyLaunched(f"{folder.path.name} was launched before; adopt it")
 
 
 def _interpreter(attempts: Path) -> list[str]:

@@ -34,6 +34,7 @@ from workers.backends.mock_timeline import Life, fails, is_unreachable, log_line
 
 #: From so many handles on, one listing of the folder is cheaper than a look per handle.
 _LIST_FROM = 64
+_NO_TRACE = "was never launched, or its record was removed"
 
 
 class MockBackend:
@@ -54,21 +55,21 @@ class MockBackend:
 
     def adopt(self, name: str, timeout_s: float = 5) -> Handle | None:
         record = self._read(name, "json")
-        if record is None or record["options"].get("lose_handle") == Liveness.ABSENT:
+        if record is None or record.get("sealed") or record["options"].get("lose_handle") == Liveness.ABSENT:
             return None
         return Handle(self.name, name, record)
 
     def launch(self, launch: Launch, timeout_s: float = 20) -> Handle:
         deadline = _uptime_s() + timeout_s
-        if self._path(launch.name, "json").exists():
-            raise AlreadyLaunched(f"{launch.name} was launched before; adopt it")
+        self._refuse_taken(launch.name)
         self._delay(launch.options.get("launch_delay_s", 0), timeout_s)
         self._fail_launch(launch)
         if _uptime_s() > deadline:
             raise BackendUnavailable(f"the launch of {launch.name} took too long; nothing was started")
         record = {"launched_at": time.time(), "options": dict(launch.options)}
         if not self._create(launch.name, "json", record):
-            raise AlreadyLaunched(f"{launch.name} was launched before; adopt it")
+            self._refuse_taken(launch.name)
+            raise BackendUnavailable(f"{launch.name} was launched and forgotten meanwhile; nothing was started")
         return Handle(self.name, launch.name, record)
 
     def inspect(self, handles: Sequence[Handle], timeout_s: float = 5) -> list[Observation]:
@@ -78,10 +79,12 @@ class MockBackend:
 
     def stop(self, handle: Handle, *, grace_s: float, force: bool = False, timeout_s: float = 5) -> Observation:
         life, now = self._life(handle, None), time.time()
-        if life is None:
-            # a launcher that is still on its way must find the name taken
-            self._create(handle.name, "json", {"launched_at": now, "options": {}, "fenced": True})
-            return Observation(Liveness.ABSENT, message="was never launched, or its record was removed")
+        # a launcher that is still on its way must find the name taken, or else be found itself
+        if life is None and self._create(handle.name, "json", {"launched_at": now, "options": {}, "sealed": True}):
+            return Observation(Liveness.ABSENT, message=_NO_TRACE)
+        life = life or self._life(handle, None)
+        if life is None or life.sealed:
+            return self._observe(handle, None, now)
         if is_unreachable(life, now):
             raise BackendUnavailable("the mock cannot be asked, as told")
         if self._counts_down(life.options, "stop", handle.name) or fails(life.options, "stop", handle.name):
@@ -119,7 +122,7 @@ class MockBackend:
         try:
             life = self._life(handle, present)
             if life is None:
-                return Observation(Liveness.ABSENT, message="was never launched, or its record was removed")
+                return Observation(Liveness.ABSENT, message=_NO_TRACE)
             if self._counts_down(life.options, "inspect", handle.name):
                 return Observation(Liveness.UNKNOWN, message="the mock failed to look, as told")
             return observe(life, now)
@@ -144,8 +147,15 @@ class MockBackend:
             options=record["options"],
             asked_at=asked["at"] if asked else None,
             killed_at=killed["at"] if killed else None,
-            fenced=bool(record.get("fenced")),
+            sealed=bool(record.get("sealed")),
         )
+
+    def _refuse_taken(self, name: str) -> None:
+        record = self._read(name, "json")
+        if record is not None and record.get("sealed"):
+            raise LaunchRefused(f"{name} was stopped before it was launched; nothing was started")
+        if record is not None:
+            raise AlreadyLaunched(f"{name} was launched before; adopt it")
 
     def _delay(self, wanted_s: float, timeout_s: float) -> None:
         time.sleep(min(wanted_s, timeout_s))

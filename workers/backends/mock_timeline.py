@@ -23,7 +23,7 @@ class Life:
     asked_at: float | None = None
     killed_at: float | None = None
     #: stopped before it was launched: the name is taken, nothing ever ran
-    fenced: bool = False
+    sealed: bool = False
 
     @property
     def starts_at(self) -> float:
@@ -33,8 +33,8 @@ class Life:
 def observe(life: Life, now: float) -> Observation:
     """One observation, as the options want it."""
     options, age_s = life.options, now - life.starts_at
-    if life.fenced:
-        return Observation(Liveness.EXITED, message="was stopped before it was launched")
+    if life.sealed:
+        return Observation(Liveness.ABSENT, message="was stopped before it was launched")
     lost = options.get("lose_handle")
     if lost and age_s >= options.get("lose_after_s", 0):
         return Observation(Liveness(lost), message="the mock has lost its handle, as told")
@@ -80,7 +80,7 @@ def draw(*parts: object) -> float:
 def log_lines(life: Life, now: float) -> list[str]:
     """What it would have written: one line per event, and one a minute while it runs, for the last hour."""
     options = life.options
-    if life.fenced:
+    if life.sealed:
         return []
     events = [(life.launched_at, f"mock {life.name}: launched, nothing runs")]
     end = _end(life)

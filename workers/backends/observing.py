@@ -25,7 +25,7 @@ class Look:
     def __init__(self) -> None:
         self.processes = Table()
         self._listeners = Listeners()
-        self._recorded_by = time.monotonic() + RECORDING_S
+        self._recorded_by: float | None = None
 
     def observe(self, name: str, folder: AttemptFolder, ref: Mapping[str, Any]) -> Observation:
         """``ref`` may hold the engine's identity and address, which spares reading them."""
@@ -49,11 +49,11 @@ class Look:
             return Observation(Liveness.LINGERING, pid=left[0].pid, message=_left(len(left), "its record is lost"))
         if not present:
             return Observation(Liveness.ABSENT, message=_NO_TRACE)
+        if ended and ended.get("sealed"):
+            return Observation(Liveness.ABSENT, message="was stopped before it was launched")
         message = "its launch was killed before the program started"
         if ended and ended.get("late"):
             message = "its launch came too late and started nothing"
-        elif ended and ended.get("fenced"):
-            message = "was stopped before it was launched"
         return Observation(Liveness.EXITED, message=message, ended_at=_moment(ended, "ended_at"))
 
     def _running(self, name: str, folder: AttemptFolder, engine: Identity, ref: Mapping[str, Any]) -> Observation:
@@ -79,6 +79,8 @@ class Look:
 
     def _await_record(self, folder: AttemptFolder) -> None:
         """The engine ended; its shim, if it lives, is saving its last output and its exit code this very moment."""
+        if self._recorded_by is None:
+            self._recorded_by = time.monotonic() + RECORDING_S
         while folder.read("exit.json") is None and time.monotonic() < self._recorded_by:
             if not lives(Identity.of(folder.read("shim.json"), boot_id())):
                 return

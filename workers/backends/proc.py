@@ -131,7 +131,13 @@ class Table:
         session = engine.pid if engine and engine.boot_id == boot_id() else None
         if engine and holder is not None and holder.start != engine.start:
             session = None
-        return [item for item in self.living() if item.session == session or self.mark(item.pid) == name]
+        # nothing it started is older than itself, which spares reading most environments
+        oldest = engine.start if engine and session else 0
+        return [
+            item
+            for item in self.living()
+            if item.start >= oldest and (item.session == session or self.mark(item.pid) == name)
+        ]
 
     def marked(self, prefix: str) -> Iterator[str]:
         """The marks that begin with ``prefix``."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 from workers.backends import attempt_folder, hardware, stopping
@@ -25,6 +26,8 @@ from workers.backends.proc import Identity, Table, boot_id, lives, open_pidfd
 
 #: Folders that a killed launcher left half made are removed when they are older than this.
 STALE_S = 600.0
+#: New shims that one look may start, so that it stays short.
+TENDED_AT_ONCE = 8
 
 
 class ProcessBackend:
@@ -51,7 +54,7 @@ class ProcessBackend:
 
     def adopt(self, name: str, timeout_s: float = 5) -> Handle | None:
         folder = self._folder(name)
-        return self._handle(name, folder) if folder.exists() else None
+        return self._handle(name, folder) if folder.exists() and not folder.is_sealed() else None
 
     def launch(self, launch: Launch, timeout_s: float = 20) -> Handle:
         launch_process(
@@ -65,16 +68,21 @@ class ProcessBackend:
 
     def inspect(self, handles: Sequence[Handle], timeout_s: float = 5) -> list[Observation]:
         look = Look()
-        return [self._observe(handle, look) for handle in handles]
+        seen = [self._observe(handle, look) for handle in handles]
+        running = (handle for handle, item in zip(handles, seen, strict=True) if item.liveness is Liveness.RUNNING)
+        untended = (handle for handle in running if not self._is_tended(handle))
+        for handle in islice(untended, TENDED_AT_ONCE):
+            self._tend(handle)
+        return seen
 
     def stop(self, handle: Handle, *, grace_s: float, force: bool = False, timeout_s: float = 5) -> Observation:
         folder = self._folder(handle.name)
         seen = self._observe(handle, Look())
-        if seen.liveness is Liveness.ABSENT:
-            self._fence(handle.name)
-        if seen.liveness.gone:
-            return seen
         try:
+            if seen.liveness is Liveness.ABSENT and not folder.seal():
+                seen = self._observe(handle, Look())
+            if seen.liveness.gone:
+                return seen
             engine = identity(folder, handle.ref)
             if force or stopping.ask(folder, time.clock_gettime(time.CLOCK_BOOTTIME)) >= grace_s:
                 stopping.kill(handle.name, folder, engine)
@@ -117,27 +125,22 @@ class ProcessBackend:
 
     def _observe(self, handle: Handle, look: Look) -> Observation:
         try:
-            folder = self._folder(handle.name)
-            seen = look.observe(handle.name, folder, handle.ref)
-            if seen.liveness is Liveness.RUNNING:
-                self._keep_tended(folder, handle)
-            return seen
+            return look.observe(handle.name, self._folder(handle.name), handle.ref)
         except (OSError, BackendError) as error:
             return Observation(Liveness.UNKNOWN, message=f"cannot be seen: {error}")
 
-    def _keep_tended(self, folder: AttemptFolder, handle: Handle) -> None:
-        """An engine whose shim was killed blocks once its output fills the FIFO: give it another one."""
-        engine = identity(folder, handle.ref)
-        if engine is None or lives(Identity.of(folder.read("shim.json"), boot_id())) or not folder.exists():
-            return
-        log_bytes = (folder.read("launch.json") or {}).get("log_bytes", self._context.log_bytes)
-        start_tending(folder.path, log_bytes, engine.pid, engine.start)
-
-    def _fence(self, name: str) -> None:
-        """Take the name, so that a launcher which is on its way (frozen, say) finds it taken."""
-        staging = attempt_folder.stage(self._attempts, name, {}, {})
-        AttemptFolder(staging).write("exit.json", {"fenced": True, "ended_at": time.time()})
+    def _is_tended(self, handle: Handle) -> bool:
+        folder = self._folder(handle.name)
         try:
-            os.rename(staging, self._folder(name).path)
+            return lives(Identity.of(folder.read("shim.json"), boot_id())) or not folder.exists()
         except OSError:
-            AttemptFolder(staging).remove()
+            return True  # a folder we may not read is tended by whom it belongs to
+
+    def _tend(self, handle: Handle) -> None:
+        """An engine whose shim was killed blocks once its output fills the FIFO: give it another one."""
+        folder = self._folder(handle.name)
+        engine = identity(folder, handle.ref)
+        log_bytes = (folder.read("launch.json") or {}).get("log_bytes", self._context.log_bytes)
+        if engine is not None:
+            with suppress(OSError):  # the next look tries again; that it runs is so in any case
+                start_tending(folder.path, log_bytes, engine.pid, engine.start)
