@@ -14,7 +14,8 @@ from hostler.wire import Call
 SILENCE_S = 60.0
 FIRST_DELAY_S = 0.2
 LONGEST_DELAY_S = 5.0
-#: Tries to connect in a row until the server is called unreachable.
+#: Tries to connect in a row until the server is called unreachable: at the beginning, and once it was there.
+FIRST_TRIES = 3
 MOST_TRIES = 12
 
 
@@ -38,9 +39,26 @@ class Item:
 class Feed:
     """The state of one followed stream. A client asks it what to send and tells it what happened."""
 
-    def __init__(self, call: Call, *, last_id: str | None = None) -> None:
+    def __init__(
+        self,
+        call: Call,
+        *,
+        last_id: str | None = None,
+        last_kind: str = "end",
+        ends_when_closed: bool = False,
+        without_place: Mapping[str, Any] | None = None,
+    ) -> None:
+        """``last_kind``: the event after which nothing comes. ``ends_when_closed``: so says an orderly end too.
+
+        ``without_place``: the query to go on with after a break when the server gave its events no ids; what was
+        told meanwhile is missing then, and ``gaps`` counts it.
+        """
         self._call = call
         self._last_id = last_id
+        self._last_kind = last_kind
+        self._ends_when_closed = ends_when_closed
+        self._without_place = without_place
+        self.gaps = 0
         self._tries = 0
         self._began = False
         self._ended = False
@@ -51,7 +69,10 @@ class Feed:
         headers: Mapping[str, str] = {"Accept": "text/event-stream"}
         if self._last_id:
             headers = {**headers, "Last-Event-ID": self._last_id}
-        return replace(self._call, headers=headers, read_timeout_s=SILENCE_S)
+        query = self._call.query
+        if self._began and not self._last_id and self._without_place is not None:
+            query = {**query, **self._without_place}
+        return replace(self._call, query=query, headers=headers, read_timeout_s=SILENCE_S)
 
     def is_over(self) -> bool:
         """Whether the server said that nothing more will come."""
@@ -66,9 +87,10 @@ class Feed:
         self._tries = 0
         if event_id:
             self._last_id = event_id
-        if kind == "end":
+        if kind == self._last_kind:
             self._ended = True
-            return None
+            if kind == "end":
+                return None
         if not data and kind == "message":
             return None
         return Item(kind, data, event_id)
@@ -76,6 +98,11 @@ class Feed:
     def broke(self, error: Unreachable | None) -> float:
         """The connection ended (None) or broke; seconds to wait before the next. Raises when it is no use."""
         self._tries += 1
-        if error is not None and (not self._began or self._tries >= MOST_TRIES):
+        if error is None and self._ends_when_closed:
+            self._ended = True
+            return 0.0
+        if self._began and not self._last_id and self._without_place is not None:
+            self.gaps += 1
+        if error is not None and self._tries >= (MOST_TRIES if self._began else FIRST_TRIES):
             raise error
         return float(min(LONGEST_DELAY_S, FIRST_DELAY_S * 2 ** (self._tries - 1)))

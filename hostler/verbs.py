@@ -204,8 +204,8 @@ def events_feed(*, after: str | None = None, **filters: Any) -> Feed:
 
 
 def replica_events_feed(replica_id: str, *, after: str | None = None) -> Feed:
-    """One replica's history as it is written."""
-    return Feed(Call("GET", _path("replicas", replica_id, "events")), last_id=after)
+    """One replica's history as it is written, until its record is deleted."""
+    return Feed(Call("GET", _path("replicas", replica_id, "events")), last_id=after, last_kind="replica_deleted")
 
 
 def task_events_feed(task_id: str, *, after: str | None = None) -> Feed:
@@ -216,7 +216,9 @@ def task_events_feed(task_id: str, *, after: str | None = None) -> Feed:
 def logs_feed(replica_id: str, *, attempt: int | None = None, tail: int | None = None) -> Feed:
     """An attempt's output as it is written, until the attempt has ended."""
     query = {"follow": 1, "attempt": attempt, "tail": tail}
-    return Feed(Call("GET", _path("replicas", replica_id, "logs"), query))
+    return Feed(
+        Call("GET", _path("replicas", replica_id, "logs"), query), ends_when_closed=True, without_place={"tail": 0}
+    )
 
 
 def _path(*parts: str) -> str:

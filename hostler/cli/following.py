@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
-from hostler.cli.history import step
 from hostler.cli.options import Session
 from hostler.cli.progress import Progress
 from hostler.cli.show import talk
+from hostler.cli.text import parse_time
 from hostler.errors import HostlerError, ReplicaFailed, TimedOut
 from hostler.waiting import LOG_TAIL_LINES, TASK_ENDED, TERMINAL, failure
 from hostler.wire import RESTART_S
@@ -128,8 +128,8 @@ def wait_option(text: str) -> Any:
 
 
 def _tell(progress: Progress, event: Json) -> None:
-    if event.get("to_state"):
-        words = [str(event["to_state"]), event.get("reason") and f"({event['reason']})", event.get("message")]
-        progress.step(" ".join(str(word) for word in words if word))
-    elif event.get("message"):
-        progress.step(f"{step(event)}: {event['message']}")
+    # how the task goes is told by the replica's own steps
+    if event.get("to_state") or not str(event.get("kind")).startswith("task_"):
+        what = event.get("to_state") or event.get("kind")
+        words = [what, event.get("reason") and f"({event['reason']})", event.get("message")]
+        progress.step(" ".join(str(word) for word in words if word), parse_time(event.get("at")))

@@ -27,10 +27,7 @@ Json = dict[str, Any]
 def logs(session: Session, replica_id: str, follow: bool, tail: int | None, attempt: int | None, raw: bool) -> None:
     """Show what a replica's engine wrote; kept per attempt, also after a crash."""
     if follow:
-        from hostler.verbs import logs_feed
-
-        for item in session.client.follow(logs_feed(replica_id, attempt=attempt, tail=tail)):
-            _write(f"{item.data}\n", raw)
+        _follow_logs(session, replica_id, attempt, tail, raw)
         return
     text = session.client.replica_logs(replica_id, attempt=attempt, tail=tail)
     if not text:
@@ -73,6 +70,26 @@ def explain(session: Session, replica_id: str) -> None:
         click.echo(line)
 
 
+def _follow_logs(session: Session, replica_id: str, attempt: int | None, tail: int | None, raw: bool) -> None:
+    from hostler.verbs import logs_feed
+
+    feed, told = logs_feed(replica_id, attempt=attempt, tail=tail), 0
+    for item in session.client.follow(feed):
+        if feed.gaps > told:
+            told = feed.gaps
+            talk(f"the connection broke; lines may be missing here: hostler replica logs {replica_id}")
+        _write(f"{item.data}\n", raw)
+
+
+def _fact(item: Any) -> str:
+    """One piece of evidence; what is not known of it is left out."""
+    if not isinstance(item, dict):
+        return cell(item)
+    known = {key: value for key, value in item.items() if value is not None and key != "what"}
+    facts = ", ".join(f"{clean(key)} {cell(value)}" for key, value in known.items())
+    return f"{clean(item['what'])}: {facts}" if item.get("what") else facts
+
+
 def _write(text: str, raw: bool) -> None:
     # not click.echo: in a pipe that takes colours out, also of what was asked for raw
     sys.stdout.write(text if raw else clean_block(text))
@@ -82,9 +99,9 @@ def _write(text: str, raw: bool) -> None:
 def explained(body: Json) -> list[str]:
     """The explanation as lines for a person."""
     lines = [f"{clean(body.get('replica_id'))} is {clean(body.get('status'))} since {clean(body.get('since'))}"]
-    lines.append(f"  because   {clean(body.get('rule'))}")
-    evidence = body.get("evidence") or []
-    lines += [f"  evidence  {cell(item)}" for item in (evidence if isinstance(evidence, list) else [evidence])]
+    why = " ".join(f"{body.get('message') or ''} [{body.get('rule')}]".split())
+    lines.append(f"  because   {clean(why)}")
+    lines += [f"  evidence  {_fact(item)}" for item in body.get("evidence") or []]
     for title, key in (("position", "position"), ("deadline", "deadline"), ("type", "command")):
         if body.get(key) is not None:
             lines.append(f"  {title.ljust(8)}  {cell(body[key])}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-import time
+from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -19,7 +19,7 @@ class Progress:
 
     def __init__(self, title: str) -> None:
         self._title = title
-        self._began = time.monotonic()
+        self._first: datetime | None = None
         self._spinner: Spinner | None = None
 
     def __enter__(self) -> Self:
@@ -35,10 +35,13 @@ class Progress:
         if self._spinner is not None:
             self._spinner.stop()
 
-    def step(self, line: str) -> None:
-        """Something happened that is worth a line of its own."""
+    def step(self, line: str, at: datetime | None) -> None:
+        """Something happened that is worth a line of its own: with the time since the first such thing."""
         text = f"{self._title}: {clean(line)}"
-        told = f"{text} (after {fine(time.monotonic() - self._began)})"
+        told = text
+        if at is not None and self._first is not None:
+            told = f"{text} (after {fine((at - self._first).total_seconds())})"
+        self._first = self._first or at
         if self._spinner is None:
             talk(told)
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -108,6 +109,7 @@ def _print_table(rows: Sequence[Json], columns: Columns) -> None:
     from rich.text import Text
 
     wide = not sys.stdout.isatty()
+    file = io.StringIO() if wide else sys.stdout
     table = Table(box=None, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
     for index, header in enumerate(columns):
         table.add_column(header, no_wrap=wide or index == 0, overflow="fold" if index == 0 else "ellipsis")
@@ -116,4 +118,7 @@ def _print_table(rows: Sequence[Json], columns: Columns) -> None:
         # Text, because a str would be read as rich's markup, and this is a server's text
         table.add_row(*(Text(value, style=_STYLES.get(value, "")) for value in values))
     # in a pipe nothing may be cut to a width that nobody looks at
-    Console(file=sys.stdout, width=100_000 if wide else None, highlight=False).print(table)
+    Console(file=file, width=100_000 if wide else None, highlight=False).print(table)
+    if isinstance(file, io.StringIO):
+        for line in file.getvalue().splitlines():
+            click.echo(line.rstrip())

@@ -26,12 +26,16 @@ class Asked:
 
 @dataclass
 class Answer:
-    """One answer. ``chunks`` is streamed, one write each; ``cut`` closes the connection without any answer."""
+    """One answer. ``chunks`` is streamed, one write each, and breaks off behind them unless it is ``whole``.
+
+    ``cut`` closes the connection without any answer.
+    """
 
     status: int = 200
     body: Any = None
     headers: dict[str, str] = field(default_factory=dict)
     chunks: list[str] | None = None
+    whole: bool = False
     cut: bool = False
     #: waited for before the answer goes out
     gate: threading.Event | None = None
@@ -86,6 +90,8 @@ def serve(stub: Stub) -> Iterator[Stub]:
 
 def _handler(answer: Callable[[Asked], Answer]) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
         def handle_any(self) -> None:
             parts = urlsplit(self.path)
             raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -105,16 +111,19 @@ def _handler(answer: Callable[[Asked], Answer]) -> type[BaseHTTPRequestHandler]:
             text = said.body if isinstance(said.body, str) else json.dumps(said.body)
             content = b"" if said.body is None else text.encode()
             self.send_response(said.status)
-            headers = {"Content-Type": "application/json", **said.headers}
+            headers = {"Content-Type": "application/json", "Connection": "close", **said.headers}
             if said.chunks is None:
                 headers["Content-Length"] = str(len(content))
+            else:
+                headers["Transfer-Encoding"] = "chunked"
             for name, value in headers.items():
                 self.send_header(name, value)
             self.end_headers()
             for chunk in said.chunks or []:
-                self.wfile.write(chunk.encode())
+                raw = chunk.encode()
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(raw), raw))
                 self.wfile.flush()
-            self.wfile.write(content)
+            self.wfile.write(b"0\r\n\r\n" if said.whole else content)
 
         def log_message(self, *args: object) -> None:
             """Tests look at ``Stub.asked`` instead."""

@@ -109,7 +109,8 @@ def test_explain_is_a_few_lines_for_a_person(stub: Stub, run: Run) -> None:
         "replica_id": "r1",
         "status": "pending",
         "rule": "pool_full",
-        "evidence": [{"slots": 1, "used": 1}, "lease 17"],
+        "message": "all slots are taken",
+        "evidence": [{"what": "slots", "free": 0, "held_by": None}, {"used": 1}, "lease 17"],
         "since": "2026-01-01T00:00:00Z",
         "position": 3,
         "deadline": None,
@@ -119,8 +120,9 @@ def test_explain_is_a_few_lines_for_a_person(stub: Stub, run: Run) -> None:
     said = run("replica", "explain", "r1").stdout.splitlines()
     assert said == [
         "r1 is pending since 2026-01-01T00:00:00Z",
-        "  because   pool_full",
-        "  evidence  slots=1,used=1",
+        "  because   all slots are taken [pool_full]",
+        "  evidence  slots: free 0",
+        "  evidence  used 1",
         "  evidence  lease 17",
         "  position  3",
         "  type      hostler pool get local",

@@ -31,6 +31,35 @@ def test_followed_logs_end_with_the_attempt(stub: Stub, run: Run) -> None:
     assert stub.asked[0].headers["accept"] == "text/event-stream"
 
 
+def test_followed_logs_end_with_the_stream(stub: Stub, run: Run) -> None:
+    stub.on("GET", LOGS, sse("event: log\ndata: one\n\n", whole=True))
+    assert run("replica", "logs", "r1", "-f").stdout == "one\n"
+    assert len(stub.asked) == 1
+
+
+def test_followed_logs_say_where_lines_may_be_missing(stub: Stub, run: Run) -> None:
+    end = "event: end\ndata: {}\n\n"
+    stub.on("GET", LOGS, sse("event: log\ndata: one\n\n"), sse("event: log\ndata: three\n\n", end))
+    result = run("replica", "logs", "r1", "-f", "--tail", "5")
+    assert result.stdout == "one\nthree\n"
+    assert "lines may be missing" in result.stderr
+    assert [asked.query["tail"] for asked in stub.asked] == [["5"], ["0"]]
+
+
+def test_followed_logs_with_ids_miss_nothing(stub: Stub, run: Run) -> None:
+    end = "event: end\ndata: {}\n\n"
+    stub.on("GET", LOGS, sse("id: 7\nevent: log\ndata: one\n\n"), sse("id: 8\nevent: log\ndata: two\n\n", end))
+    result = run("replica", "logs", "r1", "-f")
+    assert (result.stdout, result.stderr) == ("one\ntwo\n", "")
+    assert stub.asked[1].headers["last-event-id"] == "7"
+
+
+def test_a_replicas_events_end_with_its_record(stub: Stub, run: Run) -> None:
+    gone = 'id: c2\nevent: replica_deleted\ndata: {"id": "c2", "kind": "replica_deleted"}\n\n'
+    stub.on("GET", "/api/v1/replicas/r1/events", sse(event(1), gone))
+    assert run("replica", "events", "r1", "-f", "-o", "name").stdout.split() == ["1", "c2"]
+
+
 def test_a_broken_stream_goes_on_after_the_last_event(stub: Stub, run: Run) -> None:
     stub.on("GET", EVENTS, sse(event(1), event(2)), sse(event(3), "event: end\ndata: {}\n\n"))
     result = run("events", "-f", "--cursor", "c0", "-o", "name")
