@@ -60,7 +60,8 @@ def _ensure_up(session: Session) -> None:
         talk(f"a stack is up: {session.client.connection.url}, version {health.get('version')}")
         return
     except Unreachable:
-        if session.url:
+        if session.url or os.environ.get("HOSTLER_URL"):
+            # that is another stack than the one we could start
             raise
     talk("starting the stack ...")
     # a process of its own: what it leaves running must share nothing with this one
@@ -117,12 +118,13 @@ def _show_timeline(session: Session, replica_id: str) -> None:
 
 
 def _show_next(replica_id: str) -> None:
-    click.echo(
-        f"""
-Type next:
-  hostler replica get {replica_id}       all that is known of it
-  hostler replica events {replica_id}    what it went through, and why
-  hostler replica logs {replica_id}      what llama.cpp wrote
-  hostler replica stop {replica_id}      put it away (-l demo=yes: all of the demo's)
-  hostler down                            stop everything on this host"""
-    )
+    commands = {
+        f"hostler replica get {replica_id}": "all that is known of it",
+        f"hostler replica events {replica_id}": "what it went through, and why",
+        f"hostler replica logs {replica_id}": "what llama.cpp wrote",
+        f"hostler replica stop {replica_id}": "put it away (-l demo=yes: all of the demo's)",
+        "hostler down": "stop everything on this host",
+    }
+    click.echo("\nType next:")
+    for command, meaning in commands.items():
+        click.echo(f"  {command:<38} {meaning}")
