@@ -127,12 +127,19 @@ def names(attempts: Path) -> Iterator[str]:
 
 
 def tidy(attempts: Path, older_than: float) -> None:
-    """Remove what killed launchers and closers left behind before ``older_than`` (seconds of the epoch)."""
+    """Remove what killed launchers and closers left before ``older_than`` (seconds of the epoch), and seals as old.
+
+    No launch takes that long, so nobody is on the way to a name that was sealed then.
+    """
     if not attempts.is_dir():
         return
     for entry in os.scandir(attempts):
-        if entry.name.startswith((_STAGED, _LEAVING)) and entry.stat().st_mtime < older_than:
+        if not entry.is_dir() or entry.stat().st_mtime >= older_than:
+            continue
+        if entry.name.startswith((_STAGED, _LEAVING)):
             shutil.rmtree(entry.path, ignore_errors=True)
+        elif AttemptFolder(Path(entry.path)).is_sealed():
+            AttemptFolder(Path(entry.path)).remove()
 
 
 def write_private(path: Path, content: str | bytes) -> None:

@@ -89,6 +89,9 @@ def test_what_killed_launchers_left_is_removed_when_it_is_old(world: World) -> N
     for folder in left:
         folder.mkdir()
         (folder / "secret").write_text("x")
+    sealed = f"{world.prefix}sealed-1"
+    assert world.backend.stop(Handle("process", sealed), grace_s=1).liveness.gone
+    left.append(attempts / sealed)
     world.backend.list_marked("hostler-")
     assert all(folder.exists() for folder in left), "they may be in use"
     for folder in left:
