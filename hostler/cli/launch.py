@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import click
@@ -21,7 +22,9 @@ DEFAULT_MODE = "replica"
 @click.option("--server-mode", metavar="MODE", help=f"replica, replica_mock, ... [default: {DEFAULT_MODE}]")
 @click.option("--model-name", metavar="NAME", shell_complete=model_names, help="The model to serve.")
 @click.option("--pool", metavar="POOL", shell_complete=pool_names, help="Where to run it.")
-@click.option("--env", metavar="K=V", multiple=True, help="Environment variable of the engine (repeatable).")
+@click.option(
+    "--env", metavar="K[=V]", multiple=True, help="Environment of the engine; bare K: from yours (repeatable)."
+)
 @click.option("--label", metavar="K=V", multiple=True, help="Label to find it by (repeatable).")
 @click.option("--config", metavar="K=V|JSON", multiple=True, help="In replica_config; K may be dotted (repeatable).")
 @click.option("--gpus", type=click.IntRange(min=0), metavar="N", help="How many GPUs it needs.")
@@ -110,7 +113,7 @@ def _from_flags(
     job: Json = {"job_priority": priority, "job_timeout_s": lifetime}
     body: Json = {
         **plain,
-        "environment": parse.pairs(env, "--env"),
+        "environment": parse.environment(env, "--env", os.environ),
         "labels": parse.pairs(label, "--label"),
         "resources": {} if gpus is None else {"gpus": gpus},
         "replica_config": parse.settings(config, "--config"),

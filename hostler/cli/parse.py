@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,19 @@ def pairs(values: Sequence[str], flag: str) -> dict[str, str]:
         if not equals or not name:
             raise click.BadParameter(f"{value!r} is not NAME=VALUE", param_hint=flag)
         found[name] = rest
+    return found
+
+
+def environment(values: Sequence[str], flag: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """Like ``pairs``; a bare NAME takes its value from ``environ``, where other users cannot read it."""
+    found: dict[str, str] = {}
+    for value in values:
+        if "=" in value:
+            found.update(pairs([value], flag))
+        elif value in environ:
+            found[value] = environ[value]
+        else:
+            raise click.BadParameter(f"{value!r} is not NAME=VALUE, and not set in your environment", param_hint=flag)
     return found
 
 

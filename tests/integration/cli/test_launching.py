@@ -83,6 +83,20 @@ def test_a_file_is_the_request_and_flags_go_over_it(launching: Stub, run: Run, t
     assert launching.asked[1].body["model_name"] == "flag"
 
 
+def test_a_secret_of_the_engine_need_not_stand_in_the_arguments(
+    launching: Stub, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "secret=1")
+    run("replica", "create", "--model-name", "m", "--env", "HF_TOKEN", "--env", "A=1")
+    assert launching.asked[0].body["environment"] == {"HF_TOKEN": "secret=1", "A": "1"}
+
+
+def test_no_proxy_sees_what_goes_to_this_host(launching: Stub, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    assert run("replica", "create", "--model-name", "m").exit_code == 0
+
+
 def test_create_without_waiting_returns_at_once_and_says_how_to_follow(launching: Stub, run: Run) -> None:
     result = run("replica", "create", "--model-name", "m")
     assert result.stdout == "r1\n"
