@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import text
@@ -79,26 +79,23 @@ def request_create(
     ctx: Context, actor: Actor, body: Mapping[str, Any], idempotency: Idempotency | None = None
 ) -> CreateOutcome:
     """Accept a create. Raises the 4xx that names the field; QueueFull when the pool's queue is at its limit."""
+    outcome = CreateOutcome(secrets.token_hex(6), secrets.token_hex(8))
     # alone, the one statement is its own transaction and needs no BEGIN and COMMIT around it
     with ctx.database.begin() if idempotency else ctx.database.read() as connection:
         if idempotency:
-            before = remembered.claim(connection, actor, idempotency)
+            ids = {"replica_id": outcome.replica_id, "task_id": outcome.task_id}
+            before = remembered.begin(connection, actor, idempotency, ids)
             if before is not None:
                 return CreateOutcome(before["replica_id"], before["task_id"], replayed=True)
         plan = resolve(ctx, connection, actor, body)
-        outcome = CreateOutcome(secrets.token_hex(6), secrets.token_hex(8), warnings=tuple(plan.warnings))
         if connection.execute(_INSERT, _values(ctx, actor, body, plan, outcome)).first() is None:
             raise QueueFull(
                 f"Pool {plan.pool!r} has {ctx.settings.max_queued_per_pool} creates queued. Wait, or stop some.",
                 retry_after_s=10,
             )
-        if idempotency:
-            remembered.remember(
-                connection, actor, idempotency, {"replica_id": outcome.replica_id, "task_id": outcome.task_id}
-            )
     ctx.doorbell.ring(TaskKind.CREATE, queue_for(TaskKind.CREATE, plan.pool, None), pool=plan.pool)
     ctx.notify("events", f"replica:{outcome.replica_id}")
-    return outcome
+    return replace(outcome, warnings=tuple(plan.warnings))
 
 
 def plan_create(ctx: Context, actor: Actor, body: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,14 +19,7 @@ def claim(connection: Connection, actor: Actor, idempotency: Idempotency | None)
     """
     if idempotency is None:
         return None
-    found = repo.claim(connection, _scope(actor, idempotency))
-    if found.outcome is not None:
-        if found.body_hash != idempotency.body_hash:
-            raise KeyReused()
-        return found.outcome
-    if not found.locked:
-        raise InFlight(retry_after_s=1)
-    return None
+    return _before(repo.claim(connection, _scope(actor, idempotency)), idempotency)
 
 
 def remember(connection: Connection, actor: Actor, idempotency: Idempotency | None, outcome: Mapping[str, Any]) -> None:
@@ -38,6 +31,24 @@ def remember(connection: Connection, actor: Actor, idempotency: Idempotency | No
         return
     if not repo.remember(connection, _scope(actor, idempotency), idempotency.body_hash, outcome):
         raise InFlight(retry_after_s=1)
+
+
+def begin(
+    connection: Connection, actor: Actor, idempotency: Idempotency, outcome: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """``claim`` and ``remember`` in one round trip, for a change whose ids are made beforehand. Raises as they do."""
+    found = repo.begin(connection, _scope(actor, idempotency), idempotency.body_hash, outcome)
+    return _before(found, idempotency)
+
+
+def _before(found: repo.Found, idempotency: Idempotency) -> dict[str, Any] | None:
+    if found.outcome is not None:
+        if found.body_hash != idempotency.body_hash:
+            raise KeyReused()
+        return found.outcome
+    if not found.locked:
+        raise InFlight(retry_after_s=1)
+    return None
 
 
 def _scope(actor: Actor, idempotency: Idempotency) -> repo.Scope:

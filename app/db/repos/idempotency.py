@@ -15,23 +15,38 @@ REMEMBERED = "interval '24 hours'"
 
 # one round trip: the lock and what is stored under the key. The row is looked up by a snapshot taken before the lock,
 # so a commit in between stays unseen here; `remember` then finds the row and the transaction is given up.
+# The row is found by its primary key alone: with the age among the conditions the planner may walk the index of ages.
 _CLAIM = text(
     f"""
-SELECT pg_try_advisory_xact_lock(:lock) AS locked, body_hash, outcome
-FROM (SELECT) AS one LEFT JOIN idempotency
-  ON owner = :owner AND method = :method AND path = :path AND key = :key
- AND created_at > hostler_now() - {REMEMBERED}
+SELECT pg_try_advisory_xact_lock(:lock) AS locked, body_hash,
+       CASE WHEN created_at > hostler_now() - {REMEMBERED} THEN outcome END AS outcome
+FROM (SELECT) AS one LEFT JOIN idempotency ON owner = :owner AND method = :method AND path = :path AND key = :key
 """
 )
 
-_REMEMBER = text(
-    f"""
-INSERT INTO idempotency AS old (owner, method, path, key, body_hash, outcome)
-VALUES (:owner, :method, :path, :key, :body_hash, CAST(:outcome AS jsonb))
+_STORE = f"""
 ON CONFLICT (owner, method, path, key) DO UPDATE
 SET body_hash = excluded.body_hash, outcome = excluded.outcome, created_at = hostler_now()
 WHERE old.created_at <= hostler_now() - {REMEMBERED}
 RETURNING 1
+"""
+
+_REMEMBER = text(
+    f"""
+INSERT INTO idempotency AS old (owner, method, path, key, body_hash, outcome)
+VALUES (:owner, :method, :path, :key, :body_hash, CAST(:outcome AS jsonb)) {_STORE}
+"""
+)
+
+# both at once, for a change that knows its ids beforehand: lock, store unless stored, and what was stored before
+_BEGIN = text(
+    f"""
+WITH held AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(:lock) AS locked),
+made AS (
+    INSERT INTO idempotency AS old (owner, method, path, key, body_hash, outcome)
+    SELECT :owner, :method, :path, :key, :body_hash, CAST(:outcome AS jsonb) FROM held WHERE locked {_STORE}
+)
+SELECT locked, EXISTS (SELECT 1 FROM made) AS made FROM held
 """
 )
 
@@ -73,6 +88,17 @@ def remember(connection: Connection, scope: Scope, body_hash: str, outcome: Mapp
     """Store what the key did. False when another transaction stored it first: give this one up."""
     values = {**scope.values(), "body_hash": body_hash, "outcome": json.dumps(outcome)}
     return connection.execute(_REMEMBER, values).first() is not None
+
+
+def begin(connection: Connection, scope: Scope, body_hash: str, outcome: Mapping[str, Any]) -> Found:
+    """Lock the scope and store ``outcome`` in one statement; ``Found.outcome`` is None when it was stored now."""
+    values = {**scope.values(), "lock": scope.lock_number(), "body_hash": body_hash, "outcome": json.dumps(outcome)}
+    row = connection.execute(_BEGIN, values).one()
+    if row.made:
+        return Found(True)
+    # a statement of its own sees what was committed while the other one ran
+    found = claim(connection, scope)
+    return Found(row.locked and found.outcome is not None, found.body_hash, found.outcome)
 
 
 def forget_old(connection: Connection, limit: int = 10_000) -> int:
