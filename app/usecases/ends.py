@@ -85,12 +85,12 @@ def record_gone(ctx: Context, replica_id: str, attempt: int, end: End | None = N
         if end:
             _record_end(connection, replica_id, attempt, end)
         restart = next((task for task in open_tasks if task.kind == TaskKind.RESTART), None)
+        stops = [task.id for task in open_tasks if task.kind == TaskKind.STOP]
         if row.state == State.STOPPING:
-            _leave_stopping(connection, row, restart)
+            _leave_stopping(connection, row, restart, stops)
         elif row.state not in TERMINAL:
             return False
         released = replicas.record_released(connection, replica_id, attempt)
-        stops = [task.id for task in open_tasks if task.kind == TaskKind.STOP]
         ended = tasks.finish(connection, stops, TaskState.SUCCEEDED, message=f"replica {replica_id} was seen gone")
     if released and restart is not None:
         ctx.doorbell.ring(TaskKind.RESTART, queue_for(TaskKind.RESTART, row.pool, None), pool=row.pool)
@@ -98,7 +98,8 @@ def record_gone(ctx: Context, replica_id: str, attempt: int, end: End | None = N
     return released
 
 
-def _leave_stopping(connection: Connection, row: Any, restart: Any | None) -> None:
+def _leave_stopping(connection: Connection, row: Any, restart: Any | None, stops: list[str]) -> None:
+    task_id = next(iter(stops), None)
     if restart is not None and row.desired_state == "running":
         patch: Mapping[str, Any] = {
             "attempt": restart.attempt,
@@ -110,6 +111,7 @@ def _leave_stopping(connection: Connection, row: Any, restart: Any | None) -> No
             "check_failures": 0,
         }
         path, reason, message = (State.STOPPING, State.PENDING), None, ""
+        task_id = restart.id
     else:
         patch = {"base_url": None}
         path, reason, message = (State.STOPPING, State.STOPPED), row.reason, row.message
@@ -123,7 +125,7 @@ def _leave_stopping(connection: Connection, row: Any, restart: Any | None) -> No
                 cause="seen gone",
                 reason=reason,
                 message=message,
-                task_id=restart.id if restart is not None else None,
+                task_id=task_id,
                 patch=patch,
             )
         ],
