@@ -45,19 +45,23 @@ log = logging.getLogger(__name__)
 #: Ports tried when strangers listen on the leased ones.
 PORT_TRIES = 20
 TAIL_LINES = 50
+#: One bell grows into 2 to the power of this many.
+SPREAD = 3
 #: After an unexpected error the launch is tried again this much later, a bounded number of times.
 RETRY_S = 2.0
 
 
-def carry_out_launch(runtime: Runtime, pool: str | None) -> str:
-    """Claim the best create or restart and carry it as far as can be seen now. Returns the task's result line."""
+def carry_out_launch(runtime: Runtime, pool: str | None, spread: int = SPREAD) -> str:
+    """Claim the best create or restart and carry it as far as can be seen now. Returns the task's result line.
+
+    While there is more to do it rings on: twice for the first ``spread`` rings, so that one bell soon keeps
+    ``2 ** SPREAD`` processes busy, and once after that, so that bells never pile up.
+    """
     claim = launches.claim_launch(runtime.ctx, pool=pool, worker=runtime.id)
     if claim is None:
         return "nothing to claim"
     if claim.more:
-        scope = {"pool": pool} if pool else {"node": runtime.settings.node_name}
-        queue = queue_for(TaskKind.CREATE, pool or "", None if pool else runtime.settings.node_name)
-        runtime.ctx.doorbell.ring_now(TaskKind.CREATE, queue, **scope)
+        _ring_on(runtime, pool, spread)
     outcome = None
     try:
         with Keeper(runtime.ctx, claim.task_id, claim.lease_token) as keeper:
@@ -66,6 +70,13 @@ def carry_out_launch(runtime: Runtime, pool: str | None) -> str:
         if outcome is None:
             launches.give_back(runtime.ctx, claim, RETRY_S)
     return f"task={claim.task_id} replica={claim.replica_id} attempt={claim.attempt} outcome={outcome}"
+
+
+def _ring_on(runtime: Runtime, pool: str | None, spread: int) -> None:
+    scope = {"pool": pool} if pool else {"node": runtime.settings.node_name}
+    queue = queue_for(TaskKind.CREATE, pool or "", None if pool else runtime.settings.node_name)
+    for _ in range(2 if spread > 0 else 1):
+        runtime.ctx.doorbell.ring_now(TaskKind.CREATE, queue, **scope, spread=max(0, spread - 1))
 
 
 class _Launch:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from celery import Celery
 from kombu.exceptions import OperationalError
@@ -26,7 +26,7 @@ class Doorbell:
     def __init__(self, celery: Celery) -> None:
         self._celery = celery
         self._lock = threading.Lock()
-        self._pending: dict[tuple[str, str], dict[str, str]] = {}
+        self._pending: dict[tuple[str, str], Mapping[str, str | int]] = {}
         self._wake = threading.Event()
         self._running = False
         self._closed = False
@@ -42,7 +42,7 @@ class Doorbell:
             self._thread = threading.Thread(target=self._run, name="doorbell", daemon=True)
             self._thread.start()
 
-    def ring_now(self, verb: str, queue: str, **scope: str) -> bool:
+    def ring_now(self, verb: str, queue: str, **scope: str | int) -> bool:
         """The same, in this thread; False when the broker did not take it."""
         return self._publish([((verb, queue), scope)])
 
@@ -66,7 +66,7 @@ class Doorbell:
                     return
             self._publish(batch.items())
 
-    def _publish(self, rings: Iterable[tuple[tuple[str, str], dict[str, str]]]) -> bool:
+    def _publish(self, rings: Iterable[tuple[tuple[str, str], Mapping[str, str | int]]]) -> bool:
         try:
             with self._celery.producer_pool.acquire(block=True, timeout=5) as producer:
                 for (verb, queue), scope in rings:

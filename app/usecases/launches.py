@@ -16,7 +16,7 @@ from app.db.repos import leases, replicas, tasks
 from app.db.repos.replicas import Move
 from app.domain.lifecycle import LAUNCHING, State
 from app.domain.placement import gpus_wanted
-from app.domain.tasks import Phase, TaskState
+from app.domain.tasks import Phase
 from app.usecases.context import Context
 
 #: After so many workers died over one launch it is given up.
@@ -69,37 +69,36 @@ def claim_launch(ctx: Context, *, pool: str | None, worker: str) -> LaunchClaim 
 def record_launching(ctx: Context, claim: LaunchClaim) -> bool:
     """About to ask the backend: from here on an outside thing may exist under ``claim.name``."""
     path = _path_to(claim.state, State.STARTING)
-    start_s = float(claim.timeouts.get("port_discovery_timeout_s") or DEFAULT_START_S)
     lifetime_s = (claim.row.spec.get("job") or {}).get("job_timeout_s")
-    with ctx.database.begin() as connection:
-        if len(path) > 1:
-            move = _move(claim, path, "launching", deadline_s=start_s)
-            if not replicas.record_moves(connection, [move]):
-                return False
-        connection.execute(
-            text("UPDATE attempts SET launching_at = coalesce(launching_at, hostler_now()) WHERE id = :id"),
-            {"id": claim.attempt_id},
-        )
-        if lifetime_s is not None:
+    if lifetime_s is not None:
+        with ctx.database.read() as connection:
             _begin_lifetime(connection, claim.replica_id, float(lifetime_s))
-        held = tasks.set_phase(connection, claim.task_id, claim.lease_token, Phase.LAUNCHING)
-    if held and len(path) > 1:
-        _tell(ctx, claim)
-    return held
+    if len(path) == 1:
+        # taken over from a worker that died further on
+        return _hold(ctx, claim, Phase.LAUNCHING)
+    start_s = float(claim.timeouts.get("port_discovery_timeout_s") or DEFAULT_START_S)
+    return _step(ctx, claim, _move(claim, path, "launching", deadline_s=start_s, phase=Phase.LAUNCHING, launching=True))
 
 
 def record_launched(ctx: Context, claim: LaunchClaim, handle: Mapping[str, Any], *, leave: bool) -> bool:
     """The backend took it and it was seen alive. ``leave`` hands the wait for readiness to the sweep."""
-    with ctx.database.begin() as connection:
-        _save_handle(connection, claim, handle)
-        path = _path_to(claim.state, State.WAITING_FOR_READY, via=State.STARTING)
-        readiness_s = float(claim.timeouts.get("readiness_timeout_s") or DEFAULT_READINESS_S)
-        move = _move(claim, path, "seen alive", deadline_s=readiness_s, next_check_s=0 if leave else 2.0)
-        if len(path) > 1 and not replicas.record_moves(connection, [move]):
-            return False
-        held = tasks.set_phase(connection, claim.task_id, claim.lease_token, Phase.WAITING_FOR_READY, release=leave)
-    _tell(ctx, claim)
-    return held
+    path = _path_to(claim.state, State.WAITING_FOR_READY, via=State.STARTING)
+    if len(path) == 1:
+        with ctx.database.begin() as connection:
+            _save_handle(connection, claim, handle)
+        return _hold(ctx, claim, Phase.WAITING_FOR_READY, let_go=leave)
+    readiness_s = float(claim.timeouts.get("readiness_timeout_s") or DEFAULT_READINESS_S)
+    move = _move(
+        claim,
+        path,
+        "seen alive",
+        deadline_s=readiness_s,
+        next_check_s=0 if leave else 2.0,
+        phase=Phase.WAITING_FOR_READY,
+        let_go=leave,
+        handle=handle,
+    )
+    return _step(ctx, claim, move)
 
 
 def record_handle(ctx: Context, claim: LaunchClaim, handle: Mapping[str, Any]) -> bool:
@@ -108,7 +107,7 @@ def record_handle(ctx: Context, claim: LaunchClaim, handle: Mapping[str, Any]) -
         _save_handle(connection, claim, handle)
         _check_now(connection, claim)
         held = tasks.set_phase(connection, claim.task_id, claim.lease_token, Phase.LAUNCHING, release=True)
-    _tell(ctx, claim)
+    _tell(ctx, claim, due=True)
     return held
 
 
@@ -117,7 +116,7 @@ def leave_to_sweep(ctx: Context, claim: LaunchClaim) -> None:
     with ctx.database.begin() as connection:
         tasks.set_phase(connection, claim.task_id, claim.lease_token, Phase.WAITING_FOR_READY, release=True)
         _check_now(connection, claim)
-    _tell(ctx, claim)
+    _tell(ctx, claim, due=True)
 
 
 def record_ready(
@@ -132,23 +131,24 @@ def record_ready(
 
     ``log_tail`` is for backends that leave no file to read.
     """
-    patch: dict[str, Any] = {"base_url": base_url(claim.row, claim.port), "check_failures": 0}
+    url = base_url(claim.row, claim.port)
+    patch: dict[str, Any] = {"base_url": url, "check_failures": 0}
     if diagnostics is not None:
         patch["diagnostics"] = diagnostics
-    with ctx.database.begin() as connection:
-        _save_handle(connection, claim, handle, log_tail)
-        move = _move(claim, _path_to(from_, State.READY), "answers its readiness probe", next_check_s=0, patch=patch)
-        if not replicas.record_moves(connection, [move]):
-            return False
-        tasks.finish(
-            connection,
-            [claim.task_id],
-            TaskState.SUCCEEDED,
-            message=f"replica {claim.replica_id} is ready",
-            result={"base_url": patch["base_url"]},
-        )
-    _tell(ctx, claim)
-    return True
+    move = _move(
+        claim,
+        _path_to(from_, State.READY),
+        "answers its readiness probe",
+        # a process is watched for its death from now on; what has none is looked at in its turn
+        next_check_s=0 if claim.port else ctx.settings.probe_interval_s,
+        patch=patch,
+        handle=handle,
+        log_tail=log_tail,
+        succeeds=True,
+        outcome=f"replica {claim.replica_id} is ready",
+        result={"base_url": url},
+    )
+    return _step(ctx, claim, move)
 
 
 def give_back(ctx: Context, claim: LaunchClaim, delay_s: float) -> None:
@@ -162,6 +162,40 @@ def base_url(row: Any, port: int | None) -> str | None:
     return f"http://127.0.0.1:{port}" if port else None
 
 
+_LOAD = text(
+    """
+SELECT r.*, p.gpus AS pool_gpus, b.host_bound, a.id AS open_attempt_id, a.name AS open_attempt_name,
+    EXISTS (SELECT 1 FROM tasks t WHERE t.state = 'queued' AND t.kind IN ('create', 'restart')
+        AND CASE WHEN :by_pool THEN t.pool = r.pool ELSE t.node = :node END) AS more
+FROM replicas r JOIN pools p ON p.name = r.pool JOIN backends b ON b.name = r.backend
+LEFT JOIN attempts a ON a.replica_id = r.id AND a.number = r.attempt
+WHERE r.id = :id
+"""
+)
+
+_OPEN_ATTEMPT = text(
+    """
+WITH made AS (
+    INSERT INTO attempts (replica_id, number, name, pool, backend, node)
+    VALUES (:replica_id, :number, :name, :pool, :backend, :node) RETURNING id
+),
+free AS MATERIALIZED (
+    SELECT kind, scope, number FROM units WHERE kind = 'slot' AND scope = :pool AND lease_id IS NULL AND NOT retired
+    ORDER BY last_freed_at NULLS FIRST, number LIMIT 1 FOR UPDATE SKIP LOCKED
+),
+leased AS (
+    INSERT INTO leases (kind, scope, number, attempt_id, holder)
+    SELECT free.kind, free.scope, free.number, made.id, :name FROM free, made RETURNING id, kind, scope, number
+),
+held AS (
+    UPDATE units u SET lease_id = leased.id FROM leased
+    WHERE u.kind = leased.kind AND u.scope = leased.scope AND u.number = leased.number RETURNING u.number
+)
+SELECT made.id, (SELECT count(*) FROM held) AS slots FROM made
+"""
+)
+
+
 def _claim(ctx: Context, pool: str | None, worker: str, *, room: bool) -> LaunchClaim | None:
     node = ctx.settings.node_name
     with ctx.database.begin() as connection:
@@ -170,66 +204,69 @@ def _claim(ctx: Context, pool: str | None, worker: str, *, room: bool) -> Launch
         )
         if task is None:
             return None
-        row = replicas.read(connection, task.replica_id)
-        assert row is not None  # the task's foreign key holds it
-        attempt = _open_attempt(connection, task.replica_id, task.attempt)
-        if attempt is None:
-            attempt = _take_capacity(ctx, connection, row, task, node)
-            row = replicas.read(connection, task.replica_id)
-            assert row is not None
-        held = leases.held(connection, attempt.id)
-        more = _more(connection, pool, node)
-    claim = LaunchClaim(
+        row = connection.execute(_LOAD, {"id": task.replica_id, "node": node, "by_pool": pool is not None}).one()
+        if row.open_attempt_id is None:
+            claim = _take_capacity(ctx, connection, row, task, node)
+        else:
+            held = leases.held(connection, row.open_attempt_id)
+            port = next(iter(held.get("port") or ()), None)
+            state, gpus = State(row.state), tuple(held.get("gpu") or ())
+            claim = _made(row, task, row.open_attempt_id, row.open_attempt_name, state, port, gpus)
+    _tell(ctx, claim)
+    return claim
+
+
+def _made(
+    row: Any, task: Any, attempt_id: int, name: str, state: State, port: int | None, gpus: tuple[int, ...]
+) -> LaunchClaim:
+    return LaunchClaim(
         task_id=task.id,
         lease_token=task.lease_token,
         kind=task.kind,
         replica_id=task.replica_id,
         attempt=task.attempt,
-        attempt_id=attempt.id,
-        name=attempt.name,
-        state=State(row.state),
-        port=next(iter(held.get("port") or ()), None),
-        gpus=tuple(held.get("gpu") or ()),
+        attempt_id=attempt_id,
+        name=name,
+        state=state,
+        port=port,
+        gpus=gpus,
         row=row,
         request_id=task.request_id,
         claims=task.claims,
-        more=more,
+        more=row.more,
     )
-    _tell(ctx, claim)
-    return claim
 
 
-def _take_capacity(ctx: Context, connection: Connection, row: Any, task: Any, node: str) -> Any:
-    bound = connection.execute(
-        text("SELECT b.host_bound, p.gpus FROM pools p JOIN backends b ON b.name = p.backend WHERE p.name = :pool"),
-        {"pool": row.pool},
-    ).one()
+def _take_capacity(ctx: Context, connection: Connection, row: Any, task: Any, node: str) -> LaunchClaim:
     name = f"hostler-{ctx.namespace}-{row.id}-{task.attempt}"
     attempt = connection.execute(
-        text(
-            "INSERT INTO attempts (replica_id, number, name, pool, backend, node)"
-            " VALUES (:replica_id, :number, :name, :pool, :backend, :node) RETURNING id, name"
-        ),
+        _OPEN_ATTEMPT,
         {
             "replica_id": row.id,
             "number": task.attempt,
             "name": name,
             "pool": row.pool,
             "backend": row.backend,
-            "node": node if bound.host_bound else None,
+            "node": node if row.host_bound else None,
         },
     ).one()
-    gpus = gpus_wanted(row.spec)
-    _take(connection, "slot", row.pool, 1, attempt)
-    if bound.gpus is not None:
-        _take(connection, "pool_gpu", row.pool, gpus, attempt)
-    port = None
-    if bound.host_bound:
-        _take(connection, "gpu", node, gpus, attempt)
-        port = _take(connection, "port", node, 1, attempt)[0]
-        connection.execute(text("UPDATE attempts SET port = :port WHERE id = :id"), {"port": port, "id": attempt.id})
-        connection.execute(text("UPDATE tasks SET node = :node WHERE id = :id"), {"node": node, "id": task.id})
-    patch = {"node": node, "host": "127.0.0.1", "port": port} if bound.host_bound else {}
+    if not attempt.slots:
+        raise NoRoom
+    wanted = gpus_wanted(row.spec)
+    port: int | None = None
+    gpus: tuple[int, ...] = ()
+    if row.pool_gpus is not None:
+        _take(connection, "pool_gpu", row.pool, wanted, attempt.id, name)
+    if row.host_bound:
+        gpus = tuple(_take(connection, "gpu", node, wanted, attempt.id, name))
+        port = _take(connection, "port", node, 1, attempt.id, name)[0]
+        connection.execute(
+            text(
+                "WITH a AS (UPDATE attempts SET port = :port WHERE id = :id)"
+                " UPDATE tasks SET node = :node WHERE id = :task_id"
+            ),
+            {"port": port, "id": attempt.id, "node": node, "task_id": task.id},
+        )
     move = Move(
         row.id,
         task.attempt,
@@ -238,11 +275,11 @@ def _take_capacity(ctx: Context, connection: Connection, row: Any, task: Any, no
         task_id=task.id,
         lease_token=task.lease_token,
         request_id=task.request_id,
-        patch=patch,
+        patch={"node": node, "host": "127.0.0.1", "port": port} if row.host_bound else {},
     )
     if not replicas.record_moves(connection, [move]):
         raise NoRoom
-    return attempt
+    return _made(row, task, attempt.id, name, State.SCHEDULING, port, gpus)
 
 
 def change_port(ctx: Context, claim: LaunchClaim) -> int | None:
@@ -263,24 +300,11 @@ def change_port(ctx: Context, claim: LaunchClaim) -> int | None:
     return taken[0]
 
 
-def _take(connection: Connection, kind: str, scope: str, count: int, attempt: Any) -> list[int]:
-    taken = leases.take(connection, kind, scope, count, attempt.id, attempt.name)
+def _take(connection: Connection, kind: str, scope: str, count: int, attempt_id: int, name: str) -> list[int]:
+    taken = leases.take(connection, kind, scope, count, attempt_id, name)
     if len(taken) < count:
         raise NoRoom
     return taken
-
-
-def _open_attempt(connection: Connection, replica_id: str, number: int) -> Any | None:
-    query = text("SELECT id, name, launching_at, backend_ref FROM attempts WHERE replica_id = :id AND number = :number")
-    return connection.execute(query, {"id": replica_id, "number": number}).first()
-
-
-def _more(connection: Connection, pool: str | None, node: str) -> bool:
-    scope = "pool = :pool" if pool else "node = :node"
-    query = text(
-        f"SELECT EXISTS (SELECT 1 FROM tasks WHERE {scope} AND state = 'queued' AND kind IN ('create', 'restart'))"
-    )
-    return bool(connection.execute(query, {"pool": pool, "node": node}).scalar())
 
 
 def _begin_lifetime(connection: Connection, replica_id: str, lifetime_s: float) -> None:
@@ -303,14 +327,27 @@ def _check_now(connection: Connection, claim: LaunchClaim) -> None:
     )
 
 
-def _save_handle(connection: Connection, claim: LaunchClaim, handle: Mapping[str, Any], log_tail: str = "") -> None:
+def _step(ctx: Context, claim: LaunchClaim, move: Move) -> bool:
+    # one statement, and so its own transaction
+    with ctx.database.read() as connection:
+        moved = replicas.record_moves(connection, [move])
+    _tell(ctx, claim, due=move.next_check_s == 0)
+    return bool(moved)
+
+
+def _hold(ctx: Context, claim: LaunchClaim, phase: Phase, *, let_go: bool = False) -> bool:
+    with ctx.database.begin() as connection:
+        if let_go:
+            _check_now(connection, claim)
+        held = tasks.set_phase(connection, claim.task_id, claim.lease_token, phase, release=let_go)
+    _tell(ctx, claim, due=let_go)
+    return held
+
+
+def _save_handle(connection: Connection, claim: LaunchClaim, handle: Mapping[str, Any]) -> None:
     connection.execute(
-        text(
-            "UPDATE attempts SET backend_ref = CAST(:ref AS jsonb),"
-            " log_tail = CASE WHEN :log_tail = '' THEN log_tail ELSE :log_tail END"
-            " WHERE id = :id AND released_at IS NULL"
-        ),
-        {"id": claim.attempt_id, "ref": json.dumps(dict(handle)), "log_tail": log_tail},
+        text("UPDATE attempts SET backend_ref = CAST(:ref AS jsonb) WHERE id = :id AND released_at IS NULL"),
+        {"id": claim.attempt_id, "ref": json.dumps(dict(handle))},
     )
 
 
@@ -333,5 +370,6 @@ def _move(claim: LaunchClaim, path: tuple[State, ...], cause: str, **more: Any) 
     )
 
 
-def _tell(ctx: Context, claim: LaunchClaim) -> None:
-    ctx.notify("events", f"replica:{claim.replica_id}", f"task:{claim.task_id}", f"due:{claim.row.node or ''}")
+def _tell(ctx: Context, claim: LaunchClaim, *, due: bool = False) -> None:
+    soon = (f"due:{ctx.settings.node_name}",) if due else ()
+    ctx.notify("events", f"replica:{claim.replica_id}", f"task:{claim.task_id}", *soon)

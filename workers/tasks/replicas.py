@@ -11,13 +11,13 @@ from celery import Celery
 
 from app.domain.tasks import TaskKind
 from app.doorbell.queues import task_name
-from workers.bootstrap import Runtime, runtime
+from workers.bootstrap import runtime
 from workers.launching import carry_out_launch
 from workers.probing import carry_out_diagnose, carry_out_health
 from workers.stopping import carry_out_stop
 
 #: The verb's carrier takes the runtime and the pool (None: what is bound to this node).
-CARRIERS: dict[TaskKind, Callable[[Runtime, str | None], str]] = {
+CARRIERS: dict[TaskKind, Callable[..., str]] = {
     TaskKind.CREATE: carry_out_launch,
     TaskKind.RESTART: carry_out_launch,
     TaskKind.STOP: carry_out_stop,
@@ -32,8 +32,8 @@ def register(celery: Celery) -> None:
         celery.task(_task(carrier), name=task_name(kind), shared=False)
 
 
-def _task(carrier: Callable[[Runtime, str | None], str]) -> Callable[..., str]:
-    def carry_out(pool: str | None = None, node: str | None = None) -> str:
-        return carrier(runtime(), pool)
+def _task(carrier: Callable[..., str]) -> Callable[..., str]:
+    def carry_out(pool: str | None = None, node: str | None = None, **more: int) -> str:
+        return carrier(runtime(), pool, **more)
 
     return carry_out

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from app.domain.lifecycle import Reason, State, check_path
+from app.domain.tasks import Phase
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,8 @@ class Move:
     """One replica's way through the lifecycle: ``path[0]`` is the state it must be in, ``path[-1]`` the new one.
 
     With ``lease_token`` the task must still be held under it: otherwise somebody newer owns the replica and nothing is
-    written. ``patch`` sets columns of ``PATCHABLE``. ``deadline_s`` and ``next_check_s`` count from now; None clears.
+    written. What the step means for that task and for the attempt is written with it. ``patch`` sets columns of
+    ``PATCHABLE``. ``deadline_s`` and ``next_check_s`` count from now; None clears.
     """
 
     replica_id: str
@@ -34,6 +36,19 @@ class Move:
     deadline_s: float | None = None
     patch: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] | None = None
+    #: what the task does now; only with ``task_id`` and ``lease_token``
+    phase: Phase | None = None
+    #: the task goes on without a holder: the sweep carries it
+    let_go: bool = False
+    #: the task succeeds with the step, saying ``outcome``
+    succeeds: bool = False
+    outcome: str = ""
+    result: Mapping[str, Any] | None = None
+    #: from this step on an outside thing may exist
+    launching: bool = False
+    #: the backend's handle of the attempt, and its last output where there is no file
+    handle: Mapping[str, Any] | None = None
+    log_tail: str = ""
 
 
 #: Columns a Move may set beside the state, with their SQL types.
@@ -52,7 +67,9 @@ PATCHABLE = {
 
 _RECORD = """jsonb_to_recordset(CAST(:moves AS jsonb)) AS m(
     replica_id text, attempt integer, path text[], cause text, actor text, reason text, message text,
-    task_id text, lease_token uuid, request_id text, next_check_s float8, deadline_s float8, patch jsonb, data jsonb)"""
+    task_id text, lease_token uuid, request_id text, next_check_s float8, deadline_s float8, patch jsonb, data jsonb,
+    phase text, let_go boolean, succeeds boolean, outcome text, result jsonb, launching boolean, handle jsonb,
+    log_tail text)"""
 
 
 def _patched(column: str, sql_type: str) -> str:
@@ -82,8 +99,27 @@ moved AS (
     FROM m
     WHERE r.id = m.replica_id AND r.state = m.path[1] AND r.attempt = m.attempt
       AND (m.lease_token IS NULL OR m.task_id IN (SELECT id FROM fence))
-    RETURNING r.id, r.pool, r.node, m.attempt, m.path, m.cause, m.actor, m.reason, m.message, m.task_id,
-              m.request_id, m.data
+    RETURNING r.id, r.pool, r.node, m.*
+),
+stepped AS (
+    UPDATE tasks t SET
+        version = t.version + 1,
+        phase = CASE WHEN m.succeeds THEN 'done' ELSE coalesce(m.phase, t.phase) END,
+        state = CASE WHEN m.succeeds THEN 'succeeded' ELSE t.state END,
+        finished_at = CASE WHEN m.succeeds THEN hostler_now() ELSE t.finished_at END,
+        message = CASE WHEN m.succeeds THEN left(m.outcome, 4000) ELSE t.message END,
+        result = CASE WHEN m.succeeds THEN m.result ELSE t.result END,
+        lease_token = CASE WHEN m.let_go OR m.succeeds THEN NULL ELSE t.lease_token END,
+        lease_expires_at = CASE WHEN m.let_go OR m.succeeds THEN NULL ELSE t.lease_expires_at END
+    FROM moved m WHERE t.id = m.task_id AND m.lease_token IS NOT NULL
+),
+noted AS (
+    UPDATE attempts a SET
+        launching_at = CASE WHEN m.launching THEN coalesce(a.launching_at, hostler_now()) ELSE a.launching_at END,
+        backend_ref = coalesce(m.handle, a.backend_ref),
+        log_tail = CASE WHEN m.log_tail = '' THEN a.log_tail ELSE m.log_tail END
+    FROM moved m WHERE a.replica_id = m.id AND a.number = m.attempt AND a.released_at IS NULL
+      AND (m.launching OR m.handle IS NOT NULL)
 ),
 told AS (
     INSERT INTO events (kind, replica_id, attempt, task_id, pool, node, actor, cause, from_state, to_state,
@@ -95,6 +131,12 @@ told AS (
            coalesce(moved.request_id, ''), moved.data
     FROM moved, generate_series(1, array_upper(moved.path, 1) - 1) AS hop
     ORDER BY moved.id, hop
+),
+ended AS (
+    INSERT INTO events (kind, replica_id, attempt, task_id, pool, node, actor, cause, message, request_id)
+    SELECT 'task_succeeded', moved.id, moved.attempt, moved.task_id, moved.pool, moved.node, moved.actor,
+           'launch succeeded', left(moved.outcome, 4000), coalesce(moved.request_id, '')
+    FROM moved WHERE moved.succeeds AND moved.lease_token IS NOT NULL
 )
 SELECT id FROM moved
 """
