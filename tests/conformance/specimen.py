@@ -45,6 +45,13 @@ def polite() -> None:
     idle()
 
 
+def mute() -> None:
+    """Close one's output and go on."""
+    say("ready")
+    os.closerange(1, 3)
+    idle()
+
+
 def leave_child() -> None:
     """End at once and leave a child in the process group."""
     if os.fork() == 0:
@@ -165,8 +172,8 @@ KEPT: list[object] = []
 VERBS = {
     verb.__name__.replace("_", "-"): verb
     for verb in (
-        idle, end, stubborn, polite, leave_child, leave_daemon, leave_nameless, with_daemon, chatter, drip, devour,
-        listen, listen_in_child, show, tell,
+        idle, end, stubborn, polite, leave_child, leave_daemon, leave_nameless, with_daemon, chatter, mute, drip,
+        devour, listen, listen_in_child, show, tell,
     )
 }  # fmt: skip
 

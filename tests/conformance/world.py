@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -92,3 +94,14 @@ class World:
             self.end(handle)
             self.backend.close(handle)
         assert self.backend.list_marked(self.prefix) == []
+        wait_until(lambda: not self._helpers(), WAIT_S, f"the end of {self._helpers()}, which worked for what is gone")
+
+    def _helpers(self) -> list[str]:
+        """Processes that are at work in this world's folder; removing a folder does not hide them."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with suppress(OSError):  # it ended, or is somebody else's
+                    if os.readlink(entry / "cwd").startswith(f"{self.folder}/"):
+                        found.append(entry.name)
+        return found

@@ -128,11 +128,15 @@ def watch(source: int, pidfd: int, log: "Log", child: int | None, oom_before: in
         for ready, _ in sorted(events, key=lambda event: event[0] != source):
             if ready == source and log.copy(source):
                 continue
+            done = {ready}
             if ready == pidfd:
-                log.drain(source)  # so that whoever reads the record finds the last words in the log
+                # first the last words, so that whoever reads the record finds them in the log
+                if source in waiting and not log.drain(source):
+                    done.add(source)  # poll would not tell: an engine that died early never opened its end
                 end(child, oom_before)
-            poll.unregister(ready)
-            waiting.discard(ready)
+            for file in done & waiting:
+                poll.unregister(file)
+            waiting -= done
 
 
 def end(child: int | None, oom_before: int) -> None:
@@ -164,24 +168,25 @@ class Log:
         self.file = os.open("log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self.size = os.fstat(self.file).st_size
 
-    def copy(self, source: int) -> bool:
-        """Move one chunk; False when every writer is gone."""
+    def copy(self, source: int) -> int:
+        """Move one chunk; its size, 0 when every writer is gone, -1 when there is nothing now."""
         try:
             data = os.read(source, CHUNK_BYTES)
         except BlockingIOError:
-            return True
+            return -1
         try:  # noqa: SIM105 - contextlib costs a third of the start
             self.write(data)
         except OSError:
             pass
-        return bool(data)
+        return len(data)
 
-    def drain(self, source: int) -> None:
-        """Move what is there now; bounded, because a descendant may go on writing."""
+    def drain(self, source: int) -> bool:
+        """Move what is there now (bounded: a descendant may go on writing); False when every writer is gone."""
         for _ in range(32):
-            size = self.size
-            if not self.copy(source) or self.size == size:
-                return
+            moved = self.copy(source)
+            if moved <= 0:
+                return moved < 0
+        return True
 
     def write(self, data: bytes) -> None:
         while data:

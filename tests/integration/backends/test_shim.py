@@ -76,6 +76,19 @@ def test_an_engine_outlives_its_shim_and_keeps_its_log(world: World) -> None:
     wait_until(lambda: find_pid(second) is None, WAIT_S, "the second shim's end")
 
 
+def test_a_second_shim_ends_with_an_engine_that_closed_its_output(world: World) -> None:
+    handle = world.launch("mute")
+    world.wait_for_line(handle, "ready")
+    wait_until(lambda: not _writers(handle), WAIT_S, "the engine closing its output")
+    first = _shim_pid(world, handle)
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: find_pid(first) is None, WAIT_S, "the shim's end")
+    world.see(handle)
+    second = wait_until(lambda: _other_shim(world, handle, first), WAIT_S, "a second shim")
+    world.end(handle)
+    wait_until(lambda: find_pid(second) is None, WAIT_S, "the second shim's end")
+
+
 def test_without_shim_it_is_stopped_and_killed_all_the_same(world: World) -> None:
     handle = world.launch("stubborn")
     world.wait_for_line(handle, "ready")
@@ -138,6 +151,11 @@ def test_no_signal_that_ends_a_worker_ends_a_shim(world: World) -> None:
 def find_pid(pid: int) -> object | None:
     seen = stat(pid)
     return None if seen is None or seen.ended else seen
+
+
+def _writers(handle: Handle) -> list[str]:
+    folder = f"/proc/{handle.ref['pid']}/fd"
+    return [number for number in os.listdir(folder) if os.readlink(f"{folder}/{number}").endswith("/out")]
 
 
 def _drip(number: int) -> str:
