@@ -18,6 +18,8 @@ from hostler import __version__
 CACHED_S = 1.0
 #: A stop or probe that waits longer than this for a worker is a problem.
 CONTROL_LATE_S = 30.0
+#: A canary goes round every ten seconds; after three the broker or the worker is to blame.
+BROKER_LATE_S = 35.0
 #: Processes without which something is not done, and what that is.
 ROLES = {
     "worker": "no worker is alive: creates stay queued. `hostler status` shows the processes.",
@@ -57,11 +59,14 @@ class Health:
     def _look(self) -> dict[str, Any]:
         try:
             with self.context.database.read() as connection:
-                row = repo.summary(connection, SILENT_S)
+                row = repo.summary(connection, SILENT_S, BROKER_LATE_S)
         except Unavailable as error:
             return _body(None, None, 0, [f"database: {error.detail}"])
         problems = [text for role, text in ROLES.items() if role not in row.roles]
         problems += [f"node {name} is silent. `hostler node get {name}` shows it." for name in row.silent_nodes]
+        if (row.broker_silent_s or 0) > BROKER_LATE_S:
+            problems.append(f"broker: took no message for {row.broker_silent_s:.0f} s; work goes on by sweeps, slower.")
+        problems += [f"worker {one} hears nothing from the broker. It is restarted." for one in row.deaf_workers]
         interval_s = self.context.settings.sweep_interval_s
         if row.last_sweep_s is None:
             problems.append("no sweep has run yet: lost signals are not repaired.")

@@ -16,8 +16,16 @@ SELECT
     (SELECT count(*) FROM tasks WHERE lease_token IS NOT NULL AND kind IN ('create', 'restart')) AS busy,
     (SELECT coalesce(array_agg(DISTINCT role), '{}') FROM workers
      WHERE heartbeat_at > hostler_now() - make_interval(secs => :silent_s)) AS roles,
-    (SELECT coalesce(array_agg(name ORDER BY name), '{}') FROM nodes
-     WHERE heartbeat_at <= hostler_now() - make_interval(secs => :silent_s)) AS silent_nodes,
+    -- a host that went for good and left nothing behind is no problem for ever
+    (SELECT coalesce(array_agg(name ORDER BY name), '{}') FROM nodes n
+     WHERE heartbeat_at <= hostler_now() - make_interval(secs => :silent_s)
+       AND (heartbeat_at > hostler_now() - interval '1 day'
+            OR EXISTS (SELECT 1 FROM attempts a WHERE a.node = n.name AND a.released_at IS NULL))) AS silent_nodes,
+    (SELECT extract(epoch FROM max(heartbeat_at - coalesce(canary_at, first_seen_at))) FROM nodes
+     WHERE heartbeat_at > hostler_now() - make_interval(secs => :silent_s)) AS broker_silent_s,
+    (SELECT coalesce(array_agg(w.id ORDER BY w.id), '{}') FROM workers w JOIN nodes n ON n.name = w.node
+     WHERE w.role <> 'agent' AND w.heartbeat_at > hostler_now() - make_interval(secs => :silent_s)
+       AND n.canary_at - greatest(w.consumed_at, w.started_at) > make_interval(secs => :deaf_s)) AS deaf_workers,
     (SELECT extract(epoch FROM hostler_now() - max(started_at)) FROM sweeps) AS last_sweep_s,
     (SELECT extract(epoch FROM hostler_now() - min(created_at)) FROM tasks
      WHERE state = 'queued' AND kind NOT IN ('create', 'restart')) AS oldest_control_s
@@ -25,9 +33,12 @@ SELECT
 )
 
 
-def summary(connection: Connection, silent_s: float) -> Any:
-    """Counts and ages of one moment; ages are seconds, None when there is none."""
-    return connection.execute(_SUMMARY, {"silent_s": silent_s}).one()
+def summary(connection: Connection, silent_s: float, deaf_s: float) -> Any:
+    """Counts and ages of one moment; ages are seconds, None when there is none.
+
+    A worker is deaf when canaries were sent for ``deaf_s`` that it did not hear.
+    """
+    return connection.execute(_SUMMARY, {"silent_s": silent_s, "deaf_s": deaf_s}).one()
 
 
 def replicas_by_state(connection: Connection) -> list[tuple[str, str, int]]:

@@ -54,6 +54,36 @@ def test_silent_nodes_and_old_sweeps_are_problems(anybody: FlaskClient, ctx: Con
     assert_problem(admin.get("/api/v1/nodes/m"), 404, "not_found")
 
 
+def test_a_silent_broker_and_a_deaf_worker_are_problems(anybody: FlaskClient, ctx: Context) -> None:
+    with ctx.database.begin() as connection:
+        connection.execute(text("INSERT INTO nodes (name, canary_at) VALUES ('n', hostler_now())"))
+        connection.execute(
+            text(
+                "INSERT INTO workers (id, node, role, pid, started_at)"
+                " VALUES ('n/worker/1/1', 'n', 'worker', 1, hostler_now() - interval '1 minute')"
+            )
+        )
+    assert "worker n/worker/1/1 hears nothing" in " ".join(anybody.get("/health").get_json()["problems"])
+    with ctx.database.begin() as connection:
+        connection.execute(text("UPDATE nodes SET canary_at = hostler_now() - interval '2 minutes'"))
+    forget_health(anybody)
+    problems = " ".join(anybody.get("/health").get_json()["problems"])
+    assert "broker: took no message for 120 s" in problems
+    assert "hears nothing" not in problems
+
+
+def test_a_node_that_is_long_gone_is_forgotten(anybody: FlaskClient, ctx: Context) -> None:
+    with ctx.database.begin() as connection:
+        connection.execute(
+            text("INSERT INTO nodes (name, heartbeat_at) VALUES ('old', hostler_now() - interval '2 days')")
+        )
+    assert "old" not in " ".join(anybody.get("/health").get_json()["problems"])
+
+
+def forget_health(anybody: FlaskClient) -> None:
+    anybody.application.extensions["hostler-health"]._until = 0.0
+
+
 def test_home(anybody: FlaskClient) -> None:
     assert "is running" in anybody.get("/").get_data(as_text=True)
     assert anybody.get("/").mimetype == "text/plain"
