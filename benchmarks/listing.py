@@ -16,8 +16,8 @@ FILL = """
 INSERT INTO replicas (id, owner, pool, backend, engine, server_mode, model_name, labels, priority, desired_state, state,
                       reason, released_at, created_at)
 SELECT lpad(to_hex(g), 12, '0'), (SELECT id FROM keys LIMIT 1), 'mock', 'mock', 'mock', 'replica_mock',
-       'model-' || g % 10, CASE WHEN g % 25 = 0 THEN '{"team": "a"}'::jsonb ELSE '{}'::jsonb END, 2, 'stopped',
-       CASE WHEN g % 2 = 0 THEN 'stopped' ELSE 'failed' END, CASE WHEN g % 2 = 0 THEN NULL ELSE 'process_exited' END,
+       'model-' || g %% 10, CASE WHEN g %% 25 = 0 THEN '{"team": "a"}'::jsonb ELSE '{}'::jsonb END, 2, 'stopped',
+       CASE WHEN g %% 2 = 0 THEN 'stopped' ELSE 'failed' END, CASE WHEN g %% 2 = 0 THEN NULL ELSE 'process_exited' END,
        now(), now() - g * interval '1 second'
 FROM generate_series(1, %s) g
 """

@@ -24,6 +24,7 @@ def run(rounds: int) -> Result:
         serial = iter(range(1000, 10**9, COUNT))
 
         def floor() -> float:
+            noops.wait_done()  # bells to which there is nothing left to do
             started = time.perf_counter()
             noops.publish(COUNT)
             noops.wait_done()
