@@ -15,7 +15,7 @@ from app.domain.modes import ServerMode, accepts_any_model, engine_for
 from app.engines.base import Command, Engine, EngineRequest
 from app.engines.registry import ENGINES
 from app.errors import Contradiction, Forbidden, InvalidConfig, UnknownModel, UnknownPool
-from app.usecases import models
+from app.usecases import backend_options, models
 from app.usecases.context import Actor, Context
 
 
@@ -56,7 +56,10 @@ def resolve(ctx: Context, connection: Connection, actor: Actor, body: Mapping[st
     errors |= check_environment(body.get("environment") or {}, engine.user_env, admin=actor.role == "admin")
     if errors:
         raise InvalidConfig("The request cannot run as written. Correct the named fields.", errors=errors)
-    options = {**pool.options, **(config.get("backend_options") or {})}
+    own_options = _object(config, "backend_options", "replica_config.")
+    if own_options:
+        backend_options.check(connection, pool.backend, own_options, "replica_config.backend_options")
+    options = {**pool.options, **own_options}
     path = Path(model["source"]) if model and engine.needs_model_file else None
     return Plan(
         pool.name, pool.backend, mode, engine, body["model_name"], path, config, options, _gpus(body), _warnings(body)
@@ -68,8 +71,9 @@ def merge_config(
 ) -> dict[str, Any]:
     """The engine's configuration: model under pool under request. A nested ``replica_config`` is lifted."""
     own = dict(body.get("replica_config") or {})
-    nested = own.pop("replica_config", None) or {}
-    config = {**model_defaults, **(pool_defaults.get("replica_config") or {}), **own, **nested}
+    nested = _object(own, "replica_config", "replica_config.")
+    own.pop("replica_config", None)
+    config = {**model_defaults, **_object(pool_defaults, "replica_config", "the pool's defaults: "), **own, **nested}
     if mode is ServerMode.PLATFORM_WORKLOAD:
         config |= body.get("platform_config") or {}
     return config
@@ -82,6 +86,14 @@ def resolved(plan: Plan) -> dict[str, Any]:
         "backend_options": plan.backend_options,
         "model_path": str(plan.model_path) if plan.model_path else None,
     }
+
+
+def _object(config: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any]:
+    """The object under ``name``, empty when there is none. Raises InvalidConfig for anything else."""
+    found = config.get(name) or {}
+    if not isinstance(found, Mapping):
+        raise InvalidConfig(f"{where}{name} must be an object.", errors={f"{where}{name}": ["Must be an object."]})
+    return found
 
 
 def command_for(

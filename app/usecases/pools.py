@@ -6,7 +6,6 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from jsonschema import Draft202012Validator
 from sqlalchemy import Connection
 
 from app.db.repos import events, leases
@@ -14,8 +13,8 @@ from app.db.repos import pools as repo
 from app.domain.masking import mask
 from app.domain.tasks import TaskKind
 from app.doorbell.queues import queue_for
-from app.errors import Conflict, InvalidConfig, MissingFields, NameTaken, NotFound
-from app.usecases import idempotency, paging
+from app.errors import Conflict, MissingFields, NameTaken, NotFound
+from app.usecases import backend_options, idempotency, paging
 from app.usecases.context import Actor, Context, Idempotency
 
 
@@ -40,7 +39,7 @@ def create(
     with context.database.begin() as connection:
         if idempotency.claim(connection, actor, request) is not None:
             return _body(_found(connection, body["name"])), True
-        _check_options(connection, values["backend"], values["options"])
+        backend_options.check(connection, values["backend"], values["options"], "options")
         if not repo.insert(connection, values):
             raise NameTaken(f"A pool is named {body['name']!r}. Choose another name, or see `hostler pool list`.")
         _set_capacity(connection, values["name"], values)
@@ -79,7 +78,7 @@ def update(
             return _body(_found(connection, name)), True
         row = _lock(connection, name)
         if "options" in changes:
-            _check_options(connection, row.backend, changes["options"])
+            backend_options.check(connection, row.backend, changes["options"], "options")
         if changes:
             repo.update(connection, name, changes)
             _set_capacity(connection, name, changes)
@@ -133,22 +132,6 @@ def delete(context: Context, actor: Actor, name: str, request: Idempotency | Non
 
 
 MISSING = "Missing data for required field."
-
-
-def _check_options(connection: Connection, backend: str, options: Mapping[str, Any]) -> None:
-    row = repo.backend(connection, backend)
-    if row is None:
-        known = repo.backend_names(connection)
-        near = difflib.get_close_matches(backend, known, n=1)
-        hint = f" Did you mean {near[0]}?" if near else f" There are: {', '.join(known)}."
-        raise InvalidConfig(f"No backend is called {backend!r}.{hint}", errors={"backend": ["Unknown backend." + hint]})
-    errors: dict[str, list[str]] = {}
-    for error in Draft202012Validator(row.options_schema).iter_errors(dict(options)):
-        field = ".".join(["options", *(str(part) for part in error.absolute_path)])
-        errors.setdefault(field, []).append(error.message[:300])
-    if errors:
-        first = next(iter(errors))
-        raise InvalidConfig(f"{first}: {errors[first][0]}", errors=errors)
 
 
 def _set_capacity(connection: Connection, name: str, values: Mapping[str, Any]) -> None:

@@ -17,6 +17,12 @@ POOL_STATES = ["active", "draining"]
 MOST_SLOTS = 100_000
 
 
+class PoolDefaults(Body):
+    """What a create in this pool starts from; its own wishes win."""
+
+    replica_config = JsonObject()
+
+
 class PoolCreate(Body):
     """Where replicas may run. `slots` or `gpus` (or both) say how many at once."""
 
@@ -26,7 +32,7 @@ class PoolCreate(Body):
     slots = Whole(0, MOST_SLOTS)
     gpus = Whole(0, MOST_SLOTS)
     labels = labels()
-    defaults = JsonObject(metadata={"description": "Merged under every create in this pool."})
+    defaults = ma.fields.Nested(PoolDefaults)
 
     def required_by(self, data: Mapping[str, Any]) -> tuple[str, ...]:
         return () if "gpus" in data else ("slots",)
@@ -39,7 +45,7 @@ class PoolChange(Body):
     slots = Whole(0, MOST_SLOTS)
     gpus = Whole(0, MOST_SLOTS, allow_none=True)
     labels = labels()
-    defaults = JsonObject()
+    defaults = ma.fields.Nested(PoolDefaults)
 
 
 class PoolQuery(PageQuery):

@@ -90,6 +90,13 @@ def test_secret_options_are_masked(admin: Caller) -> None:
     assert made.get_json()["options"] == {"api_token": "***", "host": "h"}
 
 
+def test_defaults_are_what_a_create_can_use(admin: Caller) -> None:
+    for useless in ({"replica_config": "x"}, {"slots": 3}, {"timeouts": {}}, []):
+        assert_problem(admin.post("/api/v1/pools", POOL | {"defaults": useless}), 422, "invalid_config")
+    made = admin.post("/api/v1/pools", POOL | {"defaults": {"replica_config": {"n_ctx": 64}}})
+    assert made.get_json()["defaults"] == {"replica_config": {"n_ctx": 64}}
+
+
 def test_the_default_pool_stays(admin: Caller) -> None:
     assert_problem(admin("DELETE", "/api/v1/pools/local"), 409, "conflict")
 

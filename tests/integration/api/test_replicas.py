@@ -194,6 +194,12 @@ def test_the_order_of_checks(admin: Caller) -> None:
         {"labels": {"a": "x" * 300}},
         {"wait_for_ready": "yes"},
         {"replica_config": []},
+        {"replica_config": {"replica_config": "x"}},
+        {"replica_config": {"replica_config": [1]}},
+        {"replica_config": {"backend_options": "x"}},
+        {"replica_config": {"backend_options": [[1, 2]]}},
+        {"replica_config": {"mock": 7}},
+        {"replica_config": {"mock": {"tokens_per_s": "many"}}},
         {"resources": {"gpus": -1}},
         {"resources": {"gpus": "x"}},
         {"request_id": "sp ace"},
@@ -301,3 +307,18 @@ def test_lists_filter_and_page(admin: Caller) -> None:
     assert_problem(admin.get("/api/v1/replicas?status=redy"), 422, "invalid_config")
     assert_problem(admin.get("/api/v1/replicas?stauts=ready"), 422, "invalid_config")
     assert_problem(admin.get("/api/v1/replicas?cursor=WzFd"), 422, "invalid_config")
+
+
+def test_a_replicas_own_options_are_checked_by_its_backend(admin: Caller, ctx: Context) -> None:
+    with ctx.database.begin() as connection:
+        connection.execute(
+            text(
+                'UPDATE backends SET options_schema = \'{"additionalProperties": false,'
+                ' "properties": {"delay_s": {"type": "number"}}}\' WHERE name = \'mock\''
+            )
+        )
+    own = {"backend_options": {"dely_s": 1}}
+    body = assert_problem(admin.post("/api/v1/replicas", CREATE | {"replica_config": own}), 422, "invalid_config")
+    assert list(body["errors"]) == ["replica_config.backend_options"]
+    own = {"backend_options": {"delay_s": 1}}
+    assert admin.post("/api/v1/replicas", CREATE | {"replica_config": own}).status_code == 202
