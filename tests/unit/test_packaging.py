@@ -156,9 +156,16 @@ def test_compose_publishes_on_loopback_only() -> None:
 def test_no_secret_stands_in_the_compose_file() -> None:
     text = (ROOT / "docker-compose.yml").read_text()
     for name in ("PASSWORD", "SECRET_KEY", "API_KEY", "ENGINE_KEY", "DATABASE_URL", "BROKER_URL"):
-        assert not re.search(rf"{name}\s*[:=]\s*\S", text), name
-    for name, service in _services().items():
-        assert service["env_file"] == "deploy/compose.env", name
+        assert not re.search(rf"{name}\s*[:=]\s*(?!\$\{{{name}:\?)\S", text), name
+    for role in {*_procfile(), "migrate"}:
+        assert _services()[role]["env_file"] == "deploy/compose.env", role
+
+
+def test_postgres_and_redis_know_only_their_own_secret() -> None:
+    for name in ("postgres", "redis"):
+        service = _services()[name]
+        assert "env_file" not in service
+        assert [key for key in service["environment"] if "PASSWORD" in key] == [f"{name.upper()}_PASSWORD"]
 
 
 def test_made_secrets_are_new_whole_and_closed(tmp_path: Path) -> None:
