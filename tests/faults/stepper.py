@@ -98,7 +98,7 @@ def _carry_out(settings: Settings, folder: Path, case: dict[str, Any]) -> dict[s
     if "call" in case:
         _signal_at_call(*case["call"], case["signal"])
     act: Callable[[], str] = {
-        "launch": lambda: carry_out_launch(runtime, POOL if case.get("replica") is None else None),
+        "launch": lambda: carry_out_launch(runtime, None if case.get("replica") else POOL),
         "stop": lambda: carry_out_stop(runtime, None),
     }[case["act"]]
     lines: dict[tuple[str, int], None] = {}

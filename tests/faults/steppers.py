@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,9 @@ class Fork:
         wait_until(lambda: self.state in ("T", "t") or self.ended, WAIT_S, f"{self.case} to freeze")
 
     def thaw(self) -> None:
-        os.kill(self.pid, signal.SIGCONT)
+        # one that never came to its line has ended already
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGCONT)
 
 
 class Steppers:
