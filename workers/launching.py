@@ -90,6 +90,8 @@ class _Launch:
         self.backend: Backend = runtime.backend(claim.row.backend)
 
     def run(self) -> str:
+        if self.claim.claims > launches.MAX_CLAIMS:
+            return self._fail(Reason.BACKEND_ERROR, "every try ended unexpectedly; see the workers' logs")
         try:
             handle = self.backend.adopt(self.claim.name)
             if handle is None:
@@ -146,6 +148,9 @@ class _Launch:
         for _ in range(PORT_TRIES):
             if self.claim.port is None or _can_bind(self.claim.port):
                 return self.claim
+            if not self.keeper.held:
+                # it may well be our own engine that listens, launched by whoever took this over
+                raise _Ended("lease lost")
             other = launches.change_port(self.ctx, self.claim)
             if other is None:
                 break
@@ -217,14 +222,21 @@ class _Launch:
         return self._record(end, state)
 
     def _fail(self, reason: Reason, message: str) -> str:
-        # sealed first: whatever thaws later under this name is refused
+        # recorded first, and fenced: one that froze on the way here must not kill what another one launched since
+        outcome = self._record(End(reason, message), None)
+        if outcome != "superseded":
+            self._seal()
+        return outcome
+
+    def _seal(self) -> None:
+        """End what there is under the name, and take it: a launcher that thaws later is refused."""
         try:
             left = self.backend.stop(Handle(self.claim.row.backend, self.claim.name), grace_s=0, force=True)
-            gone = left.liveness.gone
         except BackendError as error:
-            log.warning("attempt %s could not be sealed: %s", self.claim.name, error)
-            gone = False
-        return self._record(End(reason, message, gone=gone), None)
+            log.warning("attempt %s could not be sealed yet: %s", self.claim.name, error)
+            return
+        if left.liveness.gone:
+            ends.record_gone(self.ctx, self.claim.replica_id, self.claim.attempt)
 
     def _record(self, end: End, state: State | None, diagnostics: dict[str, Any] | None = None) -> str:
         claim, fence = self.claim, (self.claim.task_id, self.claim.lease_token)

@@ -283,9 +283,14 @@ def _take_capacity(ctx: Context, connection: Connection, row: Any, task: Any, no
 
 
 def change_port(ctx: Context, claim: LaunchClaim) -> int | None:
-    """Swap the leased port for another one: a stranger listens on it. None when there is no other."""
+    """Swap the leased port for another one: a stranger listens on it. None when there is no other.
+
+    None as well when the claim was lost: the port is then what somebody else launched on.
+    """
     node = ctx.settings.node_name
     with ctx.database.begin() as connection:
+        if not tasks.lock_held(connection, claim.task_id, claim.lease_token):
+            return None
         taken = leases.take(connection, "port", node, 1, claim.attempt_id, claim.name)
         if not taken:
             return None
@@ -311,7 +316,9 @@ def _begin_lifetime(connection: Connection, replica_id: str, lifetime_s: float) 
     connection.execute(
         text(
             "UPDATE replicas SET lifetime_ends_at ="
-            " coalesce(lifetime_ends_at, hostler_now() + make_interval(secs => :lifetime_s)) WHERE id = :id"
+            " coalesce(lifetime_ends_at, hostler_now() + make_interval(secs => :lifetime_s))"
+            # a replica that was stopped meanwhile must not keep an old end for its next attempt
+            " WHERE id = :id AND state IN ('scheduling', 'preparing', 'starting', 'waiting_for_ready')"
         ),
         {"id": replica_id, "lifetime_s": lifetime_s},
     )

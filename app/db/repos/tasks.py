@@ -103,6 +103,12 @@ def renew(connection: Connection, task_id: str, lease_token: str, lease_s: float
     return connection.execute(query, {"id": task_id, "token": lease_token, "lease_s": lease_s}).first() is not None
 
 
+def lock_held(connection: Connection, task_id: str, lease_token: str) -> bool:
+    """Whether the task is still held under that token; it stays so until the transaction ends."""
+    query = text("SELECT 1 FROM tasks WHERE id = :id AND lease_token = CAST(:token AS uuid) FOR UPDATE")
+    return connection.execute(query, {"id": task_id, "token": lease_token}).first() is not None
+
+
 def set_phase(connection: Connection, task_id: str, lease_token: str, phase: Phase, *, release: bool = False) -> bool:
     """Say what the task does now. ``release`` leaves it running without a holder: the sweep carries it on."""
     query = text(
