@@ -65,7 +65,8 @@ def _start_clock() -> None:
 def _record(response: Response) -> Response:
     seconds = time.perf_counter() - g.get("started", time.perf_counter())
     record_request(request.method, _route(request), response.status_code, seconds)
-    level = logging.DEBUG if request.method in ("GET", "HEAD") and response.status_code < 400 else logging.INFO
+    # what was changed, by whom and by which request is in the events; a line for each success would say less
+    level = logging.DEBUG if response.status_code < 400 else logging.INFO
     if access_log.isEnabledFor(level):
         access_log.log(level, "%s %s %d %.1f ms", request.method, request.path, response.status_code, seconds * 1000)
     return response

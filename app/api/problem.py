@@ -21,6 +21,8 @@ MIMETYPE = "application/problem+json"
 #: Browsers ask for the key by themselves when Basic is offered; programs read the first.
 CHALLENGE = 'Bearer realm="hostler", Basic realm="hostler", charset="UTF-8"'
 
+#: Codes are ours: the phrases of HTTP change between versions of Python.
+_HTTP_CODE = {400: "malformed", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
 _HTTP_DETAIL = {
     404: "There is no such route. `/docs` shows all of them.",
     405: "This route does not take that method. The Allow header names those it takes.",
@@ -88,7 +90,7 @@ def _http_error(error: HTTPException) -> Response:
     headers = dict((getattr(error, "data", None) or {}).get("headers") or {})
     headers |= {name: value for name, value in error.get_headers() if name.lower() != "content-type"}
     detail = _HTTP_DETAIL.get(status) or error.description or title
-    return problem(status, title.lower().replace(" ", "_").replace("-", "_"), title, detail, headers=headers)
+    return problem(status, _HTTP_CODE.get(status, f"http_{status}"), title, detail, headers=headers)
 
 
 def _database_down(error: Exception) -> Response:

@@ -156,7 +156,7 @@ def test_media_types(admin: Caller) -> None:
 
 def test_too_large_a_body_is_413(admin: Caller, web_settings: Settings) -> None:
     body = POOL | {"labels": {"a": "x" * web_settings.max_body_bytes}}
-    assert_problem(admin.post("/api/v1/pools", body), 413, "request_entity_too_large")
+    assert_problem(admin.post("/api/v1/pools", body), 413, "body_too_large")
 
 
 @pytest.mark.parametrize(
