@@ -15,11 +15,13 @@ from app.usecases.presence import BackendFacts, NodeFacts
 from workers.backends import hardware
 from workers.backends.proc import boot_id
 from workers.bootstrap import Runtime, is_alive
+from workers.orphans import clear_orphans
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 5.0
 CANARY_S = 10.0
+ORPHANS_S = 30.0
 
 
 class Housekeeping:
@@ -31,6 +33,8 @@ class Housekeeping:
         self._next_heartbeat = 0.0
         self._next_canary = 0.0
         self._next_sweep = 0.0
+        # not at once: a launch that was just taken over is looked at first
+        self._next_orphans = time.monotonic() + ORPHANS_S
 
     def begin(self) -> None:
         """Say what this host has and what its backends accept."""
@@ -61,6 +65,9 @@ class Housekeeping:
         if now >= self._next_heartbeat:
             self._next_heartbeat = now + HEARTBEAT_S
             self._heartbeat(now)
+        if now >= self._next_orphans:
+            self._next_orphans = now + ORPHANS_S
+            clear_orphans(self._runtime)
         if now >= self._next_sweep:
             # beat rings for the same tick; whoever is first carries it out, and repair does not hang on the broker
             self._next_sweep = now + self._runtime.settings.sweep_interval_s

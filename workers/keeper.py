@@ -32,6 +32,11 @@ class Keeper:
         """Whether the lease still holds by this process's clock, which goes on while the process is frozen."""
         return time.monotonic() < self._until
 
+    @property
+    def left_s(self) -> float:
+        """Seconds that the lease surely holds: nothing may begin outside after that."""
+        return max(0.0, self._until - time.monotonic())
+
     def __enter__(self) -> Self:
         self._thread.start()
         return self

@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 #: Ports tried when strangers listen on the leased ones.
 PORT_TRIES = 20
 TAIL_LINES = 50
+LAUNCH_S = 20.0
 #: One bell grows into 2 to the power of this many.
 SPREAD = 3
 #: After an unexpected error the launch is tried again this much later, a bounded number of times.
@@ -133,7 +134,8 @@ class _Launch:
             options=claim.row.spec["resolved"]["backend_options"],
         )
         try:
-            handle = self.backend.launch(launch)
+            # by then somebody else may hold the launch; the backend starts nothing later
+            handle = self.backend.launch(launch, timeout_s=min(LAUNCH_S, self.keeper.left_s))
         except AlreadyLaunched:
             adopted = self.backend.adopt(claim.name)
             if adopted is None:
