@@ -64,6 +64,24 @@ class NotFound(HostlerError):
     status, code, title = 404, "not_found", "Not found"
 
 
+class MethodNotAllowed(HostlerError):
+    """This route does not take that method. The Allow header names those it takes."""
+
+    status, code, title = 405, "method_not_allowed", "Method not allowed"
+
+
+class BodyTooLarge(HostlerError):
+    """The request body is too large. HOSTLER_MAX_BODY_BYTES is the limit."""
+
+    status, code, title = 413, "body_too_large", "The body is too large"
+
+
+class Internal(HostlerError):
+    """This is a defect of Hostler. Please report it with the request id; the log of the API holds the cause."""
+
+    status, code, title = 500, "internal", "Hostler has a defect"
+
+
 class Conflict(HostlerError):
     """The present state does not allow this. Look at the resource and try again."""
 

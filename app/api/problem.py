@@ -13,7 +13,18 @@ from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, Operationa
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
-from app.errors import Conflict, HostlerError, InvalidConfig, Unavailable
+from app.errors import (
+    BodyTooLarge,
+    Conflict,
+    HostlerError,
+    Internal,
+    InvalidConfig,
+    Malformed,
+    MethodNotAllowed,
+    NotFound,
+    Unavailable,
+    WrongMediaType,
+)
 
 log = logging.getLogger(__name__)
 
@@ -21,12 +32,13 @@ MIMETYPE = "application/problem+json"
 #: Browsers ask for the key by themselves when Basic is offered; programs read the first.
 CHALLENGE = 'Bearer realm="hostler", Basic realm="hostler", charset="UTF-8"'
 
-#: Codes are ours: the phrases of HTTP change between versions of Python.
-_HTTP_CODE = {400: "malformed", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
-_HTTP_DETAIL = {
-    404: "There is no such route. `/docs` shows all of them.",
-    405: "This route does not take that method. The Allow header names those it takes.",
-    413: "The request body is too large. HOSTLER_MAX_BODY_BYTES is the limit.",
+#: Werkzeug's own errors under our codes: the phrases of HTTP change between versions of Python.
+_BY_STATUS: dict[int, HostlerError] = {
+    400: Malformed(),
+    404: NotFound("There is no such route. `/docs` shows all of them."),
+    405: MethodNotAllowed(),
+    413: BodyTooLarge(),
+    415: WrongMediaType(),
 }
 
 
@@ -85,12 +97,14 @@ def _http_error(error: HTTPException) -> Response:
     status = error.code or 500
     if status < HTTPStatus.BAD_REQUEST:
         return Response(status=status, headers=dict(error.get_headers()))
-    title = HTTPStatus(status).phrase
     # webargs puts None under "headers" (flask-smorest's own handler makes a 500 of that)
     headers = dict((getattr(error, "data", None) or {}).get("headers") or {})
     headers |= {name: value for name, value in error.get_headers() if name.lower() != "content-type"}
-    detail = _HTTP_DETAIL.get(status) or error.description or title
-    return problem(status, _HTTP_CODE.get(status, f"http_{status}"), title, detail, headers=headers)
+    known = _BY_STATUS.get(status)
+    if known is not None:
+        return problem(status, known.code, known.title, known.detail, headers=headers)
+    title = HTTPStatus(status).phrase
+    return problem(status, f"http_{status}", title, error.description or title, headers=headers)
 
 
 def _database_down(error: Exception) -> Response:
@@ -110,9 +124,4 @@ def _integrity_error(error: IntegrityError) -> Response:
 
 def _unexpected(error: Exception) -> Response:
     log.error("%s %s failed", request.method, request.path, exc_info=error)
-    return problem(
-        500,
-        "internal",
-        "Hostler has a defect",
-        "This is a defect of Hostler. Please report it with the request id; the log of the API holds the cause.",
-    )
+    return _hostler_error(Internal())
