@@ -46,27 +46,44 @@ class Agent:
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._stop = threading.Event()
         self._housekeeping = Housekeeping(runtime)
+        self._broken = False
+        #: in the queue or being probed: a slow probe must not let old rows pile up
+        self._in_flight: set[str] = set()
 
     def run(self) -> None:
         """Until ``stop``."""
         self._housekeeping.begin()
         for name, act in (("serving", self._probe_serving), ("signals", self._listen), ("house", self._keep_house)):
-            threading.Thread(target=act, name=name, daemon=True).start()
+            threading.Thread(target=self._keep_alive, args=(act,), name=name, daemon=True).start()
         while not self._stop.is_set():
             self._guarded(self._turn)
         self._serving.put(None)
         self._watch.close()
         self._pidfds.close()
+        if self._broken:
+            raise SystemExit(1)
 
     def stop(self, *_: object) -> None:
         self._stop.set()
         self._wake()
 
+    def _keep_alive(self, act: Callable[[], None]) -> None:
+        """An agent that lacks one of its threads would be alive and blind: it ends, to be started again."""
+        try:
+            act()
+        finally:
+            if not self._stop.is_set():
+                self._broken = True
+                log.critical("thread %s ended; the agent ends with it", threading.current_thread().name)
+                self.stop()
+
     def _turn(self) -> None:
         due = watching.claim_due(self.ctx)
         self._expected.take([row for row in due if State(row.state) in LAUNCHING])
         serving = [row for row in due if State(row.state) in (*SERVING, State.UNREACHABLE)]
+        serving = [row for row in serving if row.id not in self._in_flight]
         if serving:
+            self._in_flight |= {row.id for row in serving}
             self._serving.put(serving)
         others = [row for row in due if State(row.state) not in (*LAUNCHING, *SERVING, State.UNREACHABLE)]
         self._watch.look(others, self._expected.prober)
@@ -92,6 +109,7 @@ class Agent:
         with Prober() as prober:
             while (rows := self._serving.get()) is not None:
                 self._guarded(self._watch.look, rows, prober)
+                self._in_flight -= {row.id for row in rows}
 
     def _listen(self) -> None:
         topics = (f"due:{self.runtime.settings.node_name}", "due:")

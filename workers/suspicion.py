@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
+from enum import Enum
 
 #: Fewer silent replicas than this are judged one by one.
 LEAST = 3
@@ -10,56 +12,83 @@ LEAST = 3
 ROUNDS = 2
 
 
+class Doubt(Enum):
+    """What a pool's silence is worth at one moment."""
+
+    #: most of it answers, or too few are silent to mean anything
+    NONE = "none"
+    #: most went silent, and this is the first look that shows it: told once
+    BEGINS = "begins"
+    #: nobody acts on verdicts without proof
+    HOLDS = "holds"
+    #: still silent after ``ROUNDS`` rounds: the backend's own word decides
+    OUTLASTED = "outlasted"
+
+
 @dataclass
 class _Pool:
-    silent: dict[str, float] = field(default_factory=dict)
+    #: replica -> (silent since, last looked at)
+    silent: dict[str, tuple[float, float]] = field(default_factory=dict)
     heard: dict[str, float] = field(default_factory=dict)
     since: float | None = None
 
 
 class Suspicion:
-    """What each pool's replicas said in the last round. ``round_s`` is the time between two probes of one replica."""
+    """What each pool's replicas said in the last rounds. May be used from several threads.
 
-    def __init__(self, round_s: float) -> None:
+    ``round_s`` is the time between two probes of one replica, ``slack_s`` how long a probe may take.
+    """
+
+    def __init__(self, round_s: float, slack_s: float = 0.0) -> None:
         self._round_s = round_s
+        self._window_s = 2 * round_s + slack_s
         self._pools: dict[str, _Pool] = {}
+        self._lock = threading.Lock()
 
     def note(self, pool: str, replica_id: str, *, silent: bool, now: float) -> None:
-        """A replica answered, or did not."""
-        known = self._pools.setdefault(pool, _Pool())
-        known.heard.pop(replica_id, None)
-        known.silent.pop(replica_id, None)
-        (known.silent if silent else known.heard)[replica_id] = now
+        """A replica answered, or did not. Note all of a batch before asking about any of it."""
+        with self._lock:
+            known = self._pools.setdefault(pool, _Pool())
+            if silent:
+                known.heard.pop(replica_id, None)
+                since, _ = known.silent.get(replica_id, (now, now))
+                known.silent[replica_id] = (since, now)
+            else:
+                known.silent.pop(replica_id, None)
+                known.heard[replica_id] = now
 
     def forget(self, pool: str, replica_id: str) -> None:
         """It ended; it is no evidence any more."""
-        known = self._pools.get(pool)
-        if known:
+        with self._lock:
+            known = self._pools.get(pool, _Pool())
             known.heard.pop(replica_id, None)
             known.silent.pop(replica_id, None)
 
+    def is_confirmed(self, pool: str, replica_id: str, now: float) -> bool:
+        """Whether that replica was silent for a whole round, so that the others' silence was seen too."""
+        with self._lock:
+            since, _ = self._pools.get(pool, _Pool()).silent.get(replica_id, (now, now))
+            return now - since >= self._round_s
+
     def counts(self, pool: str, now: float) -> tuple[int, int]:
-        """(silent, all) of the replicas heard of in the last two rounds."""
-        known = self._pools.get(pool)
-        if known is None:
-            return 0, 0
-        oldest = now - 2 * self._round_s
-        silent = sum(at >= oldest for at in known.silent.values())
-        return silent, silent + sum(at >= oldest for at in known.heard.values())
+        """(silent, all) of the replicas looked at lately."""
+        with self._lock:
+            return self._counts(self._pools.get(pool, _Pool()), now)
 
-    def holds(self, pool: str, now: float) -> bool:
-        """Whether verdicts without proof must wait. True from the moment most went silent, for ``ROUNDS`` rounds."""
-        silent, total = self.counts(pool, now)
-        known = self._pools.get(pool)
-        if known is None or silent < LEAST or silent * 2 <= total:
-            if known is not None:
+    def doubt(self, pool: str, now: float) -> Doubt:
+        """What to think of the pool's silence now."""
+        with self._lock:
+            known = self._pools.setdefault(pool, _Pool())
+            silent, total = self._counts(known, now)
+            if silent < LEAST or silent * 2 <= total:
                 known.since = None
-            return False
-        if known.since is None:
-            known.since = now
-        return now - known.since < ROUNDS * self._round_s
+                return Doubt.NONE
+            if known.since is None:
+                known.since = now
+                return Doubt.BEGINS
+            return Doubt.HOLDS if now - known.since < ROUNDS * self._round_s else Doubt.OUTLASTED
 
-    def is_new(self, pool: str, now: float) -> bool:
-        """Whether the suspicion began with this very look."""
-        known = self._pools.get(pool)
-        return known is not None and known.since == now
+    def _counts(self, known: _Pool, now: float) -> tuple[int, int]:
+        oldest = now - self._window_s
+        silent = sum(at >= oldest for _, at in known.silent.values())
+        return silent, silent + sum(at >= oldest for at in known.heard.values())

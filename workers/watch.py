@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from app.domain.lifecycle import LAUNCHING, SERVING, TERMINAL, State
@@ -16,7 +15,7 @@ from app.domain.verdicts import Verdict, judge
 from app.usecases import ends, launches, watching
 from app.usecases.ends import End
 from app.usecases.watching import Fact, Move
-from workers.backends.base import BackendError, Handle, Liveness, Observation
+from workers.backends.base import BackendError, Fingerprint, Handle, Liveness, Observation
 from workers.bootstrap import Runtime
 from workers.engine_targets import (
     diagnostics_timeout_s,
@@ -26,12 +25,13 @@ from workers.engine_targets import (
     to_json,
     wants_diagnostics,
 )
+from workers.jobs import Jobs
 from workers.launching import diagnostics_end, evidence, tail_of
 from workers.probes.batch import Prober
 from workers.probes.diagnostics import run_diagnostics
 from workers.probes.wire import ProbeResult
 from workers.stopping import end_attempt
-from workers.suspicion import Suspicion
+from workers.suspicion import Doubt, Suspicion
 
 log = logging.getLogger(__name__)
 
@@ -58,28 +58,29 @@ class Watch:
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self.ctx = runtime.ctx
-        self._suspicion = Suspicion(runtime.settings.probe_interval_s)
-        self._threads = ThreadPoolExecutor(8, thread_name_prefix="watch")
-        self._lock = threading.Lock()
-        self._busy: dict[str, Future[None]] = {}
+        self._suspicion = Suspicion(runtime.settings.probe_interval_s, PROBE_TIMEOUT_S)
+        self._ends = Jobs("ends", 8)
+        # apart, because an engine that hangs in its diagnostics must not hold up a death or a kill, its own included
+        self._diagnoses = Jobs("diagnoses", 16)
 
     def look(self, rows: Sequence[Any], prober: Prober, *, timeout_s: float = PROBE_TIMEOUT_S) -> list[Seen]:
         """Look at ``rows`` once and record what it means. Returns what was seen of those that were looked at."""
-        rows = [row for row in rows if not self.is_busy(row.id)]
         for row in rows:
             if row.state == State.STOPPING or row.state in TERMINAL:
-                self._begin(row, self._end, row)
-        seen = self._see([row for row in rows if row.state in _LIVING and row.attempt_id], prober, timeout_s)
+                self._ends.begin(row.id, self._end, row)
+        living = [row for row in rows if row.state in _LIVING and row.attempt_id and not self.is_busy(row.id)]
+        seen = self._see(living, prober, timeout_s)
         self._record(seen)
         return seen
 
     def is_busy(self, replica_id: str) -> bool:
         """Whether something about it is under way in a thread."""
-        return replica_id in self._busy
+        return self._ends.has(replica_id) or self._diagnoses.has(replica_id)
 
     def close(self) -> None:
         """Wait for what is under way."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._ends.close()
+        self._diagnoses.close()
 
     def _see(self, rows: Sequence[Any], prober: Prober, timeout_s: float) -> list[Seen]:
         found = {row.id: self._find(row) for row in rows}
@@ -132,7 +133,7 @@ class Watch:
             answers=answers,
             failures=row.check_failures,
             overdue=bool(row.overdue),
-            was_ready="ready" in row.timestamps and row.state == State.UNREACHABLE,
+            was_ready=_was_ready(row),
             detail=detail if observation.liveness is Liveness.RUNNING else "",
         )
         return Seen(row, handle, observation, probe, judge(found, self.ctx.settings.unhealthy_after))
@@ -140,13 +141,15 @@ class Watch:
     def _record(self, seen: Sequence[Seen]) -> None:
         moves: list[Move] = []
         facts: list[Fact] = []
+        now = time.monotonic()
+        doubts = self._note(seen, now)
         for one in seen:
-            if self._must_wait(one):
+            if self._must_wait(one, doubts.get(one.row.pool, Doubt.NONE), now):
                 continue
             verdict = one.verdict
             if verdict.to is State.FAILED:
-                self._begin(one.row, self._fail, one)
-            elif verdict.to is State.READY and State(one.row.state) in LAUNCHING:
+                self._ends.begin(one.row.id, self._fail, one)
+            elif verdict.to is State.READY and not _was_ready(one.row):
                 self._become_ready(one, moves)
             elif verdict.to is not None:
                 moves.append(_move(one))
@@ -155,26 +158,39 @@ class Watch:
         watching.record_sweep_moves(self.ctx, moves)
         watching.record_facts(self.ctx, facts)
 
-    def _must_wait(self, one: Seen) -> bool:
-        row, now = one.row, time.monotonic()
-        if State(row.state) not in (*SERVING, State.UNREACHABLE):
+    def _note(self, seen: Sequence[Seen], now: float) -> dict[str, Doubt]:
+        """What the silence of each pool is worth, once all that was seen of it is known."""
+        serving = [one for one in seen if State(one.row.state) in _SERVING]
+        for one in serving:
+            self._suspicion.note(one.row.pool, one.row.id, silent=_is_silent(one), now=now)
+        doubts = {pool: self._suspicion.doubt(pool, now) for pool in {one.row.pool for one in serving}}
+        for pool, doubt in doubts.items():
+            if doubt is Doubt.BEGINS:
+                silent, total = self._suspicion.counts(pool, now)
+                found = self._fingerprint(next(one for one in serving if one.row.pool == pool))
+                detail = found.detail if found.healthy else f"the backend itself does not answer: {found.detail}"
+                watching.record_suspicion(self.ctx, pool=pool, silent=silent, of=total, detail=detail)
+        return doubts
+
+    def _must_wait(self, one: Seen, doubt: Doubt, now: float) -> bool:
+        row, verdict = one.row, one.verdict
+        if State(row.state) not in _SERVING or verdict.to is None or verdict.proven:
             return False
-        answered = one.probe.ok if one.probe else one.observation.answers
-        liveness = one.observation.liveness
-        silent = liveness in (Liveness.UNKNOWN, Liveness.ABSENT) or (liveness is Liveness.RUNNING and not answered)
-        self._suspicion.note(row.pool, row.id, silent=silent, now=now)
-        if one.verdict.to is None or one.verdict.proven or not self._suspicion.holds(row.pool, now):
+        if doubt in (Doubt.BEGINS, Doubt.HOLDS):
+            return True
+        if verdict.to is not State.FAILED:
             return False
-        if self._suspicion.is_new(row.pool, now):
-            silent_count, total = self._suspicion.counts(row.pool, now)
-            fingerprint = self.runtime.backend(row.backend).fingerprint({})
-            detail = fingerprint.detail if fingerprint.healthy else f"fingerprint: {fingerprint.detail}"
-            watching.record_suspicion(self.ctx, pool=row.pool, silent=silent_count, of=total, detail=detail)
-        return True
+        # the first of many to fall silent looks like a single one
+        if not self._suspicion.is_confirmed(row.pool, row.id, now):
+            return True
+        return doubt is Doubt.OUTLASTED and not self._fingerprint(one).healthy
+
+    def _fingerprint(self, one: Seen) -> Fingerprint:
+        return self.runtime.backend(one.row.backend).fingerprint(one.row.spec["resolved"]["backend_options"])
 
     def _become_ready(self, one: Seen, moves: list[Move]) -> None:
         if wants_diagnostics(one.row) and self.runtime.backend(one.row.backend).serves_http:
-            self._begin(one.row, self._diagnose, one)
+            self._diagnoses.begin(one.row.id, self._diagnose, one)
             return
         more: dict[str, Any] = {}
         if wants_diagnostics(one.row):
@@ -184,8 +200,6 @@ class Watch:
     def _diagnose(self, one: Seen) -> None:
         row = one.row
         watching.set_launch_phase(self.ctx, row.id, Phase.DIAGNOSING)
-        # nobody else should begin the same while this one runs
-        watching.recheck(self.ctx, row.id, diagnostics_timeout_s(row) + 10)
         diagnostics = run_diagnostics(
             engine_of(row),
             row.spec["resolved"]["config"],
@@ -215,23 +229,23 @@ class Watch:
             left_s = max(0.05, row.grace_s - row.stopping_for_s) if row.stopping_for_s is not None else 1.0
             watching.recheck(self.ctx, row.id, min(1.0, left_s))
 
-    def _begin(self, row: Any, act: Any, *arguments: Any) -> None:
-        with self._lock:
-            if row.id in self._busy:
-                return
-            future = self._busy[row.id] = self._threads.submit(act, *arguments)
-
-        def done(finished: Future[None]) -> None:
-            self._busy.pop(row.id, None)
-            error = None if finished.cancelled() else finished.exception()
-            if error is not None:
-                log.error("replica %s: %s; it is tried again", row.id, error, exc_info=error)
-
-        future.add_done_callback(done)
-
 
 #: States in which the backend is asked and the engine probed.
 _LIVING = (*LAUNCHING[1:], *SERVING, State.UNREACHABLE)
+#: States whose silence says something about the pool.
+_SERVING = (*SERVING, State.UNREACHABLE)
+
+
+def _was_ready(row: Any) -> bool:
+    """Whether this attempt was ready once; an earlier attempt's readiness is no diagnosis of this one."""
+    ready_at = row.timestamps.get("ready")
+    return bool(ready_at and row.launching_at and datetime.fromisoformat(ready_at) >= row.launching_at)
+
+
+def _is_silent(one: Seen) -> bool:
+    liveness = one.observation.liveness
+    answered = one.probe.ok if one.probe else one.observation.answers
+    return liveness in (Liveness.UNKNOWN, Liveness.ABSENT) or (liveness is Liveness.RUNNING and not answered)
 
 
 def _move(one: Seen, more: dict[str, Any] | None = None) -> Move:
@@ -239,7 +253,7 @@ def _move(one: Seen, more: dict[str, Any] | None = None) -> Move:
     state, to = State(row.state), verdict.to
     assert to is not None
     path: tuple[State, ...] = (state, to)
-    if to is State.READY and state is State.STARTING:
+    if to is State.READY and (state is State.STARTING or (state is State.UNREACHABLE and not _was_ready(row))):
         path = (state, State.WAITING_FOR_READY, to)
     patch: dict[str, Any] = {"check_failures": verdict.failures, "last_health": _health(one), **(more or {})}
     deadline_s = None
