@@ -1,6 +1,6 @@
 """Workers that die or freeze at a chosen line: ``python -m tests.faults.stepper FOLDER`` forks one per JSON line read.
 
-A case is ``{"id", "act", "replica"?, "stop_at"?: [file, line], "call"?: [name, "before"|"after"], "signal"?, "gate"?}``.
+A case is ``{"id", "act", "replica"?, "stop_at"?: [file, line], "call"?: [name, "before"|"after"], "signal"?}``.
 The fork writes ``FOLDER/<id>.replica`` before it acts and ``FOLDER/<id>.done`` with the outcome if it comes that far;
 this process answers each line with the fork's pid and reaps it. It runs as a process of its own, because forking a
 process that has threads and connections is no fair start for a worker.
