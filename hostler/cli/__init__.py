@@ -90,9 +90,10 @@ def cli(ctx: click.Context) -> None:
     read from HOSTLER_API_KEY, --key-file or that state dir; never from the command line, which others can see.
     """
     session = ctx.ensure_object(Session)
-    if session.state_dir:
-        # the stack's commands take --state-dir themselves; what was given before them holds for them too
-        ctx.default_map = {name: {"state_dir": session.state_dir} for name in STACK_COMMANDS}
+    # the stack's commands take these themselves; what was given before the command's name holds for them too
+    given = {"state_dir": session.state_dir, "output": session.output}
+    defaults = {name: value for name, value in given.items() if value is not None}
+    ctx.default_map = {name: defaults for name in STACK_COMMANDS}
 
 
 def main() -> None:

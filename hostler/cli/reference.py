@@ -78,7 +78,8 @@ def _options(command: click.Command, context: click.Context) -> list[str]:
     rows = []
     for param in command.params:
         record = param.get_help_record(context) if isinstance(param, click.Option) else None
-        if record and not (command is not cli and param.name == "output"):
+        # a command's own copies of the global options are told once, above
+        if record and (command is cli or param.expose_value):
             flags, text = record
             rows.append(f"| `{_in_cell(flags)}` | {_in_cell(text)} |")
     return ["| option | |", "| --- | --- |", *rows] if rows else []
