@@ -10,13 +10,14 @@ import fcntl
 import os
 import secrets
 import shutil
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from app.stack.errors import BadState
 from app.stack.layout import Layout
-from app.stack.processes import end_processes, working_in
+from app.stack.processes import end, postgres_in
 from app.stack.runas import SYSTEM_DIR, Account
 
 BACK_POINTER = "state-dir"
@@ -59,7 +60,7 @@ def remove_leftovers() -> list[Path]:
     with _system_dir():
         for place in sorted(SYSTEM_DIR.iterdir()):
             if _is_leftover(place):
-                end_processes(working_in(place), wait_s=5)
+                end(postgres_in(place), wait_s=5, number=signal.SIGQUIT)
                 shutil.rmtree(place)
                 removed.append(place)
     return removed

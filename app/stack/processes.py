@@ -1,77 +1,135 @@
-"""Processes of this host: found by their own marks, told apart from a later holder of the same pid, ended by pid."""
+"""Processes of one stack on this host: found by their own marks, whoever started them, and ended by pid."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
+
+from app.stack.layout import Layout
+from app.stack.roles import ENGINE, POSTGRES, REDIS, SHIM
 
 #: Set for every process of the control plane, and for none of the engines.
 ROLE_MARK = "HOSTLER_ROLE"
 STATE_MARK = "HOSTLER_STATE_DIR"
 #: Set for every process of an engine: the attempt's name.
 ENGINE_MARK = "HOSTLER_MARK"
+#: Postgres and Redis overwrite the environment they were started with: program -> role.
+_PROGRAMS = {"postgres": POSTGRES, "redis-server": REDIS}
+
+T = TypeVar("T")
 
 
-def working_in(folder: Path) -> list[psutil.Process]:
-    """Processes whose working folder is ``folder`` or lies below it.
+@dataclass(frozen=True)
+class Found:
+    """One living process. ``attempt`` is set for engines and their shims."""
 
-    So are Postgres and Redis found: both overwrite the environment they were started with.
-    """
-    top = os.path.realpath(folder)
+    role: str
+    process: psutil.Process
+    attempt: str = ""
+
+
+def control_plane(layout: Layout) -> list[Found]:
+    """Every process of the control plane of this state dir, supervisord and children's children too."""
+    folders = {POSTGRES: os.path.realpath(layout.postgres_data), REDIS: os.path.realpath(layout.redis)}
+    state_dir = os.path.realpath(layout.state_dir)
     found = []
-    for process in _visible():
-        cwd = _read(process.cwd)
-        if cwd is not None and (cwd == top or cwd.startswith(top + "/")):
-            found.append(process)
-    return found
+    for process in _others():
+        program = _PROGRAMS.get(_read(process.name) or "")
+        if program is not None and _read(process.cwd) == folders[program]:
+            found.append(Found(program, process))
+            continue
+        environ = _read(process.environ) or {}
+        role = environ.get(ROLE_MARK)
+        if role and ENGINE_MARK not in environ and os.path.realpath(environ.get(STATE_MARK, "")) == state_dir:
+            found.append(Found(role, process))
+    return [one for one in found if not is_zombie(one.process)]
 
 
-def marked(**marks: str) -> Iterator[tuple[psutil.Process, dict[str, str]]]:
-    """Processes whose environment holds each of ``marks`` (an empty value: any), with that environment."""
-    for process in _visible():
-        environ = _read(process.environ)
-        if environ and all(environ.get(name) and value in ("", environ[name]) for name, value in marks.items()):
-            yield process, environ
+def engines(layout: Layout) -> list[Found]:
+    """Every process that carries the mark of one of this state dir's attempts, and the shims beside them."""
+    try:
+        attempts = set(os.listdir(layout.attempts))
+    except FileNotFoundError:
+        return []
+    top = os.path.realpath(layout.attempts)
+    found = []
+    for process in _others():
+        mark = (_read(process.environ) or {}).get(ENGINE_MARK)
+        folder, _, name = (_read(process.cwd) or "").rpartition("/")
+        if mark in attempts:
+            found.append(Found(ENGINE, process, str(mark)))
+        elif not mark and folder == top and name in attempts and "shim" in " ".join(_read(process.cmdline) or []):
+            found.append(Found(SHIM, process, name))
+    return [one for one in found if not is_zombie(one.process)]
 
 
-def end_processes(processes: Iterable[psutil.Process], *, wait_s: float) -> list[int]:
-    """SIGTERM, and SIGKILL for what is left after ``wait_s``. Returns the pids that had to be killed.
+def postgres_in(place: Path) -> list[Found]:
+    """Servers whose data lies in ``place``, for a state dir that is gone."""
+    data = os.path.realpath(place / "data")
+    servers = (process for process in _others() if _read(process.name) == "postgres")
+    return [Found(POSTGRES, process) for process in servers if _read(process.cwd) == data]
 
-    psutil checks the start time before each signal, so a pid that was used again is left alone.
+
+def end(found: Iterable[Found], *, wait_s: float, number: int = signal.SIGTERM) -> list[Found]:
+    """Send ``number`` to each, and kill what is left after ``wait_s``; returns what had to be killed.
+
+    psutil compares the start time before each signal, so a pid that was used again is left alone.
     """
-    alive = []
-    for process in processes:
-        if process.pid == os.getpid():
-            continue
-        try:
-            process.terminate()
-            alive.append(process)
-        except psutil.NoSuchProcess:
-            continue
-    _, alive = psutil.wait_procs(alive, timeout=wait_s)
+    asked = list(found)
+    for one in asked:
+        _send(one.process, number)
+    _, alive = psutil.wait_procs([one.process for one in asked], timeout=wait_s)
     for process in alive:
-        try:
-            process.kill()
-        except psutil.NoSuchProcess:
-            continue
+        _send(process, signal.SIGKILL)
     psutil.wait_procs(alive, timeout=5)
-    return [process.pid for process in alive]
+    return [one for one in asked if one.process in alive]
+
+
+def start_ticks(pid: int) -> int | None:
+    """When the process started, in clock ticks since boot; None when there is no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    # the program's name stands in brackets and may hold anything
+    return int(stat.rpartition(")")[2].split()[19])
+
+
+def listens_on(process: psutil.Process) -> list[str]:
+    """Where the process listens: ``127.0.0.1:8080`` or the path of a Unix socket."""
+    found = set()
+    for connection in _read(lambda: process.net_connections(kind="tcp")) or []:
+        if connection.status == psutil.CONN_LISTEN:
+            host, port = connection.laddr
+            found.add(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    for connection in _read(lambda: process.net_connections(kind="unix")) or []:
+        if connection.laddr.startswith("/"):
+            found.add(connection.laddr)
+    return sorted(found)
 
 
 def is_zombie(process: psutil.Process) -> bool:
-    return _read(process.status) == psutil.STATUS_ZOMBIE
+    return _read(process.status) in (psutil.STATUS_ZOMBIE, None)
 
 
-def _visible() -> Iterator[psutil.Process]:
-    for process in psutil.process_iter():
-        if process.pid != os.getpid():
-            yield process
+def _others() -> Iterator[psutil.Process]:
+    return (process for process in psutil.process_iter() if process.pid != os.getpid())
 
 
-def _read(verb):  # type: ignore[no-untyped-def]
+def _send(process: psutil.Process, number: int) -> None:
+    try:
+        process.send_signal(number)
+    except psutil.NoSuchProcess:
+        return
+
+
+def _read(verb: Callable[[], T]) -> T | None:
     """What ``verb`` returns, or None when the process ended or is another user's."""
     try:
         return verb()

@@ -1,0 +1,206 @@
+"""``hostler doctor``: what is wrong with a stack, and the command that helps."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psycopg
+from kombu import Connection
+from kombu.exceptions import OperationalError as BrokerError
+
+from app.settings import Settings
+from app.stack.api import Api
+from app.stack.errors import StackError
+from app.stack.layout import Layout
+from app.stack.processes import control_plane
+from app.stack.record import Record, read_record, supervisor_of
+from app.stack.roles import ROLES
+from app.stack.supervisor import Supervisor
+from app.stack.urls import broker_url, database_url, embeds_postgres
+
+OK, WARN, FAIL = "ok", "warn", "fail"
+#: A worker that has not been heard of for this long is not there.
+_SILENT_S = 20
+#: Deadlines are the database's time; a host further off shows wrong ages.
+_CLOCK_S = 2.0
+_SHOWN = 5
+
+_QUEUES = """
+SELECT q FROM (SELECT unnest(ARRAY['pool.' || name, 'pool.' || name || '.control']) AS q FROM pools) queues
+WHERE q NOT IN (SELECT unnest(queues) FROM workers WHERE heartbeat_at > hostler_now() - make_interval(secs => %s))
+ORDER BY q
+"""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check. ``fix`` is what to type when it did not pass."""
+
+    check: str
+    result: str
+    detail: str
+    fix: str = ""
+
+    def body(self) -> dict[str, str]:
+        return asdict(self)
+
+
+def doctor(settings: Settings) -> list[Finding]:
+    """Every check in order; those that need the database say so when it is down."""
+    record = read_record(settings)
+    found = [_stack(settings, record), _api(settings, record)]
+    try:
+        with psycopg.connect(_plain(settings), connect_timeout=5, autocommit=True) as connection:
+            found.append(Finding("database", OK, _version(connection)))
+            for name, check in (("migrations", _migrations), ("queues", _queues), ("clock", _clock)):
+                found.append(_guarded(name, check, settings, connection))
+    except (psycopg.Error, StackError) as error:
+        found.append(Finding("database", FAIL, _one_line(error), _database_fix(settings)))
+        found += [Finding(name, FAIL, "not known: no database", _database_fix(settings)) for name in _NEEDS_DATABASE]
+    return [*found, _broker(settings), _permissions(settings), _run_as(record)]
+
+
+_NEEDS_DATABASE = ("migrations", "queues", "clock")
+_Check = Callable[[Settings, "psycopg.Connection[tuple[object, ...]]"], Finding]
+
+
+def _stack(settings: Settings, record: Record | None) -> Finding:
+    again = f"hostler up -d --state-dir {settings.state_dir}"
+    if record is None:
+        return Finding("processes", FAIL, f"no stack is up in {settings.state_dir}", again)
+    if supervisor_of(record) is None:
+        left = len(control_plane(Layout(settings.state_dir)))
+        return Finding("processes", FAIL, f"supervisor is gone; {left} of its processes are left", again)
+    try:
+        bad = [one for one in Supervisor(settings).programs() if one.state not in ("RUNNING", "STARTING")]
+    except StackError as error:
+        return Finding("processes", FAIL, str(error), f"hostler down --keep-replicas; {again}")
+    if bad:
+        states = ", ".join(f"{one.name} is {one.state.lower()}" for one in bad)
+        log = Layout(settings.state_dir).logs / f"{bad[0].name}.log"
+        return Finding("processes", FAIL, states, f"tail {log}")
+    return Finding("processes", OK, f"supervisor and {len(ROLES)} roles run; {record.url}")
+
+
+def _api(settings: Settings, record: Record | None) -> Finding:
+    url = record.url if record is not None else ""
+    answered = Api(url, settings).health(5) if url else 0
+    if answered == 200:
+        return Finding("api", OK, f"{url}/health answers")
+    detail = f"{url}/health answered {answered}" if answered else "the API does not answer"
+    return Finding("api", FAIL, detail, f"tail {Layout(settings.state_dir).logs / 'web.log'}")
+
+
+def _guarded(
+    name: str, check: _Check, settings: Settings, connection: psycopg.Connection[tuple[object, ...]]
+) -> Finding:
+    try:
+        return check(settings, connection)
+    except psycopg.Error as error:
+        return Finding(name, FAIL, _one_line(error), "hostler down --keep-replicas; hostler up -d")
+
+
+def _version(connection: psycopg.Connection[tuple[object, ...]]) -> str:
+    number = connection.info.server_version
+    return f"Postgres {number // 10000}.{number % 10000}"
+
+
+def _migrations(settings: Settings, _connection: psycopg.Connection[tuple[object, ...]]) -> Finding:
+    from app.db.migrate import revisions
+
+    current, newest = revisions(database_url(settings))
+    if current == newest:
+        return Finding("migrations", OK, f"at {current}")
+    fix = "hostler down --keep-replicas; hostler up -d"
+    return Finding("migrations", FAIL, f"the database is at {current}, this version needs {newest}", fix)
+
+
+def _queues(settings: Settings, connection: psycopg.Connection[tuple[object, ...]]) -> Finding:
+    alone = [str(row[0]) for row in connection.execute(_QUEUES, (_SILENT_S,))]
+    if not alone:
+        return Finding("queues", OK, "every pool's queues have a worker")
+    fix = f"hostler status; tail {Layout(settings.state_dir).logs / 'worker.log'}"
+    return Finding("queues", FAIL, f"no worker serves {_some(alone)}", fix)
+
+
+def _clock(_settings: Settings, connection: psycopg.Connection[tuple[object, ...]]) -> Finding:
+    before = time.time()
+    row = connection.execute(
+        "SELECT extract(epoch FROM clock_timestamp()), extract(epoch FROM hostler_now() - clock_timestamp())"
+    ).fetchone()
+    assert row is not None
+    off_s = float(str(row[0])) - (before + time.time()) / 2
+    moved_s = float(str(row[1]))
+    if abs(moved_s) > 1:
+        fix = "start the database without the moved clock of a test"
+        return Finding("clock", FAIL, f"hostler_now() is {moved_s:+.1f} s from the database's clock", fix)
+    if abs(off_s) > _CLOCK_S:
+        return Finding("clock", FAIL, f"the database is {off_s:+.1f} s from this host", "timedatectl set-ntp true")
+    return Finding("clock", OK, f"the database is {off_s * 1000:+.0f} ms from this host")
+
+
+def _broker(settings: Settings) -> Finding:
+    try:
+        with Connection(broker_url(settings), connect_timeout=3) as connection:
+            connection.ensure_connection(max_retries=1, timeout=5)
+            return Finding("broker", OK, f"{connection.transport.driver_type} answers")
+    except (BrokerError, OSError) as error:
+        again = f"hostler up -d --state-dir {settings.state_dir}"
+        return Finding("broker", FAIL, _one_line(error), "check HOSTLER_BROKER_URL" if settings.broker_url else again)
+
+
+def _permissions(settings: Settings) -> Finding:
+    leaks = list(leaking(settings.state_dir))
+    if not settings.state_dir.is_dir():
+        return Finding("permissions", OK, "there is no state dir yet")
+    if leaks:
+        fix = f"chmod -R go-rwx {settings.state_dir}"
+        return Finding("permissions", FAIL, f"others may open {_some([str(path) for path in leaks])}", fix)
+    return Finding("permissions", OK, f"only its owner may open {settings.state_dir}")
+
+
+def leaking(state_dir: Path) -> Iterator[Path]:
+    """Paths of the state dir, and of its folders elsewhere, that group or others may read, write or enter."""
+    layout = Layout(state_dir)
+    for top in {state_dir, layout.run, layout.postgres}:
+        for folder, _, files in os.walk(top):
+            for path in (Path(folder), *(Path(folder, name) for name in files)):
+                try:
+                    mode = os.lstat(path).st_mode
+                except FileNotFoundError:
+                    continue
+                if not stat.S_ISLNK(mode) and mode & 0o077:
+                    yield path
+
+
+def _run_as(record: Record | None) -> Finding:
+    if record is None:
+        return Finding("user", OK, "nothing runs")
+    if record.note:
+        fix = "hostler up --run-as USER, for a user who can reach both"
+        return Finding("user", WARN, f"all but Postgres ({record.postgres_user}) runs as root: {record.note}", fix)
+    return Finding("user", OK, f"runs as {record.user}, Postgres as {record.postgres_user}")
+
+
+def _plain(settings: Settings) -> str:
+    return database_url(settings).replace("postgresql+psycopg://", "postgresql://", 1)
+
+
+def _database_fix(settings: Settings) -> str:
+    if embeds_postgres(settings):
+        return f"hostler up -d --state-dir {settings.state_dir}"
+    return "check HOSTLER_DATABASE_URL"
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,155 @@
+"""``hostler down``: this host's replicas first, then the control plane; afterwards nothing of the state dir is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import psutil
+
+from app.settings import Settings
+from app.stack.api import Api, ApiSilent
+from app.stack.control import end_control_plane
+from app.stack.errors import PartFailed
+from app.stack.layout import Layout
+from app.stack.lock import locked
+from app.stack.processes import Found, control_plane, end, engines
+from app.stack.record import Record, read_record, remove_record, supervisor_of
+from app.stack.roles import ENGINE, GROUP
+from app.stack.secrets import admin_key
+from app.stack.supervisor import Supervisor, SupervisorGone
+
+#: What an engine gets to end by itself.
+GRACE_S = 30
+#: On top of the grace: the way through queue and worker.
+_MORE_S = 10.0
+_LOOK_S = 0.1
+_CALLS = 8
+
+Say = Callable[[str], None]
+
+
+def down(
+    settings: Settings,
+    say: Say,
+    *,
+    keep_replicas: bool = False,
+    grace_s: int = GRACE_S,
+    hurry: threading.Event | None = None,
+) -> bool:
+    """Stop everything of the state dir; with ``keep_replicas`` engines go on serving, and the next `up` adopts them.
+
+    False when there was nothing to stop. ``hurry`` (a second Ctrl-C) ends the waiting. Raises PartFailed when
+    something cannot be ended.
+    """
+    layout = Layout(settings.state_dir)
+    if not layout.lock.exists():
+        return False
+    with locked(settings.state_dir, say):
+        left = control_plane(layout) + ([] if keep_replicas else engines(layout))
+        record = read_record(settings)
+        if not left:
+            remove_record(settings)
+            return False
+        hurry = hurry or threading.Event()
+        if keep_replicas:
+            count = len({one.attempt for one in engines(layout)})
+            say(f"keeping {count} engines; `hostler up` adopts them")
+        elif record is not None and supervisor_of(record) is not None:
+            _stop_replicas(settings, record, say, grace_s, hurry)
+        say("stopping the control plane")
+        end_control_plane(settings)
+        if not keep_replicas:
+            _end_engines(layout, say, 0 if hurry.is_set() else grace_s, hurry)
+        _check_gone(layout, keep_replicas)
+        remove_record(settings)
+    return True
+
+
+def _stop_replicas(settings: Settings, record: Record, say: Say, grace_s: int, hurry: threading.Event) -> None:
+    """Through the API, so that the history says who stopped them. What it cannot do is done by signals later."""
+    api = Api(record.url, settings, admin_key(settings) or "")
+    try:
+        # from here on nothing is launched any more; what is queued waits for the next `up`
+        Supervisor(settings).stop(f"{GROUP}:worker")
+        replicas = _of_this_host(api.live_replicas(), settings.node_name)
+        if not replicas:
+            return
+        say(f"stopping {len(replicas)} replicas of this host:")
+        for row in replicas:
+            say(f"  {row['replica_id']}  {row.get('model_name') or '-'}  {row.get('status')}")
+        with ThreadPoolExecutor(_CALLS) as pool:
+            refused = pool.map(lambda row: api.stop_replica(row["replica_id"], grace_s), replicas)
+            for row, why in zip(replicas, refused, strict=True):
+                if why:
+                    say(f"  {row['replica_id']} was not stopped: {why}")
+        _wait_released(api, {row["replica_id"] for row in replicas}, say, grace_s, hurry)
+    except (ApiSilent, SupervisorGone) as error:
+        say(f"{error}; engines are ended by signals")
+
+
+def _of_this_host(replicas: list[dict[str, Any]], node: str) -> list[dict[str, Any]]:
+    return [row for row in replicas if row.get("node") == node]
+
+
+def _wait_released(api: Api, wanted: set[str], say: Say, grace_s: int, hurry: threading.Event) -> None:
+    deadline = time.monotonic() + grace_s + _MORE_S
+    left = wanted
+    while not hurry.wait(_LOOK_S):
+        left = wanted & {row["replica_id"] for row in api.live_replicas()}
+        if not left:
+            return
+        if time.monotonic() > deadline:
+            break
+    say(f"{len(left)} replicas are not gone yet and are killed: {', '.join(sorted(left))}")
+
+
+def _end_engines(layout: Layout, say: Say, grace_s: float, hurry: threading.Event) -> None:
+    """SIGTERM to the process groups of what is left, SIGKILL after the grace. Shims write down how it ended."""
+    left = [one for one in engines(layout) if one.role == ENGINE]
+    if left:
+        say(f"ending {len({one.attempt for one in left})} engines by signal")
+    for group in _groups(left):
+        _signal_group(group, signal.SIGTERM)
+    deadline = time.monotonic() + grace_s
+    while left and time.monotonic() < deadline and not hurry.wait(_LOOK_S):
+        left = [one for one in engines(layout) if one.role == ENGINE]
+    for group in _groups(left):
+        _signal_group(group, signal.SIGKILL)
+    # who left the group, then the shims, which end by themselves once nobody holds their pipe
+    end([one for one in engines(layout) if one.role == ENGINE], wait_s=0, number=signal.SIGKILL)
+    deadline = time.monotonic() + 5
+    while engines(layout) and time.monotonic() < deadline:
+        time.sleep(_LOOK_S)
+    end(engines(layout), wait_s=0, number=signal.SIGKILL)
+
+
+def _groups(found: list[Found]) -> set[int]:
+    """Process groups whose leader is one of ``found``: only those are surely ours to signal as a whole."""
+    return {one.process.pid for one in found if _leads(one.process)}
+
+
+def _leads(process: psutil.Process) -> bool:
+    try:
+        return os.getpgid(process.pid) == process.pid and process.is_running()
+    except OSError:
+        return False
+
+
+def _signal_group(group: int, number: int) -> None:
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return
+
+
+def _check_gone(layout: Layout, keep_replicas: bool) -> None:
+    left = control_plane(layout) + ([] if keep_replicas else engines(layout))
+    if left:
+        names = ", ".join(f"{one.role} (pid {one.process.pid})" for one in left)
+        raise PartFailed(f"these would not end: {names}; look at them with `ps -fp PID` and run `hostler down` again")

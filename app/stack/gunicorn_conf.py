@@ -1,0 +1,34 @@
+"""How gunicorn serves the control API: ``python -m gunicorn -c python:app.stack.gunicorn_conf``."""
+
+from __future__ import annotations
+
+import os
+
+from app.settings import Settings
+from app.stack.runas import INSTALL_ROOT
+
+_settings = Settings.load()
+
+wsgi_app = "app:create_app()"
+bind = [f"[{_settings.host}]:{_settings.port}" if ":" in _settings.host else f"{_settings.host}:{_settings.port}"]
+workers = _settings.web_workers
+# thousands of streams and waiting requests cost a greenlet each
+worker_class = "gevent"
+worker_connections = 12_000
+backlog = 2048
+# gunicorn puts this folder first on the path; the caller's may hold an app/ of its own
+chdir = str(INSTALL_ROOT)
+# it lies at one place per user: two stacks would share it
+control_socket_disable = True
+certfile = _settings.tls_certificate or None
+keyfile = _settings.tls_key or None
+# what still waits or streams after this is cut with its process
+graceful_timeout = 5
+timeout = 60
+keepalive = 75
+umask = 0o077
+# a heartbeat file on a slow disk makes a worker look hung
+worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108  (made by mkstemp)
+loglevel = "warning" if _settings.log_level == "info" else _settings.log_level
+accesslog = None
+errorlog = "-"

@@ -1,0 +1,41 @@
+"""The processes of a stack and how each is started: the one table behind supervisor, Procfile and compose file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SUPERVISOR = "supervisor"
+#: Writes what supervisor reports into the history.
+LISTENER = "listener"
+POSTGRES = "postgres"
+REDIS = "redis"
+#: What engines and their shims are called in `hostler status`.
+ENGINE = "engine"
+SHIM = "shim"
+#: The name supervisor gives all of ``ROLES`` together: started and stopped as one, before the parts they need.
+GROUP = "roles"
+
+
+@dataclass(frozen=True)
+class Role:
+    """One process. ``arguments`` follow ``python``; ``stop_wait_s`` is its time to end before it is killed."""
+
+    name: str
+    arguments: tuple[str, ...]
+    stop_wait_s: int
+
+    @property
+    def command(self) -> str:
+        """As the Procfile has it."""
+        return " ".join(("python", *self.arguments))
+
+
+ROLES: tuple[Role, ...] = (
+    Role("web", ("-m", "gunicorn", "-c", "python:app.stack.gunicorn_conf"), 20),
+    # a launch under way is finished; what a killed worker left is adopted
+    Role("worker", ("-m", "workers.run", "worker"), 40),
+    Role("worker-control", ("-m", "workers.run", "worker-control"), 40),
+    Role("beat", ("-m", "workers.run", "beat"), 10),
+    Role("flower", ("-m", "workers.run", "flower"), 10),
+    Role("agent", ("-m", "workers.agent"), 15),
+)

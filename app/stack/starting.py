@@ -1,0 +1,133 @@
+"""The steps of a start that wait: for sockets, the database, migrations, and /health."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+import psycopg
+
+from app.errors import HostlerError
+from app.settings import Settings
+from app.stack.api import Api
+from app.stack.errors import PartFailed
+from app.stack.layout import POSTGRES_SOCKET, Layout
+from app.stack.ports import url_of
+from app.stack.roles import POSTGRES, REDIS
+from app.stack.secrets import admin_key
+from app.stack.supervisor import Program, Supervisor
+from app.stack.urls import database_url, embeds_postgres, embeds_redis
+
+_LOOK_S = 0.05
+_TAIL_BYTES = 3000
+#: A program that still restarts this long after it was first seen failing will not come up by itself.
+_FAILING_S = 8.0
+
+
+def wait_for_parts(settings: Settings, deadline: float) -> list[tuple[str, str]]:
+    """Wait for the sockets of the embedded parts; (name, where it listens) of each."""
+    layout = Layout(settings.state_dir)
+    parts = []
+    if embeds_postgres(settings):
+        parts.append((POSTGRES, layout.postgres_sockets / POSTGRES_SOCKET))
+    if embeds_redis(settings):
+        parts.append((REDIS, layout.redis_socket))
+    for name, path in parts:
+        _wait(settings, deadline, name, path.is_socket)
+    return [(name, str(path)) for name, path in parts]
+
+
+def wait_for_database(settings: Settings, deadline: float) -> None:
+    """Wait until the database lets us in. Raises PartFailed with its own words."""
+    url = database_url(settings).replace("postgresql+psycopg://", "postgresql://", 1)
+    said = ""
+
+    def answers() -> bool:
+        nonlocal said
+        try:
+            psycopg.connect(url, connect_timeout=5).close()
+        except psycopg.OperationalError as error:
+            said = str(error).strip()
+            return False
+        return True
+
+    try:
+        _wait(settings, deadline, POSTGRES, answers)
+    except PartFailed as error:
+        hint = "" if embeds_postgres(settings) else "; check HOSTLER_DATABASE_URL"
+        raise PartFailed(f"{error}\nthe database said: {said}{hint}") from error
+
+
+def migrate(settings: Settings) -> None:
+    """Bring the schema up to date and make the admin key known. Raises PartFailed."""
+    # they load SQLAlchemy and Alembic, which only a start needs
+    from alembic.util import CommandError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from app.db.migrate import upgrade
+    from app.usecases.keys import ensure_admin_key
+
+    try:
+        upgrade(database_url(settings))
+        key = admin_key(settings)
+        if key:
+            ensure_admin_key(settings, key)
+    except (CommandError, SQLAlchemyError) as error:
+        raise PartFailed(f"the database could not be migrated: {error}; see `hostler doctor`") from error
+    except HostlerError as error:
+        raise PartFailed(str(error)) from error
+
+
+def wait_for_health(settings: Settings, deadline: float) -> list[Program]:
+    """Wait until /health is 200 and every program runs. Raises PartFailed with the end of the log that tells why."""
+    api, supervisor = Api(url_of(settings), settings), Supervisor(settings)
+    failing: dict[str, float] = {}
+    healthy = False
+    while True:
+        programs = supervisor.programs()
+        healthy = healthy or api.health() == 200
+        if healthy and all(program.state == "RUNNING" for program in programs):
+            return programs
+        now = time.monotonic()
+        for program in programs:
+            if program.state in ("BACKOFF", "FATAL", "EXITED"):
+                since = failing.setdefault(program.name, now)
+                if program.state == "FATAL" or now - since > _FAILING_S:
+                    raise PartFailed(_failure(settings, program.name, program.error))
+            elif program.state == "RUNNING":
+                failing.pop(program.name, None)
+        if now > deadline:
+            late = [program.name for program in programs if program.state != "RUNNING"] or ["web"]
+            raise PartFailed(_failure(settings, late[0], "it was not ready in time"))
+        time.sleep(_LOOK_S)
+
+
+def _wait(settings: Settings, deadline: float, name: str, condition: Callable[[], bool]) -> None:
+    supervisor = Supervisor(settings)
+    failing_since: float | None = None
+    while not condition():
+        now = time.monotonic()
+        program = next((one for one in supervisor.programs() if one.name == name), None)
+        if program is not None and program.state in ("BACKOFF", "FATAL", "EXITED"):
+            failing_since = failing_since or now
+            if program.state == "FATAL" or now - failing_since > _FAILING_S:
+                raise PartFailed(_failure(settings, name, program.error))
+        if now > deadline:
+            raise PartFailed(_failure(settings, name, "it was not ready in time"))
+        time.sleep(_LOOK_S)
+
+
+def _failure(settings: Settings, name: str, why: str) -> str:
+    path = Layout(settings.state_dir).logs / f"{name}.log"
+    return f"{name} did not start: {why}\nthe end of {path}:\n{_tail(path)}"
+
+
+def _tail(path: os.PathLike[str]) -> str:
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()[-20:]
+    except OSError as error:
+        return f"  ({error.strerror})"
+    return "\n".join(f"  | {line}" for line in lines)

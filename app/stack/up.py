@@ -1,0 +1,149 @@
+"""``hostler up``: from a state dir in whatever condition to a stack whose /health is 200."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import psutil
+
+from app.settings import BadSetting, Settings
+from app.stack import secrets
+from app.stack.control import end_control_plane
+from app.stack.environment import allow_open_files, supervised_environment
+from app.stack.errors import PartFailed
+from app.stack.layout import Layout
+from app.stack.lock import locked
+from app.stack.ports import check_address, check_free, free_port, url_of
+from app.stack.postgres import clear_stale_pid
+from app.stack.prepare import disk_errors, make_state_dir, prepare
+from app.stack.processes import control_plane, start_ticks
+from app.stack.record import Record, read_record, remove_record, supervisor_of, write_record
+from app.stack.redis import clear_stale_socket
+from app.stack.runas import RunAs
+from app.stack.starting import migrate, wait_for_database, wait_for_health, wait_for_parts
+from app.stack.supervisor import Supervisor, start_supervisor
+from app.stack.supervisor_config import write_config
+
+#: From the first step to /health 200.
+UP_S = 60.0
+SHORTEST_KEY = 24
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Started:
+    """What `up` found or made. ``new_key`` is the admin key, told only when it was made just now."""
+
+    url: str
+    supervisor: psutil.Process
+    already: bool = False
+    new_key: str = ""
+
+
+def up(settings: Settings, say: Say, *, run_as: str | None = None, environ: Mapping[str, str] | None = None) -> Started:
+    """Bring the stack up, or find it up. Raises StackError or BadSetting; what was started is stopped again then."""
+    check_address(settings)
+    if settings.api_key and len(settings.api_key) < SHORTEST_KEY:
+        raise BadSetting(f"HOSTLER_API_KEY is shorter than {SHORTEST_KEY} characters; use a longer one")
+    make_state_dir(settings.state_dir)
+    with locked(settings.state_dir, say):
+        running = _running(settings)
+        if running is not None:
+            return running
+        return _start(settings, say, run_as, os.environ if environ is None else environ)
+
+
+def _running(settings: Settings) -> Started | None:
+    record = read_record(settings)
+    supervisor = supervisor_of(record)
+    if record is None or supervisor is None or not Supervisor(settings).answers():
+        return None
+    return Started(record.url, supervisor, already=True)
+
+
+def _start(settings: Settings, say: Say, run_as: str | None, environ: Mapping[str, str]) -> Started:
+    deadline = time.monotonic() + UP_S
+    _end_leftovers(settings, say)
+    check_free(settings.host, settings.port)
+    settings = replace(settings, flower_port=settings.flower_port or free_port())
+    chosen = prepare(settings, run_as=run_as)
+    if chosen.note:
+        say(f"all but Postgres runs as root: {chosen.note}")
+    with disk_errors(settings.state_dir):
+        new_key = _admin_key(settings, chosen)
+        config = write_config(settings, chosen.rest)
+    allow_open_files()
+    environment = supervised_environment(settings, chosen.rest, environ)
+    supervisor = start_supervisor(settings, chosen.rest, config, environment)
+    try:
+        _record(settings, chosen, supervisor)
+        _bring_up(settings, say, deadline)
+    except BaseException:
+        # Ctrl-C too: half a stack helps nobody
+        say("stopping what was started")
+        end_control_plane(settings)
+        remove_record(settings)
+        raise
+    return Started(url_of(settings), supervisor, new_key=new_key)
+
+
+def _bring_up(settings: Settings, say: Say, deadline: float) -> None:
+    for name, where in wait_for_parts(settings, deadline):
+        say(f"{name:<15} {where}")
+    wait_for_database(settings, deadline)
+    migrate(settings)
+    supervisor = Supervisor(settings)
+    supervisor.start_roles()
+    for program in wait_for_health(settings, deadline):
+        say(f"{program.name:<15} pid {program.pid}")
+
+
+def _end_leftovers(settings: Settings, say: Say) -> None:
+    """End what an earlier supervisord left behind when it was killed. Engines are never touched: they are adopted."""
+    layout = Layout(settings.state_dir)
+    left = control_plane(layout)
+    if left:
+        say(f"ending {len(left)} processes that an earlier start left behind")
+        end_control_plane(settings)
+    remove_record(settings)
+    if layout.postgres_data.is_dir():
+        clear_stale_pid(layout)
+    clear_stale_socket(layout)
+
+
+def _admin_key(settings: Settings, chosen: RunAs) -> str:
+    """Store the admin key; the key itself when it was made just now, else empty."""
+    made = ""
+    if settings.api_key:
+        secrets.store_secret(settings.state_dir, secrets.ADMIN_KEY, settings.api_key)
+    elif secrets.read_secret(settings.state_dir, secrets.ADMIN_KEY) is None:
+        made = secrets.ensure_secret(settings.state_dir, secrets.ADMIN_KEY, secrets.make_admin_key)
+    if not chosen.rest.is_caller:
+        os.chown(Layout(settings.state_dir).secrets / secrets.ADMIN_KEY, chosen.rest.uid, chosen.rest.gid)
+    return made
+
+
+def _record(settings: Settings, chosen: RunAs, supervisor: psutil.Process) -> None:
+    # the version number is told in one place, the distribution's package
+    from hostler import __version__
+
+    start = start_ticks(supervisor.pid)
+    if start is None:
+        raise PartFailed("supervisor ended right after its start; see logs/supervisor.log in the state dir")
+    record = Record(
+        url=url_of(settings),
+        host=settings.host,
+        port=settings.port,
+        flower_port=settings.flower_port,
+        supervisor_pid=supervisor.pid,
+        supervisor_start=start,
+        version=__version__,
+        postgres_user=chosen.postgres.name,
+        user=chosen.rest.name,
+        note=chosen.note,
+    )
+    write_record(settings, record)

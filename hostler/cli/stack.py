@@ -1,0 +1,195 @@
+"""``hostler up``, ``down``, ``status``, ``doctor``: this host's stack. The work is app.stack's, loaded when used."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from app.settings import Settings
+    from app.stack.up import Started
+
+T = TypeVar("T")
+
+_STATE_DIR = click.option(
+    "--state-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of everything the stack keeps [env: HOSTLER_STATE_DIR; default: $XDG_STATE_HOME/hostler].",
+)
+_OUTPUT = click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+
+
+@click.command("up")
+@click.option("-d", "--detach", is_flag=True, help="Return when the stack is healthy, and leave it running.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port of the API [env: HOSTLER_PORT; default: 8080].")
+@click.option("--host", help="Address of the API [env: HOSTLER_HOST; default: 127.0.0.1].")
+@click.option("--run-as", metavar="USER", help="As root: the user that runs Postgres, and the rest where it can.")
+@_STATE_DIR
+def up(detach: bool, port: int | None, host: str | None, run_as: str | None, state_dir: Path | None) -> None:
+    """Start the stack; without -d stay in the foreground, where Ctrl-C stops it, its replicas too."""
+    settings = _settings(state_dir=state_dir, port=port, host=host)
+    _interrupt_on_signals()
+    from app.stack.up import up as bring_up
+
+    started = _guarded(lambda: bring_up(settings, _talk, run_as=run_as))
+    _announce(settings, started)
+    if not detach and not started.already:
+        _stay(settings, started)
+
+
+@click.command("down")
+@click.option("--keep-replicas", is_flag=True, help="Leave the engines serving; the next up adopts them.")
+@_STATE_DIR
+def down(keep_replicas: bool, state_dir: Path | None) -> None:
+    """Stop this host's replicas, after listing them, and then the control plane."""
+    settings = _settings(state_dir=state_dir)
+    hurry = _hurry_on_signals()
+    from app.stack.down import down as take_down
+
+    if _guarded(lambda: take_down(settings, _talk, keep_replicas=keep_replicas, hurry=hurry)):
+        _talk("everything is stopped" if not keep_replicas else "the control plane is stopped")
+    else:
+        _talk(f"nothing runs in {settings.state_dir}")
+
+
+@click.command("status")
+@_OUTPUT
+@_STATE_DIR
+def status(output: str, state_dir: Path | None) -> None:
+    """Show every process of the stack, engines too: role, pid, where it listens."""
+    settings = _settings(state_dir=state_dir)
+    from app.stack.status import leaders
+    from app.stack.status import status as look
+
+    found = _guarded(lambda: look(settings))
+    if output == "json":
+        click.echo(json.dumps([row.body() for row in found.rows], indent=2))
+        return
+    rows = [
+        (f"{row.role} {row.replica_id or ''}".strip(), str(row.pid or row.state), str(count), "\n".join(row.listen))
+        for row, count in leaders(found.rows)
+    ]
+    _table(("role", "pid", "processes", "listens on"), rows)
+    if not found.rows:
+        _talk(f"nothing runs in {settings.state_dir}; next: hostler up -d --state-dir {settings.state_dir}")
+    elif not found.supervised:
+        _talk("supervisor is gone, nothing is started again; next: hostler up -d")
+    elif found.record is not None:
+        _talk(f"the API is at {found.record.url}")
+
+
+@click.command("doctor")
+@_OUTPUT
+@_STATE_DIR
+def doctor(output: str, state_dir: Path | None) -> None:
+    """Check database, broker, migrations, queues, clock and permissions; exit code 1 when something is wrong."""
+    settings = _settings(state_dir=state_dir)
+    from app.stack.doctor import FAIL
+    from app.stack.doctor import doctor as examine
+
+    found = _guarded(lambda: examine(settings))
+    if output == "json":
+        click.echo(json.dumps([one.body() for one in found], indent=2))
+    else:
+        _table(
+            ("check", "result", "what", "type next"), [(one.check, one.result, one.detail, one.fix) for one in found]
+        )
+    if any(one.result == FAIL for one in found):
+        sys.exit(1)
+
+
+#: What the root group registers.
+commands: list[click.Command] = [up, down, status, doctor]
+
+
+def _settings(**overrides: Any) -> Settings:
+    from app.settings import BadSetting, Settings
+
+    try:
+        return Settings.load(**overrides)
+    except BadSetting as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _guarded(act: Callable[[], T]) -> T:
+    """What ``act`` returns; our errors become messages with exit code 1, bad settings exit code 2."""
+    from app.settings import BadSetting
+    from app.stack.errors import StackError
+
+    try:
+        return act()
+    except BadSetting as error:
+        raise click.UsageError(str(error)) from error
+    except StackError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _announce(settings: Settings, started: Started) -> None:
+    if started.already:
+        _talk(f"a stack is up already in {settings.state_dir}")
+    click.echo(started.url)
+    if started.new_key:
+        click.echo(f"admin key: {started.new_key}")
+        _talk(
+            f"it is shown this once and kept in {settings.state_dir / 'secrets' / 'admin-key'}, where hostler finds it"
+        )
+
+
+def _stay(settings: Settings, started: Started) -> None:
+    """Wait for Ctrl-C or SIGTERM, then take everything down."""
+    from app.stack.down import down as take_down
+    from app.stack.record import read_record
+
+    _talk("Ctrl-C stops the stack and its replicas")
+    try:
+        started.supervisor.wait()
+    except KeyboardInterrupt:
+        hurry = _hurry_on_signals()
+        _guarded(lambda: take_down(settings, _talk, hurry=hurry))
+        _talk("everything is stopped")
+        return
+    if read_record(settings) is None:
+        _talk("the stack was stopped by hostler down")
+        return
+    raise click.ClickException("supervisor ended, and nothing is started again; next: hostler up")
+
+
+def _interrupt_on_signals() -> None:
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, interrupt)
+
+
+def _hurry_on_signals() -> threading.Event:
+    """From now on a signal does not stop the stopping: it ends the patience with engines."""
+    hurry = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: hurry.set())
+    return hurry
+
+
+def _table(titles: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*titles, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    if not console.is_terminal:
+        # a pipe has no width: nothing is cut
+        console = Console(width=400)
+    console.print(table, markup=False)
+
+
+def _talk(line: str) -> None:
+    click.echo(line, err=True)
