@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
 import marshmallow as ma
-from flask import Request
+from flask import Request, g
 from webargs import core
 from webargs.flaskparser import FlaskParser
 
@@ -37,7 +37,8 @@ class Parser(FlaskParser):
             return core.missing
         if not req.is_json:
             raise WrongMediaType(f"The body is {req.mimetype or 'untyped'}. Send `Content-Type: application/json`.")
-        return parse_json(raw)
+        g.body = parse_json(raw)
+        return g.body
 
     def handle_error(
         self,

@@ -6,7 +6,7 @@ import json
 import re
 from hashlib import sha256
 
-from flask import request
+from flask import g, request
 
 from app.errors import Malformed
 from app.usecases.context import Idempotency
@@ -21,11 +21,9 @@ def from_request() -> Idempotency | None:
         return None
     if not _FORM.fullmatch(key):
         raise Malformed("Idempotency-Key must be 1 to 255 visible ASCII characters.")
-    return Idempotency(key=key, method=request.method, path=request.path, body_hash=_hash(request.get_data(cache=True)))
+    return Idempotency(key=key, method=request.method, path=request.path, body_hash=_body_hash())
 
 
-def _hash(raw: bytes) -> str:
-    """The same for the same JSON, however it is laid out. The body was parsed before."""
-    if raw.strip() and request.is_json:
-        raw = json.dumps(json.loads(raw), sort_keys=True).encode()
-    return sha256(raw).hexdigest()
+def _body_hash() -> str:
+    """The same for the same JSON, however it is laid out: of the body as it was parsed, before defaults came in."""
+    return sha256(json.dumps(g.get("body"), sort_keys=True).encode()).hexdigest()
