@@ -127,20 +127,27 @@ def test_a_lost_listener_comes_back(server: Server) -> None:
     context = Context.open(server.settings)
     stream = _open_stream(server, "/api/v1/events?kind=test")
     try:
-        assert b"retry:" in stream.recv(65536)
+        _read_until(stream, b"retry:")
         with psycopg.connect(plain_url(server.settings.database_url), autocommit=True) as connection:
             wait_until(lambda: _listeners(connection), 10, "a listener")
             connection.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'hostler-listen'"
             )
             events.record_event(context, "test", {"number": 1})
-            found = b""
-            while b'"number":1' not in found:
-                found += stream.recv(65536)
+            _read_until(stream, b'"number":1')
             wait_until(lambda: _listeners(connection), 10, "another listener")
     finally:
         stream.close()
         context.close()
+
+
+def _read_until(stream: socket.socket, wanted: bytes) -> None:
+    """What was sent may come in any pieces."""
+    found = b""
+    while wanted not in found:
+        more = stream.recv(65536)
+        assert more, f"the stream ended before {wanted!r}: {found!r}"
+        found += more
 
 
 def _listeners(connection: psycopg.Connection) -> int:
