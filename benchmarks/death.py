@@ -60,6 +60,6 @@ def _death(ours: Stack) -> float:
 def engine_pid(ours: Stack, port: int) -> int:
     """The process that listens there, as our own status tells."""
     for row in ours.processes():
-        if str(row.get("listen") or "").endswith(f":{port}"):
+        if any(place.endswith(f":{port}") for place in row["listen"]):
             return int(row["pid"])
     raise RuntimeError(f"status shows nobody that listens on port {port}")

@@ -138,7 +138,8 @@ class Stack:
         return list(json.loads(self.hostler("status", "-o", "json")))
 
     def pids(self, role: str) -> list[int]:
-        return [int(row["pid"]) for row in self.processes() if row["role"] == role and row.get("pid")]
+        """All processes of that role, children too."""
+        return [int(row["pid"]) for row in self.processes() if row["role"] == role]
 
 
 @contextlib.contextmanager

@@ -81,10 +81,7 @@ def _stop_all(ours: Stack, count: int) -> float:
 @contextlib.contextmanager
 def _held(ours: Stack) -> Iterator[None]:
     """The control worker stands still meanwhile. It holds no task: none was there."""
-    processes = []
-    for pid in ours.pids("worker-control"):
-        parent = psutil.Process(pid)
-        processes += [parent, *parent.children(recursive=True)]
+    processes = [psutil.Process(pid) for pid in ours.pids("worker-control")]
     if not processes:
         raise RuntimeError("status shows no worker-control")
     for process in processes:
