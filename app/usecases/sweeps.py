@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from app.db.repos import replicas, tasks
+from app.db.repos import replica_pages, replicas, tasks
 from app.db.repos.replicas import Move
 from app.domain.lifecycle import Reason, State
 from app.domain.tasks import LAUNCH_KINDS, LIFECYCLE_KINDS, TaskKind, TaskState
@@ -86,6 +86,12 @@ def end_lifetimes(ctx: Context) -> int:
     return sum(_end_lifetime(ctx, replica_id) for replica_id in due)
 
 
+def fold_counts(ctx: Context) -> int:
+    """Keep the totals of lists cheap to sum."""
+    with ctx.database.begin() as connection:
+        return replica_pages.fold_counts(connection)
+
+
 def forget_old(ctx: Context) -> int:
     """Retention: what ended long ago goes, in small bites."""
     days = ctx.settings.retention_days
@@ -114,6 +120,7 @@ _SWEEPS: dict[str, Callable[[Context], int]] = {
     "lifetimes": end_lifetimes,
     "rung": ring_waiting,
     "forgotten": forget_old,
+    "folded": fold_counts,
 }
 
 

@@ -7,6 +7,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     ForeignKey,
+    Identity,
     Index,
     Integer,
     LargeBinary,
@@ -86,4 +87,18 @@ replicas = Table(
     Index("ix_replicas_deadline", "deadline_at", postgresql_where=text("deadline_at IS NOT NULL")),
     Index("ix_replicas_lifetime", "lifetime_ends_at", postgresql_where=text("lifetime_ends_at IS NOT NULL")),
     Index("ix_replicas_unreleased", "node", "state", postgresql_where=text("released_at IS NULL")),
+)
+
+#: How many replicas there are of each kind, as changes that a sweep folds together: a list's total must not cost more
+#: with every replica, and a counter in one row would make every step wait for every other. Triggers write it.
+replica_counts = Table(
+    "replica_counts",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("server_mode", Text, nullable=False),
+    Column("model_name", Text, nullable=False),
+    Column("pool", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("change", Integer, nullable=False),
 )

@@ -9,8 +9,8 @@ from sqlalchemy import Connection, text
 _SUMMARY = text(
     """
 SELECT
-    (SELECT count(*) FROM replicas) AS replicas_total,
-    (SELECT count(*) FROM replicas WHERE state = 'ready') AS replicas_ready,
+    (SELECT coalesce(sum(change), 0) FROM replica_counts) AS replicas_total,
+    (SELECT coalesce(sum(change), 0) FROM replica_counts WHERE state = 'ready') AS replicas_ready,
     (SELECT coalesce(sum(concurrency), 0) FROM workers
      WHERE role = 'worker' AND heartbeat_at > hostler_now() - make_interval(secs => :silent_s)) AS seats,
     (SELECT count(*) FROM tasks WHERE lease_token IS NOT NULL AND kind IN ('create', 'restart')) AS busy,

@@ -25,8 +25,16 @@ TASK_FILTERS = {
     "replica_id": "replica_id = :replica_id",
     "pool": "pool = :pool",
 }
-#: Beyond this a total is not counted further; a page must not cost more with every replica.
-COUNT_TO = 10_000
+#: Any constant; every folder takes the same.
+_FOLD_LOCK = 0x666F6C64
+#: Filters that the kept counts know: API name -> column.
+_COUNTED = {
+    "server_mode": "server_mode",
+    "status": "state",
+    "model_name": "model_name",
+    "pool": "pool",
+    "owner": "owner",
+}
 
 
 def replica_page(
@@ -54,10 +62,30 @@ def task_page(
 
 
 def total(connection: Connection, table: str, filters: Mapping[str, Any]) -> int:
-    """How many match, counted up to ``COUNT_TO``; ``table`` is ``replicas`` or ``tasks``."""
-    where, values = _where(REPLICA_FILTERS if table == "replicas" else TASK_FILTERS, filters)
-    query = text(f"SELECT count(*) FROM (SELECT 1 FROM {table} WHERE {where} LIMIT :most) AS found")
-    return int(connection.execute(query, {**values, "most": COUNT_TO}).scalar_one())
+    """How many match, exactly; ``table`` is ``replicas`` or ``tasks``.
+
+    Replicas are summed from the kept counts, so that a page costs the same among a thousand and among a million.
+    """
+    known = REPLICA_FILTERS if table == "replicas" else TASK_FILTERS
+    where, values = _where(known, filters)
+    if table == "replicas" and set(values) <= set(_COUNTED):
+        conditions = " AND ".join(f"{_COUNTED[name]} = :{name}" for name in values) or "true"
+        query = text(f"SELECT coalesce(sum(change), 0) FROM replica_counts WHERE {conditions}")
+    else:
+        query = text(f"SELECT count(*) FROM {table} WHERE {where}")
+    return int(connection.execute(query, values).scalar_one())
+
+
+def fold_counts(connection: Connection) -> int:
+    """Fold the changes into one row per kind; returns how many rows that saved. One folder at a time."""
+    query = text(
+        "WITH taken AS (DELETE FROM replica_counts WHERE pg_try_advisory_xact_lock(:lock) RETURNING *),"
+        " kept AS (INSERT INTO replica_counts (state, server_mode, model_name, pool, owner, change)"
+        "  SELECT state, server_mode, model_name, pool, owner, sum(change) FROM taken GROUP BY 1, 2, 3, 4, 5"
+        "  HAVING sum(change) <> 0 RETURNING 1)"
+        " SELECT (SELECT count(*) FROM taken) - (SELECT count(*) FROM kept)"
+    )
+    return int(connection.execute(query, {"lock": _FOLD_LOCK}).scalar_one())
 
 
 def _where(known: Mapping[str, str], filters: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
