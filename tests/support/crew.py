@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -96,14 +96,20 @@ class Crew:
         """End every process, politely and then not, and every engine that a test left."""
         for process in self.processes.values():
             process.terminate()
+        stuck = []
         for role, process in self.processes.items():
             # warm shutdown waits for the task at hand, a second SIGTERM would not
             try:
                 process.wait(WAIT_S)
             except subprocess.TimeoutExpired:
+                # Celery's workers then write down where each thread is
+                process.send_signal(signal.SIGUSR1)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(2)
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait(WAIT_S)
-                raise AssertionError(f"{role} did not end on SIGTERM:\n{self.log(role)}") from None
+                stuck.append(f"{role} did not end on SIGTERM:\n{self.log(role, 20000)}")
+        assert not stuck, "\n".join(stuck)
 
     # -- what tests ask for
 
