@@ -34,9 +34,11 @@ def serve(celery: Celery, settings: Settings) -> None:
     options.enable_events = settings.task_events
     loop = IOLoop.current()
     flower = _GuardedFlower(capp=celery, options=options, io_loop=loop, **flower_settings)
-    signal.signal(signal.SIGTERM, lambda *_: loop.add_callback_from_signal(flower.stop))
+    signal.signal(signal.SIGTERM, lambda *_: loop.add_callback_from_signal(loop.stop))
     flower.start_http_server()
     flower.start()
+    # it keeps nothing, and its threads wait for answers of workers that are ending too
+    os._exit(0)
 
 
 class _GuardedFlower(Flower):
