@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,9 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+
+from app.stack.layout import Layout
+from app.stack.places import remove_place
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -61,6 +65,8 @@ def hostler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
         yield cli
     finally:
         cli("down", timeout=120)
+        # as root, what Postgres keeps may lie where its user can reach it
+        remove_place(Layout(cli.state_dir))
 
 
 @pytest.fixture
@@ -281,8 +287,6 @@ def _code(cli: Cli, *words: str, **env: str) -> int:
 
 
 def _free_port() -> str:
-    import socket
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return str(probe.getsockname()[1])
