@@ -93,7 +93,7 @@ def cli(ctx: click.Context) -> None:
     # the stack's commands take these themselves; what was given before the command's name holds for them too
     given = {"state_dir": session.state_dir, "output": session.output}
     defaults = {name: value for name, value in given.items() if value is not None}
-    ctx.default_map = {name: defaults for name in STACK_COMMANDS}
+    ctx.default_map = dict.fromkeys(STACK_COMMANDS, defaults)
 
 
 def main() -> None:
