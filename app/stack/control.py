@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from signal import SIGINT, SIGQUIT
+from signal import SIGINT, SIGKILL, SIGQUIT
 
 import psutil
 
@@ -35,6 +35,8 @@ def end_control_plane(settings: Settings) -> list[Found]:
 def _end_rest(layout: Layout) -> list[Found]:
     """End by pid what supervisord left: itself first, or it would start the others again; Postgres last."""
     killed = end([one for one in control_plane(layout) if one.role == SUPERVISOR], wait_s=0)
+    at_once = {role.name for role in ROLES if role.stop_signal is SIGKILL}
+    killed += end([one for one in control_plane(layout) if one.role in at_once], wait_s=5, number=SIGKILL)
     roles = [one for one in control_plane(layout) if one.role not in (POSTGRES, REDIS)]
     killed += end(roles, wait_s=_ROLES_S)
     killed += end([one for one in control_plane(layout) if one.role == REDIS], wait_s=_PARTS_S)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 from app.settings import Settings
+from app.stack.layout import Layout
 from app.stack.runas import INSTALL_ROOT
 
 _settings = Settings.load()
@@ -32,3 +34,9 @@ worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa:
 loglevel = "warning" if _settings.log_level == "info" else _settings.log_level
 accesslog = None
 errorlog = "-"
+
+# counters of all processes, added up by whichever is asked; prometheus_client reads the name when it is first imported
+_metrics = Layout(_settings.state_dir).run / "metrics"
+shutil.rmtree(_metrics, ignore_errors=True)
+_metrics.mkdir(mode=0o700, parents=True)
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_metrics)

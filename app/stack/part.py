@@ -22,10 +22,11 @@ def main(argv: list[str]) -> int:
     layout = Layout(settings.state_dir)
     if argv[1:] == [POSTGRES]:
         owner = os.stat(layout.postgres_data)
+        command, environ = postgres_argv(settings), postgres_env()
         os.chdir(layout.postgres_data)
+        # last: its user may not be able to enter the state dir
         if os.geteuid() == 0:
             become(owner.st_uid, owner.st_gid)
-        command, environ = postgres_argv(settings), postgres_env()
     elif argv[1:] == [REDIS]:
         os.chdir(layout.redis)
         command, environ = redis_argv(settings), redis_env()

@@ -110,7 +110,8 @@ def listens_on(process: psutil.Process) -> list[str]:
             found.add(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
     for connection in _read(lambda: process.net_connections(kind="unix")) or []:
         if connection.laddr.startswith("/"):
-            found.add(connection.laddr)
+            # supervisor binds under a name with its pid, which the kernel goes on telling, and renames
+            found.add(connection.laddr.removesuffix(f".{process.pid}"))
     return sorted(found)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 
 SUPERVISOR = "supervisor"
@@ -23,6 +24,7 @@ class Role:
     name: str
     arguments: tuple[str, ...]
     stop_wait_s: int
+    stop_signal: signal.Signals = signal.SIGTERM
 
     @property
     def command(self) -> str:
@@ -36,6 +38,7 @@ ROLES: tuple[Role, ...] = (
     Role("worker", ("-m", "workers.run", "worker"), 40),
     Role("worker-control", ("-m", "workers.run", "worker-control"), 40),
     Role("beat", ("-m", "workers.run", "beat"), 10),
-    Role("flower", ("-m", "workers.run", "flower"), 10),
+    # it keeps nothing, and its threads would not let it end
+    Role("flower", ("-m", "workers.run", "flower"), 1, signal.SIGKILL),
     Role("agent", ("-m", "workers.agent"), 15),
 )

@@ -52,7 +52,7 @@ def config_text(settings: Settings, *, as_root: bool = False) -> str:
         command = " ".join((_PYTHON, *role.arguments))
         parts.append(
             _section("program", role.name, command, priority=100, stop_wait_s=role.stop_wait_s)
-            + "autostart=false\nstopsignal=TERM\n"
+            + f"autostart=false\nstopsignal={role.stop_signal.name.removeprefix('SIG')}\n"
             + _log(role.name)
         )
     return "\n".join(parts).replace("[supervisord]\n", f"[supervisord]\n{user}", 1)
