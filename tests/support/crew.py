@@ -339,6 +339,7 @@ def crew_settings(parts: Settings, database: str, folder: Path, **knobs: Any) ->
     state.mkdir(mode=0o700)
     first = 21000 + os.getpid() % 70 * 100
     quick: dict[str, Any] = {
+        "unhealthy_after": 2,
         "state_dir": state,
         "models_dir": state / "models",
         "database_url": database,
