@@ -27,11 +27,13 @@ def command_of(ctx: Context, row: Any, port: int) -> Command:
     return command_for(ctx, engine, row.model_name, row.spec["resolved"], port=port, environment=environment)
 
 
-def readiness_target(ctx: Context, row: Any, port: int) -> ProbeTarget:
-    """The probe that decides *ready* and *healthy*."""
-    engine = engine_of(row)
-    check = engine.readiness(row.spec["resolved"]["config"])
-    return ProbeTarget(host="127.0.0.1", port=port, path=check.path, key=ctx.engine_key if engine.checks_key else "")
+def readiness_target(row: Any, port: int) -> ProbeTarget:
+    """The probe that decides *ready* and *healthy*.
+
+    Without the engine key: until it answered nobody knows whether the engine listens there or a stranger.
+    """
+    check = engine_of(row).readiness(row.spec["resolved"]["config"])
+    return ProbeTarget(host="127.0.0.1", port=port, path=check.path)
 
 
 def wants_diagnostics(row: Any) -> bool:

@@ -187,7 +187,7 @@ class _Launch:
             return last[0].liveness is Liveness.RUNNING
 
         port = self.claim.port or 0
-        target = readiness_target(self.ctx, self.claim.row, port)
+        target = readiness_target(self.claim.row, port)
         found = look(target, is_alive, self.ctx.settings.look_s)
         seen = self.backend.inspect([handle])[0]
         state = State.WAITING_FOR_READY

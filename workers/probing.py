@@ -98,7 +98,7 @@ def _look(runtime: Runtime, row: Any, timeout_s: float) -> dict[str, Any]:
     if seen.owns_port is False:
         checks.append({"name": "port", "ok": False, "detail": "a stranger listens on its port"})
         return _answer(row, checks, "a process that is not part of this replica listens on its port")
-    probe = probe_once(readiness_target(runtime.ctx, row, row.port), timeout_s)
+    probe = probe_once(readiness_target(row, row.port), timeout_s)
     checks.append(
         {"name": "answers", "ok": probe.ok, "status": probe.status, "latency_ms": probe.latency_ms}
         | ({"detail": probe.detail} if probe.detail else {})

@@ -92,7 +92,7 @@ class Watch:
             looked = self._inspect(name, [handles[row.id] for row in batch])
             observed |= {row.id: one for row, one in zip(batch, looked, strict=True)}
         asked = [row for row in rows if self._must_probe(row, observed[row.id])]
-        targets = [replace(readiness_target(self.ctx, row, row.port), timeout_s=timeout_s) for row in asked]
+        targets = [replace(readiness_target(row, row.port), timeout_s=timeout_s) for row in asked]
         answers = prober.probe(targets)
         probes = {row.id: answer for row, answer in zip(asked, answers, strict=True)}
         return [self._judge(row, handles[row.id], observed[row.id], probes.get(row.id)) for row in rows]
