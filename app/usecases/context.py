@@ -18,6 +18,7 @@ from app.doorbell.celery import make_celery
 from app.settings import Settings
 from app.stack.secrets import engine_key, secret_key
 from app.stack.urls import broker_url, database_url
+from app.usecases.depths import QueueDepths
 from app.usecases.signals import Signals, notify, signals_of
 
 
@@ -72,6 +73,10 @@ class Context:
     @cached_property
     def engine_key(self) -> str:
         return engine_key(self.settings)
+
+    @cached_property
+    def depths(self) -> QueueDepths:
+        return QueueDepths()
 
     @property
     def signals(self) -> Signals:

@@ -52,7 +52,7 @@ class CreateOutcome:
 _INSERT = text(
     """
 WITH room AS (
-    SELECT 1 WHERE NOT EXISTS (
+    SELECT 1 WHERE NOT :near_limit OR NOT EXISTS (
         SELECT 1 FROM tasks WHERE pool = :pool AND state = 'queued' AND kind IN ('create', 'restart')
         OFFSET :max_queued - 1 LIMIT 1)
 ),
@@ -88,7 +88,9 @@ def request_create(
             if before is not None:
                 return CreateOutcome(before["replica_id"], before["task_id"], replayed=True)
         plan = resolve(ctx, connection, actor, body)
-        if connection.execute(_INSERT, _values(ctx, actor, body, plan, outcome)).first() is None:
+        near_limit = ctx.depths.may_be_full(connection, plan.pool, ctx.settings.max_queued_per_pool)
+        values = _values(ctx, actor, body, plan, outcome, near_limit)
+        if connection.execute(_INSERT, values).first() is None:
             raise QueueFull(
                 f"Pool {plan.pool!r} has {ctx.settings.max_queued_per_pool} creates queued. Wait, or stop some.",
                 retry_after_s=10,
@@ -148,7 +150,9 @@ def priority_of(body: Mapping[str, Any]) -> int:
     return PRIORITIES[(body.get("job") or {}).get("job_priority") or DEFAULT_PRIORITY]
 
 
-def _values(ctx: Context, actor: Actor, body: Mapping[str, Any], plan: Plan, outcome: CreateOutcome) -> dict[str, Any]:
+def _values(
+    ctx: Context, actor: Actor, body: Mapping[str, Any], plan: Plan, outcome: CreateOutcome, near_limit: bool
+) -> dict[str, Any]:
     environment = {name: str(value) for name, value in (body.get("environment") or {}).items()}
     spec = {name: body[name] for name in SPEC_FIELDS if body.get(name) is not None}
     # who may run it is checked again where it is done
@@ -175,4 +179,5 @@ def _values(ctx: Context, actor: Actor, body: Mapping[str, Any], plan: Plan, out
         "priority": priority_of(body),
         "queue_timeout_s": (body.get("timeouts") or {}).get("queue_timeout_s"),
         "max_queued": ctx.settings.max_queued_per_pool,
+        "near_limit": near_limit,
     }
