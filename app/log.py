@@ -41,6 +41,8 @@ def configure(settings: Settings, role: str, stream: TextIO | None = None) -> No
     root = logging.getLogger()
     root.handlers = [one for one in root.handlers if one.get_name() != "hostler"] + [handler]
     root.setLevel(settings.log_level.upper())
+    # it tells at every look that it looks
+    logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 def hide(*secrets: str) -> None:

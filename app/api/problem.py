@@ -124,4 +124,5 @@ def _integrity_error(error: IntegrityError) -> Response:
 
 def _unexpected(error: Exception) -> Response:
     log.error("%s %s failed", request.method, request.path, exc_info=error)
-    return _hostler_error(Internal())
+    told = Internal()
+    return problem(told.status, told.code, told.title, told.detail)

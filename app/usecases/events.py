@@ -89,19 +89,16 @@ def follow(
     The process's one feed reads what is new for all streams. A client too slow for its bounded queue falls back to
     reading for itself from where it was, so it misses nothing and holds nothing.
     """
-    place = parse_cursor(last_event_id) if last_event_id else None
+    # settled now and not when the answer is first read: what happens after the request is shown
+    place = parse_cursor(last_event_id) if last_event_id else _end(context)
     return _follow(context, dict(filters), place, quiet_s)
 
 
 def _follow(
-    context: Context, filters: dict[str, str], place: repo.Cursor | None, quiet_s: float
+    context: Context, filters: dict[str, str], place: repo.Cursor, quiet_s: float
 ) -> Iterator[dict[str, Any] | None]:
     feed = _feed_of(context.database)
     with feed.subscribe() as queue:
-        if place is None:
-            place = queue.start
-        else:
-            queue.lagging = True
         while True:
             if queue.lagging:
                 queue.restart()
@@ -117,6 +114,11 @@ def _follow(
                 place = (row.xid, row.id)
                 if all(getattr(row, name) == value for name, value in filters.items()):
                     yield event_body(row)
+
+
+def _end(context: Context) -> repo.Cursor:
+    with context.database.read() as connection:
+        return repo.settled_end(connection)
 
 
 def _read_behind(context: Context, place: repo.Cursor, filters: Mapping[str, str]) -> list[Any]:

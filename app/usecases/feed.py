@@ -31,11 +31,9 @@ IDLE_S = 5.0
 class Queue:
     """What the feed has read and one stream has not sent yet."""
 
-    def __init__(self, start: repo.Cursor) -> None:
-        #: everything settled behind this place will pass through the queue
-        self.start = start
-        #: rows were dropped: read the table from the last row sent
-        self.lagging = False
+    def __init__(self) -> None:
+        #: rows were not queued, at first those before the subscription: read the table from the last row sent
+        self.lagging = True
         self._rows: deque[Any] = deque()
         self._more = threading.Event()
 
@@ -81,7 +79,7 @@ class Feed:
         """A queue that gets every event settled from now on. Raises Unavailable when the database is down."""
         self.revive()
         with self._lock:
-            queue = Queue(self._place)
+            queue = Queue()
             self._queues.add(queue)
         try:
             yield queue

@@ -1,5 +1,5 @@
-"""The API as it is served: gunicorn with gevent. Waiting, streams and kept-alive connections do not get in each
-other's way."""
+"""The API as it is served: gunicorn with gevent, two processes. Waiting, streams and kept-alive connections do not get
+in each other's way."""
 
 from __future__ import annotations
 
@@ -52,11 +52,12 @@ def server(settings: Settings, tmp_path: Path) -> Iterator[Server]:
         "HOSTLER_BROKER_URL": settings.broker_url,
         "HOSTLER_NAMESPACE": settings.namespace,
         "HOSTLER_MAX_WAIT_S": "30",
+        "HOSTLER_PORT": str(port),
+        "HOSTLER_WEB_WORKERS": "2",
         "PYTHONPATH": str(ROOT),
         "PYTHONSAFEPATH": "1",
     }
-    command = [sys.executable, "-m", "gunicorn", "--no-control-socket", "--worker-class", "gevent", "--workers", "1"]
-    command += ["--bind", f"127.0.0.1:{port}", "--graceful-timeout", "1", "app:create_app()"]
+    command = [sys.executable, "-m", "gunicorn", "-c", "python:app.stack.gunicorn_conf", "--graceful-timeout", "1"]
     with open(tmp_path / "server.log", "wb") as log:
         process = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}"
@@ -89,6 +90,9 @@ def test_kept_alive_requests_are_not_held_back(server: Server) -> None:
 def test_waiting_requests_and_streams_hold_up_nobody(server: Server) -> None:
     with httpx2.Client(base_url=server.url, headers=server.headers, timeout=60) as client:
         streams = [_open_stream(server, "/api/v1/events") for _ in range(20)]
+        for stream in streams:
+            # whatever happens from here on is shown
+            _read_until(stream, b"retry:")
         waiting = [_send(server, "POST", "/api/v1/replicas", CREATE) for _ in range(10)]
         wait_until(lambda: client.get("/api/v1/replicas").json()["total"] == 10, 10, "10 creates")
         started = time.perf_counter()
@@ -120,6 +124,15 @@ def test_a_caller_that_goes_away_ends_its_wait_and_not_the_launch(server: Server
         wait_until(lambda: _answered(client) == 1, 10, "the end of the wait")
         (replica,) = client.get("/api/v1/replicas").json()["replicas"]
         assert replica["status"] == "pending"
+
+
+def test_metrics_are_of_all_processes(server: Server) -> None:
+    for _ in range(20):
+        # a connection of its own each, so that both processes get some
+        assert httpx2.get(f"{server.url}/api/v1/nodes", headers=server.headers).status_code == 200
+    wanted = 'hostler_http_requests_total{method="GET",route="/api/v1/nodes",status="200"} 20.0'
+    for _ in range(6):
+        assert wanted in httpx2.get(f"{server.url}/metrics", headers=server.headers).text
 
 
 def test_a_lost_listener_comes_back(server: Server) -> None:
