@@ -1,0 +1,53 @@
+"""Who a process is, which queues it serves, and what a Celery message may say."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import subprocess
+import sys
+
+from app.domain.tasks import TaskKind
+from app.doorbell.queues import STACK_QUEUE, queue_for, task_name
+from workers.bootstrap import is_alive, worker_id
+from workers.serving import wanted_queues
+from workers.tasks import replicas
+
+
+def test_a_reused_pid_is_another_worker() -> None:
+    me = worker_id("n", "worker", os.getpid())
+    assert is_alive(me)
+    assert not is_alive(me.rsplit("/", 1)[0] + "/1.00")
+
+
+def test_the_dead_and_zombies_are_not_alive() -> None:
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    its = worker_id("n", "worker", process.pid)
+    assert is_alive(its)
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert not is_alive(its), "a zombie works no more"
+    process.communicate()
+    assert not is_alive(its)
+
+
+def test_node_names_with_slashes_do_not_confuse() -> None:
+    assert is_alive(worker_id("rack/7", "worker", os.getpid()))
+
+
+def test_control_and_launches_share_no_queue() -> None:
+    launches = wanted_queues("n", ["a", "b"], control=False)
+    control = wanted_queues("n", ["a", "b"], control=True)
+    assert launches == {"pool.a", "pool.b", "node.n"}
+    assert control == {"pool.a.control", "pool.b.control", "node.n.control", STACK_QUEUE}
+    for kind in TaskKind:
+        for node in ("n", None):
+            assert queue_for(kind, "a", node) in launches | control
+
+
+def test_each_verb_is_a_celery_task_and_a_message_names_only_a_place() -> None:
+    assert set(replicas.CARRIERS) == set(TaskKind)
+    assert task_name(TaskKind.CREATE) == "hostler.create"
+    for carrier in set(replicas.CARRIERS.values()):
+        names = set(inspect.signature(carrier).parameters)
+        assert names <= {"runtime", "pool", "spread"}
