@@ -332,6 +332,7 @@ CREATE INDEX ix_tasks_age ON tasks (seq);
 CREATE INDEX ix_tasks_deadline ON tasks (deadline_at) WHERE state IN ('queued', 'running');
 CREATE INDEX ix_tasks_holder ON tasks (claimed_by) WHERE lease_token IS NOT NULL;
 CREATE INDEX ix_tasks_launch ON tasks (pool, priority, seq) WHERE state = 'queued' AND kind IN ('create', 'restart');
+CREATE INDEX ix_tasks_launch_again ON tasks (pool, priority, seq) WHERE state = 'queued' AND claims > 0 AND kind IN ('create', 'restart');
 CREATE INDEX ix_tasks_lease ON tasks (lease_expires_at) WHERE lease_expires_at IS NOT NULL;
 CREATE INDEX ix_tasks_node ON tasks (node, kind, seq) WHERE state = 'queued' AND node IS NOT NULL;
 CREATE INDEX ix_tasks_other ON tasks (pool, kind, seq) WHERE state = 'queued' AND kind NOT IN ('create', 'restart');

@@ -81,6 +81,13 @@ tasks = Table(
         postgresql_where=text("state = 'queued' AND kind IN ('create', 'restart')"),
     ),
     Index(
+        "ix_tasks_launch_again",
+        "pool",
+        "priority",
+        "seq",
+        postgresql_where=text("state = 'queued' AND claims > 0 AND kind IN ('create', 'restart')"),
+    ),
+    Index(
         "ix_tasks_other",
         "pool",
         "kind",

@@ -14,12 +14,7 @@ from app.domain.tasks import Phase, TaskKind, TaskState
 COLUMNS = """id, seq, kind, state, phase, priority, pool, node, replica_id, attempt, owner, request_id, arguments,
     reason, message, result, claims, claimed_by, created_at, started_at, finished_at, version"""
 
-_CLAIM = """
-WITH best AS MATERIALIZED (
-    SELECT t.id FROM tasks t {join}
-    WHERE t.state = 'queued' AND {condition}
-    ORDER BY {order} LIMIT 1 FOR UPDATE OF t SKIP LOCKED
-)
+_HOLD = """
 UPDATE tasks t SET state = 'running', phase = :phase, claims = t.claims + 1, claimed_by = :worker,
     lease_token = gen_random_uuid(), lease_expires_at = hostler_now() + make_interval(secs => :lease_s),
     started_at = coalesce(t.started_at, hostler_now()), version = t.version + 1
@@ -33,28 +28,35 @@ _SCOPES = {
     "pool": "t.pool = :pool AND (t.node IS NULL OR t.node = :node)",
     "node": "t.node = :node",
 }
-_CLAIM_LAUNCH = {
-    scope: text(
-        _CLAIM.format(
-            join="JOIN replicas r ON r.id = t.replica_id JOIN pools p ON p.name = t.pool",
-            condition=f"t.kind IN ('create', 'restart') AND {condition} AND r.attempt = t.attempt"
-            " AND (t.not_before IS NULL OR t.not_before <= hostler_now())"
-            " AND (r.state IN ('scheduling', 'preparing', 'starting', 'waiting_for_ready')"
-            "      OR (:room AND r.state = 'pending' AND p.state = 'active'))",
-            order="t.priority, t.seq",
-        )
-    )
-    for scope, condition in _SCOPES.items()
-}
+_DUE = "t.state = 'queued' AND (t.not_before IS NULL OR t.not_before <= hostler_now())"
+
+# Two looks, because a full or draining pool must not cost a walk along its whole queue: what was claimed before holds
+# its capacity already and is few; what is fresh is only looked for when there is room.
+_LAUNCH = """
+WITH again AS MATERIALIZED (
+    SELECT t.id FROM tasks t JOIN replicas r ON r.id = t.replica_id AND r.attempt = t.attempt
+    WHERE {due} AND t.claims > 0 AND t.kind IN ('create', 'restart') AND {scope}
+      AND r.state IN ('scheduling', 'preparing', 'starting', 'waiting_for_ready')
+    ORDER BY t.priority, t.seq LIMIT 1 FOR UPDATE OF t SKIP LOCKED
+),
+fresh AS MATERIALIZED (
+    SELECT t.id FROM tasks t JOIN replicas r ON r.id = t.replica_id AND r.attempt = t.attempt
+    WHERE :room AND NOT EXISTS (SELECT 1 FROM again)
+      AND EXISTS (SELECT 1 FROM pools WHERE name = :pool AND state = 'active')
+      AND EXISTS (SELECT 1 FROM units WHERE kind = 'slot' AND scope = :pool AND lease_id IS NULL AND NOT retired)
+      AND {due} AND t.kind IN ('create', 'restart') AND {scope} AND r.state = 'pending'
+    ORDER BY t.priority, t.seq LIMIT 1 FOR UPDATE OF t SKIP LOCKED
+),
+best AS MATERIALIZED (SELECT id FROM again UNION ALL SELECT id FROM fresh)
+"""
+_CLAIM_LAUNCH = {name: text(_LAUNCH.format(due=_DUE, scope=scope) + _HOLD) for name, scope in _SCOPES.items()}
 _CLAIM_OTHER = {
-    scope: text(
-        _CLAIM.format(
-            join="",
-            condition=f"t.kind = :kind AND {condition} AND (t.not_before IS NULL OR t.not_before <= hostler_now())",
-            order="t.seq",
-        )
+    name: text(
+        "WITH best AS MATERIALIZED ("
+        f" SELECT t.id FROM tasks t WHERE {_DUE} AND t.kind = :kind AND {scope}"
+        " ORDER BY t.seq LIMIT 1 FOR UPDATE OF t SKIP LOCKED)" + _HOLD
     )
-    for scope, condition in _SCOPES.items()
+    for name, scope in _SCOPES.items()
 }
 _FINISH = text(
     """
