@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 
 #: The ringing thread ends after this time without work and is started again by the next ring.
 IDLE_S = 30.0
+#: Between two bells of one process for the same thing.
+COALESCE_S = 0.01
 #: Between two rings of one verb on one queue. Publishing costs the API more than answering a request does, and whoever
 #: hears the first ring goes on by itself while there is more to do.
 GAP_S = 0.01

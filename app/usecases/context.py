@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from cryptography.fernet import Fernet
 
@@ -50,6 +51,8 @@ class Context:
     settings: Settings
     database: Database
     _doorbell: Doorbell | None = field(default=None, repr=False)
+    #: pools as last read, by name: a create that used one says which version, and is refused when it is not the newest
+    pools: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
     def open(cls, settings: Settings, *, pool_size: int = 5, application_name: str = "hostler") -> Context:

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from app.domain.masking import mask, mask_environment
 from app.domain.tasks import DEFAULT_PRIORITY, PRIORITIES, TaskKind
 from app.doorbell.queues import queue_for
 from app.engines.base import Command
-from app.errors import QueueFull
+from app.errors import HostlerError, QueueFull
 from app.usecases import idempotency as remembered
 from app.usecases.context import Actor, Context, Idempotency
 from app.usecases.plans import Plan, command_for, resolve, resolved
@@ -62,7 +62,8 @@ made AS (
     SELECT :id, :owner, :pool, :backend, :engine, :mode, :model_name, CAST(:spec AS jsonb), :environment,
            CAST(:labels AS jsonb), :priority, jsonb_build_object('pending', hostler_now()),
            hostler_now() + make_interval(secs => CAST(:queue_timeout_s AS float8))
-    FROM room RETURNING id
+    FROM room, pools WHERE pools.name = :pool AND pools.updated_at = :pool_version
+    RETURNING id
 ),
 task AS (
     INSERT INTO tasks (id, kind, priority, pool, replica_id, attempt, owner, request_id)
@@ -87,22 +88,38 @@ def request_create(
             before = remembered.begin(connection, actor, idempotency, ids)
             if before is not None:
                 return CreateOutcome(before["replica_id"], before["task_id"], replayed=True)
-        plan = resolve(ctx, connection, actor, body)
-        near_limit = ctx.depths.may_be_full(connection, plan.pool, ctx.settings.max_queued_per_pool)
-        values = _values(ctx, actor, body, plan, outcome, near_limit)
-        if connection.execute(_INSERT, values).first() is None:
-            raise QueueFull(
-                f"Pool {plan.pool!r} has {ctx.settings.max_queued_per_pool} creates queued. Wait, or stop some.",
-                retry_after_s=10,
-            )
+        plan = _accept(ctx, connection, actor, body, outcome)
     ctx.doorbell.ring(TaskKind.CREATE, queue_for(TaskKind.CREATE, plan.pool, None), pool=plan.pool)
     ctx.notify("events", f"replica:{outcome.replica_id}")
     return replace(outcome, warnings=tuple(plan.warnings))
 
 
+def _accept(
+    ctx: Context, connection: Connection, actor: Actor, body: Mapping[str, Any], outcome: CreateOutcome
+) -> Plan:
+    """Insert it. A pool as remembered saves a question; the insert itself checks that it is still so."""
+    for fresh in (False, True):
+        if fresh:
+            ctx.pools.clear()
+        try:
+            plan = resolve(ctx, connection, actor, body)
+        except HostlerError:
+            if fresh:
+                raise
+            continue
+        near_limit = ctx.depths.may_be_full(connection, plan.pool, ctx.settings.max_queued_per_pool)
+        if connection.execute(_INSERT, _values(ctx, actor, body, plan, outcome, near_limit)).first() is not None:
+            return plan
+    raise QueueFull(
+        f"Pool {plan.pool!r} has {ctx.settings.max_queued_per_pool} creates queued. Wait, or stop some.",
+        retry_after_s=10,
+    )
+
+
 def plan_create(ctx: Context, actor: Actor, body: Mapping[str, Any]) -> dict[str, Any]:
     """What the create would run, with values masked. Changes nothing."""
     environment = {name: str(value) for name, value in (body.get("environment") or {}).items()}
+    ctx.pools.clear()
     with ctx.database.read() as connection:
         plan = resolve(ctx, connection, actor, body)
         free = connection.execute(
@@ -180,4 +197,5 @@ def _values(
         "queue_timeout_s": (body.get("timeouts") or {}).get("queue_timeout_s"),
         "max_queued": ctx.settings.max_queued_per_pool,
         "near_limit": near_limit,
+        "pool_version": plan.pool_version,
     }

@@ -33,6 +33,8 @@ class Plan:
     backend_options: dict[str, Any]
     gpus: int
     warnings: list[str] = field(default_factory=list)
+    #: when the pool was last changed, as this plan knows it
+    pool_version: Any = None
 
 
 def resolve(ctx: Context, connection: Connection, actor: Actor, body: Mapping[str, Any]) -> Plan:
@@ -62,7 +64,17 @@ def resolve(ctx: Context, connection: Connection, actor: Actor, body: Mapping[st
     options = {**pool.options, **own_options}
     path = Path(model["source"]) if model and engine.needs_model_file else None
     return Plan(
-        pool.name, pool.backend, mode, engine, body["model_name"], path, config, options, _gpus(body), _warnings(body)
+        pool.name,
+        pool.backend,
+        mode,
+        engine,
+        body["model_name"],
+        path,
+        config,
+        options,
+        _gpus(body),
+        _warnings(body),
+        pool.updated_at,
     )
 
 
@@ -134,10 +146,13 @@ def _find_pool(ctx: Context, connection: Connection, body: Mapping[str, Any]) ->
             errors={"pool": ["Differs from placement.multibox."], "placement.multibox": ["Differs from pool."]},
         )
     name = asked or placed or ctx.settings.default_pool
-    row = connection.execute(
-        text("SELECT name, backend, options, defaults, slots FROM pools WHERE name = :name"), {"name": name}
-    ).first()
+    row = ctx.pools.get(name)
     if row is None:
+        query = text("SELECT name, backend, options, defaults, updated_at FROM pools WHERE name = :name")
+        row = connection.execute(query, {"name": name}).first()
+    if row is not None:
+        ctx.pools[name] = row
+    else:
         known = [found for (found,) in connection.execute(text("SELECT name FROM pools"))]
         where = "placement.multibox" if placed and not asked else "pool"
         raise UnknownPool(
