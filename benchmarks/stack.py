@@ -158,6 +158,9 @@ def prepared(**settings: str) -> Iterator[Stack]:
     made = Stack(folder, {"HOSTLER_LOG_LEVEL": "warning", **settings})
     try:
         yield made
+    except BaseException:
+        _show_defects(made.state_dir)
+        raise
     finally:
         try:
             if made.state_dir.exists():
@@ -180,6 +183,14 @@ def wait_until(condition: Callable[[], bool], limit_s: float, what: str, every_s
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
+
+
+def _show_defects(state_dir: Path) -> None:
+    """The last traceback of each log: the folder goes with the stack."""
+    for log in sorted((state_dir / "logs").glob("*.log")):
+        _, mark, last = log.read_text(errors="replace").rpartition("Traceback")
+        if mark:
+            print(f"{log.name}: {mark}{last[:4000]}", file=sys.stderr)
 
 
 def _kill_what_is_left(state_dir: Path) -> None:
