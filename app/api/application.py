@@ -10,6 +10,9 @@ from flask import Flask, Request, Response, g, request
 from app import log
 from app.api import auth, converters, openapi, problem
 from app.api.v1 import events, keys, models, nodes, pools, replicas, stack, tasks
+from app.domain.tasks import TaskKind
+from app.doorbell.queues import queue_for
+from app.errors import Unavailable
 from app.metrics import Metrics, record_request
 from app.settings import Settings
 from app.usecases.context import Context
@@ -18,6 +21,7 @@ from app.usecases.health import Health
 #: Connections of one process; requests beyond it wait their turn for a moment.
 POOL_SIZE = 10
 
+process_log = logging.getLogger(__name__)
 access_log = logging.getLogger("app.access")
 
 BLUEPRINTS = (
@@ -56,6 +60,19 @@ def make_application(settings: Settings) -> Flask:
         api.register_blueprint(blueprint)
     openapi.install(app, api)
     return app
+
+
+def warm_up(app: Flask) -> None:
+    """Pay now what a process's first create would pay: its connections, and a publish that loads half of Celery.
+
+    The ring finds nothing to do, which is nothing new for a worker.
+    """
+    context: Context = app.extensions["hostler"]
+    try:
+        queue = queue_for(TaskKind.CREATE, context.settings.default_pool, None)
+        context.doorbell.ring_now(TaskKind.CREATE, queue, pool=context.settings.default_pool)
+    except Unavailable as error:
+        process_log.warning("started without its database: %s", error)
 
 
 def _start_clock() -> None:

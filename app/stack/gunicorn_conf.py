@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
+from typing import Any
 
 from app.settings import Settings
 from app.stack.layout import Layout
@@ -40,3 +42,10 @@ _metrics = Layout(_settings.state_dir).run / "metrics"
 shutil.rmtree(_metrics, ignore_errors=True)
 _metrics.mkdir(mode=0o700, parents=True)
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_metrics)
+
+
+def post_worker_init(worker: Any) -> None:
+    """The process's first create should not pay for its connections; nor should its start wait for them."""
+    from app.api.application import warm_up
+
+    threading.Thread(target=warm_up, args=(worker.wsgi,), name="warm-up", daemon=True).start()
