@@ -1,0 +1,102 @@
+"""Migrations: the schema they leave is the models', on an empty database and on one that has lived."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import CheckConstraint, create_engine, pool, text
+from sqlalchemy.dialects.postgresql.base import ischema_names
+
+from app.db.migrate import revisions, upgrade
+from app.db.models import metadata
+from app.db.models.events import Xid8
+from app.settings import Settings
+from tests.support.embedded import fresh_database
+
+
+def test_the_migrated_schema_is_the_models(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ischema_names, "xid8", Xid8)
+    engine = create_engine(database_url, poolclass=pool.NullPool)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "compare_server_default": True, "target_metadata": metadata}
+        )
+        assert compare_metadata(context, metadata) == []
+    engine.dispose()
+
+
+def test_the_database_and_this_version_agree(database_url: str) -> None:
+    current, newest = revisions(database_url)
+    assert current == newest is not None
+
+
+def test_checks_and_partial_indexes_are_the_models(database_url: str) -> None:
+    """What autogenerate does not compare: names of checks, and what partial indexes are limited to."""
+    engine = create_engine(database_url, poolclass=pool.NullPool)
+    with engine.connect() as connection:
+        query = "SELECT conname FROM pg_constraint WHERE contype = 'c' AND connamespace = 'public'::regnamespace"
+        checks = {name for (name,) in connection.execute(text(query))}
+        query = "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'"
+        found = {name: " WHERE " in definition for name, definition in connection.execute(text(query))}
+    engine.dispose()
+    wanted_checks = {
+        str(constraint.name)
+        for table in metadata.tables.values()
+        for constraint in table.constraints
+        if isinstance(constraint, CheckConstraint)
+    }
+    assert checks == wanted_checks
+    for table in metadata.tables.values():
+        for index in table.indexes:
+            partial = index.dialect_options["postgresql"]["where"] is not None
+            assert found[str(index.name)] == partial, index.name
+
+
+def test_upgrading_what_is_current_changes_nothing_and_keeps_everything(parts: Settings, migrated: str) -> None:
+    with fresh_database(parts, migrated) as url:
+        engine = create_engine(url, poolclass=pool.NullPool)
+        with engine.begin() as connection:
+            connection.execute(
+                text(
+                    "INSERT INTO keys (id, name, hash, prefix, role)"
+                    " VALUES ('000000000000', 'k', repeat('A', 64), 'x', 'admin');"
+                )
+            )
+            before = connection.execute(text("SELECT id FROM stack")).scalar()
+        upgrade(url)
+        with engine.connect() as connection:
+            assert connection.execute(text("SELECT name FROM keys")).scalar() == "k"
+            assert connection.execute(text("SELECT id FROM stack")).scalar() == before
+        engine.dispose()
+
+
+def test_a_database_with_somebody_elses_tables_is_upgraded_beside_them(parts: Settings) -> None:
+    with fresh_database(parts) as url:
+        engine = create_engine(url, poolclass=pool.NullPool)
+        with engine.begin() as connection:
+            connection.execute(text("CREATE TABLE invoices (id int PRIMARY KEY)"))
+            connection.execute(text("INSERT INTO invoices SELECT generate_series(1, 1000)"))
+        upgrade(url)
+        with engine.connect() as connection:
+            assert connection.execute(text("SELECT count(*) FROM invoices")).scalar() == 1000
+            assert connection.execute(text("SELECT count(*) FROM pools")).scalar() == 2
+        engine.dispose()
+
+
+def test_two_that_migrate_at_once_do_it_once(parts: Settings) -> None:
+    with fresh_database(parts) as url:
+
+        def run(_: int) -> subprocess.CompletedProcess[str]:
+            program = "import sys; from app.db.migrate import upgrade; upgrade(sys.argv[1])"
+            return subprocess.run([sys.executable, "-c", program, url], capture_output=True, text=True, check=False)
+
+        with ThreadPoolExecutor(3) as threads:
+            results = list(threads.map(run, range(3)))
+        assert [result.returncode for result in results] == [0, 0, 0], [result.stderr[-500:] for result in results]
+        current, newest = revisions(url)
+        assert current == newest
