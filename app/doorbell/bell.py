@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from celery import Celery
 from kombu.exceptions import OperationalError
@@ -18,11 +19,30 @@ log = logging.getLogger(__name__)
 IDLE_S = 30.0
 #: Between two bells of one process for the same thing.
 COALESCE_S = 0.01
-#: Between two rings of one verb on one queue. Publishing costs the API more than answering a request does, and whoever
-#: hears the first ring goes on by itself while there is more to do.
-GAP_S = 0.01
+#: Least and most time between two rings of one verb on one queue; it doubles while rings follow each other. Publishing
+#: costs the API more than answering a request does, and whoever hears a ring goes on by itself while there is more.
+GAP_S = 0.005
+WIDEST_GAP_S = 0.05
 #: How long closing waits for a ring under way.
 CLOSE_S = 5.0
+
+
+@dataclass(frozen=True)
+class _Gap:
+    """The silence after a ring."""
+
+    length_s: float
+    ends: float
+
+    @classmethod
+    def after(cls, before: _Gap | None, now: float) -> _Gap:
+        length_s = min(before.length_s * 2, WIDEST_GAP_S) if before else GAP_S
+        return cls(length_s, now + length_s)
+
+    @property
+    def forgotten(self) -> float:
+        """From here on a ring is the first of its kind again."""
+        return self.ends + self.length_s
 
 
 class Doorbell:
@@ -62,7 +82,7 @@ class Doorbell:
         self._celery.close()
 
     def _run(self) -> None:
-        rung: dict[tuple[str, str], float] = {}
+        gaps: dict[tuple[str, str], _Gap] = {}
         wait_s = IDLE_S
         while True:
             heard = self._wake.wait(wait_s)
@@ -72,12 +92,14 @@ class Doorbell:
                     self._running = False
                     return
                 now = time.monotonic()
-                due = {key: scope for key, scope in self._pending.items() if now - rung.get(key, 0.0) >= GAP_S}
+                due = {key: scope for key, scope in self._pending.items() if key not in gaps or gaps[key].ends <= now}
                 for key in due:
                     del self._pending[key]
-                wait_s = GAP_S if self._pending else IDLE_S
+                wait_s = min((gaps[key].ends - now for key in self._pending), default=IDLE_S)
             self._publish(due.items())
-            rung = {key: when for key, when in rung.items() if now - when < GAP_S} | dict.fromkeys(due, now)
+            gaps = {key: gap for key, gap in gaps.items() if gap.forgotten > now}
+            for key in due:
+                gaps[key] = _Gap.after(gaps.get(key), now)
 
     def _publish(self, rings: Iterable[tuple[tuple[str, str], Mapping[str, str | int]]]) -> bool:
         try:
