@@ -17,8 +17,6 @@ log = logging.getLogger(__name__)
 
 #: The ringing thread ends after this time without work and is started again by the next ring.
 IDLE_S = 30.0
-#: Between two bells of one process for the same thing.
-COALESCE_S = 0.01
 #: Least and most time between two rings of one verb on one queue; it doubles while rings follow each other. Publishing
 #: costs the API more than answering a request does, and whoever hears a ring goes on by itself while there is more.
 GAP_S = 0.005
