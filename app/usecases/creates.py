@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from app.db.repos.idempotency import begin_ctes
 from app.domain.masking import mask, mask_environment
 from app.domain.tasks import DEFAULT_PRIORITY, PRIORITIES, TaskKind
 from app.doorbell.queues import queue_for
@@ -49,21 +50,23 @@ class CreateOutcome:
     warnings: tuple[str, ...] = ()
 
 
-_INSERT = text(
-    """
-WITH room AS (
-    SELECT 1 WHERE NOT :near_limit OR NOT EXISTS (
+_ROOM = """
+room AS MATERIALIZED (
+    SELECT 1 FROM pools WHERE name = :pool AND updated_at = :pool_version AND (NOT :near_limit OR NOT EXISTS (
         SELECT 1 FROM tasks WHERE pool = :pool AND state = 'queued' AND kind IN ('create', 'restart')
-        OFFSET :max_queued - 1 LIMIT 1)
-),
+        OFFSET :max_queued - 1 LIMIT 1))
+)"""
+
+
+def _insert(source: str) -> str:
+    return f"""
 made AS (
     INSERT INTO replicas (id, owner, pool, backend, engine, server_mode, model_name, spec, environment, labels,
                           priority, timestamps, deadline_at)
     SELECT :id, :owner, :pool, :backend, :engine, :mode, :model_name, CAST(:spec AS jsonb), :environment,
            CAST(:labels AS jsonb), :priority, jsonb_build_object('pending', hostler_now()),
            hostler_now() + make_interval(secs => CAST(:queue_timeout_s AS float8))
-    FROM room, pools WHERE pools.name = :pool AND pools.updated_at = :pool_version
-    RETURNING id
+    FROM {source} RETURNING id
 ),
 task AS (
     INSERT INTO tasks (id, kind, priority, pool, replica_id, attempt, owner, request_id)
@@ -73,7 +76,11 @@ INSERT INTO events (kind, replica_id, attempt, task_id, pool, actor, cause, to_s
 SELECT 'transition', id, 1, :task_id, :pool, :actor, 'create requested', 'pending', :request_id FROM made
 RETURNING id
 """
-)
+
+
+#: Everything or nothing in one statement; the second only if the Idempotency-Key is new.
+_INSERT = text(f"WITH {_ROOM}, {_insert('room')}")
+_INSERT_ONCE = text(f"WITH {_ROOM}, {begin_ctes('room')}, {_insert('first')}")
 
 
 def request_create(
@@ -81,32 +88,49 @@ def request_create(
 ) -> CreateOutcome:
     """Accept a create. Raises the 4xx that names the field; QueueFull when the pool's queue is at its limit."""
     outcome = CreateOutcome(secrets.token_hex(6), secrets.token_hex(8))
-    # alone, the one statement is its own transaction and needs no BEGIN and COMMIT around it
-    with ctx.database.begin() if idempotency else ctx.database.read() as connection:
-        if idempotency:
-            ids = {"replica_id": outcome.replica_id, "task_id": outcome.task_id}
-            before = remembered.begin(connection, actor, idempotency, ids)
-            if before is not None:
-                return CreateOutcome(before["replica_id"], before["task_id"], replayed=True)
-        plan = _accept(ctx, connection, actor, body, outcome)
+    plan = _accept_at_once(ctx, actor, body, outcome, idempotency)
+    if plan is None:
+        with ctx.database.begin() as connection:
+            if idempotency:
+                before = remembered.begin(connection, actor, idempotency, _ids(outcome))
+                if before is not None:
+                    return CreateOutcome(before["replica_id"], before["task_id"], replayed=True)
+            plan = _accept(ctx, connection, actor, body, outcome)
     ctx.doorbell.ring(TaskKind.CREATE, queue_for(TaskKind.CREATE, plan.pool, None), pool=plan.pool)
     ctx.notify("events", f"replica:{outcome.replica_id}")
     return replace(outcome, warnings=tuple(plan.warnings))
 
 
-def _accept(
-    ctx: Context, connection: Connection, actor: Actor, body: Mapping[str, Any], outcome: CreateOutcome
-) -> Plan:
-    """Insert it. A pool as remembered saves a question; the insert itself checks that it is still so."""
-    for fresh in (False, True):
-        if fresh:
-            ctx.pools.clear()
+def _ids(outcome: CreateOutcome) -> dict[str, str]:
+    return {"replica_id": outcome.replica_id, "task_id": outcome.task_id}
+
+
+def _accept_at_once(
+    ctx: Context, actor: Actor, body: Mapping[str, Any], outcome: CreateOutcome, idempotency: Idempotency | None
+) -> Plan | None:
+    """One statement that is its own transaction. None when anything is unusual: then it is gone through step by step,
+    beginning with what the Idempotency-Key did before."""
+    with ctx.database.read() as connection:
         try:
             plan = resolve(ctx, connection, actor, body)
         except HostlerError:
-            if fresh:
-                raise
-            continue
+            return None
+        near_limit = ctx.depths.may_be_full(connection, plan.pool, ctx.settings.max_queued_per_pool)
+        values = _values(ctx, actor, body, plan, outcome, near_limit)
+        if idempotency:
+            values |= remembered.begin_values(actor, idempotency, _ids(outcome))
+        made = connection.execute(_INSERT_ONCE if idempotency else _INSERT, values).first()
+    return plan if made is not None else None
+
+
+def _accept(
+    ctx: Context, connection: Connection, actor: Actor, body: Mapping[str, Any], outcome: CreateOutcome
+) -> Plan:
+    """Insert it by what is so now: a pool as remembered saves a question, but may have changed since."""
+    for _ in range(2):
+        # twice, for it may even change between the question and the insert
+        ctx.pools.clear()
+        plan = resolve(ctx, connection, actor, body)
         near_limit = ctx.depths.may_be_full(connection, plan.pool, ctx.settings.max_queued_per_pool)
         if connection.execute(_INSERT, _values(ctx, actor, body, plan, outcome, near_limit)).first() is not None:
             return plan

@@ -41,6 +41,11 @@ def begin(
     return _before(found, idempotency)
 
 
+def begin_values(actor: Actor, idempotency: Idempotency, outcome: Mapping[str, Any]) -> dict[str, Any]:
+    """What a statement binds that claims and remembers by itself (``begin_ctes`` of the repository)."""
+    return repo.begin_values(_scope(actor, idempotency), idempotency.body_hash, outcome)
+
+
 def _before(found: repo.Found, idempotency: Idempotency) -> dict[str, Any] | None:
     if found.outcome is not None:
         if found.body_hash != idempotency.body_hash:

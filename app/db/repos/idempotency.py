@@ -38,17 +38,19 @@ VALUES (:owner, :method, :path, :key, :body_hash, CAST(:outcome AS jsonb)) {_STO
 """
 )
 
-# both at once, for a change that knows its ids beforehand: lock, store unless stored, and what was stored before
-_BEGIN = text(
-    f"""
-WITH held AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(:lock) AS locked),
-made AS (
+
+def begin_ctes(condition: str) -> str:
+    """``held`` and ``first``, to stand in a WITH: ``first`` has a row when ``condition`` (a FROM item) has one and the
+    key is new. For a change that is one statement and knows its ids beforehand; bind ``begin_values``."""
+    return f"""
+held AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(:lock) AS locked FROM {condition}),
+first AS (
     INSERT INTO idempotency AS old (owner, method, path, key, body_hash, outcome)
     SELECT :owner, :method, :path, :key, :body_hash, CAST(:outcome AS jsonb) FROM held WHERE locked {_STORE}
-)
-SELECT locked, EXISTS (SELECT 1 FROM made) AS made FROM held
-"""
-)
+)"""
+
+
+_BEGIN = text(f"WITH {begin_ctes('(SELECT) AS always')} SELECT locked, EXISTS (SELECT 1 FROM first) AS made FROM held")
 
 
 @dataclass(frozen=True)
@@ -90,10 +92,14 @@ def remember(connection: Connection, scope: Scope, body_hash: str, outcome: Mapp
     return connection.execute(_REMEMBER, values).first() is not None
 
 
+def begin_values(scope: Scope, body_hash: str, outcome: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``begin_ctes`` binds."""
+    return {**scope.values(), "lock": scope.lock_number(), "body_hash": body_hash, "outcome": json.dumps(outcome)}
+
+
 def begin(connection: Connection, scope: Scope, body_hash: str, outcome: Mapping[str, Any]) -> Found:
     """Lock the scope and store ``outcome`` in one statement; ``Found.outcome`` is None when it was stored now."""
-    values = {**scope.values(), "lock": scope.lock_number(), "body_hash": body_hash, "outcome": json.dumps(outcome)}
-    row = connection.execute(_BEGIN, values).one()
+    row = connection.execute(_BEGIN, begin_values(scope, body_hash, outcome)).one()
     if row.made:
         return Found(True)
     # a statement of its own sees what was committed while the other one ran
