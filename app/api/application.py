@@ -18,8 +18,8 @@ from app.settings import Settings
 from app.usecases.context import Context
 from app.usecases.health import Health
 
-#: Connections of one process; requests beyond it wait their turn for a moment.
-POOL_SIZE = 10
+#: Connections of one process; requests beyond it wait their turn for a moment. More would not make Postgres faster.
+POOL_SIZE = 12
 
 process_log = logging.getLogger(__name__)
 access_log = logging.getLogger("app.access")
@@ -44,7 +44,7 @@ def make_application(settings: Settings) -> Flask:
     # one path, one route: no redirect that loses a body
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
-    context = Context.open(settings, pool_size=POOL_SIZE, application_name="hostler-web")
+    context = Context.open(settings, pool_size=POOL_SIZE, overflow=0, application_name="hostler-web")
     app.extensions["hostler"] = context
     app.extensions["hostler-health"] = Health(context)
     app.extensions["hostler-metrics"] = Metrics(context)

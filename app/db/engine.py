@@ -17,13 +17,19 @@ from app.errors import Unavailable
 class Database:
     """Short transactions and reads. Nothing outside the database is asked while one is open."""
 
-    def __init__(self, url: str, *, pool_size: int = 5, application_name: str = "hostler") -> None:
+    def __init__(
+        self, url: str, *, pool_size: int = 5, application_name: str = "hostler", overflow: int | None = None
+    ) -> None:
+        """``overflow`` connections beyond ``pool_size`` are made when all are busy, and closed again at once.
+
+        That suits a peak now and then. Under load it costs more than the statement, so a server takes none and waits.
+        """
         self.url = url
         self._pid = os.getpid()
         self._engine: Engine = create_engine(
             url,
             pool_size=pool_size,
-            max_overflow=pool_size,
+            max_overflow=pool_size if overflow is None else overflow,
             pool_timeout=10,
             # values may be secret; errors with their SQL are logged
             hide_parameters=True,

@@ -55,9 +55,13 @@ class Context:
     pools: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def open(cls, settings: Settings, *, pool_size: int = 5, application_name: str = "hostler") -> Context:
+    def open(
+        cls, settings: Settings, *, pool_size: int = 5, application_name: str = "hostler", overflow: int | None = None
+    ) -> Context:
         """A context for this process; nothing is connected before it is used."""
-        database = Database(database_url(settings), pool_size=pool_size, application_name=application_name)
+        database = Database(
+            database_url(settings), pool_size=pool_size, application_name=application_name, overflow=overflow
+        )
         return cls(settings, database)
 
     @cached_property
