@@ -24,12 +24,12 @@ class Api:
         self._key = key
         self._certificate = settings.tls_certificate
 
-    def health(self, timeout_s: float = 2) -> int:
-        """Status of ``GET /health``, 0 when nothing answers."""
+    def health(self, timeout_s: float = 2) -> tuple[int, dict[str, Any]]:
+        """Status and body of ``GET /health``; status 0 when nothing answers."""
         try:
-            return self._call("GET", "/health", timeout_s)[0]
+            return self._call("GET", "/health", timeout_s)
         except ApiSilent:
-            return 0
+            return 0, {}
 
     def live_replicas(self, timeout_s: float = 10) -> list[dict[str, Any]]:
         """Every replica that is not seen gone yet. Raises ApiSilent."""

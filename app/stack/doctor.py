@@ -89,9 +89,11 @@ def _stack(settings: Settings, record: Record | None) -> Finding:
 
 def _api(settings: Settings, record: Record | None) -> Finding:
     url = record.url if record is not None else ""
-    answered = Api(url, settings).health(5) if url else 0
+    answered, body = Api(url, settings).health(5) if url else (0, {})
+    if answered == 200 and body.get("problems"):
+        return Finding("api", WARN, "; ".join(body["problems"]), "hostler status")
     if answered == 200:
-        return Finding("api", OK, f"{url}/health answers")
+        return Finding("api", OK, f"{url}/health answers: {body.get('status')}")
     detail = f"{url}/health answered {answered}" if answered else "the API does not answer"
     return Finding("api", FAIL, detail, f"tail {Layout(settings.state_dir).logs / 'web.log'}")
 

@@ -55,7 +55,7 @@ def engines(layout: Layout) -> list[Found]:
     """Every process that carries the mark of one of this state dir's attempts, and the shims beside them."""
     try:
         attempts = set(os.listdir(layout.attempts))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     top = os.path.realpath(layout.attempts)
     found = []

@@ -49,7 +49,7 @@ def read_record(settings: Settings) -> Record | None:
     try:
         known = json.loads(Layout(settings.state_dir).record.read_text())
         return Record(**{item.name: known[item.name] for item in fields(Record)})
-    except (FileNotFoundError, ValueError, TypeError, KeyError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, KeyError):
         return None
 
 

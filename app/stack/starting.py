@@ -22,7 +22,11 @@ from app.stack.urls import database_url, embeds_postgres, embeds_redis
 _LOOK_S = 0.05
 _TAIL_BYTES = 3000
 #: A program that still restarts this long after it was first seen failing will not come up by itself.
-_FAILING_S = 8.0
+_FAILING_S = 5.0
+#: How long a database that is not ours may take.
+_GIVEN_S = 10.0
+#: /health answers; how much longer to wait for workers to be heard of
+_WORKERS_S = 6.0
 
 
 def wait_for_parts(settings: Settings, deadline: float) -> list[tuple[str, str]]:
@@ -41,6 +45,9 @@ def wait_for_parts(settings: Settings, deadline: float) -> list[tuple[str, str]]
 def wait_for_database(settings: Settings, deadline: float) -> None:
     """Wait until the database lets us in. Raises PartFailed with its own words."""
     url = database_url(settings).replace("postgresql+psycopg://", "postgresql://", 1)
+    if not embeds_postgres(settings):
+        # not ours to start: what is wrong with it will not mend while we wait
+        deadline = min(deadline, time.monotonic() + _GIVEN_S)
     said = ""
 
     def answers() -> bool:
@@ -52,11 +59,13 @@ def wait_for_database(settings: Settings, deadline: float) -> None:
             return False
         return True
 
-    try:
+    if embeds_postgres(settings):
         _wait(settings, deadline, POSTGRES, answers)
-    except PartFailed as error:
-        hint = "" if embeds_postgres(settings) else "; check HOSTLER_DATABASE_URL"
-        raise PartFailed(f"{error}\nthe database said: {said}{hint}") from error
+        return
+    while not answers():
+        if time.monotonic() > deadline:
+            raise PartFailed(f"the database does not let us in; check HOSTLER_DATABASE_URL; it said: {said}")
+        time.sleep(0.5)
 
 
 def migrate(settings: Settings) -> None:
@@ -83,13 +92,16 @@ def wait_for_health(settings: Settings, deadline: float) -> list[Program]:
     """Wait until /health is 200 and every program runs. Raises PartFailed with the end of the log that tells why."""
     api, supervisor = Api(url_of(settings), settings), Supervisor(settings)
     failing: dict[str, float] = {}
-    healthy = False
+    answered_at = 0.0
     while True:
         programs = supervisor.programs()
-        healthy = healthy or api.health() == 200
-        if healthy and all(program.state == "RUNNING" for program in programs):
-            return programs
+        status, body = api.health()
         now = time.monotonic()
+        answered_at = answered_at or (now if status == 200 else 0.0)
+        # a worker is heard of a moment after its start; a create sent before that would only wait longer
+        heard = body.get("status") == "healthy" or body.get("workers_idle") or now - answered_at > _WORKERS_S
+        if answered_at and heard and all(program.state == "RUNNING" for program in programs):
+            return programs
         for program in programs:
             if program.state in ("BACKOFF", "FATAL", "EXITED"):
                 since = failing.setdefault(program.name, now)

@@ -129,6 +129,8 @@ def _guarded(act: Callable[[], T]) -> T:
         raise click.UsageError(str(error)) from error
     except StackError as error:
         raise click.ClickException(str(error)) from error
+    except PermissionError as error:
+        raise click.ClickException(f"{error.filename}: not ours; run as the user that owns the state dir") from error
 
 
 def _announce(settings: Settings, started: Started) -> None:

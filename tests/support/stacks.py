@@ -38,7 +38,8 @@ class Stack:
         self.python = python
         self.run_kwargs: dict[str, Any] = {}
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("HOSTLER_", "PYTEST"))}
-        self.environ = {**inherited, "PYTHONSAFEPATH": "1", "HOSTLER_NODE_GPUS": "0", **environ}
+        small = {"WEB_WORKERS": "1", "WORKER_CONCURRENCY": "2", "CONTROL_CONCURRENCY": "2", "NODE_GPUS": "0"}
+        self.environ = {**inherited, "PYTHONSAFEPATH": "1", **{f"HOSTLER_{k}": v for k, v in small.items()}, **environ}
 
     @property
     def url(self) -> str:
@@ -77,7 +78,9 @@ class Stack:
             method, f"{self.url}{path}", json=body, headers={"X-API-Key": self.key}, timeout=60, trust_env=False
         )
         wanted = expect if isinstance(expect, tuple) else (expect,)
-        assert answer.status_code in wanted, f"{method} {path}: {answer.status_code} {answer.text}"
+        if answer.status_code not in wanted:
+            log = (self.layout.logs / "web.log").read_text()[-3000:]
+            raise AssertionError(f"{method} {path}: {answer.status_code} {answer.text}\n{log}")
         return answer.json() if answer.content else None
 
     def replica(self, **changes: Any) -> str:
