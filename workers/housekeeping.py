@@ -31,7 +31,6 @@ class Housekeeping:
         self._runtime = runtime
         self._ctx = runtime.ctx
         self._next_heartbeat = 0.0
-        self._next_canary = 0.0
         self._next_sweep = 0.0
         # not at once: a launch that was just taken over is looked at first
         self._next_orphans = time.monotonic() + ORPHANS_S
@@ -55,6 +54,8 @@ class Housekeeping:
             version=hostler.__version__,
         )
         presence.register_node(self._ctx, facts)
+        # known from the first moment, not from the first turn
+        self.turn()
 
     def turn(self) -> None:
         """Whatever is due by now."""
@@ -64,7 +65,7 @@ class Housekeeping:
         sweeps.end_lifetimes(self._ctx)
         if now >= self._next_heartbeat:
             self._next_heartbeat = now + HEARTBEAT_S
-            self._heartbeat(now)
+            self._heartbeat()
         if now >= self._next_orphans:
             self._next_orphans = now + ORPHANS_S
             clear_orphans(self._runtime)
@@ -73,13 +74,14 @@ class Housekeeping:
             self._next_sweep = now + self._runtime.settings.sweep_interval_s
             sweeps.sweep(self._ctx, self._runtime.id)
 
-    def _heartbeat(self, now: float) -> None:
-        sent = False
-        if now >= self._next_canary:
-            self._next_canary = now + CANARY_S
-            node = self._runtime.settings.node_name
-            queues = [node_queue(node, control=control) for control in (False, True)]
-            taken = [self._ctx.doorbell.ring_now("canary", queue, node=node) for queue in queues]
-            sent = all(taken)
-        presence.heartbeat_node(self._ctx, canary_sent=sent)
+    def send_canaries(self) -> None:
+        """Ring for this host's own workers. In a thread of its own: a broker that hangs must hold up no deadline."""
+        node = self._runtime.settings.node_name
+        queues = [node_queue(node, control=control) for control in (False, True)]
+        taken = [self._ctx.doorbell.ring_now("canary", queue, node=node) for queue in queues]
+        if all(taken):
+            presence.heartbeat_node(self._ctx, canary_sent=True)
+
+    def _heartbeat(self) -> None:
+        presence.heartbeat_node(self._ctx, canary_sent=False)
         presence.heartbeat_worker(self._ctx, self._runtime.id, "agent", os.getpid(), [], 0)
