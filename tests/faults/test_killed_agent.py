@@ -105,3 +105,23 @@ def _without_agent(crew: Crew) -> Iterator[None]:
     finally:
         crew.start("agent")
         crew.await_heartbeat("agent")
+
+
+def test_a_worker_that_hears_no_canary_ends_to_be_started_again(crew: Crew) -> None:
+    """Pitfall 4: canaries are sent and do not arrive; its heart beats all the same."""
+    worker = crew.processes["worker"]
+
+    def deafened() -> bool:
+        crew.change("UPDATE nodes SET canary_at = hostler_now()")
+        crew.change(
+            "UPDATE workers SET consumed_at = hostler_now() - interval '200 s' WHERE pid = :pid", pid=worker.pid
+        )
+        return worker.poll() is not None
+
+    crew.await_that(deafened, "the deaf worker to end")
+    assert "deaf" in crew.log("worker")
+    crew.start("worker")
+    crew.await_heartbeat("worker")
+    replica = crew.create(pool=POOL)
+    crew.await_ready(replica)
+    crew.end(replica)
