@@ -22,7 +22,7 @@ from app.settings import Settings
 from app.usecases import watching
 from workers.bootstrap import Runtime
 from workers.expected import Expected
-from workers.housekeeping import Housekeeping
+from workers.housekeeping import CANARY_S, Housekeeping
 from workers.pidfds import Pidfds
 from workers.probes.batch import Prober
 from workers.watch import Watch
@@ -53,7 +53,12 @@ class Agent:
     def run(self) -> None:
         """Until ``stop``."""
         self._housekeeping.begin()
-        for name, act in (("serving", self._probe_serving), ("signals", self._listen), ("house", self._keep_house)):
+        for name, act in (
+            ("serving", self._probe_serving),
+            ("signals", self._listen),
+            ("house", self._keep_house),
+            ("canaries", self._send_canaries),
+        ):
             threading.Thread(target=self._keep_alive, args=(act,), name=name, daemon=True).start()
         while not self._stop.is_set():
             self._guarded(self._turn)
@@ -121,6 +126,11 @@ class Agent:
     def _keep_house(self) -> None:
         while not self._stop.wait(1.0):
             self._guarded(self._housekeeping.turn)
+
+    def _send_canaries(self) -> None:
+        while not self._stop.is_set():
+            self._guarded(self._housekeeping.send_canaries)
+            self._stop.wait(CANARY_S)
 
     def _wake(self) -> None:
         try:
