@@ -6,12 +6,12 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import wraps
 from typing import Any, NoReturn
 
 import marshmallow as ma
-from flask import Request, g
-from webargs import core
+from flask import Request, g, request
 from webargs.flaskparser import FlaskParser
 
 from app.errors import InvalidConfig, Malformed, WrongMediaType
@@ -29,32 +29,39 @@ UNKNOWN_FIELD = "Unknown field."
 class Parser(FlaskParser):
     """webargs with our answers. Unknown names are errors in queries too: a mistyped filter must not match all."""
 
-    DEFAULT_UNKNOWN_BY_LOCATION = {**FlaskParser.DEFAULT_UNKNOWN_BY_LOCATION, "query": ma.RAISE, "json": ma.RAISE}
+    def use_args(self, argmap: Any, req: Any = None, *, location: str | None = None, **_: Any) -> Callable[..., Any]:
+        """Hand the view what the schema makes of the body or query. webargs would ask much that is always so here."""
+        schema: ma.Schema = argmap
+        read = self.load_querystring if location == "query" else self._raw_load_json
 
-    def _raw_load_json(self, req: Request) -> Any:
+        def decorate(view: Callable[..., Any]) -> Callable[..., Any]:
+            @wraps(view)
+            def with_arguments(*args: Any, **kwargs: Any) -> Any:
+                try:
+                    loaded = schema.load(read(request, schema))
+                except ma.ValidationError as error:
+                    raise invalid(error, schema) from error
+                return view(loaded, *args, **kwargs)
+
+            return with_arguments
+
+        return decorate
+
+    def _raw_load_json(self, req: Request, *_: Any) -> Any:
         raw = req.get_data(cache=True)
         if not raw.strip():
-            return core.missing
+            return {}
         if not req.is_json:
             raise WrongMediaType(f"The body is {req.mimetype or 'untyped'}. Send `Content-Type: application/json`.")
         g.body = parse_json(raw)
         return g.body
 
-    def handle_error(
-        self,
-        error: ma.ValidationError,
-        req: Request,
-        schema: ma.Schema,
-        *,
-        error_status_code: int | None,
-        error_headers: Mapping[str, str] | None,
-    ) -> NoReturn:
-        by_location = error.messages if isinstance(error.messages, dict) else {"body": error.messages}
-        errors: dict[str, list[str]] = {}
-        for located in by_location.values():
-            errors.update(flatten(located, schema))
-        first = next(iter(errors), "body")
-        raise InvalidConfig(f"{first}: {errors[first][0]}" if errors else "", errors=errors)
+
+def invalid(error: ma.ValidationError, schema: ma.Schema) -> InvalidConfig:
+    """The 422 that names every wrong field."""
+    errors = flatten(error.messages, schema)
+    first = next(iter(errors), "body")
+    return InvalidConfig(f"{first}: {errors[first][0]}" if errors else "", errors=errors)
 
 
 def parse_json(raw: bytes) -> Any:

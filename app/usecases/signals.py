@@ -23,8 +23,10 @@ log = logging.getLogger(__name__)
 
 #: Longest a waiter should sleep between two looks at the table.
 POLL_S = 1.0
-#: Between two NOTIFYs of one process: what happens meanwhile travels together.
+#: Least and most time between two NOTIFYs of one process: what happens meanwhile travels together. It doubles while
+#: they follow each other.
 COALESCE_S = 0.005
+COALESCE_LONGEST_S = 0.02
 #: Postgres refuses payloads of 8000 bytes and more.
 PAYLOAD_BYTES = 7900
 #: A publisher or listener without work ends after this time and is started again when there is some.
@@ -166,16 +168,20 @@ class Signals:
             one.wake()
 
     def _publish(self) -> None:
+        pause_s, quiet_since = COALESCE_S, time.monotonic()
         while True:
             self._ring.wait(IDLE_S)
             self._ring.clear()
+            follows = time.monotonic() - quiet_since < pause_s
+            pause_s = min(pause_s * 2, COALESCE_LONGEST_S) if follows else COALESCE_S
             with self._lock:
                 batch, self._pending = self._pending, set()
                 if not batch or self.closed:
                     self._publishing = False
                     return
             self._send(batch)
-            time.sleep(COALESCE_S)
+            time.sleep(pause_s)
+            quiet_since = time.monotonic()
 
     def _send(self, batch: Iterable[str]) -> None:
         database = self._database()
