@@ -14,9 +14,9 @@ from app.domain.tasks import TaskKind
 from app.domain.verdicts import Evidence, Life, judge
 from app.doorbell.queues import queue_for
 from app.errors import HostlerError, Unavailable
-from app.usecases import ends, launches
+from app.usecases import ends, launch_claims, launches
 from app.usecases.ends import End
-from app.usecases.launches import LaunchClaim
+from app.usecases.launch_claims import LaunchClaim
 from workers.backends.base import (
     AlreadyLaunched,
     Backend,
@@ -58,7 +58,7 @@ def carry_out_launch(runtime: Runtime, pool: str | None, spread: int = SPREAD) -
     While there is more to do it rings on: twice for the first ``spread`` rings, so that one bell soon keeps
     ``2 ** SPREAD`` processes busy, and once after that, so that bells never pile up.
     """
-    claim = launches.claim_launch(runtime.ctx, pool=pool, worker=runtime.id)
+    claim = launch_claims.claim_launch(runtime.ctx, pool=pool, worker=runtime.id)
     if claim is None:
         return "nothing to claim"
     if claim.more:
@@ -153,7 +153,7 @@ class _Launch:
             if not self.keeper.held:
                 # it may well be our own engine that listens, launched by whoever took this over
                 raise _Ended("lease lost")
-            other = launches.change_port(self.ctx, self.claim)
+            other = launch_claims.change_port(self.ctx, self.claim)
             if other is None:
                 break
             self.claim = replace(self.claim, port=other)

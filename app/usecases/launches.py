@@ -7,63 +7,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, text
 
-from app.db.repos import leases, replicas, tasks
+from app.db.repos import replicas, tasks
 from app.db.repos.replicas import Move
-from app.domain.lifecycle import LAUNCHING, State
-from app.domain.placement import gpus_wanted
+from app.domain.lifecycle import LAUNCHING, Reason, State
 from app.domain.tasks import Phase
+from app.usecases import ends
 from app.usecases.context import Context
+from app.usecases.ends import End
+from app.usecases.launch_claims import LaunchClaim
 
 #: After so many workers died over one launch it is given up.
 MAX_CLAIMS = 4
 DEFAULT_READINESS_S = 1800.0
 DEFAULT_START_S = 600.0
-
-
-@dataclass(frozen=True)
-class LaunchClaim:
-    """One launch, held by this worker until the lease runs out. ``row`` is the replica as read at the claim."""
-
-    task_id: str
-    lease_token: str
-    kind: str
-    replica_id: str
-    attempt: int
-    attempt_id: int
-    name: str
-    state: State
-    port: int | None
-    gpus: tuple[int, ...]
-    row: Any
-    request_id: str
-    claims: int
-    #: whether the queue held more when this was taken: ring again
-    more: bool
-
-    @property
-    def timeouts(self) -> Mapping[str, Any]:
-        return self.row.spec.get("timeouts") or {}
-
-
-class NoRoom(Exception):
-    """The pool or node has no free slot, port or GPU for the best row."""
-
-
-def claim_launch(ctx: Context, *, pool: str | None, worker: str) -> LaunchClaim | None:
-    """Take the best create or restart together with its slot, port and GPU leases; None when there is nothing to do.
-
-    ``pool`` None takes what is bound to this node. Full is not an error: what waits is claimed when room is returned.
-    """
-    try:
-        return _claim(ctx, pool, worker, room=True)
-    except NoRoom:
-        # a launch whose worker died holds its capacity already and must not wait for more
-        return _claim(ctx, pool, worker, room=False)
 
 
 def record_launching(ctx: Context, claim: LaunchClaim) -> bool:
@@ -162,154 +122,24 @@ def base_url(row: Any, port: int | None) -> str | None:
     return f"http://127.0.0.1:{port}" if port else None
 
 
-_LOAD = text(
-    """
-SELECT r.*, p.gpus AS pool_gpus, b.host_bound, a.id AS open_attempt_id, a.name AS open_attempt_name,
-    EXISTS (SELECT 1 FROM tasks t WHERE t.state = 'queued' AND t.kind IN ('create', 'restart')
-        AND CASE WHEN :by_pool THEN t.pool = r.pool ELSE t.node = :node END) AS more
-FROM replicas r JOIN pools p ON p.name = r.pool JOIN backends b ON b.name = r.backend
-LEFT JOIN attempts a ON a.replica_id = r.id AND a.number = r.attempt
-WHERE r.id = :id
-"""
-)
-
-_OPEN_ATTEMPT = text(
-    """
-WITH made AS (
-    INSERT INTO attempts (replica_id, number, name, pool, backend, node)
-    VALUES (:replica_id, :number, :name, :pool, :backend, :node) RETURNING id
-),
-free AS MATERIALIZED (
-    SELECT kind, scope, number FROM units WHERE kind = 'slot' AND scope = :pool AND lease_id IS NULL AND NOT retired
-    ORDER BY last_freed_at NULLS FIRST, number LIMIT 1 FOR UPDATE SKIP LOCKED
-),
-leased AS (
-    INSERT INTO leases (kind, scope, number, attempt_id, holder)
-    SELECT free.kind, free.scope, free.number, made.id, :name FROM free, made RETURNING id, kind, scope, number
-),
-held AS (
-    UPDATE units u SET lease_id = leased.id FROM leased
-    WHERE u.kind = leased.kind AND u.scope = leased.scope AND u.number = leased.number RETURNING u.number
-)
-SELECT made.id, (SELECT count(*) FROM held) AS slots FROM made
-"""
-)
-
-
-def _claim(ctx: Context, pool: str | None, worker: str, *, room: bool) -> LaunchClaim | None:
-    node = ctx.settings.node_name
-    with ctx.database.begin() as connection:
-        task = tasks.claim_launch(
-            connection, pool=pool, node=node, worker=worker, lease_s=ctx.settings.lease_s, room=room
-        )
-        if task is None:
-            return None
-        row = connection.execute(_LOAD, {"id": task.replica_id, "node": node, "by_pool": pool is not None}).one()
-        if row.open_attempt_id is None:
-            claim = _take_capacity(ctx, connection, row, task, node)
-        else:
-            held = leases.held(connection, row.open_attempt_id)
-            port = next(iter(held.get("port") or ()), None)
-            state, gpus = State(row.state), tuple(held.get("gpu") or ())
-            claim = _made(row, task, row.open_attempt_id, row.open_attempt_name, state, port, gpus)
-    _tell(ctx, claim)
-    return claim
-
-
-def _made(
-    row: Any, task: Any, attempt_id: int, name: str, state: State, port: int | None, gpus: tuple[int, ...]
-) -> LaunchClaim:
-    return LaunchClaim(
-        task_id=task.id,
-        lease_token=task.lease_token,
-        kind=task.kind,
-        replica_id=task.replica_id,
-        attempt=task.attempt,
-        attempt_id=attempt_id,
-        name=name,
-        state=state,
-        port=port,
-        gpus=gpus,
-        row=row,
-        request_id=task.request_id,
-        claims=task.claims,
-        more=row.more,
-    )
-
-
-def _take_capacity(ctx: Context, connection: Connection, row: Any, task: Any, node: str) -> LaunchClaim:
-    name = f"hostler-{ctx.namespace}-{row.id}-{task.attempt}"
-    attempt = connection.execute(
-        _OPEN_ATTEMPT,
-        {
-            "replica_id": row.id,
-            "number": task.attempt,
-            "name": name,
-            "pool": row.pool,
-            "backend": row.backend,
-            "node": node if row.host_bound else None,
-        },
-    ).one()
-    if not attempt.slots:
-        raise NoRoom
-    wanted = gpus_wanted(row.spec)
-    port: int | None = None
-    gpus: tuple[int, ...] = ()
-    if row.pool_gpus is not None:
-        _take(connection, "pool_gpu", row.pool, wanted, attempt.id, name)
-    if row.host_bound:
-        gpus = tuple(_take(connection, "gpu", node, wanted, attempt.id, name))
-        port = _take(connection, "port", node, 1, attempt.id, name)[0]
-        connection.execute(
-            text(
-                "WITH a AS (UPDATE attempts SET port = :port WHERE id = :id)"
-                " UPDATE tasks SET node = :node WHERE id = :task_id"
-            ),
-            {"port": port, "id": attempt.id, "node": node, "task_id": task.id},
-        )
-    move = Move(
-        row.id,
-        task.attempt,
-        (State.PENDING, State.SCHEDULING),
-        cause="claimed with its slot" + (f", port {port}" if port else ""),
-        task_id=task.id,
-        lease_token=task.lease_token,
-        request_id=task.request_id,
-        patch={"node": node, "host": "127.0.0.1", "port": port} if row.host_bound else {},
-    )
-    if not replicas.record_moves(connection, [move]):
-        raise NoRoom
-    return _made(row, task, attempt.id, name, State.SCHEDULING, port, gpus)
-
-
-def change_port(ctx: Context, claim: LaunchClaim) -> int | None:
-    """Swap the leased port for another one: a stranger listens on it. None when there is no other.
-
-    None as well when the claim was lost: the port is then what somebody else launched on.
-    """
-    node = ctx.settings.node_name
-    with ctx.database.begin() as connection:
-        if not tasks.lock_held(connection, claim.task_id, claim.lease_token):
-            return None
-        taken = leases.take(connection, "port", node, 1, claim.attempt_id, claim.name)
-        if not taken:
-            return None
-        leases.give_back(connection, "port", node, [claim.port or 0], claim.attempt_id)
-        connection.execute(
-            text(
-                "WITH a AS (UPDATE attempts SET port = :port WHERE id = :id)"
-                " UPDATE replicas SET port = :port, version = version + 1 WHERE id = :replica_id AND attempt = :number"
-            ),
-            {"port": taken[0], "id": claim.attempt_id, "replica_id": claim.replica_id, "number": claim.attempt},
-        )
-    return taken[0]
-
-
-def _take(connection: Connection, kind: str, scope: str, count: int, attempt_id: int, name: str) -> list[int]:
-    taken = leases.take(connection, kind, scope, count, attempt_id, name)
-    if len(taken) < count:
-        raise NoRoom
-    return taken
+def _check_possible(connection: Connection, row: Any, attempt: int, wanted: int) -> None:
+    """Raises NeverRoom when no host, or not the whole pool, has that many GPUs."""
+    if row.pool_gpus is not None and wanted > row.pool_gpus:
+        message = f"it wants {wanted} GPUs and pool {row.pool} has {row.pool_gpus}; see `hostler pool get {row.pool}`"
+        raise NeverRoom(row.id, attempt, message)
+    if not row.host_bound or wanted == 0:
+        return
+    most = connection.execute(
+        # a host that has not said what it has, has no row here
+        text(
+            "SELECT coalesce(max(jsonb_array_length(gpus)), :wanted) FROM nodes"
+            " WHERE EXISTS (SELECT 1 FROM units u WHERE u.kind = 'port' AND u.scope = name)"
+        ),
+        {"wanted": wanted},
+    ).scalar_one()
+    if wanted > most:
+        message = f"it wants {wanted} GPUs and no node has more than {most}; see `hostler node list`"
+        raise NeverRoom(row.id, attempt, message)
 
 
 def _begin_lifetime(connection: Connection, replica_id: str, lifetime_s: float) -> None:

@@ -31,7 +31,7 @@ from workers.stopping import carry_out_stop
 ROOT = Path(__file__).resolve().parents[2]
 #: Where lines are counted, per act.
 FILES = {
-    "launch": ("workers/launching.py", "app/usecases/launches.py"),
+    "launch": ("workers/launching.py", "app/usecases/launches.py", "app/usecases/launch_claims.py"),
     "stop": ("workers/stopping.py", "app/usecases/claims.py", "app/usecases/ends.py"),
 }
 POOL = "faults"

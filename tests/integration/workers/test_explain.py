@@ -15,12 +15,12 @@ from app.db.engine import Database
 from app.db.repos.replicas import Move
 from app.domain.lifecycle import Reason, State
 from app.settings import Settings
-from app.usecases import ends, launches, pools, presence, watching
+from app.usecases import ends, launch_claims, launches, pools, presence, watching
 from app.usecases.context import Actor, Context
 from app.usecases.creates import request_create
 from app.usecases.ends import End
 from app.usecases.explain import explain
-from app.usecases.launches import LaunchClaim
+from app.usecases.launch_claims import LaunchClaim
 from app.usecases.presence import NodeFacts
 from app.usecases.restarts import request_restart
 from app.usecases.stops import request_stop
@@ -46,7 +46,7 @@ class Stage:
         return request_create(self.ctx, self.actor, whole).replica_id
 
     def claimed(self) -> LaunchClaim:
-        claim = launches.claim_launch(self.ctx, pool=self.pool, worker="n/worker/1/1.0")
+        claim = launch_claims.claim_launch(self.ctx, pool=self.pool, worker="n/worker/1/1.0")
         assert claim is not None
         return claim
 
@@ -97,6 +97,16 @@ def no_worker(stage: Stage) -> str:
 
 def no_gpu(stage: Stage) -> str:
     return stage.created(resources={"gpus": 99})
+
+
+def no_pool_gpu(stage: Stage) -> str:
+    pools.update(stage.ctx, stage.actor, stage.pool, {"gpus": 0})
+    return stage.created(resources={"gpus": 1})
+
+
+def behind(stage: Stage) -> str:
+    stage.created()
+    return stage.created()
 
 
 def scheduling(stage: Stage) -> str:
@@ -209,6 +219,8 @@ CASES: dict[Callable[[Stage], str], tuple[str, str, str, str]] = {
     pool_draining: ("pending", "pool_draining", "starts nothing", "hostler pool resume"),
     no_worker: ("pending", "no_worker", "No worker", "hostler doctor"),
     no_gpu: ("pending", "no_gpu", "wants 99 GPUs", "hostler node list"),
+    no_pool_gpu: ("pending", "no_gpu", "wants 1 GPUs and 0", "hostler node list"),
+    behind: ("pending", "behind", "number 2", "hostler replica explain"),
     scheduling: ("scheduling", "launching", "holds it", "hostler replica events"),
     launcher_lost: ("scheduling", "launcher_lost", "takes it over", "hostler task get"),
     preparing: ("preparing", "launching", "preparing", "hostler replica events"),
