@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
+import psycopg
 from flask import Flask, Response, g, request
 from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -78,8 +79,10 @@ def install(app: Flask) -> None:
     app.register_error_handler(HTTPException, _http_error)
     for down in (OperationalError, InterfaceError, PoolTimeout):
         app.register_error_handler(down, _database_down)
-    app.register_error_handler(DataError, _data_error)
-    app.register_error_handler(IntegrityError, _integrity_error)
+    for unfit in (DataError, psycopg.DataError):
+        app.register_error_handler(unfit, _data_error)
+    for collision in (IntegrityError, psycopg.IntegrityError):
+        app.register_error_handler(collision, _integrity_error)
     app.register_error_handler(Exception, _unexpected)
 
 
@@ -112,12 +115,12 @@ def _database_down(error: Exception) -> Response:
     return _hostler_error(Unavailable(retry_after_s=2))
 
 
-def _data_error(error: DataError) -> Response:
+def _data_error(error: Exception) -> Response:
     log.warning("%s %s: a value the database cannot hold", request.method, request.path, exc_info=error)
     return _hostler_error(InvalidConfig("A value in the request cannot be stored. Send shorter or plainer values."))
 
 
-def _integrity_error(error: IntegrityError) -> Response:
+def _integrity_error(error: Exception) -> Response:
     log.warning("%s %s: refused by the schema", request.method, request.path, exc_info=error)
     return _hostler_error(Conflict("The request collides with what is stored. Look at the resource and try again."))
 

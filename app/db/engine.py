@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import _socket
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+import psycopg
+from sqlalchemy import Connection, Engine, TextClause, create_engine, event
+from sqlalchemy.dialects.postgresql.psycopg import dialect as psycopg_dialect
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 
 from app.errors import Unavailable
+
+DOWN = "The database does not answer. Try again; `hostler doctor` says what is wrong."
 
 
 class Database:
@@ -68,6 +72,23 @@ class Database:
             raise RuntimeError("a Database made before a fork was used after it")
 
 
+def driver_sql(statement: TextClause) -> str:
+    """What the driver takes, for ``first_row``."""
+    return str(statement.compile(dialect=psycopg_dialect()))
+
+
+def first_row(connection: Connection, statement: str, values: Mapping[str, Any]) -> Any | None:
+    """The first row of one statement, past SQLAlchemy's machinery: for the one hot path where that costs more than
+    Postgres does. Raises Unavailable, and psycopg's own errors."""
+    try:
+        with closing(connection.connection.cursor()) as cursor:
+            cursor.execute(statement, values)
+            return cursor.fetchone()
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        connection.invalidate()
+        raise Unavailable(DOWN, retry_after_s=2) from error
+
+
 def _keep_peeker(connection: Any, record: Any) -> None:
     # a socket object of its own over the same connection, unpatched even under gevent: peeking must not wait
     record.info["peeker"] = _socket.socket(fileno=os.dup(connection.pgconn.socket))
@@ -96,9 +117,7 @@ def _unavailable_when_down() -> Iterator[None]:
     try:
         yield
     except (OperationalError, InterfaceError) as error:
-        raise Unavailable(
-            "The database does not answer. Try again; `hostler doctor` says what is wrong.", retry_after_s=2
-        ) from error
+        raise Unavailable(DOWN, retry_after_s=2) from error
     except DBAPIError as error:
         if error.connection_invalidated:
             raise Unavailable("The connection to the database was lost. Try again.", retry_after_s=2) from error

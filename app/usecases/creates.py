@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from app.db.engine import driver_sql, first_row
 from app.db.repos.idempotency import begin_ctes
 from app.domain.masking import mask, mask_environment
 from app.domain.tasks import DEFAULT_PRIORITY, PRIORITIES, TaskKind
@@ -80,7 +81,8 @@ RETURNING id
 
 #: Everything or nothing in one statement; the second only if the Idempotency-Key is new.
 _INSERT = text(f"WITH {_ROOM}, {_insert('room')}")
-_INSERT_ONCE = text(f"WITH {_ROOM}, {begin_ctes('room')}, {_insert('first')}")
+_INSERT_AT_ONCE = driver_sql(_INSERT)
+_INSERT_ONCE = driver_sql(text(f"WITH {_ROOM}, {begin_ctes('room')}, {_insert('first')}"))
 
 
 def request_create(
@@ -119,7 +121,7 @@ def _accept_at_once(
         values = _values(ctx, actor, body, plan, outcome, near_limit)
         if idempotency:
             values |= remembered.begin_values(actor, idempotency, _ids(outcome))
-        made = connection.execute(_INSERT_ONCE if idempotency else _INSERT, values).first()
+        made = first_row(connection, _INSERT_ONCE if idempotency else _INSERT_AT_ONCE, values)
     return plan if made is not None else None
 
 

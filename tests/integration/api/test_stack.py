@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+import psycopg
 from flask.testing import FlaskClient
 from sqlalchemy import text
 
@@ -13,6 +14,7 @@ from app.settings import Settings
 from app.usecases.context import Context
 from tests.integration.api.conftest import Caller
 from tests.integration.api.test_conventions import assert_problem
+from tests.support.embedded import plain_url
 
 
 def test_health_names_what_is_missing(anybody: FlaskClient) -> None:
@@ -137,3 +139,16 @@ def test_documentation_needs_no_network(anybody: FlaskClient) -> None:
         assert anybody.get(f"/docs/{name}").status_code == 200
     assert anybody.get("/docs/../setup.cfg").status_code == 404
     assert anybody.get("/docs/secrets").status_code == 404
+
+
+def test_connections_that_postgres_dropped_are_no_error(admin: Caller, ctx: Context, web_settings: Settings) -> None:
+    body = {"server_mode": "replica_mock", "model_name": "m", "pool": "mock", "wait_for_ready": False}
+    for _ in range(2):
+        assert admin.post("/api/v1/replicas", body).status_code == 202
+        assert admin.get("/api/v1/replicas").status_code == 200
+        with psycopg.connect(plain_url(web_settings.database_url), autocommit=True) as other:
+            other.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND application_name = 'hostler-web'"
+            )
+    assert admin.post("/api/v1/replicas", body, Idempotency_Key="k").status_code == 202
