@@ -27,6 +27,10 @@ class Situation:
     slots_total: int = 0
     gpus_wanted: int = 0
     gpus_free: int = 0
+    #: None where no port is needed
+    ports_free: int | None = None
+    #: the replica at the head of the queue, when that is another one
+    first: str | None = None
     #: whether a worker that serves the pool was heard of lately
     workers_heard: bool = True
     lease_held: bool = False
@@ -84,6 +88,18 @@ def _pending(now: Situation) -> Explanation:
             "no_gpu",
             f"It wants {now.gpus_wanted} GPUs and {now.gpus_free} are free; it is number {now.position} in the queue.",
             "hostler node list",
+        )
+    if now.ports_free == 0:
+        return Explanation(
+            "no_port",
+            f"Every port of HOSTLER_PORTS is taken; it is number {now.position} in the queue.",
+            "hostler node list",
+        )
+    if now.first:
+        return Explanation(
+            "behind",
+            f"It is number {now.position} in the queue of pool {now.pool}; replica {now.first} is launched first.",
+            f"hostler replica explain {now.first}",
         )
     return Explanation(
         "queued",

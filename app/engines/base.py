@@ -84,7 +84,7 @@ class Engine(Protocol):
         """The plan. Raises ``app.errors.InvalidConfig`` when the request cannot be run."""
 
     def readiness(self, config: Mapping[str, Any]) -> HttpCheck:
-        """The probe that decides *ready* and, repeated, *healthy*. Must be cheap, and is sent without the engine key."""
+        """The probe that decides *ready* and, repeated, *healthy*. Must be cheap; is sent without the engine key."""
 
     def diagnostics(self, config: Mapping[str, Any]) -> tuple[HttpCheck, ...]:
         """What ``run_diagnostics`` does after readiness, in order."""

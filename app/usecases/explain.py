@@ -20,13 +20,17 @@ HEARD_S = 30
 
 _READ = text(
     """
-SELECT r.*, p.state AS pool_state, p.slots AS slots_total, b.host_bound,
+SELECT r.*, p.state AS pool_state, p.slots AS slots_total, p.gpus AS pool_gpus, b.host_bound,
     a.name AS attempt_name, a.launching_at, a.stop_asked_at, a.exit_code, a.signal,
     t.id AS task_id, t.kind AS task_kind, t.state AS task_state, t.claimed_by, t.lease_expires_at, t.seq,
     t.priority AS task_priority,
     (SELECT count(*) FROM units u WHERE u.kind = 'slot' AND u.scope = r.pool AND u.lease_id IS NULL AND NOT u.retired)
         AS slots_free,
     (SELECT count(*) FROM units u WHERE u.kind = 'gpu' AND u.lease_id IS NULL AND NOT u.retired) AS gpus_free,
+    (SELECT count(*) FROM units u WHERE u.kind = 'pool_gpu' AND u.scope = r.pool AND u.lease_id IS NULL
+        AND NOT u.retired) AS pool_gpus_free,
+    (SELECT count(*) FROM (SELECT 1 FROM units u WHERE u.kind = 'port' AND u.lease_id IS NULL AND NOT u.retired
+        LIMIT 1) AS one) AS ports_free,
     EXISTS (SELECT 1 FROM workers w WHERE 'pool.' || r.pool = ANY(w.queues)
         AND w.heartbeat_at > hostler_now() - make_interval(secs => :heard_s)) AS workers_heard,
     (SELECT id FROM events e WHERE e.replica_id = r.id AND e.kind = 'transition' ORDER BY id DESC LIMIT 1) AS event_id
@@ -45,7 +49,7 @@ def explain(ctx: Context, replica_id: str) -> dict[str, Any]:
         row = connection.execute(_READ, {"id": replica_id, "heard_s": HEARD_S}).first()
         if row is None:
             raise NotFound(f"There is no replica {replica_id}. See `hostler replica list`.")
-        position = _position(connection, row)
+        position, first = _position(connection, row)
     state = State(row.state)
     found = apply_rules(
         Situation(
@@ -60,8 +64,10 @@ def explain(ctx: Context, replica_id: str) -> dict[str, Any]:
             position=position,
             slots_free=row.slots_free,
             slots_total=row.slots_total,
-            gpus_wanted=gpus_wanted(row.spec) if row.host_bound else 0,
-            gpus_free=row.gpus_free,
+            gpus_wanted=gpus_wanted(row.spec) if row.host_bound or row.pool_gpus is not None else 0,
+            gpus_free=_gpus_free(row),
+            ports_free=row.ports_free if row.host_bound else None,
+            first=first,
             workers_heard=row.workers_heard,
             lease_held=row.lease_expires_at is not None,
             cleanup_pending=cleanup_of(row) is not None,
@@ -84,16 +90,23 @@ def explain(ctx: Context, replica_id: str) -> dict[str, Any]:
     }
 
 
-def _position(connection: Connection, row: Any) -> int | None:
+def _position(connection: Connection, row: Any) -> tuple[int | None, str | None]:
+    """(place in the queue, who is at its head when that is another one)."""
     if row.state != State.PENDING or row.seq is None:
-        return None
+        return None, None
     query = text(
-        "SELECT count(*) + 1 FROM tasks WHERE pool = :pool AND state = 'queued' AND kind IN ('create', 'restart')"
+        "SELECT count(*) + 1 AS position, (array_agg(replica_id ORDER BY priority, seq))[1] AS first FROM tasks"
+        " WHERE pool = :pool AND state = 'queued' AND kind IN ('create', 'restart')"
         " AND (priority, seq) < (:priority, :seq)"
     )
-    return int(
-        connection.execute(query, {"pool": row.pool, "priority": row.task_priority, "seq": row.seq}).scalar_one()
-    )
+    found = connection.execute(query, {"pool": row.pool, "priority": row.task_priority, "seq": row.seq}).one()
+    return int(found.position), found.first
+
+
+def _gpus_free(row: Any) -> int:
+    limits = [row.gpus_free] if row.host_bound else []
+    limits += [row.pool_gpus_free] if row.pool_gpus is not None else []
+    return min(limits, default=0)
 
 
 def _evidence(row: Any) -> list[dict[str, Any]]:

@@ -47,10 +47,10 @@ class NoRoom(Exception):
 
 
 class NeverFits(NoRoom):
-    """No host of the stack has as many GPUs as the best row wants: waiting does not help."""
+    """No host, or not the whole pool, has as many GPUs as the best row wants: waiting does not help."""
 
-    def __init__(self, replica_id: str, attempt: int, wanted: int, most: int) -> None:
-        super().__init__(f"it wants {wanted} GPUs and no host has more than {most}; see `hostler node list`")
+    def __init__(self, replica_id: str, attempt: int, message: str) -> None:
+        super().__init__(message)
         self.replica_id, self.attempt = replica_id, attempt
 
 
@@ -164,10 +164,10 @@ def _take_capacity(ctx: Context, connection: Connection, row: Any, task: Any, no
     wanted = gpus_wanted(row.spec)
     port: int | None = None
     gpus: tuple[int, ...] = ()
+    _check_fits(connection, row, task, wanted)
     if row.pool_gpus is not None:
         _take(connection, "pool_gpu", row.pool, wanted, attempt.id, name)
     if row.host_bound:
-        _check_fits(connection, row, task, wanted)
         gpus = tuple(_take(connection, "gpu", node, wanted, attempt.id, name))
         port = _take(connection, "port", node, 1, attempt.id, name)[0]
         connection.execute(
@@ -223,12 +223,17 @@ def _take(connection: Connection, kind: str, scope: str, count: int, attempt_id:
 
 
 def _check_fits(connection: Connection, row: Any, task: Any, wanted: int) -> None:
-    if wanted == 0:
+    if row.pool_gpus is not None and wanted > row.pool_gpus:
+        message = f"it wants {wanted} GPUs and pool {row.pool} has {row.pool_gpus}; see `hostler pool get {row.pool}`"
+        raise NeverFits(row.id, task.attempt, message)
+    if wanted == 0 or not row.host_bound:
         return
     query = text(
-        "SELECT coalesce(max(gpus), 0) FROM (SELECT count(*) AS gpus FROM units"
-        " WHERE kind = 'gpu' AND NOT retired GROUP BY scope) AS by_node"
+        "SELECT coalesce(max(gpus), 0) AS most, count(*) AS hosts FROM (SELECT count(*) FILTER (WHERE kind = 'gpu')"
+        " AS gpus FROM units WHERE kind IN ('gpu', 'port') AND NOT retired GROUP BY scope) AS by_node"
     )
-    most = int(connection.execute(query).scalar_one())
-    if wanted > most:
-        raise NeverFits(row.id, task.attempt, wanted, most)
+    found = connection.execute(query).one()
+    # no host at all has said yet what it has: its agent is about to
+    if found.hosts and wanted > found.most:
+        message = f"it wants {wanted} GPUs and no host has more than {found.most}; see `hostler node list`"
+        raise NeverFits(row.id, task.attempt, message)

@@ -13,11 +13,9 @@ from sqlalchemy import Connection, text
 
 from app.db.repos import replicas, tasks
 from app.db.repos.replicas import Move
-from app.domain.lifecycle import LAUNCHING, Reason, State
+from app.domain.lifecycle import LAUNCHING, State
 from app.domain.tasks import Phase
-from app.usecases import ends
 from app.usecases.context import Context
-from app.usecases.ends import End
 from app.usecases.launch_claims import LaunchClaim
 
 #: After so many workers died over one launch it is given up.
@@ -120,26 +118,6 @@ def give_back(ctx: Context, claim: LaunchClaim, delay_s: float) -> None:
 def base_url(row: Any, port: int | None) -> str | None:
     """Where the engine answers: ``http://127.0.0.1:20001``; None where nothing runs (mock backend)."""
     return f"http://127.0.0.1:{port}" if port else None
-
-
-def _check_possible(connection: Connection, row: Any, attempt: int, wanted: int) -> None:
-    """Raises NeverRoom when no host, or not the whole pool, has that many GPUs."""
-    if row.pool_gpus is not None and wanted > row.pool_gpus:
-        message = f"it wants {wanted} GPUs and pool {row.pool} has {row.pool_gpus}; see `hostler pool get {row.pool}`"
-        raise NeverRoom(row.id, attempt, message)
-    if not row.host_bound or wanted == 0:
-        return
-    most = connection.execute(
-        # a host that has not said what it has, has no row here
-        text(
-            "SELECT coalesce(max(jsonb_array_length(gpus)), :wanted) FROM nodes"
-            " WHERE EXISTS (SELECT 1 FROM units u WHERE u.kind = 'port' AND u.scope = name)"
-        ),
-        {"wanted": wanted},
-    ).scalar_one()
-    if wanted > most:
-        message = f"it wants {wanted} GPUs and no node has more than {most}; see `hostler node list`"
-        raise NeverRoom(row.id, attempt, message)
 
 
 def _begin_lifetime(connection: Connection, replica_id: str, lifetime_s: float) -> None:

@@ -138,7 +138,7 @@ def pools(ctx: Context) -> list[str]:
 def take_back_dead(ctx: Context, is_alive: Callable[[str], bool]) -> int:
     """Take back at once what dead processes of this host still hold, without waiting for their leases."""
     query = text(
-        "SELECT DISTINCT claimed_by FROM tasks WHERE lease_token IS NOT NULL AND claimed_by LIKE :node || '/%'"
+        "SELECT DISTINCT claimed_by FROM tasks WHERE lease_token IS NOT NULL AND starts_with(claimed_by, :node || '/')"
         " UNION SELECT id FROM workers WHERE node = :node"
     )
     with ctx.database.read() as connection:

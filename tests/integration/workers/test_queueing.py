@@ -144,3 +144,30 @@ def test_a_lifetime_that_is_over_stops_it(crew: Crew, pool: str) -> None:
     row = crew.await_released(replica)
     assert (row.state, row.reason) == ("stopped", "lifetime_expired")
     assert crew.tasks(replica)[0].state == "succeeded"
+
+
+def test_what_can_never_fit_fails_instead_of_holding_up_the_queue(crew: Crew) -> None:
+    greedy = crew.create(resources={"gpus": crew.settings.node_gpus + 1})
+    behind = crew.create()
+    row = crew.await_released(greedy)
+    assert (row.state, row.reason) == ("failed", "no_capacity")
+    assert "no host has more than 4" in row.message
+    assert crew.tasks(greedy)[0].reason == "no_capacity"
+    crew.await_ready(behind)
+    crew.end(behind)
+
+
+def test_a_pool_without_that_many_gpus_says_so(crew: Crew) -> None:
+    name = f"gpus-{int(time.time())}"
+    pools.create(crew.ctx, crew.actor, {"name": name, "backend": "mock", "slots": 4, "gpus": 2})
+    pair, waiting = (crew.create(pool=name, resources={"gpus": 2}) for _ in range(2))
+    greedy = crew.create(pool=name, resources={"gpus": 3})
+    crew.await_ready(pair)
+    assert sorted(crew.leases(pair)) == ["pool_gpu", "slot"]
+    assert explain(crew.ctx, waiting)["rule"] == "no_gpu"
+    crew.end(pair)
+    crew.await_ready(waiting)
+    crew.end(waiting)
+    row = crew.await_released(greedy)
+    assert (row.state, row.reason) == ("failed", "no_capacity")
+    assert "has 2" in row.message

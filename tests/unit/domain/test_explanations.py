@@ -20,6 +20,8 @@ TABLE: list[tuple[dict[str, Any], str, str, str]] = [
     ({"state": "pending", "pool_state": "draining"}, "pool_draining", "draining", "pool resume p"),
     ({"state": "pending", "slots_free": 2, "workers_heard": False}, "no_worker", "No worker", "doctor"),
     ({"state": "pending", "slots_free": 2, "gpus_wanted": 2, "gpus_free": 1}, "no_gpu", "wants 2", "node list"),
+    ({"state": "pending", "slots_free": 2, "ports_free": 0, "position": 1}, "no_port", "HOSTLER_PORTS", "node list"),
+    ({"state": "pending", "slots_free": 2, "position": 2, "first": "f"}, "behind", "replica f", "replica explain f"),
     ({"state": "scheduling", "lease_held": True}, "launching", "launching it", f"replica events {ID}"),
     ({"state": "scheduling", "task_id": "t"}, "launcher_lost", "takes it over", "task get t"),
     ({"state": "preparing", "lease_held": True}, "launching", "preparing it", f"replica events {ID}"),
