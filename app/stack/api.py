@@ -8,7 +8,6 @@ import ssl
 from typing import Any
 from urllib.parse import urlsplit
 
-from app.settings import Settings
 from app.stack.errors import StackError
 
 
@@ -19,10 +18,10 @@ class ApiSilent(StackError):
 class Api:
     """One stack's API at ``url``. One connection per call: calls are few and the server may be ending."""
 
-    def __init__(self, url: str, settings: Settings, key: str = "") -> None:
+    def __init__(self, url: str, *, certificate: str = "", key: str = "") -> None:
         self._parts = urlsplit(url)
         self._key = key
-        self._certificate = settings.tls_certificate
+        self._certificate = certificate
 
     def health(self, timeout_s: float = 2) -> tuple[int, dict[str, Any]]:
         """Status and body of ``GET /health``; status 0 when nothing answers."""

@@ -89,7 +89,7 @@ def _stack(settings: Settings, record: Record | None) -> Finding:
 
 def _api(settings: Settings, record: Record | None) -> Finding:
     url = record.url if record is not None else ""
-    answered, body = Api(url, settings).health(5) if url else (0, {})
+    answered, body = Api(url, certificate=record.certificate).health(5) if record is not None else (0, {})
     if answered == 200 and body.get("problems"):
         return Finding("api", WARN, "; ".join(body["problems"]), "hostler status")
     if answered == 200:

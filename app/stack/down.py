@@ -21,7 +21,7 @@ from app.stack.lock import locked
 from app.stack.processes import Found, control_plane, end, engines
 from app.stack.record import Record, read_record, remove_record, supervisor_of
 from app.stack.roles import ENGINE, GROUP
-from app.stack.secrets import admin_key
+from app.stack.secrets import ADMIN_KEY, read_secret
 from app.stack.supervisor import Supervisor, SupervisorGone
 
 #: What an engine gets to end by itself.
@@ -73,7 +73,9 @@ def down(
 
 def _stop_replicas(settings: Settings, record: Record, say: Say, grace_s: int, hurry: threading.Event) -> None:
     """Through the API, so that the history says who stopped them. What it cannot do is done by signals later."""
-    api = Api(record.url, settings, admin_key(settings) or "")
+    # the stack's own key first: the caller's variable may be for another stack
+    key = read_secret(settings.state_dir, ADMIN_KEY) or settings.api_key
+    api = Api(record.url, certificate=record.certificate, key=key)
     try:
         # from here on nothing is launched any more; what is queued waits for the next `up`
         Supervisor(settings).stop(f"{GROUP}:worker")

@@ -43,11 +43,9 @@ def check_free(host: str, port: int) -> None:
                 f"there is no address {host}: {error.strerror}; give --host an address of this host"
             ) from error
         except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise StackError(f"cannot listen on {host}: {error.strerror}; choose another --host") from error
             holder = listener_of(port)
-            if holder is None and not _in_use(error):
-                raise StackError(
-                    f"cannot listen on {host} port {port}: {error.strerror}; choose another --host"
-                ) from error
             who = f" by {holder}" if holder else ""
             raise PortInUse(f"port {port} of {host} is in use{who}; stop that, or choose another --port") from error
 
@@ -94,7 +92,3 @@ def url_of(settings: Settings) -> str:
     host = reachable_host(settings.host)
     scheme = "https" if settings.tls_certificate else "http"
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{settings.port}"
-
-
-def _in_use(error: OSError) -> bool:
-    return error.errno == errno.EADDRINUSE

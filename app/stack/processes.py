@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ STATE_MARK = "HOSTLER_STATE_DIR"
 ENGINE_MARK = "HOSTLER_MARK"
 #: Postgres and Redis overwrite the environment they were started with: program -> role.
 _PROGRAMS = {"postgres": POSTGRES, "redis-server": REDIS}
+
+_LOOK_S = 0.02
 
 T = TypeVar("T")
 
@@ -84,11 +87,22 @@ def end(found: Iterable[Found], *, wait_s: float, number: int = signal.SIGTERM) 
     asked = list(found)
     for one in asked:
         _send(one.process, number)
-    _, alive = psutil.wait_procs([one.process for one in asked], timeout=wait_s)
+    alive = wait_ended([one.process for one in asked], wait_s)
     for process in alive:
         _send(process, signal.SIGKILL)
-    psutil.wait_procs(alive, timeout=5)
+    wait_ended(alive, 5)
     return [one for one in asked if one.process in alive]
+
+
+def wait_ended(processes: Iterable[psutil.Process], timeout_s: float) -> list[psutil.Process]:
+    """Those that still run after ``timeout_s``. A zombie has ended: its parent, some init, may take its time."""
+    deadline = time.monotonic() + timeout_s
+    alive = list(processes)
+    while True:
+        alive = [process for process in alive if process.is_running() and not is_zombie(process)]
+        if not alive or time.monotonic() > deadline:
+            return alive
+        time.sleep(_LOOK_S)
 
 
 def start_ticks(pid: int) -> int | None:

@@ -28,6 +28,8 @@ class Record:
     user: str
     #: why ``user`` is root, where it is
     note: str = ""
+    #: what this host trusts when the API speaks TLS
+    certificate: str = ""
 
 
 def write_record(settings: Settings, record: Record) -> None:

@@ -90,7 +90,7 @@ def migrate(settings: Settings) -> None:
 
 def wait_for_health(settings: Settings, deadline: float) -> list[Program]:
     """Wait until /health is 200 and every program runs. Raises PartFailed with the end of the log that tells why."""
-    api, supervisor = Api(url_of(settings), settings), Supervisor(settings)
+    api, supervisor = Api(url_of(settings), certificate=settings.tls_certificate), Supervisor(settings)
     failing: dict[str, float] = {}
     answered_at = 0.0
     while True:

@@ -145,5 +145,6 @@ def _record(settings: Settings, chosen: RunAs, supervisor: psutil.Process) -> No
         postgres_user=chosen.postgres.name,
         user=chosen.rest.name,
         note=chosen.note,
+        certificate=os.path.abspath(settings.tls_certificate) if settings.tls_certificate else "",
     )
     write_record(settings, record)

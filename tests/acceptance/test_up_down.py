@@ -6,15 +6,28 @@ import json
 import os
 import signal
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 
+from app.stack.down import GRACE_S
+from app.stack.processes import control_plane
 from tests.support.embedded import wait_until
 from tests.support.stacks import Stack, gone, stack, wait_gone
 
+#: Serves, and does not hear SIGTERM.
+STUBBORN = [
+    sys.executable,
+    "-c",
+    "import http.server, signal, sys; signal.signal(15, signal.SIG_IGN);"
+    "http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), http.server.SimpleHTTPRequestHandler)"
+    ".serve_forever()",
+    "{port}",
+]
 ROLES = {"web", "worker", "worker-control", "beat", "flower", "agent"}
 pytestmark = pytest.mark.timeout(180)
 
@@ -148,7 +161,7 @@ def test_down_lists_and_stops_replicas_and_leaves_nothing(fresh: Stack) -> None:
     assert done.returncode == 0, done.stderr
     assert replica_id in done.stderr
     assert gone(engine)
-    assert not [process for process in everything if process.is_running()]
+    assert not [process for process in everything if not gone(process.pid)]
     assert not fresh.living()
     again = fresh.hostler("down")
     assert again.returncode == 0
@@ -192,12 +205,12 @@ def test_killing_everything_keeps_engines_and_the_next_up_adopts(fresh: Stack) -
 def test_a_killed_supervisor_is_noticed_and_replaced(fresh: Stack) -> None:
     fresh.up()
     replica_id, engine = fresh.replica(), fresh.pid("engine")
-    orphans = [process for process in fresh.living() if process.pid != engine and process.name() != "postgres"]
+    orphans = [one.process.pid for one in control_plane(fresh.layout)]
     os.kill(fresh.pid("supervisor"), signal.SIGKILL)
     wait_until(lambda: "supervisor" not in {row["role"] for row in fresh.processes()}, 10, "its end")
     assert "supervisor is gone" in fresh.hostler("doctor").stdout
     fresh.up()
-    assert not [process for process in orphans if process.is_running() and process.pid in _role_pids(fresh, orphans)]
+    assert not set(orphans) & {row["pid"] for row in fresh.processes()}
     assert fresh.pid("engine") == engine
     assert fresh.state_of(replica_id) == "ready"
     os.kill(fresh.pid("supervisor"), signal.SIGKILL)
@@ -219,14 +232,24 @@ def test_down_ends_engines_by_signal_when_the_api_is_dead(fresh: Stack) -> None:
     assert not fresh.living()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_foreground_stops_everything_on_a_signal(fresh: Stack, number: int) -> None:
-    with subprocess.Popen(
-        fresh.argv("up", "--port", str(fresh.port)), env=fresh.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True,
-    ) as process:  # fmt: skip
+@contextmanager
+def foreground(fresh: Stack) -> Iterator[subprocess.Popen[str]]:
+    """`hostler up` without -d, once it has told its address."""
+    argv = fresh.argv("up", "--port", str(fresh.port))
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(argv, env=fresh.environ, stdout=pipe, stderr=pipe, text=True)
+    try:
         assert process.stdout is not None
         assert process.stdout.readline().strip() == fresh.url
+        yield process
+    finally:
+        process.kill()
+        process.communicate(timeout=10)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_foreground_stops_everything_on_a_signal(fresh: Stack, number: int) -> None:
+    with foreground(fresh) as process:
         fresh.replica()
         engine = fresh.pid("engine")
         process.send_signal(number)
@@ -238,13 +261,24 @@ def test_the_foreground_stops_everything_on_a_signal(fresh: Stack, number: int) 
     assert not fresh.living()
 
 
+def test_a_second_signal_ends_the_patience_with_stubborn_engines(fresh: Stack) -> None:
+    with foreground(fresh) as process:
+        command = {"command": STUBBORN, "readiness_path": "/"}
+        replica_id = fresh.replica(server_mode="platform_workload", platform_config=command)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        wait_until(lambda: f"  {replica_id}" in process.stderr.readline(), 30, "the list of replicas")
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+        assert time.monotonic() - began < GRACE_S
+    assert process.returncode == 0
+    assert not fresh.living()
+
+
 def _kill(pid: int) -> None:
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         # it ended with its parent
         return
-
-
-def _role_pids(fresh: Stack, before: list[psutil.Process]) -> set[int]:
-    return {row["pid"] for row in fresh.processes() if row["role"] in ROLES} & {process.pid for process in before}

@@ -19,7 +19,7 @@ import psutil
 from app.stack.control import _end_rest
 from app.stack.layout import Layout
 from app.stack.places import remove_place
-from app.stack.processes import control_plane, end, engines
+from app.stack.processes import control_plane, end, engines, is_zombie
 from tests.support.embedded import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -127,7 +127,7 @@ def free_port() -> int:
 
 
 def gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid)
+    return not psutil.pid_exists(pid) or is_zombie(psutil.Process(pid))
 
 
 def wait_gone(pid: int, timeout_s: float = 15) -> None:
