@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator
 from sqlalchemy import Connection
 
 from app.db.repos import pools as repo
-from app.errors import InvalidConfig
+from app.errors import Forbidden, InvalidConfig
 
 
 def check(connection: Connection, backend: str, options: Mapping[str, Any], field: str) -> None:
@@ -25,6 +25,20 @@ def check(connection: Connection, backend: str, options: Mapping[str, Any], fiel
     if errors:
         first = next(iter(errors))
         raise InvalidConfig(f"{first}: {errors[first][0]}", errors=errors)
+
+
+def check_role(
+    connection: Connection, backend: str, options: Mapping[str, Any], granted: Mapping[str, Any], *, admin: bool
+) -> None:
+    """Raises Forbidden for an option that only role admin may set (``x-admin`` in the schema).
+
+    ``granted`` is what an admin set for the whole pool: that may be used.
+    """
+    row = repo.backend(connection, backend)
+    marked = (row.options_schema.get("properties") or {}) if row is not None else {}
+    for name, value in options.items():
+        if marked.get(name, {}).get("x-admin") and granted.get(name) != value and not admin:
+            raise Forbidden(f"replica_config.backend_options.{name} needs a key of role admin.")
 
 
 def _unknown(backend: str, known: list[str]) -> InvalidConfig:

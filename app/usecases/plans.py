@@ -61,6 +61,8 @@ def resolve(ctx: Context, connection: Connection, actor: Actor, body: Mapping[st
     own_options = _object(config, "backend_options", "replica_config.")
     if own_options:
         backend_options.check(connection, pool.backend, own_options, "replica_config.backend_options")
+        granted = (pool.defaults.get("replica_config") or {}).get("backend_options") or {}
+        backend_options.check_role(connection, pool.backend, own_options, granted, admin=actor.role == "admin")
     options = {**pool.options, **own_options}
     path = Path(model["source"]) if model and engine.needs_model_file else None
     return Plan(

@@ -40,7 +40,8 @@ class ProcessBackend:
         "type": "object",
         "additionalProperties": False,
         "properties": {
-            "path": {"type": "string", "description": "PATH of what is launched."},
+            # it decides which program a name means
+            "path": {"type": "string", "description": "PATH of what is launched.", "x-admin": True},
             "log_bytes": {"type": "integer", "minimum": 4096, "description": "Output kept per attempt."},
         },
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -322,3 +323,22 @@ def test_a_replicas_own_options_are_checked_by_its_backend(admin: Caller, ctx: C
     assert list(body["errors"]) == ["replica_config.backend_options"]
     own = {"backend_options": {"delay_s": 1}}
     assert admin.post("/api/v1/replicas", CREATE | {"replica_config": own}).status_code == 202
+
+
+def test_an_option_that_picks_programs_needs_admin_or_the_pools_own(
+    admin: Caller, caller: Callable[[str], Caller], ctx: Context
+) -> None:
+    with ctx.database.begin() as connection:
+        connection.execute(
+            text(
+                'UPDATE backends SET options_schema = \'{"properties": {"path": {"type": "string", "x-admin": true}}}\''
+                " WHERE name = 'mock'"
+            )
+        )
+    wish = CREATE | {"replica_config": {"backend_options": {"path": "/opt/bin"}}}
+    operator = caller("operate")
+    assert_problem(operator.post("/api/v1/replicas", wish), 403, "forbidden")
+    assert admin.post("/api/v1/replicas", wish).status_code == 202
+    change = {"defaults": {"replica_config": {"backend_options": {"path": "/opt/bin"}}}}
+    assert admin.patch("/api/v1/pools/mock", change).status_code == 200
+    assert operator.post("/api/v1/replicas", wish).status_code == 202
