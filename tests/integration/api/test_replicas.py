@@ -340,5 +340,5 @@ def test_an_option_that_picks_programs_needs_admin_or_the_pools_own(
     assert_problem(operator.post("/api/v1/replicas", wish), 403, "forbidden")
     assert admin.post("/api/v1/replicas", wish).status_code == 202
     change = {"defaults": {"replica_config": {"backend_options": {"path": "/opt/bin"}}}}
-    assert admin.patch("/api/v1/pools/mock", change).status_code == 200
+    assert admin("PATCH", "/api/v1/pools/mock", change).status_code == 200
     assert operator.post("/api/v1/replicas", wish).status_code == 202
