@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from sqlalchemy import text
 
@@ -31,28 +33,44 @@ def read(ctx: Context, replica_id: str, attempt: int | None = None, tail: int | 
     return iter(deque(lines, maxlen=tail)) if tail is not None else lines
 
 
-def follow(ctx: Context, replica_id: str, attempt: int | None = None, tail: int | None = None) -> Iterator[str | None]:
-    """What is there, then what is written, until the attempt is gone; None now and then while it is quiet."""
+@dataclass(frozen=True)
+class Line:
+    """One line of a followed log. ``place`` is where the next one begins: a broken stream goes on there."""
+
+    text: str
+    place: str
+
+
+def follow(
+    ctx: Context, replica_id: str, attempt: int | None = None, tail: int | None = None, behind: str | None = None
+) -> Iterator[Line | None]:
+    """What is there, then what is written, until the attempt is gone; None now and then while it is quiet.
+
+    ``behind`` is the ``place`` of the last line that was seen; what was rotated away meanwhile is lost.
+    """
     found = _attempt(ctx, replica_id, attempt)
-    yield from _Follower(ctx, replica_id, attempt, found, tail).lines()
+    yield from _Follower(ctx, replica_id, attempt, found).lines(tail, _parsed(behind))
 
 
 class _Follower:
-    def __init__(self, ctx: Context, replica_id: str, attempt: int | None, found: Any, tail: int | None) -> None:
-        self._ctx, self._replica_id, self._attempt, self._tail = ctx, replica_id, attempt, tail
+    def __init__(self, ctx: Context, replica_id: str, attempt: int | None, found: Any) -> None:
+        self._ctx, self._replica_id, self._attempt = ctx, replica_id, attempt
         self._found = found
         self._inode, self._offset = 0, 0
 
-    def lines(self) -> Iterator[str | None]:
-        if self._tail is not None:
-            yield from deque(_lines(self._ctx, self._found), maxlen=self._tail)
+    def lines(self, tail: int | None, behind: tuple[int, int] | None) -> Iterator[Line | None]:
+        if behind is not None:
+            self._inode, self._offset = behind
+        elif tail is not None:
+            kept = deque(_lines(self._ctx, self._found), maxlen=tail)
             self._skip_to_end()
+            yield from (Line(line, self._place) for line in kept)
         quiet_since = time.monotonic()
         while True:
             # asked before reading: what was written before the end is read after it
             over = self._is_over()
             wrote = False
-            for line in self._new_lines():
+            for line in self._new_lines(over):
                 wrote = True
                 yield line
             if over and not wrote:
@@ -64,6 +82,10 @@ class _Follower:
                 yield None
             if not wrote:
                 time.sleep(FOLLOW_S)
+
+    @property
+    def _place(self) -> str:
+        return f"{self._inode}-{self._offset}"
 
     def _is_over(self) -> bool:
         try:
@@ -80,30 +102,49 @@ class _Follower:
             stat = path.stat()
             self._inode, self._offset = stat.st_ino, stat.st_size
 
-    def _new_lines(self) -> Iterator[str]:
+    def _new_lines(self, over: bool) -> Iterator[Line]:
         path = self._path()
-        if path is None or not path.exists():
+        if path is None:
+            return
+        if not path.exists():
+            if over and not self._inode:
+                # nothing was kept but the tail in the database, which is all there is to show
+                self._inode = -1
+                yield from (Line(line, self._place) for line in _lines(self._ctx, self._found))
             return
         with path.open("rb") as file:
-            inode = path.stat().st_ino
+            inode = os.fstat(file.fileno()).st_ino
             if inode != self._inode:
                 # rotated: what the old file got meanwhile is in log.1
                 yield from self._rest_of_old(path.with_name("log.1"))
                 self._inode, self._offset = inode, 0
-            file.seek(self._offset)
-            for line in file:
-                self._offset += len(line)
-                yield _text(line)
+            yield from self._read(file, over)
 
-    def _rest_of_old(self, path: Path) -> Iterator[str]:
-        if self._inode and path.exists() and path.stat().st_ino == self._inode:
-            with path.open("rb") as file:
-                file.seek(self._offset)
-                for line in file:
-                    yield _text(line)
+    def _rest_of_old(self, path: Path) -> Iterator[Line]:
+        if self._inode <= 0 or not path.exists():
+            return
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_ino == self._inode:
+                yield from self._read(file, True)
+
+    def _read(self, file: BinaryIO, to_the_end: bool) -> Iterator[Line]:
+        file.seek(self._offset)
+        for line in file:
+            if not line.endswith(b"\n") and not to_the_end:
+                # the rest of it is still being written
+                return
+            self._offset += len(line)
+            yield Line(_text(line), self._place)
 
     def _path(self) -> Path | None:
         return _folder(self._ctx, self._found) / "log" if self._found.name else None
+
+
+def _parsed(place: str | None) -> tuple[int, int] | None:
+    inode, mark, offset = (place or "").partition("-")
+    if not mark or not inode.isdecimal() or not offset.isdecimal() or len(place or "") > 40:
+        return None
+    return int(inode), int(offset)
 
 
 def _attempt(ctx: Context, replica_id: str, number: int | None) -> Any:

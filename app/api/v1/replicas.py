@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -137,7 +138,7 @@ def check_replica(body: dict[str, Any], replica_id: str) -> Response:
     return answers.mark_replayed(answers.answer(body), outcome.replayed)
 
 
-@blueprint.operation(f"/replicas/{ID}/logs", "GET", "read")
+@blueprint.operation(f"/replicas/{ID}/logs", "GET", "read", parameters=(LAST_EVENT_ID,))
 @blueprint.arguments(schemas.LogQuery(), location="query")
 @blueprint.response(200, {"type": "string"}, content_type="text/plain")
 @blueprint.alt_response(
@@ -152,8 +153,8 @@ def replica_logs(query: dict[str, Any], replica_id: str) -> Response:
     if query["follow"]:
         # asked for once more inside the stream, where an error can no longer be an answer
         logs.read(context(), replica_id, attempt, 0)
-        lines = logs.follow(context(), replica_id, attempt, tail)
-        return sse.stream(None if line is None else sse.Message("log", line.rstrip("\n")) for line in lines)
+        lines = logs.follow(context(), replica_id, attempt, tail, last_event_id())
+        return sse.stream(_log_messages(lines))
     found = logs.read(context(), replica_id, attempt, tail)
     # the first line is asked for here, so that an error is an answer and not a broken stream
     first = next(found, "")
@@ -182,6 +183,12 @@ def replica_events(query: dict[str, Any], replica_id: str) -> Response:
 def explain_replica(replica_id: str) -> Response:
     """Say why it is where it is, and what to type"""
     return answers.answer(explain.explain(context(), replica_id))
+
+
+def _log_messages(lines: Iterator[logs.Line | None]) -> Iterator[sse.Message | None]:
+    for line in lines:
+        yield None if line is None else sse.Message("log", line.text.rstrip("\n"), line.place)
+    yield sse.Message("end", "")
 
 
 def _named(who: Actor, wanted: str | None) -> Actor:

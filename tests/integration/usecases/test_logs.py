@@ -1,0 +1,112 @@
+"""Following a log: whole lines once, over a rotation, over a broken stream, to the end of the attempt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from app.settings import Settings
+from app.usecases import logs
+from app.usecases.context import Actor, Context
+from app.usecases.creates import request_create
+from app.usecases.keys import ensure_admin_key
+
+KEY = "k" * 32
+
+
+@pytest.fixture
+def ctx(settings: Settings, tmp_path: Path) -> Iterator[Context]:
+    made = Context.open(replace(settings, state_dir=tmp_path))
+    ensure_admin_key(settings, KEY)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def replica(ctx: Context) -> str:
+    """A replica that runs, as its rows say; the test writes its log."""
+    with ctx.database.read() as connection:
+        key_id = connection.execute(text("SELECT id FROM keys")).scalar_one()
+    asked = request_create(ctx, Actor(key_id, "admin", "admin"), {"server_mode": "replica_mock", "model_name": "m"})
+    with ctx.database.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO attempts (replica_id, number, name, pool, backend, node)"
+                " VALUES (:id, 1, 'mark', 'local', 'process', 'here')"
+            ),
+            {"id": asked.replica_id},
+        )
+    return asked.replica_id
+
+
+@pytest.fixture
+def log(ctx: Context) -> Path:
+    folder = ctx.settings.state_dir / "attempts" / "mark"
+    folder.mkdir(parents=True)
+    return folder / "log"
+
+
+def _end(ctx: Context, replica_id: str) -> None:
+    with ctx.database.begin() as connection:
+        connection.execute(text("UPDATE attempts SET released_at = hostler_now()"))
+        connection.execute(
+            text("UPDATE replicas SET state = 'failed', reason = 'process_exited' WHERE id = :id"), {"id": replica_id}
+        )
+
+
+def _take(lines: Iterator[logs.Line | None], count: int) -> list[logs.Line]:
+    found: list[logs.Line] = []
+    while len(found) < count:
+        line = next(lines)
+        if line is not None:
+            found.append(line)
+    return found
+
+
+def test_a_half_written_line_waits_for_its_rest(ctx: Context, replica: str, log: Path) -> None:
+    log.write_text("one\ntw")
+    lines = logs.follow(ctx, replica)
+    assert [line.text for line in _take(lines, 1)] == ["one\n"]
+    with log.open("a") as file:
+        file.write("o\n")
+    assert [line.text for line in _take(lines, 1)] == ["two\n"]
+    _end(ctx, replica)
+    assert [line for line in lines if line] == []
+
+
+def test_a_broken_stream_goes_on_where_it_was_also_over_a_rotation(ctx: Context, replica: str, log: Path) -> None:
+    log.write_text("one\ntwo\nthree\n")
+    seen = _take(logs.follow(ctx, replica), 2)
+    log.rename(log.with_name("log.1"))
+    log.write_text("four\n")
+    _end(ctx, replica)
+    rest = [line.text for line in logs.follow(ctx, replica, behind=seen[-1].place) if line]
+    assert rest == ["three\n", "four\n"]
+
+
+def test_what_is_no_place_begins_at_the_start(ctx: Context, replica: str, log: Path) -> None:
+    log.write_text("one\n")
+    _end(ctx, replica)
+    for place in ("", "x", "1", "-", "1-x", "9" * 50 + "-1", "\u0663-\u0661"):
+        assert [line.text for line in logs.follow(ctx, replica, behind=place) if line] == ["one\n"], place
+
+
+def test_tail_then_what_comes(ctx: Context, replica: str, log: Path) -> None:
+    log.write_text("one\ntwo\n")
+    lines = logs.follow(ctx, replica, tail=1)
+    assert [line.text for line in _take(lines, 1)] == ["two\n"]
+    with log.open("a") as file:
+        file.write("three\n")
+    _end(ctx, replica)
+    assert [line.text for line in lines if line] == ["three\n"]
+
+
+def test_without_a_file_the_kept_tail_is_the_log(ctx: Context, replica: str) -> None:
+    with ctx.database.begin() as connection:
+        connection.execute(text("UPDATE attempts SET log_tail = E'last\\nwords'"))
+    _end(ctx, replica)
+    assert [line.text for line in logs.follow(ctx, replica) if line] == ["last\n", "words\n"]
