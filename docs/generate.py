@@ -6,16 +6,17 @@ The code is the source; a test fails when a page has drifted from it.
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from app import errors
+from app import create_app, errors
 from app.domain.lifecycle import STATE_MEANING, TERMINAL, State, mermaid, sources_of
 from app.settings import Settings, env_name
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/errors.md", "docs/architecture.md")
+PAGES = ("README.md", "docs/api.md", "docs/architecture.md", "docs/errors.md")
 
 
 def main() -> None:
@@ -66,6 +67,22 @@ def error_codes() -> str:
     return _table(("code", "status", "try again?", "message"), sorted(rows, key=lambda row: (row[1], row[0])))
 
 
+def routes() -> str:
+    """From the OpenAPI document; nothing is started for it."""
+    with tempfile.TemporaryDirectory() as folder:
+        app = create_app(Settings.load({}, state_dir=Path(folder)))
+        document = app.test_client().get("/openapi.json").get_json()
+        app.extensions["hostler"].close()
+    rows = []
+    for path, operations in document["paths"].items():
+        for method in ("get", "post", "put", "patch", "delete"):
+            if method in operations:
+                operation = operations[method]
+                role = operation.get("x-required-role")
+                rows.append((f"`{method.upper()} {path}`", f"`{role}`" if role else "", operation["summary"]))
+    return _table(("route", "role", "what it does"), rows)
+
+
 def _errors(top: type[errors.HostlerError]) -> Iterator[type[errors.HostlerError]]:
     yield top
     for below in top.__subclasses__():
@@ -94,6 +111,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "states": states,
     "settings": settings,
     "error-codes": error_codes,
+    "routes": routes,
 }
 
 if __name__ == "__main__":
