@@ -30,18 +30,25 @@ class Api:
         except ApiSilent:
             return 0, {}
 
-    def live_replicas(self, timeout_s: float = 10) -> list[dict[str, Any]]:
-        """Every replica that is not seen gone yet. Raises ApiSilent."""
+    def replicas(self, status: str, timeout_s: float = 10) -> list[dict[str, Any]]:
+        """Every replica in that state. Raises ApiSilent."""
         found: list[dict[str, Any]] = []
         cursor = ""
         while True:
-            status, body = self._call("GET", f"/api/v1/replicas?limit=200{cursor}", timeout_s)
-            if status != 200:
-                raise ApiSilent(f"the API answered {status} to a list of replicas: {body.get('detail', '')}")
-            found += [row for row in body["replicas"] if row.get("released_at") is None]
+            code, body = self._call("GET", f"/api/v1/replicas?limit=200&status={status}{cursor}", timeout_s)
+            if code != 200:
+                raise ApiSilent(f"the API answered {code} to a list of replicas: {body.get('detail', '')}")
+            found += body["replicas"]
             if not body.get("next_cursor"):
                 return found
             cursor = f"&cursor={body['next_cursor']}"
+
+    def replica(self, replica_id: str, timeout_s: float = 10) -> dict[str, Any] | None:
+        """One replica, None when there is no record of it. Raises ApiSilent."""
+        code, body = self._call("GET", f"/api/v1/replicas/{replica_id}", timeout_s)
+        if code not in (200, 404):
+            raise ApiSilent(f"the API answered {code} to a question about {replica_id}: {body.get('detail', '')}")
+        return body if code == 200 else None
 
     def stop_replica(self, replica_id: str, grace_s: int, timeout_s: float = 10) -> str:
         """Ask for the stop; empty, or why it was refused."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 
+from app.domain.lifecycle import LAUNCHING, State
 from app.settings import Settings
 from app.stack.api import Api, ApiSilent
 from app.stack.control import end_control_plane
@@ -30,6 +31,8 @@ GRACE_S = 30
 _MORE_S = 10.0
 _LOOK_S = 0.1
 _CALLS = 8
+#: Of these some have no process yet.
+_ON_THE_WAY = (*LAUNCHING[1:], State.STOPPING)
 
 Say = Callable[[str], None]
 
@@ -79,7 +82,7 @@ def _stop_replicas(settings: Settings, record: Record, say: Say, grace_s: int, h
     try:
         # from here on nothing is launched any more; what is queued waits for the next `up`
         Supervisor(settings).stop(f"{GROUP}:worker")
-        replicas = _of_this_host(api.live_replicas(), settings.node_name)
+        replicas = _of_this_host(api, Layout(settings.state_dir), settings.node_name)
         if not replicas:
             return
         say(f"stopping {len(replicas)} replicas of this host:")
@@ -90,25 +93,33 @@ def _stop_replicas(settings: Settings, record: Record, say: Say, grace_s: int, h
             for row, why in zip(replicas, refused, strict=True):
                 if why:
                     say(f"  {row['replica_id']} was not stopped: {why}")
-        _wait_released(api, {row["replica_id"] for row in replicas}, say, grace_s, hurry)
+        _wait_released(api, [row["replica_id"] for row in replicas], say, grace_s, hurry)
     except (ApiSilent, SupervisorGone) as error:
         say(f"{error}; engines are ended by signals")
 
 
-def _of_this_host(replicas: list[dict[str, Any]], node: str) -> list[dict[str, Any]]:
-    return [row for row in replicas if row.get("node") == node]
+def _of_this_host(api: Api, layout: Layout, node: str) -> list[dict[str, Any]]:
+    """Replicas whose engine lives here, and those that are being launched here."""
+    found = {row["replica_id"]: row for state in _ON_THE_WAY for row in api.replicas(state) if row.get("node") == node}
+    for replica_id in {one.replica_id for one in engines(layout)} - set(found):
+        row = api.replica(replica_id) if replica_id else None
+        if row is not None and row.get("released_at") is None:
+            found[row["replica_id"]] = row
+    return list(found.values())
 
 
-def _wait_released(api: Api, wanted: set[str], say: Say, grace_s: int, hurry: threading.Event) -> None:
+def _wait_released(api: Api, wanted: list[str], say: Say, grace_s: int, hurry: threading.Event) -> None:
     deadline = time.monotonic() + grace_s + _MORE_S
-    left = wanted
-    while not hurry.wait(_LOOK_S):
-        left = wanted & {row["replica_id"] for row in api.live_replicas()}
-        if not left:
-            return
-        if time.monotonic() > deadline:
-            break
-    say(f"{len(left)} replicas are not gone yet and are killed: {', '.join(sorted(left))}")
+    left = list(wanted)
+    # one after the other: they end side by side, and a host may hold many
+    while left and not hurry.is_set() and time.monotonic() < deadline:
+        row = api.replica(left[0])
+        if row is None or row.get("released_at") is not None:
+            left.pop(0)
+        else:
+            hurry.wait(_LOOK_S)
+    if left:
+        say(f"{len(left)} replicas are not gone yet and are killed: {', '.join(sorted(left))}")
 
 
 def _end_engines(layout: Layout, say: Say, grace_s: float, hurry: threading.Event) -> None:

@@ -1,7 +1,8 @@
 """Postgres's folder: in the state dir, or, when its user cannot go there, below /var/lib/hostler.
 
-A place outside holds ``state-dir`` (a back-pointer), and ``<state>/postgres`` links to it. A place whose state dir
-is gone is a leftover and removed by the next start.
+A place outside holds ``state-dir`` (a back-pointer: its path and file system), and ``<state>/postgres`` links to it.
+A place whose state dir was deleted is a leftover and removed by the next start. One whose disk is only not mounted now
+is kept: it is somebody's database.
 """
 
 from __future__ import annotations
@@ -68,40 +69,48 @@ def remove_leftovers() -> list[Path]:
 
 def remove_place(layout: Layout) -> None:
     """Remove the place outside that belongs to a state dir about to be deleted. Nothing may run there any more."""
-    if (layout.state_dir / "postgres").is_symlink() and _back_pointer(layout.postgres) == str(layout.state_dir):
+    known = _back_pointer(layout.postgres)
+    if (layout.state_dir / "postgres").is_symlink() and known is not None and known[0] == layout.state_dir:
         shutil.rmtree(layout.postgres)
 
 
 @contextmanager
 def _system_dir() -> Iterator[None]:
     """Hold the folder of all places, so that nobody takes a place half made for a leftover."""
-    SYSTEM_DIR.mkdir(mode=0o711, parents=True, exist_ok=True)
-    SYSTEM_DIR.chmod(0o711)
     with open(SYSTEM_DIR / ".lock", "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def _make_outside(layout: Layout, account: Account) -> Path:
+    SYSTEM_DIR.mkdir(mode=0o711, parents=True, exist_ok=True)
+    SYSTEM_DIR.chmod(0o711)
     with _system_dir():
         place = SYSTEM_DIR / secrets.token_hex(8)
         place.mkdir(mode=0o700)
-        (place / BACK_POINTER).write_text(f"{layout.state_dir}\n")
-        (place / BACK_POINTER).chmod(0o600)
+        pointer = place / BACK_POINTER
+        pointer.write_text(f"{layout.state_dir}\n{os.stat(layout.state_dir).st_dev}\n")
+        pointer.chmod(0o600)
         (layout.state_dir / "postgres").symlink_to(place)
     return place
 
 
 def _is_leftover(place: Path) -> bool:
-    state_dir = _back_pointer(place)
-    if state_dir is None:
+    known = _back_pointer(place)
+    if known is None:
         return False
-    link = Path(state_dir) / "postgres"
-    return not link.is_symlink() or os.readlink(link) != str(place)
+    state_dir, device = known
+    link = state_dir / "postgres"
+    if link.is_symlink():
+        return os.readlink(link) != str(place)
+    # the nearest folder that is there must lie on the same file system, or that one is only not mounted
+    near = next(folder for folder in (link, *link.parents) if folder.exists())
+    return os.stat(near).st_dev == device
 
 
-def _back_pointer(place: Path) -> str | None:
+def _back_pointer(place: Path) -> tuple[Path, int] | None:
     try:
-        return (place / BACK_POINTER).read_text().rstrip("\n")
-    except (FileNotFoundError, NotADirectoryError):
+        path, device = (place / BACK_POINTER).read_text().splitlines()
+        return Path(path), int(device)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None

@@ -19,8 +19,8 @@ from app.stack.postgres import prepare_postgres
 from app.stack.runas import Account, RunAs
 from app.stack.urls import embeds_postgres
 
-#: What may be there before the first start: files of models.
-_BEFORE_FIRST = {"models", "lock"}
+#: What may be there before the first start: files of models, and what a new disk comes with.
+_BEFORE_FIRST = {"models", "lost+found"}
 #: A new database takes 60 MB; running out in the middle of a checkpoint stops Postgres.
 _NEW_BYTES = 150 * 1024 * 1024
 _OLD_BYTES = 48 * 1024 * 1024

@@ -36,6 +36,12 @@ class Found:
     process: psutil.Process
     attempt: str = ""
 
+    @property
+    def replica_id(self) -> str | None:
+        """``hostler-<namespace>-<replica>-<number>`` -> ``<replica>``."""
+        parts = self.attempt.split("-")
+        return parts[-2] if len(parts) >= 4 else None
+
 
 def control_plane(layout: Layout) -> list[Found]:
     """Every process of the control plane of this state dir, supervisord and children's children too."""

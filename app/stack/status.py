@@ -69,13 +69,7 @@ def leaders(rows: tuple[Row, ...]) -> list[tuple[Row, int]]:
 
 
 def _row(found: Found) -> Row:
-    return Row(found.role, found.process.pid, tuple(listens_on(found.process)), _replica_of(found.attempt))
-
-
-def _replica_of(attempt: str) -> str | None:
-    """``hostler-<namespace>-<replica>-<number>`` -> ``<replica>``."""
-    parts = attempt.split("-")
-    return parts[-2] if len(parts) >= 4 else None
+    return Row(found.role, found.process.pid, tuple(listens_on(found.process)), found.replica_id)
 
 
 def _missing(settings: Settings, present: set[str]) -> list[tuple[str, str]]:

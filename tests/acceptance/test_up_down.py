@@ -136,7 +136,7 @@ def test_doctor_without_a_stack_says_what_to_type(fresh: Stack) -> None:
 
 
 def test_a_child_that_dies_is_started_again_and_that_is_an_event(shared: Stack) -> None:
-    for role in ("beat", "postgres"):
+    for role in ("beat", "redis", "postgres"):
         before = shared.pid(role)
         os.kill(before, signal.SIGKILL)
         wait_gone(before)
@@ -151,6 +151,9 @@ def test_a_child_that_dies_is_started_again_and_that_is_an_event(shared: Stack) 
         wait_until(told, 40, f"the event of {role}'s death")
         assert shared.pid(role) != before
     wait_until(lambda: shared.call("GET", "/ready", expect=(200, 503))["status"] == "ready", 20, "a ready API")
+    # and the work goes on
+    replica_id = shared.replica()
+    shared.call("POST", f"/api/v1/replicas/{replica_id}/stop", {}, 202)
 
 
 def test_down_lists_and_stops_replicas_and_leaves_nothing(fresh: Stack) -> None:

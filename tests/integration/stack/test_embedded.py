@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import subprocess
 from pathlib import Path
 
 import psycopg
@@ -74,7 +75,7 @@ def test_unreachable_state_dir_puts_only_postgres_outside(tmp_path: Path) -> Non
         assert place.parent == runas.SYSTEM_DIR
         assert place.stat().st_uid == _account("hostler").uid
         assert place.stat().st_mode & 0o077 == 0
-        assert (place / "state-dir").read_text().strip() == str(layout.state_dir)
+        assert (place / "state-dir").read_text().splitlines()[0] == str(layout.state_dir)
         assert layout.state_dir.stat().st_uid == os.geteuid()
     assert not place.exists()
 
@@ -99,6 +100,23 @@ def test_place_whose_state_dir_vanished_is_removed(tmp_path: Path) -> None:
         assert place in remove_leftovers()
         assert not place.exists()
         settings.state_dir.mkdir()
+
+
+@needs_root
+def test_place_whose_disk_is_not_mounted_now_is_kept(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300m", "tmpfs", disk], check=False).returncode:
+        pytest.skip("may not mount here")
+    try:
+        with embedded_parts(disk, with_redis=False) as settings:
+            place = Layout(settings.state_dir).postgres
+            subprocess.run(["umount", "--lazy", disk], check=True)
+            assert place not in remove_leftovers()
+            assert (place / "data" / "PG_VERSION").exists()
+    finally:
+        shutil.rmtree(place)
 
 
 @needs_root
