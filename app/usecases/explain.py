@@ -25,7 +25,8 @@ SELECT r.*, p.state AS pool_state, p.slots AS slots_total, p.gpus AS pool_gpus, 
     t.id AS task_id, t.kind AS task_kind, t.state AS task_state, t.claimed_by, t.lease_expires_at, t.seq,
     t.priority AS task_priority,
     (SELECT count(*) FROM units u WHERE u.kind = 'slot' AND u.scope = r.pool AND u.lease_id IS NULL AND NOT u.retired)
-        AS slots_free,
+        - (SELECT count(*) FROM units u WHERE u.kind = 'slot' AND u.scope = r.pool AND u.number >= p.slots
+            AND u.lease_id IS NOT NULL) AS slots_free,
     (SELECT count(*) FROM units u WHERE u.kind = 'gpu' AND u.lease_id IS NULL AND NOT u.retired) AS gpus_free,
     (SELECT count(*) FROM units u WHERE u.kind = 'pool_gpu' AND u.scope = r.pool AND u.lease_id IS NULL
         AND NOT u.retired) AS pool_gpus_free,
@@ -62,7 +63,7 @@ def explain(ctx: Context, replica_id: str) -> dict[str, Any]:
             node=row.node,
             task_id=row.task_id,
             position=position,
-            slots_free=row.slots_free,
+            slots_free=max(0, row.slots_free),
             slots_total=row.slots_total,
             gpus_wanted=gpus_wanted(row.spec) if row.host_bound or row.pool_gpus is not None else 0,
             gpus_free=_gpus_free(row),

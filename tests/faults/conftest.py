@@ -18,7 +18,8 @@ def crew(parts: Settings, migrated: str, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("faults")
     with fresh_database(parts, migrated) as url:
         settings = crew_settings(parts, url, folder, lease_s=2.0, probe_interval_s=1.0)
-        with running_crew(settings, folder, pools={POOL: ("process", 64), "silent": ("mock", 16)}) as crew:
+        pools = {POOL: ("process", 64), "silent": ("mock", 16), "tight": ("mock", 2)}
+        with running_crew(settings, folder, pools=pools) as crew:
             yield crew
 
 

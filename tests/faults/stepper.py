@@ -1,6 +1,6 @@
 """Workers that die or freeze at a chosen line: ``python -m tests.faults.stepper FOLDER`` forks one per JSON line read.
 
-A case is ``{"id", "act", "replica"?, "stop_at"?: [file, line], "call"?: [name, "before"|"after"], "signal"?}``.
+A case is ``{"id", "act", "replica"?, "stop_at"?: [file, line], "call"?: [name, when], "pool"?, "signal"?}``.
 The fork writes ``FOLDER/<id>.replica`` before it acts and ``FOLDER/<id>.done`` with the outcome if it comes that far;
 this process answers each line with the fork's pid and reaps it. It runs as a process of its own, because forking a
 process that has threads and connections is no fair start for a worker.
@@ -98,7 +98,7 @@ def _carry_out(settings: Settings, folder: Path, case: dict[str, Any]) -> dict[s
     if "call" in case:
         _signal_at_call(*case["call"], case["signal"])
     act: Callable[[], str] = {
-        "launch": lambda: carry_out_launch(runtime, None if case.get("replica") else POOL),
+        "launch": lambda: carry_out_launch(runtime, None if case.get("replica") else case.get("pool", POOL)),
         "stop": lambda: carry_out_stop(runtime, None),
     }[case["act"]]
     lines: dict[tuple[str, int], None] = {}

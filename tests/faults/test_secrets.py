@@ -52,7 +52,7 @@ def seen(crew: Crew) -> dict[str, str]:
         collected["shown"] = repr([replicas.get(crew.ctx, replica) for replica in made])
         crew.end(good)
     collected["messages"] = "\n".join(messages)
-    collected["logs"] = crew.logs(tail=10_000_000)
+    collected["logs"] = "\n".join(crew.log(role, 10**8) for role in crew.processes)
     collected["parts' logs"] = "\n".join(
         path.read_text(errors="replace") for path in Path(os.path.dirname(_socket(crew))).parent.rglob("*.log")
     )

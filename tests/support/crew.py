@@ -35,6 +35,7 @@ ROLES = {
     "beat": ("-m", "workers.run", "beat"),
     "agent": ("-m", "workers.agent"),
 }
+_NOISE = ("hostler.sweep", "hostler.canary", "Sending due task", "'nothing to claim'")
 #: Roles that write a heartbeat; beat does not.
 HEARD = ("worker", "worker-control", "agent")
 #: The machine may be busy with other things; nothing waits longer than it must.
@@ -90,7 +91,13 @@ class Crew:
         return path.read_text(errors="replace")[-tail:] if path.exists() else ""
 
     def logs(self, tail: int = 4000) -> str:
-        return "\n".join(f"== {role}\n{self.log(role, tail)}" for role in ROLES)
+        """The ends of all logs, without what says nothing."""
+        parts = []
+        for role in ROLES:
+            lines = self.log(role, 20 * tail).splitlines()
+            told = [line for line in lines if not any(word in line for word in _NOISE)]
+            parts.append("\n".join([f"== {role}", *told])[-tail:])
+        return "\n".join(parts)
 
     def stop(self) -> None:
         """End every process, politely and then not, and every engine that a test left."""
@@ -106,7 +113,8 @@ class Crew:
                 process.send_signal(signal.SIGUSR1)
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(2)
-                os.killpg(process.pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
                 process.wait(WAIT_S)
                 stuck.append(f"{role} did not end on SIGTERM:\n{self.log(role, 20000)}")
         assert not stuck, "\n".join(stuck)
@@ -228,7 +236,16 @@ class Crew:
             return wait_until(condition, timeout_s, what)
         except AssertionError as error:
             story = self.story(replica_id) if replica_id else ""
-            raise AssertionError(f"{error}\n{story}\n{self.logs()}") from None
+            raise AssertionError(f"{error}\n{story}\n{self.database_at_work()}\n{self.logs()}") from None
+
+    def database_at_work(self) -> str:
+        """Who holds or waits for what, for a failing assertion."""
+        busy = self.rows(
+            "SELECT application_name, pid, state, wait_event, pg_blocking_pids(pid) AS blocked_by, now() - xact_start,"
+            " left(query, 300) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND state <> 'idle' AND pid <> pg_backend_pid()"
+        )
+        return "\n".join(["== database", *(str(tuple(row)) for row in busy)])
 
     def story(self, replica_id: str) -> str:
         """Everything that is known of it, for a failing assertion."""

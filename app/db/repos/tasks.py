@@ -39,11 +39,16 @@ WITH again AS MATERIALIZED (
       AND r.state IN ('scheduling', 'preparing', 'starting', 'waiting_for_ready')
     ORDER BY t.priority, t.seq LIMIT 1 FOR UPDATE OF t SKIP LOCKED
 ),
+debt AS MATERIALIZED (
+    SELECT (SELECT count(*) FROM units u WHERE u.kind = 'slot' AND u.scope = p.name AND u.number >= p.slots
+            AND u.lease_id IS NOT NULL) AS slots
+    FROM pools p WHERE :room AND p.name = :pool AND p.state = 'active'
+),
 fresh AS MATERIALIZED (
     SELECT t.id FROM tasks t JOIN replicas r ON r.id = t.replica_id AND r.attempt = t.attempt
     WHERE :room AND NOT EXISTS (SELECT 1 FROM again)
-      AND EXISTS (SELECT 1 FROM pools WHERE name = :pool AND state = 'active')
-      AND EXISTS (SELECT 1 FROM units WHERE kind = 'slot' AND scope = :pool AND lease_id IS NULL AND NOT retired)
+      AND EXISTS (SELECT 1 FROM debt WHERE debt.slots < (SELECT count(*) FROM (SELECT 1 FROM units
+          WHERE kind = 'slot' AND scope = :pool AND lease_id IS NULL AND NOT retired LIMIT 1 + debt.slots) AS free))
       AND {due} AND t.kind IN ('create', 'restart') AND {scope} AND r.state = 'pending'
     ORDER BY t.priority, t.seq LIMIT 1 FOR UPDATE OF t SKIP LOCKED
 ),
@@ -86,6 +91,16 @@ def claim_launch(
     """
     values = {"pool": pool, "node": node, "worker": worker, "lease_s": lease_s, "room": room, "phase": Phase.CLAIMED}
     return connection.execute(_CLAIM_LAUNCH["pool" if pool else "node"], values).first()
+
+
+def is_overtaking(connection: Connection, task_id: str, pool: str) -> bool:
+    """Whether a better create or restart of the pool still waits: one that somebody else is claiming this moment."""
+    query = text(
+        "SELECT EXISTS (SELECT 1 FROM tasks mine JOIN tasks t ON t.pool = :pool"
+        " AND (t.priority, t.seq) < (mine.priority, mine.seq) JOIN replicas r ON r.id = t.replica_id"
+        f" WHERE mine.id = :id AND {_DUE} AND t.kind IN ('create', 'restart') AND r.state = 'pending')"
+    )
+    return bool(connection.execute(query, {"id": task_id, "pool": pool}).scalar())
 
 
 def claim_other(

@@ -72,20 +72,35 @@ def test_a_new_pool_is_served_within_five_seconds_without_a_restart(crew: Crew) 
     crew.end(replica)
 
 
-def test_fewer_slots_stop_nothing_and_more_are_used_at_once(crew: Crew) -> None:
+def test_fewer_slots_stop_nothing_and_are_never_exceeded_again(crew: Crew) -> None:
     name = f"resized-{int(time.time())}"
-    add_pool(crew, name, "mock", 2)
-    both = [crew.create(pool=name) for _ in range(2)]
-    for one in both:
+    add_pool(crew, name, "mock", 3)
+    three = [crew.create(pool=name) for _ in range(3)]
+    for one in three:
         crew.await_ready(one)
+    three.sort(key=lambda replica: crew.leases(replica)["slot"])
     pools.update(crew.ctx, crew.actor, name, {"slots": 1})
     waiting = crew.create(pool=name)
-    crew.end(both[1])
-    assert crew.replica(both[0]).state == "ready"
+    # slot 0 stays, but two more run than there are slots: what it held is not given out again yet
+    for one in three[:2]:
+        crew.end(one)
+        assert crew.replica(waiting).state == "pending"
+        assert explain(crew.ctx, waiting)["rule"] == "pool_full"
+    assert crew.replica(three[2]).state == "ready"
+    crew.end(three[2])
+    crew.await_ready(waiting)
+    crew.end(waiting)
+
+
+def test_more_slots_are_used_at_once(crew: Crew) -> None:
+    name = f"grown-{int(time.time())}"
+    add_pool(crew, name, "mock", 1)
+    first, waiting = (crew.create(pool=name) for _ in range(2))
+    crew.await_ready(first)
     assert crew.replica(waiting).state == "pending"
     pools.update(crew.ctx, crew.actor, name, {"slots": 2})
     crew.await_ready(waiting)
-    crew.end(both[0], waiting)
+    crew.end(first, waiting)
 
 
 def test_gpus_come_by_lease_and_nobody_shares_them(crew: Crew) -> None:
