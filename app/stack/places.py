@@ -1,6 +1,7 @@
 """Postgres's folder: in the state dir, or, when its user cannot go there, below /var/lib/hostler.
 
-A place outside holds ``state-dir`` (a back-pointer: its path and file system), and ``<state>/postgres`` links to it.
+A place outside holds ``state-dir`` (a back-pointer) and ``file-system`` (that one's id), and ``<state>/postgres``
+links to it.
 A place whose state dir was deleted is a leftover and removed by the next start. One whose disk is only not mounted now
 is kept: it is somebody's database.
 """
@@ -22,6 +23,7 @@ from app.stack.processes import end, postgres_in
 from app.stack.runas import SYSTEM_DIR, Account
 
 BACK_POINTER = "state-dir"
+FILE_SYSTEM = "file-system"
 
 
 def make_postgres_home(layout: Layout, account: Account, *, inside: bool) -> Path:
@@ -88,9 +90,9 @@ def _make_outside(layout: Layout, account: Account) -> Path:
     with _system_dir():
         place = SYSTEM_DIR / secrets.token_hex(8)
         place.mkdir(mode=0o700)
-        pointer = place / BACK_POINTER
-        pointer.write_text(f"{layout.state_dir}\n{os.stat(layout.state_dir).st_dev}\n")
-        pointer.chmod(0o600)
+        for name, known in ((FILE_SYSTEM, os.stat(layout.state_dir).st_dev), (BACK_POINTER, layout.state_dir)):
+            (place / name).write_text(f"{known}\n")
+            (place / name).chmod(0o600)
         (layout.state_dir / "postgres").symlink_to(place)
     return place
 
@@ -110,7 +112,7 @@ def _is_leftover(place: Path) -> bool:
 
 def _back_pointer(place: Path) -> tuple[Path, int] | None:
     try:
-        path, device = (place / BACK_POINTER).read_text().splitlines()
-        return Path(path), int(device)
+        path = Path((place / BACK_POINTER).read_text().rstrip("\n"))
+        return path, int((place / FILE_SYSTEM).read_text())
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
