@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.support.crew import ROOT, WAIT_S, Crew, environment
+from tests.support.crew import ROOT, Crew, environment
 from tests.support.embedded import wait_until
+from tests.support.records import WAIT_S
 
 
 @dataclass
