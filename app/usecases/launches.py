@@ -62,9 +62,10 @@ def record_launched(ctx: Context, claim: LaunchClaim, handle: Mapping[str, Any],
 def record_handle(ctx: Context, claim: LaunchClaim, handle: Mapping[str, Any]) -> bool:
     """The backend took it but it is not running yet (a queue, a delay): the sweep follows it from here."""
     with ctx.database.begin() as connection:
+        # tasks before replicas, as everywhere: a stop that comes now locks them in that order
+        held = tasks.set_phase(connection, claim.task_id, claim.lease_token, Phase.LAUNCHING, release=True)
         _save_handle(connection, claim, handle)
         _check_now(connection, claim)
-        held = tasks.set_phase(connection, claim.task_id, claim.lease_token, Phase.LAUNCHING, release=True)
     _tell(ctx, claim, due=True)
     return held
 
@@ -152,9 +153,9 @@ def _step(ctx: Context, claim: LaunchClaim, move: Move) -> bool:
 
 def _hold(ctx: Context, claim: LaunchClaim, phase: Phase, *, let_go: bool = False) -> bool:
     with ctx.database.begin() as connection:
+        held = tasks.set_phase(connection, claim.task_id, claim.lease_token, phase, release=let_go)
         if let_go:
             _check_now(connection, claim)
-        held = tasks.set_phase(connection, claim.task_id, claim.lease_token, phase, release=let_go)
     _tell(ctx, claim, due=let_go)
     return held
 
