@@ -148,6 +148,12 @@ class LaunchFailed(HostlerError):
     status, code, title = 502, "replica_failed", "The replica failed before it was ready"
 
 
+class Collided(HostlerError):
+    """Changes of the same record got in each other's way. Send the request again."""
+
+    status, code, title, retryable = 503, "collided", "Changes got in each other's way", True
+
+
 class Unavailable(HostlerError):
     """The database does not answer. Try again; see `hostler doctor`."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import calendar
 import logging
 import time
 from collections.abc import Sequence
@@ -39,6 +40,9 @@ log = logging.getLogger(__name__)
 PROBE_TIMEOUT_S = 5.0
 #: While a launch is awaited a probe that is not answered at once is asked again soon.
 LOOK_TIMEOUT_S = 0.5
+#: How old a stored probe may grow while nothing changes: writing each of them would cost more than probing does.
+FRESH_S = 20.0
+_AT = "%Y-%m-%dT%H:%M:%SZ"
 
 
 @dataclass(frozen=True)
@@ -275,9 +279,13 @@ def _move(one: Seen, more: dict[str, Any] | None = None) -> Move:
 
 
 def _worth_writing(one: Seen) -> bool:
+    """What changed, and now and then what did not: the time of the last probe that is shown must not grow old."""
     if State(one.row.state) not in (*SERVING, State.UNREACHABLE):
         return False
-    return one.row.last_health is None or one.verdict.failures != one.row.check_failures
+    last = one.row.last_health
+    if last is None or one.verdict.failures != one.row.check_failures:
+        return True
+    return time.time() - calendar.timegm(time.strptime(last["at"], _AT)) >= FRESH_S
 
 
 def _fact(one: Seen) -> Fact:
@@ -291,5 +299,5 @@ def _health(one: Seen) -> dict[str, Any]:
         "status": probe.status if probe else None,
         "latency_ms": probe.latency_ms if probe else None,
         "message": (probe.detail if probe else one.observation.message) or "",
-        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "at": time.strftime(_AT, time.gmtime()),
     }

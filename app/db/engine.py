@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import _socket
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from sqlalchemy import Connection, Engine, TextClause, create_engine, event
 from sqlalchemy.dialects.postgresql.psycopg import dialect as psycopg_dialect
-from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, IntegrityError, InterfaceError, OperationalError
 
-from app.errors import Unavailable
+from app.errors import Collided, Unavailable
+
+T = TypeVar("T")
+
+#: Postgres gave up one of two that waited for each other.
+_COLLISIONS = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
+#: Indexes that let one of two through: the other reads again and finds what the first one wrote.
+_CLAIMED_BY_INDEX = ("uq_tasks_open_lifecycle",)
+_TRIES = 6
 
 DOWN = "The database does not answer. Try again; `hostler doctor` says what is wrong."
 
@@ -62,6 +70,20 @@ class Database:
         self._assert_own_process()
         with _unavailable_when_down(), self._autocommit.connect() as connection:
             yield connection
+
+    def change(self, act: Callable[[Connection], T]) -> T:
+        """``act`` in a transaction of its own, once more when another change of the same record got in its way.
+
+        What it read before it waited for a lock may be old then, so it begins anew. Raises Collided after a few times.
+        """
+        for tries_left in range(_TRIES - 1, -1, -1):
+            try:
+                with self.begin() as connection:
+                    return act(connection)
+            except Collided:
+                if not tries_left:
+                    raise
+        raise AssertionError("unreachable")
 
     def close(self) -> None:
         """Give every connection back to Postgres."""
@@ -112,12 +134,23 @@ def _refuse_closed(_connection: Any, record: Any, _proxy: Any) -> None:
     raise DisconnectionError("closed by the server")
 
 
+def _constraint(error: IntegrityError) -> str:
+    diagnostic = getattr(error.orig, "diag", None)
+    return str(getattr(diagnostic, "constraint_name", "") or "")
+
+
 @contextmanager
 def _unavailable_when_down() -> Iterator[None]:
     try:
         yield
     except (OperationalError, InterfaceError) as error:
+        if isinstance(error.orig, _COLLISIONS):
+            raise Collided(retry_after_s=1) from error
         raise Unavailable(DOWN, retry_after_s=2) from error
+    except IntegrityError as error:
+        if _constraint(error) in _CLAIMED_BY_INDEX:
+            raise Collided(retry_after_s=1) from error
+        raise
     except DBAPIError as error:
         if error.connection_invalidated:
             raise Unavailable("The connection to the database was lost. Try again.", retry_after_s=2) from error

@@ -69,9 +69,12 @@ def delete(ctx: Context, actor: Actor, replica_id: str, idempotency: Idempotency
 
     Raises NotFound, or Conflict while it lives or something of it is left.
     """
-    with ctx.database.begin() as connection:
+
+    def act(connection: Connection) -> bool:
         if idempotency and remembered.claim(connection, actor, idempotency) is not None:
             return True
+        # tasks before replicas, as everywhere: the delete below takes them along
+        connection.execute(text("SELECT 1 FROM tasks WHERE replica_id = :id FOR UPDATE"), {"id": replica_id})
         row = replicas.lock(connection, replica_id)
         if row is None:
             raise _unknown(replica_id)
@@ -94,6 +97,10 @@ def delete(ctx: Context, actor: Actor, replica_id: str, idempotency: Idempotency
         connection.execute(text("DELETE FROM replicas WHERE id = :id"), {"id": replica_id})
         if idempotency:
             remembered.remember(connection, actor, idempotency, {"replica_id": replica_id})
+        return False
+
+    if ctx.database.change(act):
+        return True
     ctx.notify("events", f"replica:{replica_id}")
     return False
 

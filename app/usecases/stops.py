@@ -32,15 +32,20 @@ def request_stop(
     cause: str = "stop requested",
 ) -> TaskOutcome:
     """Accept a stop. ``already`` when the replica has ended and is gone. Raises NotFound."""
-    with ctx.database.begin() as connection:
+
+    def act(connection: Connection) -> tuple[TaskOutcome, str | None, str]:
         if idempotency:
             before = remembered.claim(connection, actor, idempotency)
             if before is not None:
-                return found(before)
-        outcome, node, pool = _stop(connection, actor, replica_id, force, grace_s, cause)
+                return found(before), None, ""
+        asked = _stop(connection, actor, replica_id, force, grace_s, cause)
         if idempotency:
-            remembered.remember(connection, actor, idempotency, {"replica_id": replica_id, "task_id": outcome.task_id})
-    if not outcome.already:
+            remembered.remember(connection, actor, idempotency, {"replica_id": replica_id, "task_id": asked[0].task_id})
+        return asked
+
+    # of two stops at once the second finds the first one's task, instead of telling its user that they collided
+    outcome, node, pool = ctx.database.change(act)
+    if not outcome.already and not outcome.replayed:
         scope = {"node": node} if node else {"pool": pool}
         ctx.doorbell.ring(TaskKind.STOP, queue_for(TaskKind.STOP, pool, node), **scope)
         ctx.notify("events", f"replica:{replica_id}", f"task:{outcome.task_id}", f"due:{node or ''}")
