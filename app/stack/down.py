@@ -17,7 +17,7 @@ from app.settings import Settings
 from app.stack.api import Api, ApiSilent
 from app.stack.control import end_control_plane
 from app.stack.errors import PartFailed
-from app.stack.layout import Layout
+from app.stack.layout import Layout, remove_run_dir
 from app.stack.lock import locked
 from app.stack.processes import Found, control_plane, end, engines
 from app.stack.record import Record, read_record, remove_record, supervisor_of
@@ -71,6 +71,7 @@ def down(
             _end_engines(layout, say, 0 if hurry.is_set() else grace_s, hurry)
         _check_gone(layout, keep_replicas)
         remove_record(settings)
+        remove_run_dir(settings.state_dir)
     return True
 
 

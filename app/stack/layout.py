@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,6 +124,14 @@ def make_run_dir(state_dir: Path, uid: int, gid: int) -> Path:
     if folder != inside and not inside.is_symlink():
         inside.symlink_to(folder)
     return folder
+
+
+def remove_run_dir(state_dir: Path) -> None:
+    """Remove a run dir outside the state dir, when nothing runs any more: its owner would not look for it there."""
+    inside = state_dir / "run"
+    if inside.is_symlink():
+        shutil.rmtree(os.readlink(inside), ignore_errors=True)
+        inside.unlink()
 
 
 def check_state_path(state_dir: Path) -> None:

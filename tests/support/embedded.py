@@ -18,7 +18,7 @@ import redis
 from psycopg import sql
 
 from app.settings import Settings
-from app.stack.layout import Layout
+from app.stack.layout import Layout, remove_run_dir
 from app.stack.places import remove_place
 from app.stack.postgres import postgres_argv, postgres_env
 from app.stack.prepare import make_state_dir, prepare
@@ -56,6 +56,7 @@ def embedded_parts(tmp: Path, *, with_redis: bool = True) -> Iterator[Settings]:
         for process in running:
             process.wait(_UP_S)
         remove_place(layout)
+        remove_run_dir(layout.state_dir)
 
 
 @contextmanager

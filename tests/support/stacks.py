@@ -17,7 +17,7 @@ import httpx2
 import psutil
 
 from app.stack.control import _end_rest
-from app.stack.layout import Layout
+from app.stack.layout import Layout, remove_run_dir
 from app.stack.places import remove_place
 from app.stack.processes import control_plane, end, engines, is_zombie
 from tests.support.embedded import wait_until
@@ -74,14 +74,21 @@ class Stack:
         return self.must("up", "-d", "--port", str(self.port), *arguments, **environ)
 
     def call(self, method: str, path: str, body: Any = None, expect: int | tuple[int, ...] = 200) -> Any:
-        answer = httpx2.request(
-            method, f"{self.url}{path}", json=body, headers={"X-API-Key": self.key}, timeout=60, trust_env=False
-        )
+        try:
+            answer = httpx2.request(
+                method, f"{self.url}{path}", json=body, headers={"X-API-Key": self.key}, timeout=60, trust_env=False
+            )
+        except httpx2.TransportError as error:
+            raise AssertionError(f"{method} {path}: {error}\n{self.last_words()}") from error
         wanted = expect if isinstance(expect, tuple) else (expect,)
-        if answer.status_code not in wanted:
-            log = (self.layout.logs / "web.log").read_text()[-3000:]
-            raise AssertionError(f"{method} {path}: {answer.status_code} {answer.text}\n{log}")
+        said = f"{method} {path}: {answer.status_code} {answer.text}"
+        assert answer.status_code in wanted, f"{said}\n{self.last_words()}"
         return answer.json() if answer.content else None
+
+    def last_words(self) -> str:
+        """The end of each log, for a failure's message."""
+        tails = [f"{path.name}: {path.read_text()[-1200:]}" for path in sorted(self.layout.logs.glob("*.log"))]
+        return "\n".join(tails)
 
     def replica(self, **changes: Any) -> str:
         """A mock engine that serves; its replica id."""
@@ -115,8 +122,7 @@ def stack(state_dir: Path, python: str = sys.executable, **environ: str) -> Iter
         end(engines(made.layout), wait_s=2)
         if made.layout.state_dir.exists():
             remove_place(made.layout)
-            if (state_dir / "run").is_symlink():
-                shutil.rmtree(made.layout.run, ignore_errors=True)
+            remove_run_dir(state_dir)
             shutil.rmtree(state_dir)
 
 

@@ -141,7 +141,9 @@ def test_a_path_too_long_for_a_socket_works(tmp_path: Path, runtime_dir: bool) -
         # another shell, without that variable, finds the same sockets
         assert made.processes("redis")
         made.replica()
+        run = made.layout.run
         made.must("down")
+        assert not run.exists()
 
 
 def test_a_path_beyond_all_bounds_is_told(tmp_path: Path) -> None:
