@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from app.domain.lifecycle import LAUNCHING, SERVING, State
-from app.errors import Unavailable
+from app.errors import Collided, Unavailable
 from app.log import configure
 from app.settings import Settings
 from app.usecases import watching
@@ -142,7 +142,7 @@ class Agent:
     def _guarded(self, act: Callable[..., Any], *arguments: Any) -> None:
         try:
             act(*arguments)
-        except Unavailable as error:
+        except (Collided, Unavailable) as error:
             log.warning("%s", error)
             self._stop.wait(1.0)
 

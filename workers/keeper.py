@@ -8,7 +8,7 @@ import time
 from types import TracebackType
 from typing import Self
 
-from app.errors import Unavailable
+from app.errors import Collided, Unavailable
 from app.usecases import claims
 from app.usecases.context import Context
 
@@ -51,7 +51,7 @@ class Keeper:
             asked = time.monotonic()
             try:
                 renewed = claims.renew(self._ctx, self._task_id, self._token, self._lease_s)
-            except Unavailable as error:
+            except (Collided, Unavailable) as error:
                 log.warning("lease of task %s was not renewed: %s", self._task_id, error)
                 continue
             if not renewed:

@@ -13,7 +13,7 @@ from app.domain.lifecycle import Reason, State
 from app.domain.tasks import TaskKind
 from app.domain.verdicts import Evidence, Life, judge
 from app.doorbell.queues import queue_for
-from app.errors import HostlerError, Unavailable
+from app.errors import Collided, HostlerError, Unavailable
 from app.usecases import ends, launch_claims, launches
 from app.usecases.ends import End
 from app.usecases.launch_claims import LaunchClaim
@@ -111,7 +111,7 @@ class _Launch:
             command = command_of(self.ctx, claim.row, claim.port or 0)
         except InvalidToken:
             raise _Ended(self._fail(Reason.INVALID_CONFIG, _LOST_KEY)) from None
-        except Unavailable:
+        except (Collided, Unavailable):
             raise
         except HostlerError as error:
             raise _Ended(self._fail(Reason.INVALID_CONFIG, error.detail)) from error

@@ -11,7 +11,7 @@ from celery.worker import state
 
 from app.db.engine import Database
 from app.doorbell.queues import STACK_QUEUE, node_queue, pool_queue
-from app.errors import Unavailable
+from app.errors import Collided, Unavailable
 from app.settings import Settings
 from app.stack.urls import database_url
 from app.usecases import presence
@@ -67,7 +67,7 @@ class ServePools(bootsteps.StartStopStep):
             silent_s = presence.heartbeat_worker(
                 ctx, self._id, self._role, os.getpid(), sorted(wanted), consumer.pool.num_processes
             )
-        except Unavailable as error:
+        except (Collided, Unavailable) as error:
             log.warning("queues were not refreshed: %s", error)
             return
         finally:
