@@ -25,7 +25,7 @@ SELECT r.*, p.state AS pool_state, p.slots AS slots_total, p.gpus AS pool_gpus, 
     t.id AS task_id, t.kind AS task_kind, t.state AS task_state, t.claimed_by, t.lease_expires_at, t.seq,
     t.priority AS task_priority,
     (SELECT count(*) FROM units u WHERE u.kind = 'slot' AND u.scope = r.pool AND u.lease_id IS NULL AND NOT u.retired)
-        - (SELECT count(*) FROM units u WHERE u.kind = 'slot' AND u.scope = r.pool AND u.number >= p.slots
+        - (SELECT count(*) FROM units u WHERE u.kind = 'slot' AND u.scope = r.pool AND u.retired
             AND u.lease_id IS NOT NULL) AS slots_free,
     (SELECT count(*) FROM units u WHERE u.kind = 'gpu' AND u.lease_id IS NULL AND NOT u.retired) AS gpus_free,
     (SELECT count(*) FROM units u WHERE u.kind = 'pool_gpu' AND u.scope = r.pool AND u.lease_id IS NULL

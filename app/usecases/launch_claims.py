@@ -117,7 +117,7 @@ held AS (
 )
 SELECT made.id, (SELECT count(*) FROM held) AS slots,
     (SELECT count(*) FROM (SELECT 1 FROM units WHERE kind = 'slot' AND scope = :pool AND lease_id IS NULL
-        AND NOT retired LIMIT :scarce) AS found) < :scarce AS scarce
+        AND NOT retired ORDER BY last_freed_at NULLS FIRST, number LIMIT :scarce) AS found) < :scarce AS scarce
 FROM made
 """
 )

@@ -133,6 +133,7 @@ CREATE TABLE units (
     CONSTRAINT ck_units_kind_known CHECK (kind IN ('slot', 'pool_gpu', 'port', 'gpu')),
     CONSTRAINT ck_units_number_not_negative CHECK (number >= 0)
 );
+CREATE INDEX ix_units_debt ON units (kind, scope) WHERE retired AND lease_id IS NOT NULL;
 CREATE INDEX ix_units_free ON units (kind, scope, last_freed_at NULLS FIRST, number) WHERE lease_id IS NULL AND NOT retired;
 CREATE UNIQUE INDEX uq_units_lease ON units (lease_id) WHERE lease_id IS NOT NULL;
 

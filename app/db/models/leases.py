@@ -38,6 +38,8 @@ units = Table(
     one_of("kind", UNIT_KINDS),
     CheckConstraint("number >= 0", name="number_not_negative"),
     Index("uq_units_lease", "lease_id", unique=True, postgresql_where=text("lease_id IS NOT NULL")),
+    # taken away while in use: normally none
+    Index("ix_units_debt", "kind", "scope", postgresql_where=text("retired AND lease_id IS NOT NULL")),
     Index(
         "ix_units_free",
         "kind",

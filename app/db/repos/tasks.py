@@ -40,7 +40,7 @@ WITH again AS MATERIALIZED (
     ORDER BY t.priority, t.seq LIMIT 1 FOR UPDATE OF t SKIP LOCKED
 ),
 debt AS MATERIALIZED (
-    SELECT (SELECT count(*) FROM units u WHERE u.kind = 'slot' AND u.scope = p.name AND u.number >= p.slots
+    SELECT (SELECT count(*) FROM units u WHERE u.kind = 'slot' AND u.scope = :pool AND u.retired
             AND u.lease_id IS NOT NULL) AS slots
     FROM pools p WHERE :room AND p.name = :pool AND p.state = 'active'
 ),
@@ -48,7 +48,8 @@ fresh AS MATERIALIZED (
     SELECT t.id FROM tasks t JOIN replicas r ON r.id = t.replica_id AND r.attempt = t.attempt
     WHERE :room AND NOT EXISTS (SELECT 1 FROM again)
       AND EXISTS (SELECT 1 FROM debt WHERE debt.slots < (SELECT count(*) FROM (SELECT 1 FROM units
-          WHERE kind = 'slot' AND scope = :pool AND lease_id IS NULL AND NOT retired LIMIT 1 + debt.slots) AS free))
+          WHERE kind = 'slot' AND scope = :pool AND lease_id IS NULL AND NOT retired
+          ORDER BY last_freed_at NULLS FIRST, number LIMIT 1 + debt.slots) AS free))
       AND {due} AND t.kind IN ('create', 'restart') AND {scope} AND r.state = 'pending'
     ORDER BY t.priority, t.seq LIMIT 1 FOR UPDATE OF t SKIP LOCKED
 ),
