@@ -37,7 +37,8 @@ REPLICAS = """
 INSERT INTO replicas (id, owner, pool, backend, engine, server_mode, model_name, spec, priority, state, node, host,
                       port, last_health, timestamps)
 SELECT lpad(to_hex(g), 12, '0'), (SELECT id FROM keys LIMIT 1), 'bench', 'bench', 'mock', 'replica_mock', 'bench',
-       '{"resolved": {"config": {}}}', 2, 'ready', 'bench', '127.0.0.1', %s, '{}',
+       '{"resolved": {"config": {}}}', 2, 'ready', 'bench', '127.0.0.1', %s,
+       jsonb_build_object('healthy', true, 'at', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')),
        '{"ready": "2026-01-01T00:00:00+00:00"}'
 FROM generate_series(1, %s) g
 """
