@@ -143,7 +143,8 @@ def test_logs_can_be_followed_to_the_end(user: Caller) -> None:
     threading.Timer(0.5, lambda: user.post(f"{path}/stop")).start()
     blocks = "".join(one if isinstance(one, str) else one.decode() for one in followed.response)
     assert "event: log" in blocks
-    assert blocks.rstrip().endswith("data:") and "event: end" in blocks
+    assert "event: end" in blocks
+    assert blocks.rstrip().endswith("data:")
     end(user, path)
 
 

@@ -39,6 +39,8 @@ def test_a_reused_pid_is_neither_believed_nor_killed(
     engine = world.folder / "state" / "attempts" / handle.name / "engine.json"
     record = json.loads(engine.read_text())
     record["pid"] = stranger.pid
+    # start times are told in hundredths of a second, and these two were started one after the other
+    record["start"] -= 100
     engine.write_text(json.dumps(record))
     reused = replace(handle, ref=dict(handle.ref) | record) if by_ref else Handle(handle.backend, handle.name)
     assert world.see(reused).liveness is Liveness.EXITED
