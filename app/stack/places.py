@@ -64,7 +64,8 @@ def remove_leftovers() -> list[Path]:
         for place in sorted(SYSTEM_DIR.iterdir()):
             if _is_leftover(place):
                 end(postgres_in(place), wait_s=5, number=signal.SIGQUIT)
-                shutil.rmtree(place)
+                # its own stack may be removing it at this moment
+                shutil.rmtree(place, ignore_errors=True)
                 removed.append(place)
     return removed
 
