@@ -55,7 +55,7 @@ def test_a_strangers_session_under_a_reused_pid_is_not_lingering(
 ) -> None:
     handle = world.launch("leave-daemon")
     world.wait_for(handle, Liveness.LINGERING)
-    reused = replace(handle, ref=dict(handle.ref) | {"pid": stranger.pid})
+    reused = replace(handle, ref=dict(handle.ref) | {"pid": stranger.pid, "start": handle.ref["start"] - 100})
     assert world.end(reused).liveness is Liveness.EXITED
     assert stranger.poll() is None
 
