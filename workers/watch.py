@@ -27,7 +27,7 @@ from workers.engine_targets import (
     wants_diagnostics,
 )
 from workers.jobs import Jobs
-from workers.launching import diagnostics_end, evidence, tail_of
+from workers.launching import diagnostics_end, evidence, simulated_diagnostics, tail_of
 from workers.probes.batch import Prober
 from workers.probes.diagnostics import run_diagnostics
 from workers.probes.wire import ProbeResult
@@ -38,8 +38,6 @@ log = logging.getLogger(__name__)
 
 #: A probe of a ready replica may take this long before it counts as failed.
 PROBE_TIMEOUT_S = 5.0
-#: While a launch is awaited a probe that is not answered at once is asked again soon.
-LOOK_TIMEOUT_S = 0.5
 #: How old a stored probe may grow while nothing changes: writing each of them would cost more than probing does.
 FRESH_S = 20.0
 _AT = "%Y-%m-%dT%H:%M:%SZ"
@@ -198,7 +196,7 @@ class Watch:
             return
         more: dict[str, Any] = {}
         if wants_diagnostics(one.row):
-            more["diagnostics"] = {"passed": True, "simulated": True, "checks": [], "duration_s": 0.0}
+            more["diagnostics"] = simulated_diagnostics()
         moves.append(_move(one, more))
 
     def _diagnose(self, one: Seen) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from app.db.engine import driver_sql, first_row
+from app.db.repos import leases
 from app.db.repos.idempotency import begin_ctes
 from app.domain.masking import mask, mask_environment
 from app.domain.tasks import DEFAULT_PRIORITY, PRIORITIES, TaskKind
@@ -148,12 +149,7 @@ def plan_create(ctx: Context, actor: Actor, body: Mapping[str, Any]) -> dict[str
     ctx.pools.clear()
     with ctx.database.read() as connection:
         plan = resolve(ctx, connection, actor, body)
-        free = connection.execute(
-            text(
-                "SELECT count(*) FROM units WHERE kind = 'slot' AND scope = :pool AND lease_id IS NULL AND NOT retired"
-            ),
-            {"pool": plan.pool},
-        ).scalar_one()
+        free = leases.free_count(connection, "slot", plan.pool)
         waiting = connection.execute(
             text(
                 "SELECT count(*) FROM tasks WHERE pool = :pool AND state = 'queued' AND kind IN ('create', 'restart')"

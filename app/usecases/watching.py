@@ -67,17 +67,6 @@ def claim_due(ctx: Context, *, limit: int = 500) -> list[Any]:
         return list(connection.execute(_CLAIM_DUE, values))
 
 
-def next_due_s(ctx: Context) -> float | None:
-    """Seconds until the next replica of this host is due; None when none will be."""
-    query = text(
-        "SELECT extract(epoch FROM min(next_check_at) - hostler_now()) FROM replicas"
-        " WHERE released_at IS NULL AND next_check_at IS NOT NULL AND (node = :node OR node IS NULL)"
-    )
-    with ctx.database.read() as connection:
-        found = connection.execute(query, {"node": ctx.settings.node_name}).scalar()
-    return None if found is None else float(found)
-
-
 def record_facts(ctx: Context, facts: Sequence[Fact]) -> None:
     """One write for all that a sweep saw and that changed no state."""
     if not facts:
