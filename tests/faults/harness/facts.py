@@ -1,0 +1,64 @@
+"""What the driver and the checker tell each other. Neutral ground: neither side's code, and nothing of the product."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class StackFacts:
+    """One running stack. It serves many seeds; a stack that is broken for good gets a successor in another folder.
+
+    ``folder`` holds what the harness writes: ``journal.jsonl`` (driver), ``streams.jsonl`` (recorder), ``starts/``.
+    ``starts/<attempt name>`` has one line ``<pid> <kind>`` for each start of an engine of that attempt, ``kind`` being
+    ``process`` or ``mock``; it is appended by the engine itself (a shell that becomes it), before it does anything.
+    ``database_url`` is ``postgresql://...`` for libpq. ``state_dir`` is the product's.
+    """
+
+    folder: Path
+    state_dir: Path
+    database_url: str
+    url: str
+    api_key: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """One seed on one stack, after its faults ended and it had its time to converge.
+
+    ``begun_at`` and ``faults_ended_at`` are unix seconds of this host's clock; ``hostler_now()`` may have been shifted
+    meanwhile, so rows are told apart by ``after_event`` and ``after_task``: the greatest ``events.id`` and
+    ``tasks.seq`` before the seed. ``converged`` says whether the driver saw nothing in motion within its 30 s.
+    """
+
+    stack: StackFacts
+    seed: int
+    begun_at: float
+    faults_ended_at: float
+    after_event: int
+    after_task: int
+    converged: bool
+
+    @property
+    def folder(self) -> Path:
+        return self.stack.folder
+
+    @property
+    def database_url(self) -> str:
+        return self.stack.database_url
+
+    @property
+    def state_dir(self) -> Path:
+        return self.stack.state_dir
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that should not be. ``rule`` is a short name, ``text`` a sentence, ``evidence`` ids and rows."""
+
+    rule: str
+    text: str
+    evidence: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,54 @@
+"""What the driver did and heard, as JSON lines: the only thing besides the world itself that the checker believes.
+
+Each line has ``t`` (monotonic seconds), ``at`` (unix seconds), ``seed`` and ``op``:
+
+- ``request``: ``id, method, path, body, key`` (Idempotency-Key or null), written before the request is sent
+- ``answer``: ``id, status, body, headers`` (a few), or ``lost``: ``id, why``, when the outcome is unknown
+- ``fault``, ``heal``: ``name, target, ...``
+- ``seed_begin`` (``after_event, after_task``), ``faults_end``, ``converged`` (``after_s``) or ``not_converged``
+  (``moving``), ``seed_end``
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+NAME = "journal.jsonl"
+
+
+class Journal:
+    """Appends to ``<folder>/journal.jsonl``. Used by many threads."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = open(folder / NAME, "a", encoding="utf-8")  # noqa: SIM115 - closed by ``close``
+        self._lock = threading.Lock()
+        self._ids = itertools.count(1)
+        self.seed = 0
+
+    def write(self, op: str, **more: Any) -> None:
+        line = {"t": round(time.monotonic(), 4), "at": round(time.time(), 4), "seed": self.seed, "op": op, **more}
+        with self._lock:
+            self._file.write(json.dumps(line, default=str) + "\n")
+            self._file.flush()
+
+    def request(self, method: str, path: str, body: Any, key: str | None) -> int:
+        """Tell of a request that is about to be sent; its id, for ``answer`` or ``lost``."""
+        with self._lock:
+            number = next(self._ids)
+        self.write("request", id=number, method=method, path=path, body=body, key=key)
+        return number
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read(folder: Path, seed: int | None = None) -> list[dict[str, Any]]:
+    """All lines, or those of one seed, in the order they were written."""
+    with open(folder / NAME, encoding="utf-8") as file:
+        lines = [json.loads(line) for line in file]
+    return [line for line in lines if seed is None or line["seed"] == seed]

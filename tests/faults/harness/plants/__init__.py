@@ -1,0 +1,11 @@
+"""Bugs that can be planted into the product's processes, to show that the checker finds them.
+
+``HOSTLER_FAULT_PLANT=NAME`` loads ``tests.faults.harness.plants.NAME`` in every process of the stack; its ``PATCHES``
+map ``module:dotted.name`` to a function that takes the original and returns what stands in for it. They are applied
+the moment that module was loaded, before anything else can take the name from it (see ``injection.py``).
+"""
+
+from __future__ import annotations
+
+#: plant -> the CI seed that is known to catch it
+PLANTS: dict[str, int] = {}
