@@ -7,7 +7,7 @@ BIN := .venv/bin
 TESTS ?= tests
 ARGS ?=
 
-.PHONY: help venv demo down test lint format bench docs clean
+.PHONY: help venv demo down test lint format faults bench docs clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 10
@@ -33,6 +33,10 @@ lint: venv ## ruff, mypy and the import contracts
 format: venv ## let ruff put imports and layout right
 	@$(BIN)/ruff check --fix --select I .
 	@$(BIN)/ruff format .
+
+# `make faults SEEDS=1,2,3` or `SEEDS=20` (the first 20); `PLANT=no_fencing` plants a bug that must be found
+faults: venv ## break a running stack by 200 seeded scripts, and see that nothing is lost
+	@$(BIN)/python -m tests.faults.harness $(or $(SEEDS),200) $(if $(PLANT),--plant $(PLANT))
 
 bench: venv ## all benchmarks, each against its floor (one: .venv/bin/python -m benchmarks NAME)
 	@$(BIN)/python -m benchmarks all

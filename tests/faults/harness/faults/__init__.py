@@ -3,5 +3,25 @@
 from __future__ import annotations
 
 from tests.faults.harness.faults.base import Fault
+from tests.faults.harness.faults.clock import ShiftClock
+from tests.faults.harness.faults.cuts import CutBroker, CutDatabase
+from tests.faults.harness.faults.disk import FillDisk
+from tests.faults.harness.faults.points import ArmPoint
+from tests.faults.harness.faults.postgres import FreezePostgres, RestartPostgres
+from tests.faults.harness.faults.redis import FlushRedis, RestartRedis
+from tests.faults.harness.faults.signals import Freeze, Kill, Restart
 
-FAULTS: dict[str, Fault] = {}
+FAULTS: dict[str, Fault] = {
+    "kill": Kill(),
+    "freeze": Freeze(),
+    "restart": Restart(),
+    "failpoint": ArmPoint(),
+    "postgres": RestartPostgres(),
+    "freeze-postgres": FreezePostgres(),
+    "flush-redis": FlushRedis(),
+    "redis": RestartRedis(),
+    "cut-database": CutDatabase(),
+    "cut-broker": CutBroker(),
+    "clock": ShiftClock(),
+    "disk": FillDisk(),
+}

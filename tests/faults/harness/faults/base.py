@@ -6,17 +6,23 @@ import random
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from tests.faults.harness.stack import FaultyStack
+
+#: What was hit: JSON values, for the journal and for ``heal``.
+Hit = Mapping[str, Any]
+
 
 class Fault(Protocol):
-    """One way of breaking a running stack. ``inject`` and ``heal`` may fail to find their target: that is no error."""
+    """One way of breaking a running stack. That the target is not there (any more) is no error: nothing was hit."""
 
-    name: str
+    #: how often scripts use it, beside the others
+    weight: int
 
     def draw(self, rng: random.Random) -> Mapping[str, Any]:
-        """Arguments of one use, as JSON values; depends on nothing but ``rng``."""
+        """Arguments of one use, JSON values. ``for_s`` says when it is healed, if it must be."""
 
-    def inject(self, stack: Any, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Break it. Returns what was hit, for the journal and for ``heal``."""
+    def inject(self, stack: FaultyStack, arguments: Mapping[str, Any]) -> Hit:
+        """Break it; what was hit."""
 
-    def heal(self, stack: Any, hit: Mapping[str, Any]) -> None:
-        """Undo what does not end by itself. Safe to call twice."""
+    def heal(self, stack: FaultyStack, arguments: Mapping[str, Any], hit: Hit) -> None:
+        """Undo what does not end by itself. Called once, at the end of ``for_s`` or of the script."""

@@ -1,0 +1,164 @@
+"""Carries a script out: sends its requests, as impatient clients would, and breaks what it says, all in the journal."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+
+from tests.faults.harness.faults import FAULTS
+from tests.faults.harness.journal import Journal
+from tests.faults.harness.script import Step
+from tests.faults.harness.stack import FaultyStack
+
+#: A client that hears nothing for so long gives up; what became of its request it does not know.
+PATIENCE_S = 12.0
+#: Requests with a key are sent again while their outcome is unknown or 503, so often, so far apart.
+TRIES = 4
+AGAIN_S = 0.7
+#: How long a request about a replica waits for its create to have told the id.
+KNOWN_S = 1.0
+LOOK_S = 0.1
+#: The label by which a replica is known to the script that made it.
+LABEL = "fault-name"
+_HEADERS = ("location", "idempotency-replayed", "retry-after")
+
+
+class Driver:
+    """Drives one stack, seed after seed."""
+
+    def __init__(self, stack: FaultyStack, journal: Journal) -> None:
+        self.stack = stack
+        self.journal = journal
+        self._run = 0
+        self._replicas: dict[str, str] = {}
+        self._tasks: dict[str, str] = {}
+        self._known = threading.Condition()
+
+    def carry_out(self, steps: list[Step]) -> None:
+        """All steps in their time; returns when every answer is in and every fault is healed."""
+        self._run += 1
+        self._replicas, self._tasks = {}, {}
+        began = time.monotonic()
+        with ThreadPoolExecutor(48) as pool:
+            waiting = [pool.submit(self._break, step, began) for step in steps if step.what != "request"]
+            for step in steps:
+                if step.what != "request":
+                    continue
+                _sleep_until(began + step.at_s)
+                waiting.append(pool.submit(self._ask, step.arguments))
+                if "again_s" in step.arguments:
+                    waiting.append(pool.submit(self._ask, step.arguments, step.arguments["again_s"]))
+            for one in waiting:
+                one.result()
+
+    def send(
+        self, method: str, path: str, body: Any = None, key: str | None = None, wait_s: float | None = None
+    ) -> tuple[int, Any]:
+        """One request and its answer, both in the journal; status 0 when it was lost."""
+        number = self.journal.request(method, path, body, key)
+        headers = {"X-API-Key": self.stack.facts.api_key, "Content-Type": "application/json"}
+        headers |= {"Idempotency-Key": key} if key else {}
+        headers |= {"Prefer": f"wait={wait_s:g}"} if wait_s is not None else {}
+        connection = http.client.HTTPConnection(urlsplit(self.stack.url).netloc, timeout=PATIENCE_S)
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            answer = connection.getresponse()
+            raw = answer.read()
+            found = json.loads(raw) if raw else None
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            self.journal.write("lost", id=number, why=f"{type(error).__name__}: {error}")
+            return 0, None
+        finally:
+            connection.close()
+        told = {name: answer.headers[name] for name in _HEADERS if answer.headers.get(name)}
+        self.journal.write("answer", id=number, status=answer.status, body=found, headers=told)
+        return answer.status, found
+
+    def _ask(self, act: Mapping[str, Any], delay_s: float = 0) -> None:
+        time.sleep(delay_s)
+        path = self._resolve(act)
+        if path is None:
+            self.journal.write("skipped", act=act)
+            return
+        key = self._named(act["key"]) if act.get("key") else None
+        body = act["body"]
+        if "makes" in act:
+            body = {**body, "labels": {LABEL: self._named(act["makes"])}}
+        for _ in range(TRIES if key else 1):
+            status, answer = self.send(act["method"], path, body, key, act.get("wait_s"))
+            self._learn(act, answer)
+            # 409 with a key: the first one's transaction is still open
+            if status not in (0, 409, 503) or (status == 409 and (answer or {}).get("code") != "in_flight"):
+                return
+            time.sleep(AGAIN_S)
+
+    def _named(self, text: str) -> str:
+        return f"{self.journal.seed}-{self._run}-{text}"
+
+    def _resolve(self, act: Mapping[str, Any]) -> str | None:
+        path, name = str(act["path"]), act.get("about")
+        if "{" not in path:
+            return path
+        known = self._tasks if "{task}" in path else self._replicas
+        deadline = time.monotonic() + KNOWN_S
+        while name not in known:
+            with self._known:
+                self._known.wait_for(lambda: name in known, LOOK_S)
+            if name not in known:
+                # its create still waits, or its answer was lost
+                self._look_up(str(name))
+            if time.monotonic() > deadline:
+                return None
+        return path.replace("{task}", self._tasks.get(str(name), "")).replace("{id}", self._replicas[str(name)])
+
+    def _look_up(self, name: str) -> None:
+        query = (
+            "SELECT r.id, t.id FROM replicas r JOIN tasks t ON t.replica_id = r.id"
+            " WHERE r.labels @> %s ORDER BY t.seq DESC LIMIT 1"
+        )
+        try:
+            with self.stack.sql() as connection:
+                row = connection.execute(query, (json.dumps({LABEL: self._named(name)}),)).fetchone()
+        except psycopg.Error:
+            return
+        if row is not None:
+            with self._known:
+                self._replicas.setdefault(name, row[0])
+                self._tasks.setdefault(name, row[1])
+
+    def _learn(self, act: Mapping[str, Any], body: Any) -> None:
+        if not isinstance(body, dict) or not body.get("replica_id"):
+            return
+        name = act.get("makes") or act.get("about")
+        with self._known:
+            if act.get("makes"):
+                self._replicas.setdefault(name, body["replica_id"])
+            if body.get("task_id"):
+                self._tasks[name] = body["task_id"]
+            self._known.notify_all()
+
+    def _break(self, step: Step, began: float) -> None:
+        fault = FAULTS[step.what]
+        _sleep_until(began + step.at_s)
+        hit = fault.inject(self.stack, step.arguments)
+        self.journal.write("fault", name=step.what, target=step.arguments, hit=hit)
+        # what needs no time is healed with the next step of everybody: at once
+        _sleep_until(began + step.at_s + float(step.arguments.get("for_s", HEALED_S)))
+        fault.heal(self.stack, step.arguments, hit)
+        self.journal.write("heal", name=step.what, target=step.arguments)
+
+
+#: Faults that end by themselves are over after this long (an armed failpoint that nobody passed is taken away).
+HEALED_S = 2.0
+
+
+def _sleep_until(at: float) -> None:
+    time.sleep(max(0.0, at - time.monotonic()))

@@ -1,0 +1,165 @@
+"""Named places between load, act and apply, at which a process of the stack kills or freezes itself, once.
+
+A file ``armed/<name>`` in the harness's folder arms one: ``{"signal": 9, "role": "worker", "line": n or null}``.
+Whoever comes by first takes it (one rename to ``fired/<name>``), adds its pid, and signals itself. With ``line`` the
+signal comes at the n-th line of our own code inside the call: any line may be the last one.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from tests.faults.harness.injection import FOLDER
+
+_ROOT = str(Path(__file__).resolve().parents[3])
+_OURS = (f"{_ROOT}/app/", f"{_ROOT}/workers/")
+
+
+@dataclass(frozen=True)
+class Point:
+    """``when`` is ``before`` or ``after`` the call of ``target``, or ``inside`` it at a line."""
+
+    name: str
+    target: str
+    when: str
+    roles: tuple[str, ...]
+
+
+_WORK = ("worker",)
+_CONTROL = ("worker-control",)
+_AGENT = ("agent",)
+_API = ("web",)
+_SWEEP = ("worker", "worker-control", "agent")
+
+
+def _around(name: str, target: str, roles: tuple[str, ...]) -> tuple[Point, Point]:
+    return Point(f"{name}.before", target, "before", roles), Point(f"{name}.after", target, "after", roles)
+
+
+POINTS: dict[str, Point] = {
+    point.name: point
+    for point in (
+        # API: validated, written, committed, rung for, told
+        *_around("create.commit", "app.usecases.creates:first_row", _API),
+        *_around("create.request", "app.usecases.creates:request_create", _API),
+        *_around("change.commit", "app.db.engine:Database.change", _API),
+        *_around("ring", "app.doorbell.bell:Doorbell.ring", (*_API, *_SWEEP)),
+        *_around("notify", "app.usecases.signals:notify", (*_API, *_SWEEP)),
+        # launch: claim, plan, ask the backend, save, look, apply
+        Point("launch.leased", "app.usecases.launch_claims:_take_capacity", "after", _WORK),
+        *_around("launch.claim", "app.usecases.launch_claims:claim_launch", _WORK),
+        *_around("launch.record", "app.usecases.launches:record_launching", _WORK),
+        *_around("launch.process", "workers.backends.launching:launch_process", _WORK),
+        *_around("launch.mock", "workers.backends.mock:MockBackend.launch", _WORK),
+        *_around("launch.save", "app.usecases.launches:record_launched", _WORK),
+        *_around("launch.ready", "app.usecases.launches:record_ready", _WORK),
+        *_around("launch.leave", "app.usecases.launches:leave_to_sweep", _WORK),
+        *_around("launch.failed", "app.usecases.ends:record_failed", (*_WORK, *_AGENT)),
+        # stop: claim, ask, watch, apply
+        *_around("other.claim", "app.usecases.claims:claim", _CONTROL),
+        *_around("stop.process", "workers.backends.process:ProcessBackend.stop", (*_CONTROL, *_AGENT)),
+        *_around("stop.mock", "workers.backends.mock:MockBackend.stop", (*_CONTROL, *_AGENT)),
+        *_around("stop.asked", "app.usecases.watching:record_stop_asked", (*_CONTROL, *_AGENT)),
+        *_around("stop.gone", "app.usecases.ends:record_gone", (*_CONTROL, *_AGENT)),
+        *_around("stop.leave", "app.usecases.claims:leave", _CONTROL),
+        # probes of a health task
+        *_around("probe.finish", "app.usecases.claims:finish", _CONTROL),
+        *_around("probe.back", "app.usecases.claims:put_back", _CONTROL),
+        # judge: what is due, what was seen
+        *_around("judge.due", "app.usecases.watching:claim_due", _AGENT),
+        *_around("judge.moves", "app.usecases.watching:record_sweep_moves", _AGENT),
+        *_around("judge.facts", "app.usecases.watching:record_facts", _AGENT),
+        *_around("judge.adopt", "app.usecases.watching:record_handle", _AGENT),
+        # sweep: win the tick, take back, ring
+        Point("sweep.won", "app.usecases.sweeps:_win", "after", _SWEEP),
+        *_around("sweep.back", "app.usecases.sweeps:_take_back", _SWEEP),
+        *_around("sweep.dead", "app.usecases.presence:take_back_dead", _AGENT),
+        # any line
+        Point("line.launch", "workers.launching:carry_out_launch", "inside", _WORK),
+        Point("line.stop", "workers.stopping:carry_out_stop", "inside", _CONTROL),
+        Point("line.end", "workers.stopping:end_attempt", "inside", (*_CONTROL, *_AGENT)),
+        Point("line.health", "workers.probing:carry_out_health", "inside", _CONTROL),
+        Point("line.judge", "workers.watch:Watch.look", "inside", _AGENT),
+        Point("line.sweep", "app.usecases.sweeps:sweep", "inside", _SWEEP),
+    )
+}
+
+
+def patches() -> Iterator[tuple[str, Callable[[Any], Any]]]:
+    """``module:dotted.name`` and what to put around it, for every point."""
+    for point in POINTS.values():
+        yield point.target, functools.partial(_around_call, point)
+
+
+def _around_call(point: Point, original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def call(*arguments: Any, **named: Any) -> Any:
+        if point.when == "before":
+            _fire(point.name)
+        elif point.when == "inside":
+            return _inside(point.name, original, *arguments, **named)
+        result = original(*arguments, **named)
+        if point.when == "after":
+            _fire(point.name)
+        return result
+
+    return call
+
+
+def _take(name: str) -> dict[str, Any] | None:
+    """The order, if the point is armed for this role and nobody else was faster."""
+    folder = Path(os.environ[FOLDER])
+    armed, fired = folder / "armed" / name, folder / "fired" / name
+    try:
+        order = json.loads(armed.read_bytes())
+        if order["role"] != os.environ.get("HOSTLER_ROLE"):
+            return None
+        armed.rename(fired)
+    except FileNotFoundError:
+        return None
+    return order
+
+
+def _signal(name: str, number: int) -> None:
+    fired = Path(os.environ[FOLDER]) / "fired" / f"{name}.pid"
+    fired.write_text(f"{os.getpid()} {os.environ.get('HOSTLER_ROLE', '')}\n")
+    os.kill(os.getpid(), number)
+
+
+def _fire(name: str) -> None:
+    order = _take(name)
+    if order is not None:
+        _signal(name, order["signal"])
+
+
+def _inside(name: str, original: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    order = _take(name)
+    if order is None:
+        return original(*arguments, **named)
+    left = order["line"]
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal left
+        if not frame.f_code.co_filename.startswith(_OURS):
+            return None
+        if event == "line":
+            left -= 1
+            if left <= 0:
+                sys.settrace(None)
+                _signal(name, order["signal"])
+                return None
+        return trace
+
+    sys.settrace(trace)
+    try:
+        return original(*arguments, **named)
+    finally:
+        sys.settrace(None)

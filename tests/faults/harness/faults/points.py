@@ -1,0 +1,54 @@
+"""A failpoint is armed: the first process that comes by kills or freezes itself right there."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from tests.faults.harness.failpoints import POINTS
+from tests.faults.harness.faults.base import Hit
+from tests.faults.harness.stack import FaultyStack
+
+#: Of our own code inside one act; one that ends sooner ends unharmed.
+_MOST_LINES = {"line.launch": 260, "line.stop": 140, "line.end": 90, "line.health": 140, "line.judge": 200}
+
+
+class ArmPoint:
+    weight = 16
+
+    def draw(self, rng: random.Random) -> Mapping[str, Any]:
+        point = POINTS[rng.choice(sorted(POINTS))]
+        freezes = rng.random() < 0.4
+        arguments: dict[str, Any] = {
+            "point": point.name,
+            "signal": int(signal.SIGSTOP if freezes else signal.SIGKILL),
+            "role": rng.choice(point.roles),
+            "line": rng.randint(1, _MOST_LINES.get(point.name, 200)) if point.when == "inside" else None,
+        }
+        if freezes:
+            # counted from the arming; it comes by within the first moments or not at all
+            arguments["for_s"] = round(rng.uniform(2.6, 4.5), 2)
+        return arguments
+
+    def inject(self, stack: FaultyStack, arguments: Mapping[str, Any]) -> Hit:
+        name = arguments["point"]
+        for left in ("fired", "armed"):
+            (stack.folder / left / name).unlink(missing_ok=True)
+        (stack.folder / "fired" / f"{name}.pid").unlink(missing_ok=True)
+        draft = stack.folder / "armed" / f".{name}"
+        draft.write_text(json.dumps({key: arguments[key] for key in ("signal", "role", "line")}))
+        draft.chmod(0o666)
+        draft.rename(stack.folder / "armed" / name)
+        return {"point": name}
+
+    def heal(self, stack: FaultyStack, arguments: Mapping[str, Any], hit: Hit) -> None:
+        name = arguments["point"]
+        (stack.folder / "armed" / name).unlink(missing_ok=True)
+        if arguments["signal"] == signal.SIGSTOP:
+            with suppress(FileNotFoundError, ValueError, IndexError):
+                pid = int((stack.folder / "fired" / f"{name}.pid").read_text().split()[0])
+                stack.send([pid], signal.SIGCONT)

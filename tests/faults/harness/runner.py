@@ -1,0 +1,175 @@
+"""Seeds, one after the other on one stack: carry out, wait for rest, let the checker look, clean up, say so."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.faults.harness import checker
+from tests.faults.harness.driver import Driver
+from tests.faults.harness.facts import Finding, RunFacts
+from tests.faults.harness.journal import Journal
+from tests.faults.harness.script import script, told
+from tests.faults.harness.settling import CONVERGE_S, await_rest, end_all
+from tests.faults.harness.stack import FaultyStack, faulty_stack
+
+#: To stop what a seed left, once it was judged.
+CLEAN_S = 30.0
+#: The checker looks again while it finds something and there is time: a death may be a second old.
+LOOK_AGAIN_S = 1.0
+
+
+@dataclass
+class Outcome:
+    """One seed's."""
+
+    seed: int
+    findings: list[Finding]
+    took_s: float
+    settled_s: float
+    faults: list[str] = field(default_factory=list)
+    #: the stack is not fit for another seed
+    broken: str = ""
+
+
+class Runner:
+    """Holds the stack that serves the seeds, and replaces it only when it is broken for good."""
+
+    def __init__(self, folder: Path, plant: str = "") -> None:
+        self._folder = folder
+        self._plant = plant
+        self._stacks = 0
+        self._held = ExitStack()
+        self._driver: Driver | None = None
+        self._journal: Journal | None = None
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._held.close()
+
+    def run(self, seed: int) -> Outcome:
+        """One seed from begin to end. Never raises for what the stack does."""
+        driver = self._driver or self._open()
+        stack, journal = driver.stack, driver.journal
+        began = time.monotonic()
+        steps = script(seed)
+        journal.seed = seed
+        facts = self._begin(stack, seed)
+        journal.write("seed_begin", after_event=facts.after_event, after_task=facts.after_task)
+        driver.carry_out(steps)
+        ended_at, ended = time.time(), time.monotonic()
+        journal.write("faults_end")
+        deadline = ended + CONVERGE_S
+        left = await_rest(stack, deadline)
+        settled_s = time.monotonic() - ended
+        journal.write("not_converged" if left else "converged", after_s=round(settled_s, 2), moving=left)
+        run = RunFacts(facts.stack, seed, facts.begun_at, ended_at, facts.after_event, facts.after_task, not left)
+        findings = [
+            Finding("converges", f"still in motion {CONVERGE_S:g} s after the last fault: {one}") for one in left
+        ]
+        found = checker.check(run)
+        while found and time.monotonic() < deadline:
+            time.sleep(LOOK_AGAIN_S)
+            found = checker.check(run)
+        journal.write("seed_end")
+        outcome = Outcome(
+            seed, findings + found, 0.0, settled_s, [step.what for step in steps if step.what != "request"]
+        )
+        outcome.broken = self._clean(driver)
+        outcome.took_s = time.monotonic() - began
+        if outcome.broken:
+            self._close()
+        return outcome
+
+    def keep(self) -> Path:
+        """Where the present stack's journal and logs lie."""
+        return self._folder / f"stack-{self._stacks}"
+
+    def _open(self) -> Driver:
+        self._stacks += 1
+        folder = self.keep()
+        folder.mkdir()
+        stack = self._held.enter_context(faulty_stack(folder, self._plant))
+        journal = Journal(folder)
+        self._held.callback(journal.close)
+        self._held.enter_context(checker.recording(stack.facts))
+        trouble = stack.await_serving()
+        if trouble:
+            raise RuntimeError(f"the stack does not come up: {trouble}\n{stack.last_words()}")
+        self._driver = Driver(stack, journal)
+        return self._driver
+
+    def _close(self) -> None:
+        self._driver = None
+        self._held.close()
+
+    def _begin(self, stack: FaultyStack, seed: int) -> RunFacts:
+        with stack.sql() as connection:
+            row = connection.execute(
+                "SELECT coalesce((SELECT max(id) FROM events), 0), coalesce((SELECT max(seq) FROM tasks), 0)"
+            ).fetchone()
+        assert row is not None
+        return RunFacts(stack.facts, seed, time.time(), 0.0, row[0], row[1], converged=False)
+
+    def _clean(self, driver: Driver) -> str:
+        left = end_all(driver.stack, driver.send, time.monotonic() + CLEAN_S)
+        return ", ".join(left) or driver.stack.await_serving(CLEAN_S)
+
+
+def run_seeds(seeds: Sequence[int], *, plant: str = "", limit_s: float, folder: Path | None = None) -> int:
+    """Run them all and say how it went; the last line is the verdict. 0 when nothing was found.
+
+    ``limit_s`` bounds the whole: seeds that were not begun by then count as failures.
+    """
+    folder = folder or Path(tempfile.mkdtemp(prefix="hostler-faults-"))
+    folder.chmod(0o711)
+    deadline = time.monotonic() + limit_s
+    began, failed, done = time.monotonic(), [], 0
+    with Runner(folder, plant) as runner:
+        for seed in seeds:
+            if time.monotonic() > deadline:
+                break
+            outcome = runner.run(seed)
+            done += 1
+            say(line(outcome))
+            if outcome.findings:
+                failed.append(seed)
+                say_failure(outcome, runner.keep())
+    took_s = time.monotonic() - began
+    missing = len(seeds) - done
+    verdict = "ok" if not failed and not missing else "FAILED"
+    parts = [f"{done} seeds in {took_s:.0f} s"]
+    parts += [f"failed: {','.join(map(str, failed))}"] if failed else []
+    parts += [f"not begun within {limit_s:g} s: {missing}"] if missing else []
+    parts += [f"planted: {plant}"] if plant else []
+    parts += [f"journal and logs: {folder}"] if failed else []
+    say(f"faults: {verdict}: {'; '.join(parts)}")
+    return 0 if verdict == "ok" else 1
+
+
+def line(outcome: Outcome) -> str:
+    verdict = "FAILED" if outcome.findings else "ok"
+    took = f"{outcome.took_s:5.1f} s, at rest after {outcome.settled_s:4.1f} s"
+    return f"seed {outcome.seed:>4} {verdict:<6} {took}: {', '.join(outcome.faults)}"
+
+
+def say_failure(outcome: Outcome, folder: Path) -> None:
+    say(f"  the script of seed {outcome.seed} (again: make faults SEEDS={outcome.seed}; journal in {folder}):")
+    for one in told(script(outcome.seed)).splitlines():
+        say(f"    {one}")
+    for finding in outcome.findings:
+        say(f"  found: {finding.rule}: {finding.text} {dict(finding.evidence) or ''}")
+    if outcome.broken:
+        say(f"  the stack was left with {outcome.broken}; the next seed gets a new one")
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,63 @@
+"""A seed's script: who asks what when, and what breaks meanwhile. Pure, and the same for ever.
+
+Nothing here knows a running stack: replicas go by names, processes by role and a number to pick with.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tests.faults.harness.acts import ACTS, create
+from tests.faults.harness.faults import FAULTS
+
+#: The faults' own time is at most this much longer, so that what was frozen thaws after its lease.
+LENGTH_S = 3.0
+#: At most so many faults a seed: more would only hide each other.
+MOST_FAULTS = 3
+
+
+@dataclass(frozen=True)
+class Step:
+    """``what`` is ``request`` or the name of a fault; ``at_s`` counts from the seed's begin."""
+
+    at_s: float
+    what: str
+    arguments: Mapping[str, Any]
+
+    def line(self) -> str:
+        return f"{self.at_s:6.2f}  {self.what:<16} {json.dumps(self.arguments)}"
+
+
+def script(seed: int) -> list[Step]:
+    """The steps of ``seed``, by time."""
+    rng = random.Random(f"hostler faults {seed}")
+    steps: list[Step] = []
+    born: list[tuple[float, str]] = []
+    for number in range(rng.randint(4, 8)):
+        at_s, name = round(rng.uniform(0, LENGTH_S * 0.7), 2), f"r{number}"
+        born.append((at_s, name))
+        steps.append(Step(at_s, "request", create(rng, name)))
+    for _ in range(rng.randint(4, 9)):
+        began_s, name = rng.choice(born)
+        at_s = round(min(LENGTH_S, began_s + rng.choice((0.02, 0.1, 0.3, 0.8, 1.5)) + rng.random() * 0.3), 2)
+        act = rng.choices(list(ACTS), [weight for weight, _ in ACTS.values()])[0]
+        steps.append(Step(at_s, "request", ACTS[act][1](rng, name)))
+    for _ in range(rng.randint(1, MOST_FAULTS)):
+        name = rng.choices(list(FAULTS), [fault.weight for fault in FAULTS.values()])[0]
+        # a failpoint waits for somebody to come by: it is set early
+        latest = LENGTH_S * (0.5 if name == "failpoint" else 0.9)
+        steps.append(Step(round(rng.uniform(0, latest), 2), name, FAULTS[name].draw(rng)))
+    return sorted(steps, key=lambda step: step.at_s)
+
+
+def told(steps: list[Step]) -> str:
+    """For people, one line each."""
+    return "\n".join(step.line() for step in steps)
+
+
+def as_json(steps: list[Step]) -> str:
+    return json.dumps([{"at_s": step.at_s, "what": step.what, **step.arguments} for step in steps])

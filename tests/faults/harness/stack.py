@@ -1,0 +1,199 @@
+"""The one long-lived stack that serves many seeds: real processes, started by ``hostler up`` as a user would."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+import redis
+
+from app.settings import Settings
+from app.stack.layout import Layout
+from app.stack.processes import Found, control_plane, engines
+from app.stack.record import read_record
+from app.stack.supervisor import Supervisor, SupervisorGone
+from app.stack.urls import database_url
+from tests.faults.harness.facts import StackFacts
+from tests.faults.harness.injection import FOLDER, PLANT
+from tests.faults.harness.interpreter import make_interpreter
+from tests.support.stacks import Stack, stack
+
+#: Short, so that what is repaired is repaired within the 30 s in which everything must converge.
+QUICK = {
+    "LEASE_S": "2",
+    "PROBE_INTERVAL_S": "1",
+    "SWEEP_INTERVAL_S": "1",
+    "UNHEALTHY_AFTER": "2",
+    "LOG_BYTES": "65536",
+    "NODE_GPUS": "4",
+    "WEB_WORKERS": "2",
+    "WORKER_CONCURRENCY": "2",
+    "CONTROL_CONCURRENCY": "2",
+    "MAX_WAIT_S": "20",
+}
+#: Pools beside the two that every stack has: name -> backend, slots.
+POOLS = {"tight": ("process", 2), "few": ("mock", 3)}
+#: The attempts' folders (plans, records and logs of engines) on a disk of their own, which a fault fills.
+DISK_BYTES = 64 * 1024 * 1024
+SETTLED_S = 60.0
+
+
+class FaultyStack:
+    """A running stack, and what faults need to know of it. All of it may fail while a fault holds."""
+
+    def __init__(self, made: Stack, folder: Path) -> None:
+        self._made = made
+        self.folder = folder
+        self.layout: Layout = made.layout
+        self.settings = Settings.load({}, state_dir=made.state_dir)
+        #: the attempts' disk is ours to fill
+        self.has_disk = False
+        self.facts = StackFacts(folder, made.state_dir, "", made.url, "")
+
+    @property
+    def url(self) -> str:
+        return self._made.url
+
+    def up(self) -> None:
+        """Start it, or start what is missing of it."""
+        self._made.up()
+        url = database_url(self.settings).replace("postgresql+psycopg://", "postgresql://", 1)
+        self.facts = StackFacts(self.folder, self._made.state_dir, url, self._made.url, self._made.key)
+
+    def equip(self) -> None:
+        """Pools and models that scripts use."""
+        self._made.must("model", "make-tiny", "tiny")
+        for name, (backend, slots) in POOLS.items():
+            self._made.call("POST", "/api/v1/pools", {"name": name, "backend": backend, "slots": slots}, 201)
+
+    def mount(self) -> None:
+        """Give the attempts' folder a small disk, where we may."""
+        owner = self._made.state_dir.stat()
+        self.layout.attempts.mkdir(mode=0o700, exist_ok=True)
+        os.chown(self.layout.attempts, owner.st_uid, owner.st_gid)
+        options = f"size={DISK_BYTES},mode=0700,uid={owner.st_uid},gid={owner.st_gid}"
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "none", str(self.layout.attempts)],
+            capture_output=True,
+            check=False,
+        )
+        self.has_disk = done.returncode == 0
+
+    def unmount(self) -> None:
+        if self.has_disk:
+            subprocess.run(["umount", "--lazy", str(self.layout.attempts)], capture_output=True, check=False)
+
+    def processes(self) -> list[Found]:
+        """Control plane and engines, as ``hostler status`` finds them."""
+        return [*control_plane(self.layout), *engines(self.layout)]
+
+    def pids(self, role: str, part: str = "all") -> list[int]:
+        """Of a role: ``parent`` (what supervisord started), ``child`` (what that forked), or all."""
+        found = [one.process for one in self.processes() if one.role == role]
+        pids = {process.pid for process in found}
+        chosen = []
+        for process in found:
+            with suppress(psutil.NoSuchProcess):
+                is_child = process.ppid() in pids
+                if part == "all" or (part == "child") == is_child:
+                    chosen.append(process.pid)
+        return sorted(chosen)
+
+    def send(self, pids: list[int], number: int) -> list[int]:
+        """Signal each; those that were there."""
+        hit = []
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+                hit.append(pid)
+        return hit
+
+    @contextmanager
+    def sql(self) -> Iterator[psycopg.Connection[Any]]:
+        with psycopg.connect(self.facts.database_url, autocommit=True, connect_timeout=5) as connection:
+            connection.execute("SET application_name = 'fault-driver'")
+            yield connection
+
+    def broker(self) -> redis.Redis:
+        return redis.Redis(unix_socket_path=str(self.layout.redis_socket), socket_timeout=3)
+
+    def trouble(self) -> str:
+        """Why it cannot serve; empty when every process runs and the workers are heard of."""
+        try:
+            programs = Supervisor(self.settings).programs()
+        except SupervisorGone as error:
+            return str(error)
+        down = [f"{one.name} is {one.state}" for one in programs if one.state != "RUNNING"]
+        if down:
+            return ", ".join(down)
+        try:
+            with self.sql() as connection:
+                count = connection.execute(
+                    "SELECT count(DISTINCT role) FROM workers WHERE heartbeat_at > hostler_now() - interval '12 s'"
+                ).fetchone()
+        except psycopg.Error as error:
+            return f"database: {error}"
+        if count is None or count[0] < 3:
+            return f"only {count} roles are heard of"
+        frozen = [one.process.pid for one in self.processes() if _status(one.process) == psutil.STATUS_STOPPED]
+        return f"frozen: {frozen}" if frozen else ""
+
+    def await_serving(self, timeout_s: float = SETTLED_S) -> str:
+        """Wait until nothing is the trouble; what still is after ``timeout_s``."""
+        deadline = time.monotonic() + timeout_s
+        while (said := self.trouble()) and time.monotonic() < deadline:
+            if read_record(self.settings) is None:
+                return said
+            time.sleep(0.2)
+        return said
+
+    def last_words(self) -> str:
+        return self._made.last_words()
+
+
+@contextmanager
+def faulty_stack(folder: Path, plant: str = "") -> Iterator[FaultyStack]:
+    """A stack in ``folder``, up and equipped; nothing of it is left afterwards but the harness's own files."""
+    for name in ("armed", "fired", "starts"):
+        (folder / name).mkdir()
+    # the stack may run as another user
+    for path in (folder, *folder.iterdir()):
+        path.chmod(0o777)
+    python = make_interpreter(folder / "python")
+    first = 26000 + os.getpid() % 50 * 60
+    environ = {f"HOSTLER_{name}": value for name, value in QUICK.items()}
+    environ |= {"HOSTLER_PORTS": f"{first}-{first + 59}", FOLDER: str(folder)}
+    if plant:
+        environ[PLANT] = plant
+    with stack(folder / "state", python, **environ) as made:
+        found = FaultyStack(made, folder)
+        try:
+            found.up()
+            found.mount()
+            found.equip()
+            yield found
+        finally:
+            thaw_all(found)
+            made.hostler("down")
+            found.unmount()
+
+
+def thaw_all(found: FaultyStack) -> None:
+    """SIGCONT to whatever of the stack stands still."""
+    frozen = [one.process.pid for one in found.processes() if _status(one.process) == psutil.STATUS_STOPPED]
+    found.send(frozen, signal.SIGCONT)
+
+
+def _status(process: psutil.Process) -> str:
+    try:
+        return str(process.status())
+    except psutil.NoSuchProcess:
+        return psutil.STATUS_DEAD
