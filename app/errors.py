@@ -76,6 +76,18 @@ class BodyTooLarge(HostlerError):
     status, code, title = 413, "body_too_large", "The body is too large"
 
 
+class UriTooLong(HostlerError):
+    """The address is longer than 4,000 bytes. Send fewer or shorter filters."""
+
+    status, code, title = 414, "uri_too_long", "The address is too long"
+
+
+class HeadersTooLarge(HostlerError):
+    """The headers are too large: at most 100 of 8,000 bytes each. Send fewer or shorter ones."""
+
+    status, code, title = 431, "headers_too_large", "The headers are too large"
+
+
 class Internal(HostlerError):
     """This is a defect of Hostler. Please report it with the request id; the log of the API holds the cause."""
 

@@ -28,6 +28,8 @@ _SECRETS = (
         rf"\1{MASK}",
     ),
 )
+#: What a caller puts into a path or a name must not look like a line of its own, nor move a terminal's cursor.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 #: Secrets of this process that look like nothing in particular.
 _literal: set[str] = set()
 
@@ -70,6 +72,11 @@ class PlainFormatter(logging.Formatter):
         record.request = f" [{current}]" if current else ""
         return scrub(super().format(record))
 
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
+        # a traceback comes after it, in lines of its own
+        record.message = _CONTROL.sub(_escaped, record.message)
+        return super().formatMessage(record)
+
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 (logging's name)
         return _time(record)
 
@@ -95,6 +102,10 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["exception"] = scrub(self.formatException(record.exc_info))
         return json.dumps(line, default=str)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode("ascii")
 
 
 def _time(record: logging.LogRecord) -> str:

@@ -14,7 +14,7 @@ import marshmallow as ma
 from flask import Request, g, request
 from webargs.flaskparser import FlaskParser
 
-from app.errors import InvalidConfig, Malformed, WrongMediaType
+from app.errors import BodyTooLarge, InvalidConfig, Malformed, WrongMediaType
 
 #: Deeper bodies are refused: nothing here nests so far, and every walk over them would have to fear it.
 DEEPEST = 64
@@ -49,6 +49,9 @@ class Parser(FlaskParser):
 
     def _raw_load_json(self, req: Request, *_: Any) -> Any:
         raw = req.get_data(cache=True)
+        if req.content_length is None and len(raw) >= (req.max_content_length or math.inf):
+            # werkzeug cuts a chunked body there, and what is left could pass for a request
+            raise BodyTooLarge()
         if not raw.strip():
             return {}
         if not req.is_json:

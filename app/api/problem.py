@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 from flask import Flask, Response, g, request
+from gunicorn.http.errors import ParseException
 from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
@@ -54,18 +55,9 @@ def problem(
     extra: Mapping[str, Any] | None = None,
 ) -> Response:
     """The answer of one error. ``extra`` members stand beside the standard ones and never replace them."""
-    body = dict(extra or {}) | {
-        "type": f"urn:hostler:problem:{code}",
-        "title": title,
-        "status": status,
-        "detail": detail,
-        "instance": request.path,
-        "code": code,
-        "errors": dict(errors or {}),
-        "request_id": g.get("request_id", ""),
-        # two of the seeds promise a string under this name
-        "error": detail,
-    }
+    body = dict(extra or {}) | members(
+        status, code, title, detail, instance=request.path, request_id=g.get("request_id", ""), errors=errors
+    )
     answer = Response(json.dumps(body, default=str), status, mimetype=MIMETYPE)
     if status == HTTPStatus.UNAUTHORIZED:
         answer.headers["WWW-Authenticate"] = CHALLENGE
@@ -73,10 +65,36 @@ def problem(
     return answer
 
 
+def members(
+    status: int,
+    code: str,
+    title: str,
+    detail: str,
+    *,
+    instance: str,
+    request_id: str,
+    errors: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, Any]:
+    """What stands in every problem."""
+    return {
+        "type": f"urn:hostler:problem:{code}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "instance": instance,
+        "code": code,
+        "errors": dict(errors or {}),
+        "request_id": request_id,
+        # two of the seeds promise a string under this name
+        "error": detail,
+    }
+
+
 def install(app: Flask) -> None:
     """Make ``app`` answer every error as a problem."""
     app.register_error_handler(HostlerError, _hostler_error)
     app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(ParseException, _unreadable_body)
     for down in (OperationalError, InterfaceError, PoolTimeout):
         app.register_error_handler(down, _database_down)
     for unfit in (DataError, psycopg.DataError):
@@ -108,6 +126,11 @@ def _http_error(error: HTTPException) -> Response:
         return problem(status, known.code, known.title, known.detail, headers=headers)
     title = HTTPStatus(status).phrase
     return problem(status, f"http_{status}", title, error.description or title, headers=headers)
+
+
+def _unreadable_body(error: ParseException) -> Response:
+    # gunicorn reads a chunked body while the view asks for it; it closes the connection by itself
+    return _hostler_error(Malformed(f"The body cannot be read: {error}."))
 
 
 def _database_down(error: Exception) -> Response:

@@ -17,7 +17,7 @@ wsgi_app = "app:create_app()"
 bind = [f"[{_settings.host}]:{_settings.port}" if ":" in _settings.host else f"{_settings.host}:{_settings.port}"]
 workers = _settings.web_workers
 # thousands of streams and waiting requests cost a greenlet each
-worker_class = "gevent"
+worker_class = "app.api.serving.Worker"
 worker_connections = 12_000
 backlog = 2048
 # gunicorn puts this folder first on the path; the caller's may hold an app/ of its own

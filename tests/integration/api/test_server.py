@@ -3,6 +3,7 @@ in each other's way."""
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import secrets
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -189,3 +191,55 @@ def _send(server: Server, method: str, path: str, body: object, extra: str = "")
     head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
     connection.sendall(head.encode() + content)
     return connection
+
+
+#: What gunicorn refuses before the application sees it, and what the application meets in the middle of a body.
+UNREADABLE = {
+    "no request line": (b"\x00\x01\x02\r\n\r\n", 400),
+    "no path": (b"GET\r\n\r\n", 400),
+    "another protocol": (b"GET / HTTP/9.9\r\n\r\n", 400),
+    "a long address": (b"GET /%s HTTP/1.1\r\n\r\n" % (b"a" * 9000), 414),
+    "a long header": (b"GET / HTTP/1.1\r\nX: %s\r\n\r\n" % (b"a" * 90_000), 431),
+    "many headers": (b"GET / HTTP/1.1\r\n" + b"X: a\r\n" * 200 + b"\r\n", 431),
+    "a bad header name": (b"GET / HTTP/1.1\r\nX A: b\r\n\r\n", 400),
+    "a folded header": (b"GET / HTTP/1.1\r\nX: b\r\n c\r\n\r\n", 400),
+    "NUL in a header": (b"GET / HTTP/1.1\r\nX: b\0c\r\n\r\n", 400),
+    "two hosts": (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+    "two types": (b"POST / HTTP/1.1\r\nContent-Type: a/b\r\nContent-Type: c/d\r\n\r\n", 400),
+    "two lengths": (b"POST / HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}", 400),
+    "a negative length": (b"POST / HTTP/1.1\r\nContent-Length: -2\r\n\r\n{}", 400),
+    "length and chunks": (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n", 400),
+    "an unknown coding": (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n", 400),
+    "an unknown wish": (b"POST / HTTP/1.1\r\nExpect: 200-ok\r\nContent-Length: 2\r\n\r\n{}", 400),
+    "schemes that contradict": (
+        b"GET / HTTP/1.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Ssl: off\r\n\r\n",
+        400,
+    ),
+}
+CHUNKED = {
+    "no size": (b"zz\r\n{}\r\n0\r\n\r\n", 400),
+    "no end": (b"2\r\n{}XX0\r\n\r\n", 400),
+    "a bad extension": (b"2;a=\x01\r\n{}\r\n0\r\n\r\n", 400),
+    "too much": (b'100010\r\n"%s"\r\n0\r\n\r\n' % (b"a" * (0x100010 - 2)), 413),
+}
+
+
+def test_what_is_no_http_is_answered_with_a_problem(server: Server) -> None:
+    head = b"POST /api/v1/replicas HTTP/1.1\r\nX-API-Key: %s\r\n" % server.key.encode()
+    head += b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    sent = UNREADABLE | {f"chunked: {name}": (head + body, status) for name, (body, status) in CHUNKED.items()}
+    for name, (request, status) in sent.items():
+        with socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1])), timeout=20) as connection:
+            connection.sendall(request)
+            answer = http.client.HTTPResponse(connection)
+            answer.begin()
+            problem = json.loads(answer.read())
+            assert answer.status == problem["status"] == status, f"{name}: {problem}"
+            assert answer.headers["Content-Type"] == "application/problem+json", name
+            assert answer.headers["X-Request-Id"] == problem["request_id"], name
+            assert problem["code"] in ("malformed", "uri_too_long", "headers_too_large", "body_too_large"), name
+            if problem["code"] == "malformed":
+                # where the next request begins is unknown, so none is served
+                with suppress(ConnectionResetError):
+                    connection.sendall(b"GET /health HTTP/1.1\r\n\r\n")
+                    assert connection.recv(1) == b"", name

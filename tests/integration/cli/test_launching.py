@@ -184,7 +184,15 @@ def test_ctrl_c_leaves_the_launch_and_says_how_to_stop_it(launching: Stub) -> No
     launching.on("GET", "/api/v1/tasks/t1", task("running"))
     argv = [sys.executable, "-m", "hostler", "replica", "create", "--model-name", "m", "--wait"]
     env = {**os.environ, "HOSTLER_URL": launching.url, "HOSTLER_API_KEY": KEY}
-    process = subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        argv,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # what a shell starts with & ignores Ctrl-C, and hands that on: these tests may run so
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     assert process.stderr is not None
     first = process.stderr.readline()
     process.send_signal(signal.SIGINT)

@@ -55,6 +55,13 @@ def test_the_settings_own_secrets_are_masked(stream: io.StringIO) -> None:
     assert "my-very-own" not in stream.getvalue()
 
 
+def test_what_a_caller_sends_makes_no_line_of_its_own(stream: io.StringIO) -> None:
+    log.configure(settings(), "web", stream)
+    logging.getLogger("t").warning("GET %s", "/a\r\n2026 ERROR forged\x1b[2J\u2028é")
+    assert stream.getvalue().count("\n") == 1
+    assert stream.getvalue().endswith("GET /a\\r\\n2026 ERROR forged\\x1b[2J\\u2028é\n")
+
+
 def test_json_lines(stream: io.StringIO) -> None:
     log.configure(settings(log_format="json"), "web", stream)
     token = log.request_id.set("r-1")
