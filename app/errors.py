@@ -148,12 +148,6 @@ class QueueFull(HostlerError):
     status, code, title, retryable = 429, "queue_full", "The pool's queue is full", True
 
 
-class Unsupported(HostlerError):
-    """The backend cannot do this."""
-
-    status, code, title = 501, "unsupported", "The backend cannot do this"
-
-
 class LaunchFailed(HostlerError):
     """The replica failed before it was ready. See `hostler replica logs`."""
 

@@ -107,6 +107,12 @@ class ApiError(HostlerError):
         self.body = dict(body or {})
 
 
+class Refused(ApiError):
+    """What was asked for is not valid."""
+
+    exit_code = 2
+
+
 class NotFound(ApiError):
     """There is nothing by that name."""
 
@@ -142,6 +148,7 @@ class Busy(ApiError):
 
 
 _BY_STATUS: dict[int, type[ApiError]] = {
+    **dict.fromkeys((400, 413, 414, 415, 422, 431), Refused),
     401: Unauthenticated,
     403: Forbidden,
     404: NotFound,
@@ -149,10 +156,13 @@ _BY_STATUS: dict[int, type[ApiError]] = {
     429: Busy,
     503: Busy,
 }
+_BY_CODE: dict[str, type[ApiError]] = {
+    "replica_failed": LaunchFailed,
+    "unknown_model": NotFound,
+    "unknown_pool": NotFound,
+}
 
 
 def api_error_type(status: int, code: str) -> type[ApiError]:
     """The class for an answer of ``status`` whose problem has ``code``."""
-    if code == "replica_failed":
-        return LaunchFailed
-    return _BY_STATUS.get(status, ApiError)
+    return _BY_CODE.get(code) or _BY_STATUS.get(status, ApiError)

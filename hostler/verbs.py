@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
 from hostler import waiting
+from hostler.errors import BadInput
 from hostler.feed import Feed
 from hostler.wire import READ_TIMEOUT_S, Call, Json, Steps, change, exchange
 
@@ -222,6 +223,10 @@ def logs_feed(replica_id: str, *, attempt: int | None = None, tail: int | None =
 
 
 def _path(*parts: str) -> str:
+    for part in parts:
+        if part in ("", ".", ".."):
+            # such a path is another one: that of the list
+            raise BadInput(f"{part!r} is no name or id")
     return "/".join((API, *(quote(part, safe="") for part in parts)))
 
 

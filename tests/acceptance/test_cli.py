@@ -244,7 +244,10 @@ def test_a_key_of_a_low_role(hostler: Cli, ready: str) -> None:
 def test_what_goes_wrong_has_its_exit_code(hostler: Cli, ready: str) -> None:
     hostler("replica", "get", "000000000000", expect=3)
     hostler("replica", "delete", ready, expect=5)
-    assert "hostler model list" in hostler("replica", "create", "--model-name", "tinny", expect=1).stderr
+    assert "hostler model list" in hostler("replica", "create", "--model-name", "tinny", expect=3).stderr
+    hostler("replica", "create", "--model-name", "tiny", "--server-mode", "nope", expect=2)
+    hostler("replica", "list", "--status", "nope", expect=2)
+    hostler("replica", "get", "no-id", expect=3)
     hostler("replica", "list", expect=4, HOSTLER_API_KEY="wrong" * 8)
     gone = hostler("--url", "http://127.0.0.1:1", "replica", "list", expect=8)
     assert "hostler up -d" in gone.stderr

@@ -89,6 +89,25 @@ def test_unknown_route_and_method(admin: Caller, anybody: FlaskClient) -> None:
     assert {"GET", "POST"} <= {one.strip() for one in answer.headers["Allow"].split(",")}
 
 
+@pytest.mark.parametrize("noun", ["replica", "task", "pool", "model", "node", "key"])
+@pytest.mark.parametrize("name", ["zzz", "0123456789ABC", "000000000000", "a%09b", "%F0%9F%9A%82", "x" * 500])
+def test_what_is_not_there_is_said_by_its_noun(admin: Caller, anybody: FlaskClient, noun: str, name: str) -> None:
+    answer = admin.get(f"/api/v1/{noun}s/{name}")
+    assert_problem(answer, 404, "not_found")
+    detail = answer.get_json()["detail"]
+    assert f"There is no {noun} " in detail
+    assert f"`hostler {noun} list`" in detail
+    assert_problem(anybody.get(f"/api/v1/{noun}s/{name}"), 401, "unauthenticated")
+
+
+def test_a_mistyped_replica_id_is_told_what_ids_look_like(admin: Caller) -> None:
+    for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/stop"), ("GET", "/logs"), ("GET", "/explain")):
+        answer = admin(method, f"/api/v1/replicas/abc{path}")
+        assert_problem(answer, 404, "not_found")
+        assert "twelve hex digits" in answer.get_json()["detail"]
+    assert "no such route" in admin.get("/api/v1/replicas/abc/fly").get_json()["detail"]
+
+
 def test_request_id_comes_back(admin: Caller) -> None:
     assert admin.get("/api/v1/pools", X_Request_Id="my-id.1").headers["X-Request-Id"] == "my-id.1"
     for bad in ("a" * 200, "sp ace", "semi;colon"):

@@ -148,7 +148,7 @@ def test_connections_that_postgres_dropped_are_no_error(admin: Caller, ctx: Cont
         assert admin.get("/api/v1/replicas").status_code == 200
         with psycopg.connect(plain_url(web_settings.database_url), autocommit=True) as other:
             other.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
                 " WHERE datname = current_database() AND application_name = 'hostler-web'"
             )
     assert admin.post("/api/v1/replicas", body, Idempotency_Key="k").status_code == 202

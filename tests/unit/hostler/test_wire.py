@@ -14,6 +14,7 @@ from hostler.errors import (
     LaunchFailed,
     NoAnswer,
     NotFound,
+    Refused,
     TimedOut,
     Unauthenticated,
     Unreachable,
@@ -93,7 +94,10 @@ def test_an_outage_is_ridden_out_when_asked() -> None:
 @pytest.mark.parametrize(
     "status,code,kind",
     [
-        (400, "missing_fields", ApiError),
+        (400, "missing_fields", Refused),
+        (422, "invalid_config", Refused),
+        (422, "unknown_model", NotFound),
+        (500, "internal", ApiError),
         (401, "unauthenticated", Unauthenticated),
         (403, "forbidden", Forbidden),
         (404, "not_found", NotFound),
