@@ -28,7 +28,7 @@ KNOWN_S = 1.0
 LOOK_S = 0.1
 #: The label by which a replica is known to the script that made it.
 LABEL = "fault-name"
-_HEADERS = ("location", "idempotency-replayed", "retry-after")
+_HEADERS = ("content-type", "location", "idempotency-replayed", "retry-after")
 
 
 class Driver:
@@ -65,6 +65,8 @@ class Driver:
         """One request and its answer, both in the journal; status 0 when it was lost."""
         number = self.journal.request(method, path, body, key)
         headers = {"X-API-Key": self.stack.facts.api_key, "Content-Type": "application/json"}
+        # by it the checker knows the tasks and events of each request, also when its answer was lost
+        headers |= {"X-Request-Id": self.journal.request_id(number)}
         headers |= {"Idempotency-Key": key} if key else {}
         headers |= {"Prefer": f"wait={wait_s:g}"} if wait_s is not None else {}
         connection = http.client.HTTPConnection(urlsplit(self.stack.url).netloc, timeout=PATIENCE_S)

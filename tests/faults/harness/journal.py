@@ -2,9 +2,11 @@
 
 Each line has ``t`` (monotonic seconds), ``at`` (unix seconds), ``seed`` and ``op``:
 
-- ``request``: ``id, method, path, body, key`` (Idempotency-Key or null), written before the request is sent
+- ``request``: ``id, method, path, body, key`` (Idempotency-Key or null), written before the request is sent, with
+  ``X-Request-Id: f-<seed>-<id>``
 - ``answer``: ``id, status, body, headers`` (a few), or ``lost``: ``id, why``, when the outcome is unknown
 - ``fault``, ``heal``: ``name, target, ...``
+- ``stranger``: ``pid, start, attempt``: a process of the harness's own that got the pid of a dead engine
 - ``seed_begin`` (``after_event, after_task``), ``faults_end``, ``converged`` (``after_s``) or ``not_converged``
   (``moving``), ``seed_end``
 """
@@ -42,6 +44,10 @@ class Journal:
             number = next(self._ids)
         self.write("request", id=number, method=method, path=path, body=body, key=key)
         return number
+
+    def request_id(self, number: int) -> str:
+        """What the request of that id sends as ``X-Request-Id``."""
+        return f"f-{self.seed}-{number}"
 
     def close(self) -> None:
         self._file.close()

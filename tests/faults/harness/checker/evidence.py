@@ -1,0 +1,55 @@
+"""All that the checks look at, gathered once per seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tests.faults.harness import world
+from tests.faults.harness.checker.requests import Request, read_journal, requests_of
+from tests.faults.harness.checker.rows import Rows, read_rows
+from tests.faults.harness.facts import RunFacts
+from tests.faults.harness.world import Process
+
+
+@dataclass
+class Evidence:
+    """``journal`` and ``requests`` are this seed's; ``all_requests`` those of the stack's whole life."""
+
+    run: RunFacts
+    journal: list[dict[str, Any]]
+    requests: list[Request]
+    all_requests: list[Request]
+    rows: Rows
+    processes: list[Process]
+    shims: dict[int, str]
+    listeners: dict[int, set[int]]
+    starts: dict[str, int]
+
+    @property
+    def deleted(self) -> set[str]:
+        """Replicas that the stack may have been told to forget."""
+        return {one for request in self.all_requests if (one := request.deletes())}
+
+    @property
+    def known(self) -> dict[str, Request]:
+        """The requests by the id they were sent with."""
+        return {request.request_id: request for request in self.all_requests}
+
+
+def gather(run: RunFacts) -> Evidence:
+    """Read everything. The processes come after the rows: who is gone by the rows must not be seen any more."""
+    journal = read_journal(run.folder)
+    of_seed = [line for line in journal if line["seed"] == run.seed and line["at"] >= run.begun_at - 1]
+    rows = read_rows(run.database_url, run.after_event, run.after_task)
+    return Evidence(
+        run=run,
+        journal=of_seed,
+        requests=requests_of(of_seed),
+        all_requests=requests_of(journal),
+        rows=rows,
+        processes=world.processes(run.state_dir),
+        shims=world.shims(run.state_dir),
+        listeners=world.listeners(),
+        starts=world.told_starts(run.folder, run.state_dir),
+    )

@@ -1,0 +1,16 @@
+"""Who is not ours is left alone: a process that got the pid of a dead engine lives on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tests.faults.harness import world
+from tests.faults.harness.checker.evidence import Evidence
+from tests.faults.harness.facts import Finding
+
+
+def check_strangers(found: Evidence) -> Iterator[Finding]:
+    for line in found.journal:
+        if line["op"] == "stranger" and world.identity(line["pid"]) != line["start"]:
+            told = {"pid": line["pid"], "took the pid of": line.get("attempt")}
+            yield Finding("strangers", "a process that is not ours was killed", told)
