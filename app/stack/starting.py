@@ -68,24 +68,30 @@ def wait_for_database(settings: Settings, deadline: float) -> None:
         time.sleep(0.5)
 
 
-def migrate(settings: Settings) -> None:
-    """Bring the schema up to date and make the admin key known. Raises PartFailed."""
+def migrate(settings: Settings) -> str:
+    """Bring the schema up to date and make the admin key known; what is to be said about that key. Raises PartFailed."""
     # they load SQLAlchemy and Alembic, which only a start needs
     from alembic.util import CommandError
     from sqlalchemy.exc import SQLAlchemyError
 
     from app.db.migrate import upgrade
-    from app.usecases.keys import ensure_admin_key
+    from app.usecases.keys import KeyEnded, ensure_admin_key
 
     try:
         upgrade(database_url(settings))
         key = admin_key(settings)
         if key:
-            ensure_admin_key(settings, key)
+            ensure_admin_key(settings, key, alone=bool(settings.api_key))
+    except KeyEnded as error:
+        if settings.api_key:
+            raise PartFailed(f"HOSTLER_API_KEY: {error}") from error
+        # another admin key was there when this one was revoked
+        return f"the admin key of {settings.state_dir} was revoked; give the command line another by --key-file"
     except (CommandError, SQLAlchemyError) as error:
         raise PartFailed(f"the database could not be migrated: {error}; see `hostler doctor`") from error
     except HostlerError as error:
         raise PartFailed(str(error)) from error
+    return ""
 
 
 def wait_for_health(settings: Settings, deadline: float) -> list[Program]:

@@ -53,6 +53,8 @@ def up(settings: Settings, say: Say, *, run_as: str | None = None, environ: Mapp
     with locked(settings.state_dir, say):
         running = _running(settings)
         if running is not None:
+            if settings.api_key and settings.api_key != secrets.read_secret(settings.state_dir, secrets.ADMIN_KEY):
+                say("HOSTLER_API_KEY is not the key of the stack that runs; it counts from the next start")
             return running
         return _start(settings, say, run_as, os.environ if environ is None else environ)
 
@@ -74,14 +76,14 @@ def _start(settings: Settings, say: Say, run_as: str | None, environ: Mapping[st
     if chosen.note:
         say(f"all but Postgres runs as root: {chosen.note}")
     with disk_errors(settings.state_dir):
-        new_key = _admin_key(settings, chosen)
+        new_key = _make_admin_key(settings, chosen)
         config = write_config(settings, chosen.rest)
     allow_open_files()
     environment = supervised_environment(settings, chosen.rest, environ)
     supervisor = start_supervisor(settings, chosen.rest, config, environment)
     try:
         _record(settings, chosen, supervisor)
-        _bring_up(settings, say, deadline)
+        _bring_up(settings, chosen, say, deadline)
     except BaseException:
         # Ctrl-C too: half a stack helps nobody
         say("stopping what was started")
@@ -91,11 +93,14 @@ def _start(settings: Settings, say: Say, run_as: str | None, environ: Mapping[st
     return Started(url_of(settings), supervisor, new_key=new_key)
 
 
-def _bring_up(settings: Settings, say: Say, deadline: float) -> None:
+def _bring_up(settings: Settings, chosen: RunAs, say: Say, deadline: float) -> None:
     for name, where in wait_for_parts(settings, deadline):
         say(f"{name:<15} {where}")
     wait_for_database(settings, deadline)
-    migrate(settings)
+    note = migrate(settings)
+    if note:
+        say(note)
+    _keep_admin_key(settings, chosen)
     supervisor = Supervisor(settings)
     supervisor.start_roles()
     for program in wait_for_health(settings, deadline):
@@ -115,16 +120,25 @@ def _end_leftovers(settings: Settings, say: Say) -> None:
     clear_stale_socket(layout)
 
 
-def _admin_key(settings: Settings, chosen: RunAs) -> str:
-    """Store the admin key; the key itself when it was made just now, else empty."""
-    made = ""
+def _make_admin_key(settings: Settings, chosen: RunAs) -> str:
+    """Store an admin key where none is set or stored; the key itself when it was made just now, else empty."""
+    if settings.api_key or secrets.read_secret(settings.state_dir, secrets.ADMIN_KEY) is not None:
+        return ""
+    made = secrets.ensure_secret(settings.state_dir, secrets.ADMIN_KEY, secrets.make_admin_key)
+    _give_admin_key(settings, chosen)
+    return made
+
+
+def _keep_admin_key(settings: Settings, chosen: RunAs) -> None:
+    """Store the key that was set, now that the database took it: a refused one must not cost the one before."""
     if settings.api_key:
         secrets.store_secret(settings.state_dir, secrets.ADMIN_KEY, settings.api_key)
-    elif secrets.read_secret(settings.state_dir, secrets.ADMIN_KEY) is None:
-        made = secrets.ensure_secret(settings.state_dir, secrets.ADMIN_KEY, secrets.make_admin_key)
+        _give_admin_key(settings, chosen)
+
+
+def _give_admin_key(settings: Settings, chosen: RunAs) -> None:
     if not chosen.rest.is_caller:
         os.chown(Layout(settings.state_dir).secrets / secrets.ADMIN_KEY, chosen.rest.uid, chosen.rest.gid)
-    return made
 
 
 def _record(settings: Settings, chosen: RunAs, supervisor: psutil.Process) -> None:

@@ -40,6 +40,10 @@ CACHED = 4096
 _Holder = tuple[str, str, str, tuple[str, ...] | None]
 
 
+class KeyEnded(InvalidConfig):
+    """The key was revoked, replaced or has expired; what has ended stays so. Use another."""
+
+
 @dataclass(frozen=True)
 class Made:
     """A new key. ``key`` is the only copy of it, None when the request was a replay."""
@@ -111,8 +115,12 @@ def create(context: Context, actor: Actor, body: Mapping[str, Any], request: Ide
     return Made(record, raw, False)
 
 
-def ensure_admin_key(settings: Settings, key: str) -> None:
-    """Make ``key`` a live admin key named ``admin`` unless it is one already. Raises InvalidConfig when it is short."""
+def ensure_admin_key(settings: Settings, key: str, *, alone: bool = False) -> None:
+    """Make ``key`` a live admin key named ``admin`` unless it is one already.
+
+    ``alone``: it takes the place of what the stack's own admin key was before, which ends. Raises InvalidConfig when it
+    is too short or not to be had, KeyEnded when it was revoked or has expired.
+    """
     if len(key) < SHORTEST:
         raise InvalidConfig(f"HOSTLER_API_KEY is shorter than {SHORTEST} characters. Use a longer one.")
     database = Database(database_url(settings), pool_size=1, application_name="hostler-keys")
@@ -121,8 +129,14 @@ def ensure_admin_key(settings: Settings, key: str) -> None:
             found = repo.find_live(connection, hash_key(key))
             if found is not None and found.role != "admin":
                 raise InvalidConfig(f"HOSTLER_API_KEY is the key {found.name!r} of role {found.role}. Use another.")
-            if found is None and not repo.insert(connection, _admin_values(connection, key)):
-                raise InvalidConfig("HOSTLER_API_KEY was revoked or has expired. Use another key.")
+            if alone:
+                for row in repo.revoke_own(connection, hash_key(key)):
+                    _record_own(connection, "key_revoked", f"key {row.name}: HOSTLER_API_KEY took its place", row.id)
+            if found is None:
+                values = _admin_values(connection, key)
+                if not repo.insert(connection, values):
+                    raise KeyEnded()
+                _record_own(connection, "key_created", f"key {values['name']} with role admin", values["id"])
     finally:
         database.close()
 
@@ -197,6 +211,10 @@ def _values(raw: str, body: Mapping[str, Any]) -> dict[str, Any]:
         "limits": body.get("limits") or {},
         "expires_at": body.get("expires_at"),
     }
+
+
+def _record_own(connection: Connection, kind: str, message: str, key_id: str) -> None:
+    events.insert(connection, kind=kind, actor="hostler", cause="start", message=message, data={"key_id": key_id})
 
 
 def _admin_values(connection: Connection, key: str) -> dict[str, Any]:

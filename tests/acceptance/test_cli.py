@@ -143,7 +143,15 @@ def test_a_wait_that_runs_out_leaves_the_launch(hostler: Cli, label: str) -> Non
 def test_ctrl_c_leaves_the_launch(hostler: Cli, label: str) -> None:
     words = ("replica", "create", "--server-mode", "replica_mock", "--model-name", "any", "--label", label, "--wait")
     argv = hostler.argv(*words, "--config", "mock.startup_s=3")
-    process = subprocess.Popen(argv, env=hostler.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        argv,
+        env=hostler.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # what a shell starts with & ignores Ctrl-C, and hands that on: these tests may run so
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     assert process.stderr is not None
     assert "pending" in process.stderr.readline()
     process.send_signal(signal.SIGINT)

@@ -82,3 +82,12 @@ def revoke(connection: Connection, key_id: str) -> bool:
     """End a key; False when it is unknown or was ended before. The row stays: replicas name it as their owner."""
     query = text("UPDATE keys SET revoked_at = hostler_now() WHERE id = :id AND revoked_at IS NULL RETURNING id")
     return connection.execute(query, {"id": key_id}).first() is not None
+
+
+def revoke_own(connection: Connection, but: str) -> list[Any]:
+    """End the admin keys that no other key made (the stack's own), except the one of hash ``but``: (id, name) of each."""
+    query = text(
+        "UPDATE keys SET revoked_at = hostler_now() WHERE role = 'admin' AND created_by IS NULL"
+        " AND revoked_at IS NULL AND hash <> :but RETURNING id, name"
+    )
+    return list(connection.execute(query, {"but": but}))

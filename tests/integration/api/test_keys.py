@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime, timedelta
 
+import pytest
+from flask import Flask
 from sqlalchemy import text
 
 from app.settings import Settings
@@ -105,8 +107,25 @@ def test_the_last_admin_key_stays(admin: Caller, caller) -> None:  # type: ignor
 def test_the_configured_admin_key_is_made_once(web_settings: Settings, admin: Caller) -> None:
     keys.ensure_admin_key(web_settings, admin.key)
     assert len(admin.get("/api/v1/keys?role=admin").get_json()["keys"]) == 1
-    keys.ensure_admin_key(web_settings, "another-admin-key-of-24-characters")
-    assert len(admin.get("/api/v1/keys?role=admin").get_json()["keys"]) == 2
+
+
+def test_another_configured_admin_key_takes_the_place_of_the_one_before(
+    web_settings: Settings, admin: Caller, caller, web: Flask
+) -> None:  # type: ignore[no-untyped-def]
+    """A key that leaked is replaced by setting another: the old one must not work on beside it."""
+    colleague, other = caller("admin"), "another-admin-key-of-24-characters"
+    keys.ensure_admin_key(web_settings, other, alone=True)
+    keys.ensure_admin_key(web_settings, other, alone=True)
+    now = Caller(web.test_client(), other)
+    live = {key["id"]: key for key in now.get("/api/v1/keys?role=admin").get_json()["keys"]}
+    assert set(live) == {colleague.key_id, *(key_id for key_id, key in live.items() if key["name"] == "admin")}
+    assert len(live) == 2
+    with pytest.raises(keys.KeyEnded):
+        keys.ensure_admin_key(web_settings, admin.key, alone=True)
+    # what was refused changed nothing
+    assert now.get("/api/v1/pools").status_code == 200
+    told = [event["kind"] for event in now.get("/api/v1/events?actor=hostler").get_json()["events"]]
+    assert sorted(told) == ["key_created", "key_created", "key_revoked"]
 
 
 def test_pages(admin: Caller) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from app.settings import Settings
@@ -175,7 +176,16 @@ def test_a_first_start_with_models_and_a_key_of_ones_own(fresh: Stack) -> None:
     assert "admin key" not in said
     assert fresh.key == "a key of any form, 24+ ch."
     assert "early" in [row["name"] for row in fresh.call("GET", "/api/v1/models")["models"]]
+    assert "from the next start" in fresh.hostler("up", "-d", HOSTLER_API_KEY="another key of any form, 24+").stderr
     fresh.must("down")
+    fresh.up(HOSTLER_API_KEY="another key of any form, 24+")
+    assert fresh.key == "another key of any form, 24+"
+    for key, status in ((fresh.key, 200), ("a key of any form, 24+ ch.", 401)):
+        assert httpx2.get(f"{fresh.url}/api/v1/pools", headers={"X-API-Key": key}).status_code == status
+    fresh.must("down")
+    # the one before ended, and asking for it does not cost the one that holds
+    refused(fresh, "HOSTLER_API_KEY", "ended", HOSTLER_API_KEY="a key of any form, 24+ ch.")
+    assert fresh.key == "another key of any form, 24+"
 
 
 def test_a_part_that_does_not_start_is_named_with_its_log(fresh: Stack) -> None:
