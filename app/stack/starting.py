@@ -69,7 +69,7 @@ def wait_for_database(settings: Settings, deadline: float) -> None:
 
 
 def migrate(settings: Settings) -> str:
-    """Bring the schema up to date and make the admin key known; what is to be said about that key. Raises PartFailed."""
+    """Bring the schema up to date and make the admin key known; what is to be said of that key. Raises PartFailed."""
     # they load SQLAlchemy and Alembic, which only a start needs
     from alembic.util import CommandError
     from sqlalchemy.exc import SQLAlchemyError

@@ -85,7 +85,7 @@ def revoke(connection: Connection, key_id: str) -> bool:
 
 
 def revoke_own(connection: Connection, but: str) -> list[Any]:
-    """End the admin keys that no other key made (the stack's own), except the one of hash ``but``: (id, name) of each."""
+    """End the stack's own admin keys (no other key made them) but the one of hash ``but``: (id, name) of each."""
     query = text(
         "UPDATE keys SET revoked_at = hostler_now() WHERE role = 'admin' AND created_by IS NULL"
         " AND revoked_at IS NULL AND hash <> :but RETURNING id, name"

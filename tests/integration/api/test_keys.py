@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from flask import Flask
 from sqlalchemy import text
 
 from app.settings import Settings
+from app.stack import secrets, starting
+from app.stack.errors import PartFailed
 from app.usecases import keys
 from app.usecases.context import Context
 from tests.integration.api.conftest import Caller
@@ -126,6 +130,20 @@ def test_another_configured_admin_key_takes_the_place_of_the_one_before(
     assert now.get("/api/v1/pools").status_code == 200
     told = [event["kind"] for event in now.get("/api/v1/events?actor=hostler").get_json()["events"]]
     assert sorted(told) == ["key_created", "key_created", "key_revoked"]
+
+
+def test_a_start_with_a_revoked_key_in_its_state_dir(
+    web_settings: Settings, admin: Caller, caller, tmp_path: Path
+) -> None:  # type: ignore[no-untyped-def]
+    """Revoking the made key must not keep the stack from starting: there is another one by then."""
+    settings = replace(web_settings, state_dir=tmp_path)
+    secrets.store_secret(tmp_path, secrets.ADMIN_KEY, admin.key)
+    assert starting.migrate(settings) == ""
+    (own,) = admin.get("/api/v1/keys?role=admin").get_json()["keys"]
+    assert caller("admin")("DELETE", f"/api/v1/keys/{own['id']}").status_code == 204
+    assert "was revoked" in starting.migrate(settings)
+    with pytest.raises(PartFailed, match="HOSTLER_API_KEY"):
+        starting.migrate(replace(settings, api_key=admin.key))
 
 
 def test_pages(admin: Caller) -> None:
