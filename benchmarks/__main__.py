@@ -14,18 +14,24 @@ from benchmarks.result import ROUNDS, Result
 NAMES = ("create", "task", "urgent", "time_to_ready", "burst", "adopt", "death", "mass_launch", "sweep", "list")
 #: One benchmark may take this long; a hung one must not hold the others.
 LIMIT_S = 600
+#: Takes minutes, or an hour: asked for by name only.
+SOAK = "soak"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("name", choices=(*NAMES, "all"))
+    parser.add_argument("name", choices=(*NAMES, SOAK, "all"))
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="at least 3 for a number worth telling")
     parser.add_argument("--json", action="store_true", help="print only the JSON object, in one line")
+    parser.add_argument("--minutes", type=float, default=15.0, help="soak: how long")
+    parser.add_argument("--rate", type=float, default=6.0, help="soak: acts a second, of all clients together")
+    parser.add_argument("--samples", default="", metavar="FILE", help="soak: append every sample to this file")
     arguments = parser.parse_args()
     if arguments.name == "all":
         return _all(arguments.rounds)
     module = importlib.import_module(f"benchmarks.{_module(arguments.name)}")
-    outcome: Result = module.run(arguments.rounds)
+    more = (arguments.minutes, arguments.rate, arguments.samples) if arguments.name == SOAK else ()
+    outcome: Result = module.run(arguments.rounds, *more)
     if not arguments.json:
         _explain(outcome)
     print(json.dumps(outcome.to_json()), flush=True)

@@ -14,9 +14,10 @@ from pathlib import Path
 from app import create_app, errors
 from app.domain.lifecycle import STATE_MEANING, TERMINAL, State, mermaid, sources_of
 from app.settings import Settings, env_name
+from app.usecases.retention import BOUNDS, Kept
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/api.md", "docs/architecture.md", "docs/errors.md")
+PAGES = ("README.md", "docs/api.md", "docs/architecture.md", "docs/errors.md", "docs/operations.md")
 
 
 def main() -> None:
@@ -83,6 +84,22 @@ def routes() -> str:
     return _table(("route", "role", "what it does"), rows)
 
 
+def retention() -> str:
+    rows = []
+    for table, bound in sorted(BOUNDS.items()):
+        kept = isinstance(bound, Kept)
+        rows.append((f"`{table}`", bound.what if kept else bound.why, _kept_for(bound.at_most_s) if kept else "as it is"))
+    return _table(("table", "what", "kept for"), rows)
+
+
+def _kept_for(at_most_s: float) -> str:
+    if at_most_s == float("inf"):
+        return f"`{env_name('retention_days')}`"
+    if at_most_s == 0:
+        return "not at all"
+    return f"{at_most_s / 3600:g} hours" if at_most_s >= 3600 else f"{at_most_s / 60:g} minutes"
+
+
 def _errors(top: type[errors.HostlerError]) -> Iterator[type[errors.HostlerError]]:
     yield top
     for below in top.__subclasses__():
@@ -111,6 +128,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "states": states,
     "settings": settings,
     "error-codes": error_codes,
+    "retention": retention,
     "routes": routes,
 }
 

@@ -23,6 +23,8 @@ from app.stack.secrets import flower_password
 USER = "hostler"
 #: Where Flower is looked for when no port was chosen.
 DEFAULT_PORT = 5555
+#: Tasks it remembers. Its own default, 100,000, takes a gigabyte, and the history is in the database.
+MAX_TASKS = 2000
 
 
 def serve(celery: Celery, settings: Settings) -> None:
@@ -32,6 +34,7 @@ def serve(celery: Celery, settings: Settings) -> None:
     options.basic_auth = [os.environ.get("FLOWER_BASIC_AUTH") or f"{USER}:{flower_password(settings)}"]
     options.read_only = True
     options.enable_events = settings.task_events
+    options.max_tasks = MAX_TASKS
     loop = IOLoop.current()
     flower = _GuardedFlower(capp=celery, options=options, io_loop=loop, **flower_settings)
     signal.signal(signal.SIGTERM, lambda *_: loop.add_callback_from_signal(loop.stop))

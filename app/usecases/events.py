@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from app.db.engine import Database
 from app.db.repos import events as repo
+from app.db.repos import retention
 from app.errors import InvalidConfig
 from app.settings import Settings
 from app.stack.urls import database_url
@@ -87,7 +89,8 @@ def follow(
     """Events behind ``last_event_id`` (None: from now on) for ever; None whenever it was quiet for ``quiet_s``.
 
     The process's one feed reads what is new for all streams. A client too slow for its bounded queue falls back to
-    reading for itself from where it was, so it misses nothing and holds nothing.
+    reading for itself from where it was, so it misses nothing and holds nothing. What retention deleted before it was
+    read is gone: then a ``reset`` comes in its place, and the stream goes on with the oldest event that is kept.
     """
     # settled now and not when the answer is first read: what happens after the request is shown
     place = parse_cursor(last_event_id) if last_event_id else _end(context)
@@ -102,7 +105,15 @@ def _follow(
         while True:
             if queue.lagging:
                 queue.restart()
-                while rows := _read_behind(context, place, filters):
+                while True:
+                    rows, kept_from = _read_behind(context, place, filters)
+                    # (0, 0) asks for all that is kept and misses nothing
+                    if (0, 0) < place < kept_from:
+                        place = kept_from
+                        yield _reset(place)
+                        continue
+                    if not rows:
+                        break
                     for row in rows:
                         place = (row.xid, row.id)
                         yield event_body(row)
@@ -121,9 +132,24 @@ def _end(context: Context) -> repo.Cursor:
         return repo.settled_end(connection)
 
 
-def _read_behind(context: Context, place: repo.Cursor, filters: Mapping[str, str]) -> list[Any]:
+def _read_behind(context: Context, place: repo.Cursor, filters: Mapping[str, str]) -> tuple[list[Any], repo.Cursor]:
+    """(rows, the history's beginning). Asked in this order: what was deleted while the rows were read is noticed."""
     with context.database.read() as connection:
-        return repo.behind(connection, place, filters, BATCH)
+        return repo.behind(connection, place, filters, BATCH), retention.horizon(connection)
+
+
+def _reset(place: repo.Cursor) -> dict[str, Any]:
+    nothing = dict.fromkeys(("replica_id", "attempt", "task_id", "pool", "node", "from_state", "to_state", "reason"))
+    return nothing | {
+        "id": f"{place[0]}-{place[1]}",
+        "at": datetime.now(UTC),
+        "kind": "reset",
+        "actor": "hostler",
+        "cause": "retention",
+        "message": "Events up to here were kept long enough and are gone. List what there is now, then read on.",
+        "request_id": "",
+        "data": None,
+    }
 
 
 def parse_cursor(cursor: str) -> repo.Cursor:

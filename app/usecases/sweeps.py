@@ -17,6 +17,7 @@ from app.db.repos.replicas import Move
 from app.domain.lifecycle import Reason, State
 from app.domain.tasks import LAUNCH_KINDS, LIFECYCLE_KINDS, TaskKind, TaskState
 from app.doorbell.queues import queue_for
+from app.usecases import retention
 from app.usecases.context import Context
 from app.usecases.launches import MAX_CLAIMS
 
@@ -92,34 +93,12 @@ def fold_counts(ctx: Context) -> int:
         return replica_pages.fold_counts(connection)
 
 
-def forget_old(ctx: Context) -> int:
-    """Retention: what ended long ago goes, in small bites."""
-    days = ctx.settings.retention_days
-    statements = (
-        "DELETE FROM idempotency WHERE ctid IN (SELECT ctid FROM idempotency"
-        " WHERE created_at < hostler_now() - interval '24 hours' LIMIT :limit)",
-        "DELETE FROM sweeps WHERE ctid IN (SELECT ctid FROM sweeps"
-        " WHERE started_at < hostler_now() - interval '1 hour' LIMIT :limit)",
-        "DELETE FROM workers WHERE heartbeat_at < hostler_now() - interval '10 minutes'",
-        "DELETE FROM events WHERE id IN (SELECT id FROM events"
-        " WHERE at < hostler_now() - make_interval(secs => :keep_s) ORDER BY at LIMIT :limit)",
-        "DELETE FROM tasks WHERE id IN (SELECT id FROM tasks WHERE state NOT IN ('queued', 'running')"
-        " AND finished_at < hostler_now() - make_interval(secs => :keep_s) LIMIT :limit)",
-    )
-    deleted = 0
-    with ctx.database.begin() as connection:
-        for statement in statements:
-            found = connection.execute(text(statement), _used(statement, limit=BATCH, keep_s=days * 86400))
-            deleted += found.rowcount
-    return deleted
-
-
 _SWEEPS: dict[str, Callable[[Context], int]] = {
     "taken_back": take_back_expired,
     "overdue": end_overdue,
     "lifetimes": end_lifetimes,
     "rung": ring_waiting,
-    "forgotten": forget_old,
+    "forgotten": retention.forget_old,
     "folded": fold_counts,
 }
 
@@ -282,7 +261,3 @@ def _end_lifetime(ctx: Context, replica_id: str) -> bool:
         ended = tasks.finish(connection, launching, TaskState.FAILED, reason=Reason.LIFETIME_EXPIRED, message=message)
     ctx.notify("events", f"replica:{replica_id}", f"due:{row.node or ''}", *(f"task:{one}" for one in ended))
     return bool(moved)
-
-
-def _used(statement: str, **values: Any) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if f":{name}" in statement}
