@@ -87,8 +87,8 @@ def routes() -> str:
 def retention() -> str:
     rows = []
     for table, bound in sorted(BOUNDS.items()):
-        kept = isinstance(bound, Kept)
-        rows.append((f"`{table}`", bound.what if kept else bound.why, _kept_for(bound.at_most_s) if kept else "as it is"))
+        what, kept = (bound.what, _kept_for(bound.at_most_s)) if isinstance(bound, Kept) else (bound.why, "as it is")
+        rows.append((f"`{table}`", what, kept))
     return _table(("table", "what", "kept for"), rows)
 
 
