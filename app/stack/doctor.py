@@ -113,13 +113,14 @@ def _version(connection: psycopg.Connection[tuple[object, ...]]) -> str:
 
 
 def _migrations(settings: Settings, _connection: psycopg.Connection[tuple[object, ...]]) -> Finding:
-    from app.db.migrate import revisions
+    from app.db.migrate import standing
 
-    current, newest = revisions(database_url(settings))
-    if current == newest:
-        return Finding("migrations", OK, f"at {current}")
-    fix = "hostler down --keep-replicas; hostler up -d"
-    return Finding("migrations", FAIL, f"the database is at {current}, this version needs {newest}", fix)
+    found = standing(database_url(settings))
+    if found.behind:
+        return Finding("migrations", FAIL, str(found), "hostler down --keep-replicas; hostler up -d")
+    if found.ahead:
+        return Finding("migrations", WARN, str(found), "finish the upgrade: install that version on this host too")
+    return Finding("migrations", OK, f"at {found.current}")
 
 
 def _queues(settings: Settings, connection: psycopg.Connection[tuple[object, ...]]) -> Finding:

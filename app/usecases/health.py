@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.db.migrate import revisions
+from app.db.migrate import standing
 from app.db.repos import health as repo
 from app.errors import Unavailable
 from app.usecases.context import Context
@@ -51,9 +51,13 @@ class Health:
         with self.context.database.read() as connection:
             repo.slots(connection)
         if not self._migrated:
-            current, newest = revisions(self.context.database.url)
-            if current != newest:
-                raise Unavailable(f"The database is at {current}, this version needs {newest}. Run `hostler doctor`.")
+            found = standing(self.context.database.url)
+            # ahead is no trouble: while an upgrade rolls, processes of the version before go on, and may be restarted
+            if found.behind:
+                detail = (
+                    f"Not migrated: {found}. Run `hostler up`, or the deployment's migrate job; `hostler doctor` helps."
+                )
+                raise Unavailable(detail, retry_after_s=5)
             self._migrated = True
 
     def _look(self) -> dict[str, Any]:

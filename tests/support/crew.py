@@ -32,6 +32,7 @@ ROLES = {
     "worker-control": ("-m", "workers.run", "worker-control"),
     "beat": ("-m", "workers.run", "beat"),
     "agent": ("-m", "workers.agent"),
+    "web": ("-m", "gunicorn", "-c", "python:app.stack.gunicorn_conf"),
 }
 _NOISE = ("hostler.sweep", "hostler.canary", "Sending due task", "'nothing to claim'")
 #: Roles that write a heartbeat; beat does not.
@@ -45,49 +46,51 @@ class Crew(Records):
     folder: Path
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
-    def start(self, role: str) -> None:
-        """Start a role, again if it was killed. Returns before it works."""
+    def start(self, name: str, root: Path = ROOT) -> None:
+        """Start a role, again if it was killed. Returns before it works.
+
+        A second one of a role has a name like ``beat@2``; ``root`` holds the code that it runs.
+        """
         bound = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
-        with open(self.folder / f"{role}.log", "ab") as log:
-            self.processes[role] = subprocess.Popen(
-                [*bound, sys.executable, *ROLES[role]],
-                env=environment(self.settings),
-                cwd=ROOT,
+        with open(self.folder / f"{name}.log", "ab") as log:
+            self.processes[name] = subprocess.Popen(
+                [*bound, sys.executable, *ROLES[_role(name)]],
+                env=environment(self.settings, root),
+                cwd=root,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
 
-    def kill(self, role: str) -> None:
+    def kill(self, name: str) -> None:
         """SIGKILL to the role's whole session, as a power cut would; returns when nothing of it runs."""
-        process = self.processes.pop(role)
+        process = self.processes.pop(name)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(WAIT_S)
 
-    def await_heartbeat(self, role: str) -> None:
-        """Until the running process of that role has written its row."""
-        process = self.processes[role]
+    def await_heartbeat(self, name: str) -> None:
+        """Until the running process of that name has written its row."""
+        process = self.processes[name]
 
         def heard() -> bool:
-            assert process.poll() is None, f"{role} ended with {process.returncode}:\n{self.log(role)}"
-            return bool(
-                self.rows("SELECT 1 FROM workers WHERE role = :role AND pid = :pid", role=role, pid=process.pid)
-            )
+            assert process.poll() is None, f"{name} ended with {process.returncode}:\n{self.log(name)}"
+            query = "SELECT 1 FROM workers WHERE role = :role AND pid = :pid"
+            return bool(self.rows(query, role=_role(name), pid=process.pid))
 
-        wait_until(heard, 60, f"a heartbeat of {role}")
+        wait_until(heard, 60, f"a heartbeat of {name}")
 
-    def log(self, role: str, tail: int = 4000) -> str:
-        path = self.folder / f"{role}.log"
+    def log(self, name: str, tail: int = 4000) -> str:
+        path = self.folder / f"{name}.log"
         return path.read_text(errors="replace")[-tail:] if path.exists() else ""
 
     def logs(self, tail: int = 4000) -> str:
         """The ends of all logs, without what says nothing."""
         parts = []
-        for role in ROLES:
-            lines = self.log(role, 20 * tail).splitlines()
+        for name in sorted(path.stem for path in self.folder.glob("*.log")):
+            lines = self.log(name, 20 * tail).splitlines()
             told = [line for line in lines if not any(word in line for word in _NOISE)]
-            parts.append("\n".join([f"== {role}", *told])[-tail:])
+            parts.append("\n".join([f"== {name}", *told])[-tail:])
         return "\n".join(parts)
 
     def stop(self) -> None:
@@ -176,15 +179,19 @@ def add_pool(crew: Crew, name: str, backend: str = "process", slots: int = 8) ->
     )
 
 
-def environment(settings: Settings) -> dict[str, str]:
+def environment(settings: Settings, root: Path = ROOT) -> dict[str, str]:
     """The environment of a process of ours with these settings, and nothing else of the test's own."""
     own = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-    own |= {"PYTHONSAFEPATH": "1", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    own |= {"PYTHONSAFEPATH": "1", "PYTHONPATH": str(root), "PYTHONUNBUFFERED": "1"}
     for item in fields(settings):
         value = getattr(settings, item.name)
         if value != item.default:
             own[env_name(item.name)] = f"{value[0]}-{value[1]}" if isinstance(value, tuple) else str(value)
     return own
+
+
+def _role(name: str) -> str:
+    return name.partition("@")[0]
 
 
 def crew_settings(parts: Settings, database: str, folder: Path, **knobs: Any) -> Settings:

@@ -12,10 +12,13 @@ from alembic.migration import MigrationContext
 from sqlalchemy import CheckConstraint, create_engine, pool, text
 from sqlalchemy.dialects.postgresql.base import ischema_names
 
-from app.db.migrate import revisions, upgrade
+from app.db.migrate import standing, upgrade
 from app.db.models import metadata
 from app.db.models.events import Xid8
+from app.errors import Unavailable
 from app.settings import Settings
+from app.usecases.context import Context
+from app.usecases.health import Health
 from tests.support.embedded import fresh_database
 
 
@@ -31,8 +34,35 @@ def test_the_migrated_schema_is_the_models(database_url: str, monkeypatch: pytes
 
 
 def test_the_database_and_this_version_agree(database_url: str) -> None:
-    current, newest = revisions(database_url)
-    assert current == newest is not None
+    found = standing(database_url)
+    assert (found.current, found.behind, found.ahead) == (found.newest, False, False)
+
+
+def test_a_database_that_a_later_version_migrated_is_left_alone(database_url: str) -> None:
+    """As when the version before is put back, or one of its processes is restarted while the upgrade rolls."""
+    engine = create_engine(database_url, poolclass=pool.NullPool)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    upgrade(database_url)
+    found = standing(database_url)
+    assert (found.current, found.behind, found.ahead) == ("9999", False, True)
+    Health(context := Context.open(Settings.load({"HOSTLER_DATABASE_URL": database_url}))).check_ready()
+    context.close()
+    engine.dispose()
+
+
+def test_a_database_that_was_not_migrated_says_what_to_run(database_url: str) -> None:
+    engine = create_engine(database_url, poolclass=pool.NullPool)
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM alembic_version"))
+    found = standing(database_url)
+    assert (found.current, found.behind, found.ahead) == (None, True, False)
+    context = Context.open(Settings.load({"HOSTLER_DATABASE_URL": database_url}))
+    with pytest.raises(Unavailable, match="hostler up") as refused:
+        Health(context).check_ready()
+    assert refused.value.retry_after_s
+    context.close()
+    engine.dispose()
 
 
 def test_checks_and_partial_indexes_are_the_models(database_url: str) -> None:
@@ -98,5 +128,4 @@ def test_two_that_migrate_at_once_do_it_once(parts: Settings) -> None:
         with ThreadPoolExecutor(3) as threads:
             results = list(threads.map(run, range(3)))
         assert [result.returncode for result in results] == [0, 0, 0], [result.stderr[-500:] for result in results]
-        current, newest = revisions(url)
-        assert current == newest
+        assert standing(url).current == standing(url).newest
