@@ -5,8 +5,7 @@ Each line has ``t`` (monotonic seconds), ``at`` (unix seconds), ``seed`` and ``o
 - ``request``: ``id, method, path, body, key`` (Idempotency-Key or null), written before the request is sent, with
   ``X-Request-Id: f-<seed>-<id>``
 - ``answer``: ``id, status, body, headers`` (a few), or ``lost``: ``id, why``, when the outcome is unknown
-- ``fault``, ``heal``: ``name, target, ...``
-- ``stranger``: ``pid, start, attempt``: a process of the harness's own that got the pid of a dead engine
+- ``fault``, ``heal``: ``name, target, hit``; with ``hit.stranger`` (``pid, start``) a process that must not be harmed
 - ``seed_begin`` (``after_event, after_task``), ``faults_end``, ``converged`` (``after_s``) or ``not_converged``
   (``moving``), ``seed_end``
 """

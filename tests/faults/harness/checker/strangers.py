@@ -11,6 +11,7 @@ from tests.faults.harness.facts import Finding
 
 def check_strangers(found: Evidence) -> Iterator[Finding]:
     for line in found.journal:
-        if line["op"] == "stranger" and world.identity(line["pid"]) != line["start"]:
-            told = {"pid": line["pid"], "took the pid of": line.get("attempt")}
+        stranger = (line.get("hit") or {}).get("stranger") if line["op"] == "fault" else None
+        if stranger and world.identity(stranger["pid"]) != stranger["start"]:
+            told = {"pid": stranger["pid"], "took the pid of": line["hit"].get("attempt")}
             yield Finding("strangers", "a process that is not ours was killed", told)

@@ -9,6 +9,7 @@ from tests.faults.harness.faults.disk import FillDisk
 from tests.faults.harness.faults.points import ArmPoint
 from tests.faults.harness.faults.postgres import FreezePostgres, RestartPostgres
 from tests.faults.harness.faults.redis import FlushRedis, RestartRedis
+from tests.faults.harness.faults.reused_pid import ReusePid
 from tests.faults.harness.faults.signals import Freeze, Kill, Restart
 
 FAULTS: dict[str, Fault] = {
@@ -24,4 +25,5 @@ FAULTS: dict[str, Fault] = {
     "cut-broker": CutBroker(),
     "clock": ShiftClock(),
     "disk": FillDisk(),
+    "reused-pid": ReusePid(),
 }

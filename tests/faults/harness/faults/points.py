@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import signal
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -15,14 +16,24 @@ from tests.faults.harness.stack import FaultyStack
 
 #: Of our own code inside one act; one that ends sooner ends unharmed.
 _MOST_LINES = {"line.launch": 260, "line.stop": 140, "line.end": 90, "line.health": 140, "line.judge": 200}
+#: Where the worst mistakes would show: between the claim and the launch, the launch and its record, a look and its
+#: verdict. Drawn more often than the others.
+_TELLING = (
+    ("launch.claim.after", signal.SIGSTOP),
+    ("launch.claim.after", signal.SIGSTOP),
+    ("launch.process.after", signal.SIGKILL),
+    ("judge.moves.before", signal.SIGSTOP),
+    ("launch.failed.before", signal.SIGSTOP),
+)
 
 
 class ArmPoint:
     weight = 16
 
     def draw(self, rng: random.Random) -> Mapping[str, Any]:
-        point = POINTS[rng.choice(sorted(POINTS))]
-        freezes = rng.random() < 0.4
+        name, number = rng.choice(_TELLING) if rng.random() < 0.4 else (rng.choice(sorted(POINTS)), 0)
+        point = POINTS[name]
+        freezes = number == signal.SIGSTOP if number else rng.random() < 0.4
         arguments: dict[str, Any] = {
             "point": point.name,
             "signal": int(signal.SIGSTOP if freezes else signal.SIGKILL),
@@ -30,7 +41,7 @@ class ArmPoint:
             "line": rng.randint(1, _MOST_LINES.get(point.name, 200)) if point.when == "inside" else None,
         }
         if freezes:
-            # counted from the arming; it comes by within the first moments or not at all
+            # a lease, a sweep, and what its successor does with the work
             arguments["for_s"] = round(rng.uniform(2.6, 4.5), 2)
         return arguments
 
@@ -50,5 +61,8 @@ class ArmPoint:
         (stack.folder / "armed" / name).unlink(missing_ok=True)
         if arguments["signal"] == signal.SIGSTOP:
             with suppress(FileNotFoundError, ValueError, IndexError):
-                pid = int((stack.folder / "fired" / f"{name}.pid").read_text().split()[0])
+                fired = stack.folder / "fired" / f"{name}.pid"
+                pid = int(fired.read_text().split()[0])
+                # it may have come by late: what is frozen stays so for the whole time
+                time.sleep(max(0.0, fired.stat().st_mtime + arguments["for_s"] - time.time()))
                 stack.send([pid], signal.SIGCONT)
