@@ -46,8 +46,11 @@ def script(seed: int) -> list[Step]:
         at_s = round(min(LENGTH_S, began_s + rng.choice((0.02, 0.1, 0.3, 0.8, 1.5)) + rng.random() * 0.3), 2)
         act = rng.choices(list(ACTS), [weight for weight, _ in ACTS.values()])[0]
         steps.append(Step(at_s, "request", ACTS[act][1](rng, name)))
-    for _ in range(rng.randint(1, MOST_FAULTS)):
+    for number in range(rng.randint(1, MOST_FAULTS)):
         name = rng.choices(list(FAULTS), [fault.weight for fault in FAULTS.values()])[0]
+        if number == 0:
+            # in turn, so that a few seeds in a row have used every fault
+            name = list(FAULTS)[seed % len(FAULTS)]
         # a failpoint waits for somebody to come by: it is set early
         latest = LENGTH_S * (0.5 if name == "failpoint" else 0.9)
         steps.append(Step(round(rng.uniform(0, latest), 2), name, FAULTS[name].draw(rng)))
