@@ -85,6 +85,9 @@ class Settings:
             settings,
             state_dir=state_dir,
             models_dir=Path(os.path.abspath(models_dir)),
+            # processes that are started work in other folders
+            tls_certificate=os.path.abspath(settings.tls_certificate) if settings.tls_certificate else "",
+            tls_key=os.path.abspath(settings.tls_key) if settings.tls_key else "",
             node_name=settings.node_name or socket.gethostname().split(".")[0],
         )
 

@@ -21,6 +21,8 @@ class Connection:
 
     url: str
     key: str = field(default="", repr=False)
+    #: file of the certificate that this host's stack serves, to be trusted whatever names it holds
+    certificate: str = ""
 
     @property
     def loopback(self) -> bool:
@@ -46,21 +48,22 @@ def find_connection(
     """
     environ = os.environ if environ is None else environ
     folder = Path(os.path.abspath(Path(state_dir).expanduser())) if state_dir else find_state_dir(environ)
-    own_url = _stack_url(folder)
+    own_url, certificate = _stack_address(folder)
     if state_dir and not own_url and not url:
         raise Unreachable(f"no stack was started in {folder}", hint=f"hostler up -d --state-dir {folder}", sent=False)
     from_environ = "" if state_dir else environ.get("HOSTLER_URL", "")
     chosen = _checked_url(url or from_environ or own_url or DEFAULT_URL)
     is_own = bool(own_url) and _origin(_checked_url(own_url)) == _origin(chosen)
+    certificate = certificate if is_own else ""
     if key:
-        return Connection(chosen, key)
+        return Connection(chosen, key, certificate)
     if key_file:
-        return Connection(chosen, _read_key(Path(key_file)))
+        return Connection(chosen, _read_key(Path(key_file)), certificate)
     if environ.get("HOSTLER_API_KEY") and not (state_dir and is_own):
-        return Connection(chosen, environ["HOSTLER_API_KEY"])
+        return Connection(chosen, environ["HOSTLER_API_KEY"], certificate)
     if not is_own:
         return Connection(chosen)
-    found = Connection(chosen, _stack_key(folder))
+    found = Connection(chosen, _stack_key(folder), certificate)
     _refuse_impostor(found, folder)
     return found
 
@@ -106,13 +109,14 @@ def _refuse_impostor(connection: Connection, folder: Path) -> None:
         )
 
 
-def _stack_url(folder: Path) -> str:
+def _stack_address(folder: Path) -> tuple[str, str]:
+    """(URL, certificate file) of the stack that was started there, each empty when there is none."""
     try:
         known = json.loads((folder / "stack.json").read_text())
     except (OSError, ValueError):
-        return ""
-    url = known.get("url") if isinstance(known, dict) else None
-    return url if isinstance(url, str) else ""
+        return "", ""
+    url, certificate = (known.get("url"), known.get("certificate")) if isinstance(known, dict) else (None, None)
+    return url if isinstance(url, str) else "", certificate if isinstance(certificate, str) else ""
 
 
 def _stack_key(folder: Path) -> str:

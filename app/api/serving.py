@@ -8,6 +8,7 @@ import ssl
 from http import HTTPStatus
 from typing import Any
 
+from gevent import get_hub
 from gunicorn.http import errors as http
 from gunicorn.util import write_nonblock
 from gunicorn.workers.ggevent import GeventWorker
@@ -17,6 +18,11 @@ from app.errors import HeadersTooLarge, HostlerError, Internal, Malformed, UriTo
 
 class Worker(GeventWorker):
     """Serves with a greenlet per connection. Its own refusals are problems too, not pages of HTML."""
+
+    def patch(self) -> None:
+        super().patch()
+        # a caller that speaks no TLS, or goes away, is no defect to be traced in the log
+        get_hub().NOT_ERROR += (ssl.SSLError, ConnectionError)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answer a request that could not be read, and close: where the next one would begin is unknown."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
+import ssl
 
 import psutil
 
-from app.settings import Settings
+from app.settings import BadSetting, Settings
 from app.stack.errors import PortInUse, StackError, TooOpen
 
 #: Below it a key could be guessed by whoever can reach the port.
@@ -16,15 +17,35 @@ OPEN_KEY_CHARACTERS = 32
 
 
 def check_address(settings: Settings) -> None:
-    """Raise TooOpen for an address beyond loopback with neither TLS nor a long key of the user's own."""
-    if bool(settings.tls_certificate) != bool(settings.tls_key):
-        raise StackError("TLS needs both HOSTLER_TLS_CERTIFICATE and HOSTLER_TLS_KEY; set the other one too")
+    """Raise TooOpen for an address beyond loopback with neither TLS nor a long key of the user's own, and BadSetting
+    for a certificate that cannot be served."""
+    _check_certificate(settings)
     if is_loopback(settings.host) or settings.tls_certificate or len(settings.api_key) >= OPEN_KEY_CHARACTERS:
         return
     raise TooOpen(
         f"--host {settings.host} is reachable from other machines; set HOSTLER_API_KEY to a key of "
         f"{OPEN_KEY_CHARACTERS} characters or more, or HOSTLER_TLS_CERTIFICATE and HOSTLER_TLS_KEY"
     )
+
+
+def _check_certificate(settings: Settings) -> None:
+    certificate, key = settings.tls_certificate, settings.tls_key
+    if bool(certificate) != bool(key):
+        raise BadSetting("TLS needs both HOSTLER_TLS_CERTIFICATE and HOSTLER_TLS_KEY; set the other one too")
+    for name, path in (("HOSTLER_TLS_CERTIFICATE", certificate), ("HOSTLER_TLS_KEY", key)):
+        try:
+            if path:
+                open(path, "rb").close()
+        except OSError as error:
+            raise BadSetting(f"{name}={path}: {error.strerror}; name a PEM file that can be read") from error
+    try:
+        if certificate:
+            # a key with a passphrase would be asked for on the terminal
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+    except (ssl.SSLError, ValueError) as error:
+        raise BadSetting(
+            f"{certificate} and {key} are no certificate and its key: {error}; both must be PEM, without a passphrase"
+        ) from error
 
 
 def check_free(host: str, port: int) -> None:

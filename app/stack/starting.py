@@ -25,8 +25,8 @@ _TAIL_BYTES = 3000
 _FAILING_S = 5.0
 #: How long a database that is not ours may take.
 _GIVEN_S = 10.0
-#: /health answers; how much longer to wait for workers to be heard of
-_WORKERS_S = 6.0
+#: /health answers; how much longer to wait until it finds nothing wrong.
+_HEALTHY_S = 15.0
 
 
 def wait_for_parts(settings: Settings, deadline: float) -> list[tuple[str, str]]:
@@ -94,8 +94,11 @@ def migrate(settings: Settings) -> str:
     return ""
 
 
-def wait_for_health(settings: Settings, deadline: float) -> list[Program]:
-    """Wait until /health is 200 and every program runs. Raises PartFailed with the end of the log that tells why."""
+def wait_for_health(settings: Settings, deadline: float) -> tuple[list[Program], list[str]]:
+    """Wait until every program runs and /health is 200 and says *healthy*: (programs, what /health still finds wrong).
+
+    What does not mend in a while is not waited for. Raises PartFailed with the end of the log that tells why.
+    """
     api, supervisor = Api(url_of(settings), certificate=settings.tls_certificate), Supervisor(settings)
     failing: dict[str, float] = {}
     answered_at = 0.0
@@ -104,10 +107,10 @@ def wait_for_health(settings: Settings, deadline: float) -> list[Program]:
         status, body = api.health()
         now = time.monotonic()
         answered_at = answered_at or (now if status == 200 else 0.0)
-        # a worker is heard of a moment after its start; a create sent before that would only wait longer
-        heard = body.get("status") == "healthy" or body.get("workers_idle") or now - answered_at > _WORKERS_S
-        if answered_at and heard and all(program.state == "RUNNING" for program in programs):
-            return programs
+        # heartbeats and the first sweep come a moment after the start
+        settled = body.get("status") == "healthy" or now - answered_at > _HEALTHY_S or now > deadline
+        if answered_at and settled and all(program.state == "RUNNING" for program in programs):
+            return programs, body.get("problems") or []
         for program in programs:
             if program.state in ("BACKOFF", "FATAL", "EXITED"):
                 since = failing.setdefault(program.name, now)

@@ -103,8 +103,11 @@ def _bring_up(settings: Settings, chosen: RunAs, say: Say, deadline: float) -> N
     _keep_admin_key(settings, chosen)
     supervisor = Supervisor(settings)
     supervisor.start_roles()
-    for program in wait_for_health(settings, deadline):
+    programs, problems = wait_for_health(settings, deadline)
+    for program in programs:
         say(f"{program.name:<15} pid {program.pid}")
+    for problem in problems:
+        say(f"degraded: {problem}")
 
 
 def _end_leftovers(settings: Settings, say: Say) -> None:
@@ -159,6 +162,6 @@ def _record(settings: Settings, chosen: RunAs, supervisor: psutil.Process) -> No
         postgres_user=chosen.postgres.name,
         user=chosen.rest.name,
         note=chosen.note,
-        certificate=os.path.abspath(settings.tls_certificate) if settings.tls_certificate else "",
+        certificate=settings.tls_certificate,
     )
     write_record(settings, record)

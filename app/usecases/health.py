@@ -16,6 +16,8 @@ from hostler import __version__
 
 #: Everybody who asks within this time gets the same answer: probes must not load what they probe.
 CACHED_S = 1.0
+#: Of two processes one must not go on for long about what the other saw mended.
+DEGRADED_CACHED_S = 0.1
 #: A stop or probe that waits longer than this for a worker is a problem.
 CONTROL_LATE_S = 30.0
 #: A canary goes round every ten seconds; after three the broker or the worker is to blame.
@@ -43,7 +45,8 @@ class Health:
         with self._lock:
             if time.monotonic() >= self._until:
                 self._found = self._look()
-                self._until = time.monotonic() + CACHED_S
+                healthy = self._found["status"] == "healthy"
+                self._until = time.monotonic() + (CACHED_S if healthy else DEGRADED_CACHED_S)
             return self._found
 
     def check_ready(self) -> None:

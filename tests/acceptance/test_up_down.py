@@ -38,6 +38,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with stack(tmp_path_factory.mktemp("up") / "state") as made:
         said = made.up()
         assert made.key in said, "the admin key is shown on the first start"
+        # not after a while: whoever waited for `up` may look at once
+        assert made.call("GET", "/health")["problems"] == []
         yield made
 
 
