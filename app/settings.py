@@ -58,9 +58,7 @@ class Settings:
     sweep_interval_s: float = _setting(5.0, "Between two ticks of the repair sweep.")
     look_s: float = _setting(0.3, "How long a create looks for readiness before it leaves that to the sweep.")
     log_bytes: int = _setting(16 * 1024 * 1024, "Output kept per attempt, in two files.")
-    retention_days: float = _setting(
-        30.0, "How long what has ended is kept: see docs/operations.md, Retention."
-    )
+    retention_days: float = _setting(30.0, "How long what has ended is kept: see docs/operations.md, Retention.")
     log_level: str = _setting("info", "debug, info, warning or error.")
     log_format: str = _setting("plain", "plain for people, json for collectors.")
 
