@@ -41,7 +41,8 @@ class Sightings:
 
     def stop(self) -> None:
         self._stopping.set()
-        self._thread.join(30)
+        if self._thread.is_alive():
+            self._thread.join(30)
         if self._connection is not None:
             self._connection.close()
         self._lines.close()
