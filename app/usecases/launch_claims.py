@@ -125,7 +125,8 @@ FROM made
 
 def _claim(ctx: Context, pool: str | None, worker: str, *, room: bool) -> LaunchClaim | None:
     node = ctx.settings.node_name
-    with ctx.database.begin() as connection:
+
+    def act(connection: Connection) -> LaunchClaim | None:
         task = tasks.claim_launch(
             connection, pool=pool, node=node, worker=worker, lease_s=ctx.settings.lease_s, room=room
         )
@@ -133,13 +134,16 @@ def _claim(ctx: Context, pool: str | None, worker: str, *, room: bool) -> Launch
             return None
         row = connection.execute(_LOAD, {"id": task.replica_id, "node": node, "by_pool": pool is not None}).one()
         if row.open_attempt_id is None:
-            claim = _take_capacity(ctx, connection, row, task, node)
-        else:
-            held = leases.held(connection, row.open_attempt_id)
-            port = next(iter(held.get("port") or ()), None)
-            state, gpus = State(row.state), tuple(held.get("gpu") or ())
-            claim = _made(row, task, row.open_attempt_id, row.open_attempt_name, state, port, gpus)
-    ctx.notify("events", f"replica:{claim.replica_id}", f"task:{claim.task_id}")
+            return _take_capacity(ctx, connection, row, task, node)
+        held = leases.held(connection, row.open_attempt_id)
+        port = next(iter(held.get("port") or ()), None)
+        state, gpus = State(row.state), tuple(held.get("gpu") or ())
+        return _made(row, task, row.open_attempt_id, row.open_attempt_name, state, port, gpus)
+
+    # a claim that lost against a user's stop of the same replica has lost that one row, not its turn
+    claim = ctx.database.change(act)
+    if claim is not None:
+        ctx.notify("events", f"replica:{claim.replica_id}", f"task:{claim.task_id}")
     return claim
 
 

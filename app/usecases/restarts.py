@@ -43,8 +43,7 @@ def request_restart(ctx: Context, actor: Actor, replica_id: str, idempotency: Id
 
 def _restart(connection: Connection, actor: Actor, replica_id: str, task_id: str) -> Any:
     """Write the task and the first step; returns the replica as it was."""
-    open_tasks = tasks.open_of(connection, replica_id, LIFECYCLE_KINDS)
-    row = replicas.lock(connection, replica_id)
+    open_tasks, row = tasks.lock_with_replica(connection, replica_id, LIFECYCLE_KINDS)
     if row is None:
         raise NotFound(f"There is no replica {replica_id}. See `hostler replica list`.")
     if open_tasks:

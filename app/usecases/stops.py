@@ -55,9 +55,7 @@ def request_stop(
 def _stop(
     connection: Connection, actor: Actor, replica_id: str, force: bool, grace_s: int | None, cause: str
 ) -> tuple[TaskOutcome, str | None, str]:
-    # tasks before replicas: every writer locks in this order, so that two of them cannot wait for each other
-    open_tasks = tasks.open_of(connection, replica_id, LIFECYCLE_KINDS)
-    row = replicas.lock(connection, replica_id)
+    open_tasks, row = tasks.lock_with_replica(connection, replica_id, LIFECYCLE_KINDS)
     if row is None:
         raise NotFound(f"There is no replica {replica_id}. See `hostler replica list`.")
     grace = 0 if force else DEFAULT_GRACE_S if grace_s is None else grace_s

@@ -8,8 +8,10 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from app.db.repos import replicas
 from app.domain.lifecycle import Reason
 from app.domain.tasks import Phase, TaskKind, TaskState
+from app.errors import Collided
 
 COLUMNS = """id, seq, kind, state, phase, priority, pool, node, replica_id, attempt, owner, request_id, arguments,
     reason, message, result, claims, claimed_by, created_at, started_at, finished_at, version"""
@@ -180,6 +182,25 @@ def open_of(connection: Connection, replica_id: str, kinds: Sequence[TaskKind]) 
         " AND state IN ('queued', 'running') ORDER BY seq FOR UPDATE"
     )
     return list(connection.execute(query, {"replica_id": replica_id, "kinds": [str(kind) for kind in kinds]}))
+
+
+def lock_with_replica(
+    connection: Connection, replica_id: str, kinds: Sequence[TaskKind]
+) -> tuple[list[Any], Any | None]:
+    """(open tasks of the replica, its row), all locked: tasks before replicas, as every writer does.
+
+    Raises Collided when a task came while the replica was waited for: a worker may hold it by now and wait for the
+    replica, so that whoever wrote beside it would wait for that worker.
+    """
+    locked = open_of(connection, replica_id, kinds)
+    row = replicas.lock(connection, replica_id)
+    query = text(
+        "SELECT id FROM tasks WHERE replica_id = :replica_id AND kind = ANY(:kinds) AND state IN ('queued', 'running')"
+    )
+    found = connection.execute(query, {"replica_id": replica_id, "kinds": [str(kind) for kind in kinds]})
+    if {task.id for task in found} - {task.id for task in locked}:
+        raise Collided(retry_after_s=1)
+    return locked, row
 
 
 def read(connection: Connection, task_id: str) -> Any | None:

@@ -10,12 +10,16 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from app.errors import Conflict, NotFound
+from app.db.repos import replicas as replicas_repo
+from app.db.repos import tasks
+from app.domain.tasks import LIFECYCLE_KINDS
+from app.errors import Collided, Conflict, NotFound
 from app.settings import Settings
 from app.usecases import replicas
 from app.usecases.context import Actor, Context
 from app.usecases.creates import request_create
 from app.usecases.keys import ensure_admin_key
+from tests.support.embedded import wait_until
 
 ROUNDS = 12
 AT_ONCE = 4
@@ -79,3 +83,37 @@ def test_a_stop_is_never_lost_to_a_restart(ctx: Context, actor: Actor) -> None:
         assert isinstance(outcomes[3], Conflict)
         shown = replicas.get(ctx, replica)
         assert (shown["status"], shown["desired_state"]) == ("stopping", "stopped")
+
+
+def test_a_task_that_came_while_the_replica_was_waited_for_is_a_collision(ctx: Context, actor: Actor) -> None:
+    """A worker may hold that task by now and wait for the replica: going on would be waiting for each other."""
+    replica = _serving(ctx, actor)
+
+    def lock() -> Any:
+        with ctx.database.begin() as connection:
+            return tasks.lock_with_replica(connection, replica, LIFECYCLE_KINDS)
+
+    with ThreadPoolExecutor(1) as threads:
+        with ctx.database.begin() as connection:
+            replicas_repo.lock(connection, replica)
+            waiting = threads.submit(lock)
+            wait_until(lambda: _waits(ctx), 10, "somebody who waits for the replica")
+            connection.execute(
+                text(
+                    "INSERT INTO tasks (id, kind, priority, pool, replica_id, attempt, owner)"
+                    " VALUES ('t1', 'restart', 2, 'mock', :id, 2, :owner)"
+                ),
+                {"id": replica, "owner": actor.key_id},
+            )
+        with pytest.raises(Collided):
+            waiting.result(10)
+    # and once more it sees it
+    found, row = lock()
+    assert [task.id for task in found] == ["t1"]
+    assert row is not None and row.id == replica
+
+
+def _waits(ctx: Context) -> bool:
+    query = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with ctx.database.read() as connection:
+        return connection.execute(text(query)).first() is not None
