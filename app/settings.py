@@ -55,6 +55,9 @@ class Settings:
     lease_s: float = _setting(15.0, "How long a worker's claim holds without renewal.")
     probe_interval_s: float = _setting(5.0, "Between two health probes of a ready replica.")
     unhealthy_after: int = _setting(3, "Failed probes in a row until a replica is unhealthy.")
+    deep_probe_s: float = _setting(
+        300.0, "Between two deep probes (one token) of a replica that finished no request meanwhile; 0: none."
+    )
     sweep_interval_s: float = _setting(5.0, "Between two ticks of the repair sweep.")
     look_s: float = _setting(0.3, "How long a create looks for readiness before it leaves that to the sweep.")
     log_bytes: int = _setting(16 * 1024 * 1024, "Output kept per attempt, in two files.")

@@ -10,6 +10,7 @@ from app.usecases import claims, launches, watching
 from app.usecases.claims import Claim
 from workers.backends.base import BackendError, Liveness
 from workers.bootstrap import Runtime
+from workers.deep import stored_hung
 from workers.engine_targets import diagnostics_timeout_s, engine_of, handle_of, readiness_target
 from workers.keeper import Keeper
 from workers.launching import MOST_DIAGNOSTICS_S
@@ -103,6 +104,10 @@ def _look(runtime: Runtime, row: Any, timeout_s: float) -> dict[str, Any]:
         {"name": "answers", "ok": probe.ok, "status": probe.status, "latency_ms": probe.latency_ms}
         | ({"detail": probe.detail} if probe.detail else {})
     )
+    hung = stored_hung(row)
+    if probe.ok and hung:
+        checks.append({"name": "work", "ok": False, "detail": hung})
+        return _answer(row, checks, f"hung: {hung}")
     return _answer(row, checks, "" if probe.ok else probe.detail)
 
 

@@ -18,6 +18,7 @@ from app.usecases.ends import End
 from app.usecases.watching import Fact, Move
 from workers.backends.base import BackendError, Fingerprint, Handle, Liveness, Observation
 from workers.bootstrap import Runtime
+from workers.deep import DeepProbes
 from workers.engine_targets import (
     diagnostics_timeout_s,
     engine_of,
@@ -52,6 +53,9 @@ class Seen:
     observation: Observation
     probe: ProbeResult | None
     verdict: Verdict
+    #: what is known of its work (see ``workers.deep``), and why it counts as hung
+    deep: dict[str, Any] | None = None
+    hung: str = ""
 
 
 class Watch:
@@ -64,6 +68,7 @@ class Watch:
         self._ends = Jobs("ends", 8)
         # apart, because an engine that hangs in its diagnostics must not hold up a death or a kill, its own included
         self._diagnoses = Jobs("diagnoses", 16)
+        self._deep = DeepProbes(runtime)
 
     def look(self, rows: Sequence[Any], prober: Prober, *, timeout_s: float = PROBE_TIMEOUT_S) -> list[Seen]:
         """Look at ``rows`` once and record what it means. Returns what was seen of those that were looked at."""
@@ -83,6 +88,7 @@ class Watch:
         """Wait for what is under way."""
         self._ends.close()
         self._diagnoses.close()
+        self._deep.close()
 
     def _see(self, rows: Sequence[Any], prober: Prober, timeout_s: float) -> list[Seen]:
         found = {row.id: self._find(row) for row in rows}
@@ -129,6 +135,9 @@ class Watch:
         if observation.owns_port is False:
             answers = False
         detail = probe.detail if probe is not None and not probe.ok else ""
+        if probe is not None and probe.ok and observation.owns_port:
+            self._deep.consider(row)
+        hung = self._deep.hung(row) if probe is not None else ""
         found = evidence(
             observation,
             State(row.state),
@@ -137,8 +146,10 @@ class Watch:
             overdue=bool(row.overdue),
             was_ready=_was_ready(row),
             detail=detail if observation.liveness is Liveness.RUNNING else "",
+            hung=hung,
         )
-        return Seen(row, handle, observation, probe, judge(found, self.ctx.settings.unhealthy_after))
+        verdict = judge(found, self.ctx.settings.unhealthy_after)
+        return Seen(row, handle, observation, probe, verdict, self._deep.shown(row), hung)
 
     def _record(self, seen: Sequence[Seen]) -> None:
         moves: list[Move] = []
@@ -240,12 +251,19 @@ _SERVING = (*SERVING, State.UNREACHABLE)
 
 def _was_ready(row: Any) -> bool:
     """Whether this attempt was ready once; an earlier attempt's readiness is no diagnosis of this one."""
-    ready_at = row.timestamps.get("ready")
-    return bool(ready_at and row.launching_at and datetime.fromisoformat(ready_at) >= row.launching_at)
+    return _was(row, State.READY)
+
+
+def _was(row: Any, state: State) -> bool:
+    """Whether this attempt was in that state before."""
+    at = row.timestamps.get(state)
+    return bool(at and row.launching_at and datetime.fromisoformat(at) >= row.launching_at)
 
 
 def _is_silent(one: Seen) -> bool:
     liveness = one.observation.liveness
+    if one.hung:
+        return True
     answered = one.probe.ok if one.probe else one.observation.answers
     return liveness in (Liveness.UNKNOWN, Liveness.ABSENT) or (liveness is Liveness.RUNNING and not answered)
 
@@ -259,9 +277,11 @@ def _move(one: Seen, more: dict[str, Any] | None = None) -> Move:
         path = (state, State.WAITING_FOR_READY, to)
     patch: dict[str, Any] = {"check_failures": verdict.failures, "last_health": _health(one), **(more or {})}
     deadline_s = None
+    # readiness has one clock: a backend that could not be asked for a while neither stops nor restarts it
+    keeps_deadline = to is State.UNREACHABLE or (to is State.WAITING_FOR_READY and _was(row, State.WAITING_FOR_READY))
     if to is State.READY:
         patch["base_url"] = launches.base_url(row, row.port)
-    if to is State.WAITING_FOR_READY:
+    if to is State.WAITING_FOR_READY and not keeps_deadline:
         deadline_s = float((row.spec.get("timeouts") or {}).get("readiness_timeout_s") or launches.DEFAULT_READINESS_S)
     return Move(
         row.id,
@@ -272,6 +292,7 @@ def _move(one: Seen, more: dict[str, Any] | None = None) -> Move:
         message=verdict.message,
         next_check_s=0 if to is State.WAITING_FOR_READY else 1.0,
         deadline_s=deadline_s,
+        keeps_deadline=keeps_deadline,
         patch=patch,
     )
 
@@ -281,7 +302,7 @@ def _worth_writing(one: Seen) -> bool:
     if State(one.row.state) not in (*SERVING, State.UNREACHABLE):
         return False
     last = one.row.last_health
-    if last is None or one.verdict.failures != one.row.check_failures:
+    if last is None or one.verdict.failures != one.row.check_failures or last.get("deep") != one.deep:
         return True
     return time.time() - calendar.timegm(time.strptime(last["at"], _AT)) >= FRESH_S
 
@@ -292,10 +313,11 @@ def _fact(one: Seen) -> Fact:
 
 def _health(one: Seen) -> dict[str, Any]:
     probe = one.probe
-    return {
-        "healthy": bool(probe.ok if probe else one.observation.answers),
+    found = {
+        "healthy": bool(probe.ok if probe else one.observation.answers) and not one.hung,
         "status": probe.status if probe else None,
         "latency_ms": probe.latency_ms if probe else None,
-        "message": (probe.detail if probe else one.observation.message) or "",
+        "message": (f"hung: {one.hung}" if one.hung else probe.detail if probe else one.observation.message) or "",
         "at": time.strftime(_AT, time.gmtime()),
     }
+    return found if one.deep is None else {**found, "deep": one.deep}

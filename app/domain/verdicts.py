@@ -20,6 +20,8 @@ class Life(StrEnum):
 
 
 GONE = (Life.EXITED, Life.ABSENT)
+#: Launched, and not ready yet.
+_READYING = (State.STARTING, State.WAITING_FOR_READY)
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Evidence:
     exit_code: int | None = None
     signal: int | None = None
     out_of_memory: bool = False
+    #: it answers its probe and does no work: why that is believed (see ``app.domain.progress``)
+    hung: str = ""
     detail: str = ""
 
 
@@ -88,6 +92,9 @@ def _end_reason(seen: Evidence) -> Reason:
 
 
 def _unknown(seen: Evidence) -> Verdict:
+    if seen.overdue and not seen.was_ready and seen.state in (*_READYING, State.UNREACHABLE):
+        # no proof of death, but whoever waits for it waited as long as was asked; it is killed once it can be asked
+        return Verdict(State.FAILED, Reason.READINESS_TIMEOUT, _overdue(seen), failures=seen.failures + 1)
     if seen.state in (State.UNREACHABLE, *LAUNCHING[:3]):
         return Verdict(failures=seen.failures + 1, message=seen.detail)
     message = seen.detail or "the backend cannot be asked"
@@ -96,7 +103,7 @@ def _unknown(seen: Evidence) -> Verdict:
 
 def _serving(seen: Evidence, unhealthy_after: int) -> Verdict:
     if seen.answers and seen.owns_port is not False:
-        return Verdict(State.READY if seen.state is State.UNHEALTHY else None)
+        return _answering(seen)
     failures = seen.failures + 1
     if seen.state is State.READY and failures >= unhealthy_after:
         message = seen.detail or f"{failures} probes in a row failed"
@@ -104,8 +111,17 @@ def _serving(seen: Evidence, unhealthy_after: int) -> Verdict:
     return Verdict(failures=failures, message=seen.detail)
 
 
+def _answering(seen: Evidence) -> Verdict:
+    """It answers its health probe, which is worth nothing while it is hung."""
+    if not seen.hung:
+        return Verdict(State.READY if seen.state is State.UNHEALTHY else None)
+    if seen.state is State.READY:
+        return Verdict(State.UNHEALTHY, Reason.HEALTH_FAILED, f"hung: {seen.hung}", proven=False)
+    return Verdict(message=f"hung: {seen.hung}")
+
+
 def _launching(seen: Evidence) -> Verdict:
-    if seen.life is Life.RUNNING and seen.answers and seen.owns_port is not False:
+    if seen.life is Life.RUNNING and seen.answers and seen.owns_port is not False and not seen.hung:
         return Verdict(State.READY)
     if seen.state is State.UNREACHABLE:
         back = State.UNHEALTHY if seen.was_ready else State.WAITING_FOR_READY

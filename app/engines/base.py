@@ -57,6 +57,19 @@ class HttpCheck:
     expect: str = "status"
 
 
+@dataclass(frozen=True)
+class Counters:
+    """Where the engine counts its work, as Prometheus text, and by which names.
+
+    ``finished`` grows when requests end well, ``progress`` also while they are worked on: what grows is busy, not hung.
+    Each is a tuple of metric names whose values, over all labels, are summed.
+    """
+
+    path: str
+    finished: tuple[str, ...]
+    progress: tuple[str, ...]
+
+
 class Engine(Protocol):
     """One file per engine. The registry holds an instance; it keeps no state."""
 
@@ -88,3 +101,9 @@ class Engine(Protocol):
 
     def diagnostics(self, config: Mapping[str, Any]) -> tuple[HttpCheck, ...]:
         """What ``run_diagnostics`` does after readiness, in order."""
+
+    def deep_probe(self, config: Mapping[str, Any]) -> HttpCheck | None:
+        """The least work that shows more than that it listens: one token. None: there is no such thing."""
+
+    def counters(self, config: Mapping[str, Any]) -> Counters | None:
+        """Where its counters are, asked with the engine key; None when it has none."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.engines import openai
-from app.engines.base import Command, EngineRequest, HttpCheck
+from app.engines.base import Command, Counters, EngineRequest, HttpCheck
 from app.engines.schema import check, refuse
 
 
@@ -78,6 +78,13 @@ class CommandEngine:
     def diagnostics(self, config: Mapping[str, Any]) -> tuple[HttpCheck, ...]:
         ready = self.readiness(config)
         return openai.checks(ready.path) if config.get("diagnostics") == "openai" else (ready,)
+
+    def deep_probe(self, config: Mapping[str, Any]) -> HttpCheck | None:
+        return openai.ONE_TOKEN if config.get("diagnostics") == "openai" else None
+
+    def counters(self, config: Mapping[str, Any]) -> Counters | None:
+        # it may have some, and only its user knows what they mean
+        return None
 
 
 def _substitute(text: str, words: Mapping[str, str]) -> str:

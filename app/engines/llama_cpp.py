@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from app.engines import openai
-from app.engines.base import Command, EngineRequest, HttpCheck
+from app.engines.base import Command, Counters, EngineRequest, HttpCheck
 from app.engines.schema import check, refuse
 from app.errors import InvalidConfig
 
@@ -106,6 +106,19 @@ class LlamaCpp:
     def diagnostics(self, config: Mapping[str, Any]) -> tuple[HttpCheck, ...]:
         everything = openai.checks()
         return everything[:2] if config.get("embedding") else everything
+
+    def deep_probe(self, config: Mapping[str, Any]) -> HttpCheck | None:
+        return openai.ONE_EMBEDDING if config.get("embedding") else openai.ONE_TOKEN
+
+    def counters(self, config: Mapping[str, Any]) -> Counters | None:
+        # tokens are added to the first only when their request has ended; calls of llama_decode as they are made
+        predicted, read, calls = "tokens_predicted_total", "prompt_tokens_total", "n_decode_total"
+        finished = read if config.get("embedding") else predicted
+        return Counters(
+            "/metrics",
+            finished=(f"llamacpp:{finished}",),
+            progress=tuple(f"llamacpp:{name}" for name in (predicted, read, calls)),
+        )
 
 
 def _patience(environment: Mapping[str, str]) -> dict[str, str]:

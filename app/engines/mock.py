@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from app.engines import openai
-from app.engines.base import Command, EngineRequest, HttpCheck
+from app.engines.base import Command, Counters, EngineRequest, HttpCheck
 from app.engines.schema import check, refuse
 
 _PROGRAM = Path(__file__).parent / "programs" / "mock_server"
@@ -36,6 +36,12 @@ KNOBS: dict[str, Any] = {
     "error_rate": {"type": "number", "minimum": 0, "maximum": 1, "description": "Share of requests answered 500."},
     "hang": {"type": "boolean", "description": "Requests are never answered; /health stays 200."},
     "hang_after_n": _count("So many requests are answered, later ones never."),
+    "busy_tokens_per_s": {
+        "type": "number",
+        "minimum": 0,
+        "description": "As if others kept it busy: requests wait for ever, the token counter grows at this rate.",
+    },
+    "counters_stuck": {"type": "boolean", "description": "/metrics goes on telling what it told at the start."},
     "crash_after_n": _count("So many requests are answered, the next ends the process with exit_code."),
     "exit_on_start": _count("End at once with this code.", 255),
     "exit_after_s": _seconds("End with exit_code so long after the start, ready or not."),
@@ -95,3 +101,10 @@ class MockEngine:
 
     def diagnostics(self, config: Mapping[str, Any]) -> tuple[HttpCheck, ...]:
         return openai.checks()
+
+    def deep_probe(self, config: Mapping[str, Any]) -> HttpCheck | None:
+        return openai.ONE_TOKEN
+
+    def counters(self, config: Mapping[str, Any]) -> Counters | None:
+        tokens, finished = "llamacpp:tokens_predicted_total", "mock:requests_finished_total"
+        return Counters("/metrics", finished=(finished,), progress=(tokens, finished))

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from app.db.repos import replicas, tasks
+from app.db.repos import leases, replicas, tasks
 from app.db.repos.replicas import Move
 from app.domain.lifecycle import TERMINAL, Reason, State
 from app.domain.tasks import LAUNCH_KINDS, LIFECYCLE_KINDS, TaskKind, TaskState
@@ -71,7 +71,8 @@ def record_failed(
         row = replicas.read(connection, replica_id)
         if end.gone:
             replicas.record_released(connection, replica_id, attempt)
-    _after_end(ctx, row, ended, released=end.gone)
+        rung = _waiting_pools(connection, row) if end.gone else []
+    _after_end(ctx, row, ended, rung)
     return True
 
 
@@ -92,9 +93,10 @@ def record_gone(ctx: Context, replica_id: str, attempt: int, end: End | None = N
             return False
         released = replicas.record_released(connection, replica_id, attempt)
         ended = tasks.finish(connection, stops, TaskState.SUCCEEDED, message=f"replica {replica_id} was seen gone")
+        rung = _waiting_pools(connection, row) if released else []
     if released and restart is not None:
         ctx.doorbell.ring(TaskKind.RESTART, queue_for(TaskKind.RESTART, row.pool, None), pool=row.pool)
-    _after_end(ctx, row, ended, released=released)
+    _after_end(ctx, row, ended, rung)
     return released
 
 
@@ -153,8 +155,13 @@ def _record_end(connection: Connection, replica_id: str, attempt: int, end: End)
     )
 
 
-def _after_end(ctx: Context, row: Any, ended: Iterable[str], *, released: bool) -> None:
-    if released:
-        # a slot came free: whoever waits for one is claimed now, not at the next sweep
-        ctx.doorbell.ring(TaskKind.CREATE, queue_for(TaskKind.CREATE, row.pool, None), pool=row.pool)
+def _waiting_pools(connection: Connection, row: Any) -> list[str]:
+    """The replica's own pool, and the others that wait for a GPU or a port of its host."""
+    return [row.pool, *leases.pools_short_of(connection, row.node, row.pool)] if row.node else [row.pool]
+
+
+def _after_end(ctx: Context, row: Any, ended: Iterable[str], rung: Iterable[str]) -> None:
+    for pool in rung:
+        # room was returned: whoever waits for it is claimed now, not at the next sweep
+        ctx.doorbell.ring(TaskKind.CREATE, queue_for(TaskKind.CREATE, pool, None), pool=pool)
     ctx.notify("events", f"replica:{row.id}", *(f"task:{task_id}" for task_id in ended))

@@ -6,6 +6,7 @@ import json
 import signal
 import socket
 import sys
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -21,7 +22,8 @@ from app.engines.registry import ENGINES, engine
 from app.engines.tiny_model import write_tiny_gguf
 from app.errors import InvalidConfig
 from tests.support.engines import HOST, KEY, Running, running
-from workers.probes.diagnostics import run_diagnostics
+from workers.probes.counters import read_counters
+from workers.probes.diagnostics import run_check, run_diagnostics
 from workers.probes.http import probe_once
 
 #: What the command engine runs here: a server that it knows nothing about.
@@ -160,3 +162,22 @@ def _status(it: Running, path: str, key: str) -> int:
     except HTTPError as refused:
         with refused:
             return refused.code
+
+
+def test_a_deep_probe_is_work_that_its_counters_show(subject: Engine, start: Start) -> None:
+    config = CONFIGS.get(subject.name, {})
+    check, counters = subject.deep_probe(config), subject.counters(config)
+    if check is None:
+        assert counters is None, "counters are only looked at beside a deep probe"
+        return
+    it = start()
+    it.wait_ready()
+    assert counters is not None
+    before = read_counters(counters, it.base_url, KEY, 5)
+    found = run_check(check, it.base_url, "tiny", KEY, time.monotonic() + 10)
+    assert found["ok"], found
+    after = read_counters(counters, it.base_url, KEY, 5)
+    assert before is not None
+    assert after is not None
+    assert after.finished > before.finished
+    assert after.progress > before.progress

@@ -5,16 +5,14 @@ from __future__ import annotations
 import http.client
 import json
 import math
-import socket
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 from app.engines.base import Engine, HttpCheck
+from workers.probes.request import answered, filled
 
 #: An answer to a small prompt is never this large; more is cut off and fails.
 _MAX_ANSWER_BYTES = 4 * 1024 * 1024
@@ -33,7 +31,7 @@ def run_diagnostics(
     started_at, begun = datetime.now(UTC), time.monotonic()
     deadline = begun + timeout_s
     key = engine_key if engine.checks_key else ""
-    results = [_run(check, base_url, model_name, key, deadline) for check in engine.diagnostics(config)]
+    results = [run_check(check, base_url, model_name, key, deadline) for check in engine.diagnostics(config)]
     return {
         "passed": all(result["ok"] for result in results),
         "checks": results,
@@ -55,7 +53,11 @@ class _Failed(Exception):
     """The answer is not what the check expects."""
 
 
-def _run(check: HttpCheck, base_url: str, model_name: str, key: str, deadline: float) -> dict[str, Any]:
+def run_check(check: HttpCheck, base_url: str, model_name: str, key: str, deadline: float) -> dict[str, Any]:
+    """Ask once, until the monotonic ``deadline``: ``{name, ok, status, latency_ms, detail, ttft_ms?, tokens_per_s?}``.
+
+    ``status`` is None without an answer. Never raises for what the replica does.
+    """
     begun, found, ok = time.monotonic(), _Findings(), False
     if begun >= deadline:
         found.detail = "no time left"
@@ -80,21 +82,8 @@ def _run(check: HttpCheck, base_url: str, model_name: str, key: str, deadline: f
 
 def _ask(check: HttpCheck, base_url: str, model_name: str, key: str, deadline: float, found: _Findings) -> None:
     begun = time.monotonic()
-    address = urlsplit(base_url)
-    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=deadline - begun)
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    body = None
-    if check.body is not None:
-        body = json.dumps(_filled(check.body, model_name))
-        headers["Content-Type"] = "application/json"
-    connection.connect()
-    # a socket's timeout starts anew with each byte, so a trickle would hold us for ever
-    guard = threading.Timer(deadline - time.monotonic(), _cut, (connection.sock,))
-    guard.daemon = True
-    guard.start()
-    try:
-        connection.request(check.method, check.path, body=body, headers=headers)
-        answer = connection.getresponse()
+    body = None if check.body is None else filled(check.body, model_name)
+    with answered(base_url, check.method, check.path, key=key, deadline=deadline, body=body) as answer:
         found.status = answer.status
         if not 200 <= answer.status < 300:
             raise _Failed(f"HTTP {answer.status}: {_excerpt(answer.read(_DETAIL_CHARS))}")
@@ -102,17 +91,6 @@ def _ask(check: HttpCheck, base_url: str, model_name: str, key: str, deadline: f
             _read_stream(answer, begun, found)
         else:
             _check_whole(check.expect, _read_whole(answer), begun, found)
-    finally:
-        guard.cancel()
-        connection.close()
-
-
-def _cut(connection: socket.socket) -> None:
-    try:
-        connection.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        # closed already: the check is over
-        return
 
 
 def _read_whole(answer: http.client.HTTPResponse) -> bytes:
@@ -190,16 +168,6 @@ def _parsed(data: bytes) -> Any:
         return json.loads(data)
     except ValueError:
         raise _Failed(f"the answer is not JSON: {_excerpt(data)}") from None
-
-
-def _filled(value: Any, model_name: str) -> Any:
-    if isinstance(value, str):
-        return value.replace("{model}", model_name)
-    if isinstance(value, Mapping):
-        return {name: _filled(member, model_name) for name, member in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_filled(member, model_name) for member in value]
-    return value
 
 
 def _excerpt(data: bytes) -> str:

@@ -91,3 +91,25 @@ def set_capacity(connection: Connection, kind: str, scope: str, numbers: Sequenc
         ),
         {"kind": kind, "scope": scope, "numbers": wanted},
     )
+
+
+#: With fewer free ports than this somebody may be waiting for one.
+_SCARCE_PORTS = 64
+
+
+def pools_short_of(connection: Connection, node: str, but: str) -> list[str]:
+    """Pools other than ``but`` whose best create waits, while it may be GPUs or ports of ``node`` that it lacks.
+
+    Empty at once where the host has no GPUs and ports enough. A pool too many costs a bell, one too few a sweep.
+    """
+    query = text(
+        "SELECT p.name FROM pools p JOIN backends b ON b.name = p.backend"
+        " WHERE (EXISTS (SELECT 1 FROM units WHERE kind = 'gpu' AND scope = :node AND NOT retired)"
+        "     OR (SELECT count(*) FROM (SELECT 1 FROM units WHERE kind = 'port' AND scope = :node AND lease_id IS NULL"
+        "         AND NOT retired ORDER BY last_freed_at NULLS FIRST, number LIMIT :scarce) AS free) < :scarce)"
+        " AND b.host_bound AND p.name <> :but AND p.state = 'active'"
+        " AND EXISTS (SELECT 1 FROM tasks t WHERE t.pool = p.name AND t.state = 'queued'"
+        "     AND t.kind IN ('create', 'restart')) ORDER BY p.name"
+    )
+    found = connection.execute(query, {"node": node, "but": but, "scarce": _SCARCE_PORTS})
+    return [row[0] for row in found]

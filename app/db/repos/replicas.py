@@ -19,7 +19,8 @@ class Move:
 
     With ``lease_token`` the task must still be held under it: otherwise somebody newer owns the replica and nothing is
     written. What the step means for that task and for the attempt is written with it. ``patch`` sets columns of
-    ``PATCHABLE``. ``deadline_s`` and ``next_check_s`` count from now; None clears.
+    ``PATCHABLE``. ``deadline_s`` and ``next_check_s`` count from now; None clears, but ``keeps_deadline`` leaves the
+    deadline as it is.
     """
 
     replica_id: str
@@ -34,6 +35,7 @@ class Move:
     request_id: str = ""
     next_check_s: float | None = None
     deadline_s: float | None = None
+    keeps_deadline: bool = False
     patch: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] | None = None
     #: what the task does now; only with ``task_id`` and ``lease_token``
@@ -67,9 +69,9 @@ PATCHABLE = {
 
 _RECORD = """jsonb_to_recordset(CAST(:moves AS jsonb)) AS m(
     replica_id text, attempt integer, path text[], cause text, actor text, reason text, message text,
-    task_id text, lease_token uuid, request_id text, next_check_s float8, deadline_s float8, patch jsonb, data jsonb,
-    phase text, let_go boolean, succeeds boolean, outcome text, result jsonb, launching boolean, handle jsonb,
-    log_tail text)"""
+    task_id text, lease_token uuid, request_id text, next_check_s float8, deadline_s float8, keeps_deadline boolean,
+    patch jsonb, data jsonb, phase text, let_go boolean, succeeds boolean, outcome text, result jsonb,
+    launching boolean, handle jsonb, log_tail text)"""
 
 
 def _patched(column: str, sql_type: str) -> str:
@@ -94,7 +96,8 @@ moved AS (
         version = r.version + 1,
         timestamps = r.timestamps || (SELECT jsonb_object_agg(s, hostler_now()) FROM unnest(m.path[2:]) AS s),
         next_check_at = hostler_now() + make_interval(secs => m.next_check_s),
-        deadline_at = hostler_now() + make_interval(secs => m.deadline_s),
+        deadline_at = CASE WHEN m.keeps_deadline THEN r.deadline_at
+            ELSE hostler_now() + make_interval(secs => m.deadline_s) END,
         {", ".join(_patched(column, sql_type) for column, sql_type in PATCHABLE.items())}
     FROM m
     WHERE r.id = m.replica_id AND r.state = m.path[1] AND r.attempt = m.attempt

@@ -44,6 +44,28 @@ TABLE: list[tuple[str, dict[str, Any], tuple[State | None, Reason | None, bool, 
         (READY, None, False, 0),
     ),
     (
+        "hung",
+        {"state": READY, "life": RUNNING, "answers": True, "hung": "made no token"},
+        (UNHEALTHY, Reason.HEALTH_FAILED, False, 0),
+    ),
+    (
+        "unreachable beyond its readiness",
+        {"state": UNREACHABLE, "life": Life.UNKNOWN, "overdue": True},
+        (State.FAILED, Reason.READINESS_TIMEOUT, False, 1),
+    ),
+    (
+        "unreachable after it was ready",
+        {"state": UNREACHABLE, "life": Life.UNKNOWN, "overdue": True, "was_ready": True},
+        (None, None, False, 1),
+    ),
+    ("still hung", {"state": UNHEALTHY, "life": RUNNING, "answers": True, "hung": "x"}, (None, None, False, 0)),
+    ("works again", {"state": UNHEALTHY, "life": RUNNING, "answers": True}, (READY, None, False, 0)),
+    (
+        "hung when the backend answers again",
+        {"state": UNREACHABLE, "life": RUNNING, "answers": True, "hung": "x", "was_ready": True},
+        (UNHEALTHY, Reason.HEALTH_FAILED, False, 0),
+    ),
+    (
         "died while starting",
         {"state": WAITING, "life": Life.EXITED, "exit_code": 1},
         (State.FAILED, Reason.PROCESS_EXITED, True, 0),
@@ -117,7 +139,8 @@ def test_no_evidence_without_proof_frees_anything_of_what_may_live() -> None:
         verdict = judge(seen, AFTER)
         assert verdict.gone == (seen.life in GONE)
         if seen.life is Life.UNKNOWN:
-            assert verdict.to in (None, UNREACHABLE)
+            late = verdict.reason is Reason.READINESS_TIMEOUT and seen.overdue and not seen.was_ready
+            assert verdict.to in (None, UNREACHABLE) or late
         if verdict.to is State.FAILED:
             assert verdict.reason is not None
             assert verdict.message

@@ -102,7 +102,10 @@ class Answers:
         yield _json({"object": "list", "data": [{"id": self._model, "object": "model", "owned_by": "hostler-mock"}]})
 
     def _metrics(self, _request: Request) -> Steps:
-        yield _whole(_METRICS.format(**self._count).encode(), "text/plain; version=0.0.4")
+        shown = dict.fromkeys(self._count, 0) if self._knobs.counters_stuck else dict(self._count)
+        if not self._knobs.counters_stuck:
+            shown["tokens"] += int(self._knobs.busy_tokens_per_s * self._age_s())
+        yield _whole(_METRICS.format(**shown).encode(), "text/plain; version=0.0.4")
 
     def _state(self, _request: Request) -> Steps:
         yield _json({"pid": os.getpid(), "age_s": self._age_s(), "last_request": self._last, **self._count})
@@ -126,7 +129,7 @@ class Answers:
         if knobs.crash_after_n is not None and number >= knobs.crash_after_n:
             print(f"mock: crashes at request {number + 1}, as told", file=sys.stderr, flush=True)
             os._exit(knobs.exit_code)
-        if knobs.hang or (knobs.hang_after_n is not None and number >= knobs.hang_after_n):
+        if knobs.hang or knobs.busy_tokens_per_s or (knobs.hang_after_n is not None and number >= knobs.hang_after_n):
             yield from self._counted(iter((_WAIT_FOR_EVER,)))
         if next(self._dice) < knobs.error_rate:
             yield from _error(500, "failed, as told", "server_error")

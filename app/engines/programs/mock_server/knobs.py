@@ -18,6 +18,8 @@ DEFAULTS: dict[str, Any] = {
     "error_rate": 0.0,
     "hang": False,
     "hang_after_n": None,
+    "busy_tokens_per_s": 0.0,
+    "counters_stuck": False,
     "crash_after_n": None,
     "exit_on_start": None,
     "exit_after_s": None,
@@ -44,6 +46,8 @@ class Knobs:
     error_rate: float
     hang: bool
     hang_after_n: int | None
+    busy_tokens_per_s: float
+    counters_stuck: bool
     crash_after_n: int | None
     exit_on_start: int | None
     exit_after_s: float | None
