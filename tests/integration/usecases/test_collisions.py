@@ -110,7 +110,8 @@ def test_a_task_that_came_while_the_replica_was_waited_for_is_a_collision(ctx: C
     # and once more it sees it
     found, row = lock()
     assert [task.id for task in found] == ["t1"]
-    assert row is not None and row.id == replica
+    assert row is not None
+    assert row.id == replica
 
 
 def _waits(ctx: Context) -> bool:
