@@ -85,7 +85,8 @@ def _mock_engine(rng: random.Random) -> Act:
 
 
 def _stubborn(rng: random.Random) -> Act:
-    return _mock({"ignore_sigterm": True})
+    # killed when a stop's grace is over; a restart waits for it, which must not take as long as everything may
+    return _mock({"stop_s": 6})
 
 
 def _in_tight_pool(rng: random.Random) -> Act:

@@ -1,7 +1,8 @@
 """Named places between load, act and apply, at which a process of the stack kills or freezes itself, once.
 
-A file ``armed/<name>`` in the harness's folder arms one: ``{"signal": 9, "role": "worker", "line": n or null}``.
-Whoever comes by first takes it (one rename to ``fired/<name>``), adds its pid, and signals itself. With ``line`` the
+A file ``armed/<name>`` in the harness's folder arms one: ``{"signal": 9, "role": "worker", "line": n or null, "token":
+"..."}``. Whoever comes by first takes it (one rename to ``fired/<name>``), writes its pid to ``fired/<token>.pid``, and
+signals itself. With ``line`` the
 signal comes at the n-th line of our own code inside the call: any line may be the last one.
 """
 
@@ -128,16 +129,16 @@ def _take(name: str) -> dict[str, Any] | None:
     return order
 
 
-def _signal(name: str, number: int) -> None:
-    fired = Path(os.environ[FOLDER]) / "fired" / f"{name}.pid"
+def _signal(order: dict[str, Any]) -> None:
+    fired = Path(os.environ[FOLDER]) / "fired" / f"{order['token']}.pid"
     fired.write_text(f"{os.getpid()} {os.environ.get('HOSTLER_ROLE', '')}\n")
-    os.kill(os.getpid(), number)
+    os.kill(os.getpid(), order["signal"])
 
 
 def _fire(name: str) -> None:
     order = _take(name)
     if order is not None:
-        _signal(name, order["signal"])
+        _signal(order)
 
 
 def _inside(name: str, original: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
@@ -154,7 +155,7 @@ def _inside(name: str, original: Callable[..., Any], *arguments: Any, **named: A
             left -= 1
             if left <= 0:
                 sys.settrace(None)
-                _signal(name, order["signal"])
+                _signal(order)
                 return None
         return trace
 

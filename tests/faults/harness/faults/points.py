@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import secrets
 import signal
 import time
 from collections.abc import Mapping
@@ -46,22 +47,19 @@ class ArmPoint:
         return arguments
 
     def inject(self, stack: FaultyStack, arguments: Mapping[str, Any]) -> Hit:
-        name = arguments["point"]
-        for left in ("fired", "armed"):
-            (stack.folder / left / name).unlink(missing_ok=True)
-        (stack.folder / "fired" / f"{name}.pid").unlink(missing_ok=True)
-        draft = stack.folder / "armed" / f".{name}"
-        draft.write_text(json.dumps({key: arguments[key] for key in ("signal", "role", "line")}))
+        name, token = arguments["point"], secrets.token_hex(4)
+        draft = stack.folder / "armed" / f".{token}"
+        draft.write_text(json.dumps({"token": token, **{key: arguments[key] for key in ("signal", "role", "line")}}))
         draft.chmod(0o666)
         draft.rename(stack.folder / "armed" / name)
-        return {"point": name}
+        return {"point": name, "token": token}
 
     def heal(self, stack: FaultyStack, arguments: Mapping[str, Any], hit: Hit) -> None:
         name = arguments["point"]
         (stack.folder / "armed" / name).unlink(missing_ok=True)
         if arguments["signal"] == signal.SIGSTOP:
             with suppress(FileNotFoundError, ValueError, IndexError):
-                fired = stack.folder / "fired" / f"{name}.pid"
+                fired = stack.folder / "fired" / f"{hit['token']}.pid"
                 pid = int(fired.read_text().split()[0])
                 # it may have come by late: what is frozen stays so for the whole time
                 time.sleep(max(0.0, fired.stat().st_mtime + arguments["for_s"] - time.time()))
