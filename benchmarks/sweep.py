@@ -65,6 +65,9 @@ class Bench:
     def fingerprint(self, options: Mapping[str, Any], timeout_s: float = 5) -> Fingerprint:
         return Fingerprint(True)
 
+    def prepare(self) -> None:
+        return
+
     def adopt(self, name: str, timeout_s: float = 5) -> Handle | None:
         return Handle(self.name, name)
 

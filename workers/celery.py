@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 
 import billiard.pool
 from celery import Celery, signals
@@ -49,7 +50,10 @@ def _forget_parent_connections(**_: object) -> None:
     # the runtime is made anew by pid; this only says so early, so that a fork's first task is not slower
     from workers.bootstrap import runtime
 
-    runtime()
+    made = runtime()
+    if made.role == "worker":
+        # beside the first task: a child that starts slowly, because its database does, would be taken for dead
+        threading.Thread(target=made.rehearse, name="rehearse", daemon=True).start()
 
 
 @signals.setup_logging.connect

@@ -37,6 +37,7 @@ from workers.engine_targets import (
     wants_diagnostics,
 )
 from workers.keeper import Keeper
+from workers.pidfds import Lifeline
 from workers.probes.diagnostics import run_diagnostics
 from workers.probes.http import look
 
@@ -70,6 +71,7 @@ def carry_out_launch(runtime: Runtime, pool: str | None, spread: int = SPREAD) -
     finally:
         if outcome is None:
             launches.give_back(runtime.ctx, claim, RETRY_S)
+    runtime.prepare(claim.row.backend)
     return f"task={claim.task_id} replica={claim.replica_id} attempt={claim.attempt} outcome={outcome}"
 
 
@@ -180,15 +182,9 @@ class _Launch:
         return "waiting_for_ready" if leave else self._look(handle)
 
     def _look(self, handle: Handle) -> str:
-        last = [self.backend.inspect([handle])[0]]
-
-        def is_alive() -> bool:
-            last[0] = self.backend.inspect([handle])[0]
-            return last[0].liveness is Liveness.RUNNING
-
-        port = self.claim.port or 0
-        target = readiness_target(self.claim.row, port)
-        found = look(target, is_alive, self.ctx.settings.look_s)
+        target = readiness_target(self.claim.row, self.claim.port or 0)
+        with Lifeline(self.backend, handle) as life:
+            found = look(target, life.goes_on, self.ctx.settings.look_s)
         seen = self.backend.inspect([handle])[0]
         state = State.WAITING_FOR_READY
         if seen.liveness.gone or seen.liveness is Liveness.LINGERING:

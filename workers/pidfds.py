@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import select
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Self
 
 from app.domain.lifecycle import SERVING, State
 from workers.backends.base import Backend, Handle
@@ -57,6 +57,27 @@ class Pidfds:
             self._descriptors[key] = descriptor
             self._rows[descriptor] = row
             self._epoll.register(descriptor, select.EPOLLIN)
+
+
+class Lifeline:
+    """Whether one attempt's process still runs, asked often: the kernel tells, and nothing is read for it."""
+
+    def __init__(self, backend: Backend, handle: Handle) -> None:
+        self._descriptor = watch_fd(backend, handle)
+        self._poll = select.poll()
+        if self._descriptor is not None:
+            self._poll.register(self._descriptor, select.POLLIN)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+
+    def goes_on(self) -> bool:
+        """False when it ended, or was not there to be watched: then ``inspect`` says what became of it."""
+        return self._descriptor is not None and not self._poll.poll(0)
 
 
 def watch_fd(backend: Backend, handle: Handle) -> int | None:

@@ -43,6 +43,8 @@ class Database:
             pool_size=pool_size,
             max_overflow=pool_size if overflow is None else overflow,
             pool_timeout=10,
+            # the connection used last has its statements planned and its caches full
+            pool_use_lifo=True,
             # values may be secret; errors with their SQL are logged
             hide_parameters=True,
             connect_args={

@@ -86,6 +86,23 @@ def claim_launch(ctx: Context, *, pool: str | None, worker: str) -> LaunchClaim 
     return _claim(ctx, pool, worker, room=False)
 
 
+def rehearse(ctx: Context) -> None:
+    """Have this process's connections plan what every launch asks of them, before one waits for it.
+
+    Two of them: a launch and the thread that tells of it.
+    """
+    nothing = {"id": "", "node": "", "by_pool": False}
+    with ctx.database.read() as first, ctx.database.read() as second:
+        for connection in (first, second) * _PLANNED_AFTER:
+            tasks.claim_launch(connection, pool=None, node="", worker="", lease_s=0)
+            tasks.claim_launch(connection, pool="-", node="", worker="", lease_s=0)
+            connection.execute(_LOAD, nothing)
+            replicas.rehearse(connection)
+
+
+#: Executions after which driver and server keep a statement's plan.
+_PLANNED_AFTER = 10
+
 _LOAD = text(
     """
 SELECT r.*, p.gpus AS pool_gpus, b.host_bound, a.id AS open_attempt_id, a.name AS open_attempt_name,
@@ -97,25 +114,34 @@ WHERE r.id = :id
 """
 )
 
+# One statement, because each round trip holds up the launch. ``node`` is NULL unless the backend is bound to its host:
+# then a port of that host is leased with the slot, and what follows goes to that node's queue.
 _OPEN_ATTEMPT = text(
     """
-WITH made AS (
-    INSERT INTO attempts (replica_id, number, name, pool, backend, node)
-    VALUES (:replica_id, :number, :name, :pool, :backend, :node) RETURNING id
-),
-free AS MATERIALIZED (
+WITH slot AS MATERIALIZED (
     SELECT kind, scope, number FROM units WHERE kind = 'slot' AND scope = :pool AND lease_id IS NULL AND NOT retired
     ORDER BY last_freed_at NULLS FIRST, number LIMIT 1 FOR UPDATE SKIP LOCKED
 ),
+port AS MATERIALIZED (
+    SELECT kind, scope, number FROM units
+    WHERE kind = 'port' AND scope = CAST(:node AS text) AND lease_id IS NULL AND NOT retired
+    ORDER BY last_freed_at NULLS FIRST, number LIMIT 1 FOR UPDATE SKIP LOCKED
+),
+made AS (
+    INSERT INTO attempts (replica_id, number, name, pool, backend, node, port)
+    VALUES (:replica_id, :number, :name, :pool, :backend, :node, (SELECT number FROM port)) RETURNING id, port
+),
 leased AS (
     INSERT INTO leases (kind, scope, number, attempt_id, holder)
-    SELECT free.kind, free.scope, free.number, made.id, :name FROM free, made RETURNING id, kind, scope, number
+    SELECT free.kind, free.scope, free.number, made.id, :name
+    FROM (SELECT * FROM slot UNION ALL SELECT * FROM port) AS free, made RETURNING id, kind, scope, number
 ),
 held AS (
     UPDATE units u SET lease_id = leased.id FROM leased
-    WHERE u.kind = leased.kind AND u.scope = leased.scope AND u.number = leased.number RETURNING u.number
-)
-SELECT made.id, (SELECT count(*) FROM held) AS slots,
+    WHERE u.kind = leased.kind AND u.scope = leased.scope AND u.number = leased.number RETURNING u.kind
+),
+bound AS (UPDATE tasks SET node = :node WHERE id = :task_id AND CAST(:node AS text) IS NOT NULL)
+SELECT made.id, made.port, (SELECT count(*) FROM held WHERE kind = 'slot') AS slots,
     (SELECT count(*) FROM (SELECT 1 FROM units WHERE kind = 'slot' AND scope = :pool AND lease_id IS NULL
         AND NOT retired ORDER BY last_freed_at NULLS FIRST, number LIMIT :scarce) AS found) < :scarce AS scarce
 FROM made
@@ -179,6 +205,7 @@ def _take_capacity(ctx: Context, connection: Connection, row: Any, task: Any, no
             "pool": row.pool,
             "backend": row.backend,
             "node": node if row.host_bound else None,
+            "task_id": task.id,
             "scarce": SCARCE,
         },
     ).one()
@@ -187,21 +214,15 @@ def _take_capacity(ctx: Context, connection: Connection, row: Any, task: Any, no
         raise Overtaking
     if not attempt.slots:
         raise NoRoom
-    port: int | None = None
     gpus: tuple[int, ...] = ()
     _check_fits(connection, row, task, wanted)
     if row.pool_gpus is not None:
         _take(connection, "pool_gpu", row.pool, wanted, attempt.id, name)
     if row.host_bound:
         gpus = tuple(_take(connection, "gpu", node, wanted, attempt.id, name))
-        port = _take(connection, "port", node, 1, attempt.id, name)[0]
-        connection.execute(
-            text(
-                "WITH a AS (UPDATE attempts SET port = :port WHERE id = :id)"
-                " UPDATE tasks SET node = :node WHERE id = :task_id"
-            ),
-            {"port": port, "id": attempt.id, "node": node, "task_id": task.id},
-        )
+        if attempt.port is None:
+            raise NoRoom
+    port = attempt.port
     move = Move(
         row.id,
         task.attempt,

@@ -143,6 +143,9 @@ class Backend(Protocol):
 
     def fingerprint(self, options: Mapping[str, Any], timeout_s: float = 5) -> Fingerprint: ...
 
+    def prepare(self) -> None:
+        """Do ahead what the next launch would wait for; called when no launch is under way. Raises BackendError."""
+
     def adopt(self, name: str, timeout_s: float = 5) -> Handle | None:
         """The handle of what was already launched under ``name``, running or ended; None if nothing was."""
 

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import marshal
 import os
-import select
 import shutil
-import subprocess
-import sys
 import time
-from collections.abc import Mapping
-from functools import cache
-from importlib.util import MAGIC_NUMBER
 from pathlib import Path
 from typing import NoReturn
-from uuid import uuid4
 
 from workers.backends import shim
-from workers.backends.attempt_folder import RECORDS, RESERVED, AttemptFolder, stage, write_private
+from workers.backends.attempt_folder import RECORDS, RESERVED, AttemptFolder, stage
 from workers.backends.base import AlreadyLaunched, BackendError, BackendUnavailable, Launch, LaunchRefused
 from workers.backends.proc import MARK, boot_id
+from workers.backends.shims import Shims
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PUBLISHED, _TAKEN, _LATE, _ERRNO = (word.decode() for word in shim.TOLD)
 
 
-def launch_process(attempts: Path, launch: Launch, *, log_bytes: int, path: str, timeout_s: float) -> Path:
+def launch_process(
+    attempts: Path, shims: Shims, launch: Launch, *, log_bytes: int, path: str, timeout_s: float
+) -> Path:
     """Start ``launch`` and return its folder once its program runs. Raises what ``Backend.launch`` raises.
 
     The plan is only carried out within ``timeout_s``: a launcher that was frozen meanwhile starts nothing.
@@ -47,21 +41,11 @@ def launch_process(attempts: Path, launch: Launch, *, log_bytes: int, path: str,
     fields = [str(staging), str(folder), str(deadline_ns), str(log_bytes), program, str(len(argv)), *argv]
     fields += [f"{name}={value}" for name, value in environ.items()]
     try:
-        told = _run_shim(attempts, fields, timeout_s)
+        told = shims.carry_out("\0".join(fields).encode("utf-8", "surrogateescape"), timeout_s)
         _judge(told, argv[0], AttemptFolder(folder))
     finally:
         shutil.rmtree(staging, ignore_errors=True)  # it has another name by now if the launch happened
     return folder
-
-
-def start_tending(folder: Path, log_bytes: int, pid: int, start: int) -> None:
-    """Give a living engine a new shim, because its own was killed. Safe to call twice: one wins."""
-    command = [*_interpreter(folder.parent), "tend", str(folder), str(log_bytes), str(pid), str(start)]
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        env=_shim_environ(), start_new_session=True,
-    )  # fmt: skip
-    process.wait()
 
 
 def engine_environ(launch: Launch, folder: Path, path: str) -> dict[str, str]:
@@ -101,41 +85,6 @@ def _program(wanted: str, path: str) -> str:
     return found
 
 
-def _run_shim(attempts: Path, fields: list[str], timeout_s: float) -> str:
-    """What the shim told until it had nothing more to say: the program was started, or nothing was."""
-    plan = os.memfd_create("plan", os.MFD_CLOEXEC)
-    try:
-        with os.fdopen(os.dup(plan), "wb") as file:
-            file.write("\0".join(fields).encode("utf-8", "surrogateescape"))
-        os.lseek(plan, 0, os.SEEK_SET)
-        process = subprocess.Popen(
-            [*_interpreter(attempts), "start"], stdin=plan, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-            env=_shim_environ(), start_new_session=True,
-        )  # fmt: skip
-    except OSError as error:
-        raise BackendUnavailable(f"cannot start a process: {error.strerror}") from error
-    finally:
-        os.close(plan)
-    with process:
-        return _listen(process, timeout_s)
-
-
-def _listen(process: subprocess.Popen[bytes], timeout_s: float) -> str:
-    assert process.stderr is not None
-    told = b""
-    end = time.monotonic() + timeout_s
-    poll = select.poll()
-    poll.register(process.stderr, select.POLLIN)
-    while poll.poll(max(0.0, end - time.monotonic()) * 1000):
-        part = os.read(process.stderr.fileno(), 65536)
-        if not part:
-            break
-        told += part
-    else:
-        process.kill()  # past its deadline it starts nothing; if it published before, adopt() finds it
-    return told.decode(errors="replace")
-
-
 def _judge(told: str, program: str, folder: AttemptFolder) -> None:
     name = folder.path.name
     if told.startswith(_TAKEN):
@@ -156,34 +105,3 @@ def _refuse_taken(folder: AttemptFolder) -> NoReturn:
     if folder.is_sealed():
         raise LaunchRefused(f"{folder.path.name} was stopped before it was launched; nothing was started")
     raise AlreadyLaunched(f"{folder.path.name} was launched before; adopt it")
-
-
-def _interpreter(attempts: Path) -> list[str]:
-    return [sys.executable, "-I", "-S", str(_compiled_shim(attempts))]
-
-
-def _compiled_shim(attempts: Path) -> Path:
-    """The shim as bytecode: compiling it at every launch would cost 3 ms. Named by its content, so it is never stale.
-
-    Not in ``__pycache__``, where many installations do not or may not write.
-    """
-    code, name = _shim_bytecode()
-    path = attempts / name
-    if not path.exists():
-        draft = path.with_name(f"{name}.{uuid4().hex}")
-        write_private(draft, code)
-        draft.rename(path)
-    return path
-
-
-@cache
-def _shim_bytecode() -> tuple[bytes, str]:
-    source = Path(shim.__file__).read_bytes()
-    # a header without date or hash: nobody imports it, so nobody compares it with its source
-    code = MAGIC_NUMBER + bytes(12) + marshal.dumps(compile(source, shim.__file__, "exec"))
-    return code, f".shim-{hashlib.sha256(code).hexdigest()[:16]}.pyc"
-
-
-def _shim_environ() -> Mapping[str, str]:
-    """What the interpreter itself may need in order to start; the engine inherits none of it."""
-    return {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}

@@ -53,6 +53,9 @@ class MockBackend:
             return Fingerprint(False, "the mock does not answer, as told")
         return Fingerprint(True, "nothing runs here", {"gpus": [], "cpus": 0, "memory_bytes": 0})
 
+    def prepare(self) -> None:
+        return
+
     def adopt(self, name: str, timeout_s: float = 5) -> Handle | None:
         record = self._read(name, "json")
         if record is None or record.get("sealed") or record["options"].get("lose_handle") == Liveness.ABSENT:

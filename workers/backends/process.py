@@ -19,10 +19,11 @@ from workers.backends.base import (
     Liveness,
     Observation,
 )
-from workers.backends.launching import DEFAULT_PATH, launch_process, start_tending
+from workers.backends.launching import DEFAULT_PATH, launch_process
 from workers.backends.observing import Look, identity
 from workers.backends.output import read_output
 from workers.backends.proc import Identity, Table, boot_id, lives, open_pidfd
+from workers.backends.shims import Shims
 
 #: Folders that a killed launcher left half made are removed when they are older than this.
 STALE_S = 600.0
@@ -49,9 +50,13 @@ class ProcessBackend:
     def __init__(self, context: BackendContext) -> None:
         self._context = context
         self._attempts = context.state_dir / "attempts"
+        self._shims = Shims(self._attempts)
 
     def fingerprint(self, options: Mapping[str, Any], timeout_s: float = 5) -> Fingerprint:
         return Fingerprint(True, "this host answers", hardware.describe(self._context.node_gpus))
+
+    def prepare(self) -> None:
+        self._shims.prepare()
 
     def adopt(self, name: str, timeout_s: float = 5) -> Handle | None:
         folder = self._folder(name)
@@ -60,6 +65,7 @@ class ProcessBackend:
     def launch(self, launch: Launch, timeout_s: float = 20) -> Handle:
         launch_process(
             self._attempts,
+            self._shims,
             launch,
             log_bytes=launch.options.get("log_bytes", self._context.log_bytes),
             path=launch.options.get("path", DEFAULT_PATH),
@@ -144,4 +150,4 @@ class ProcessBackend:
         log_bytes = (folder.read("launch.json") or {}).get("log_bytes", self._context.log_bytes)
         if engine is not None:
             with suppress(OSError):  # the next look tries again; that it runs is so in any case
-                start_tending(folder.path, log_bytes, engine.pid, engine.start)
+                self._shims.tend(folder.path, log_bytes, engine.pid, engine.start)

@@ -7,8 +7,9 @@ must see whole is one ``rename``.
 Imports are kept to what starts in about 10 ms (``signal``, ``json`` and ``subprocess`` would double that), so records
 are formatted by hand: they hold numbers only.
 
-``start``: the plan comes on descriptor 0 (fields separated by NUL, see ``launching.py``; never on disk, for it holds
-secrets), and what became of it is told on descriptor 2 as one word, see ``TOLD``.
+``start GO``: it is started ahead and waits for a byte on descriptor ``GO``; without one its launcher has ended. Then
+descriptor 0 holds the plan (fields separated by NUL, see ``launching.py``; never on disk, for it holds secrets), and
+what became of it is told on descriptor 2 as one word, see ``TOLD``.
 ``tend FOLDER LOG_BYTES PID START``: take over the output of a living engine whose shim was killed. The engine survives
 that: its stdout is a FIFO that it holds open for reading too, so it gets no SIGPIPE and waits only when that is full.
 """
@@ -32,12 +33,16 @@ RECORD_BYTES = 160
 def main() -> None:
     os.umask(0o077)
     if sys.argv[1] == "start":
-        start()
+        start(int(sys.argv[2]))
     else:
         tend(sys.argv[2], *map(int, sys.argv[3:]))
 
 
-def start() -> None:
+def start(go: int) -> None:
+    if not os.read(go, 1):
+        return
+    os.close(go)
+    os.lseek(0, 0, os.SEEK_SET)  # where the launcher ended writing
     plan = os.dup(0)
     detach()
     staging, folder, deadline, log_bytes, program, argc, *rest = read_all(plan).split(b"\0")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 
 from tests.conformance.world import WAIT_S, World
 from tests.support.embedded import wait_until
-from workers.backends import launching, shim
+from workers.backends import shim, shims
 from workers.backends.base import BackendError, Handle, Liveness
 from workers.backends.proc import stat
 
@@ -28,8 +29,8 @@ def test_a_shim_killed_at_any_line_loses_and_doubles_nothing(world: World, monke
     outcomes: list[str] = []
     for line in range(1, LINES):
         with monkeypatch.context() as patch:
-            patch.setattr(launching, "_interpreter", lambda _: [sys.executable, "-I", "-S", str(STAND_IN), script])
-            patch.setattr(launching, "_shim_environ", lambda line=line: {"KILL_AT": str(line)})
+            patch.setattr(shims, "_interpreter", lambda _: [sys.executable, "-I", "-S", str(STAND_IN), script])
+            patch.setattr(shims, "_shim_environ", lambda line=line: {"KILL_AT": str(line)})
             plan = world.plan("idle")
             try:
                 world.backend.launch(plan)
@@ -54,6 +55,36 @@ def test_a_shim_killed_at_any_line_loses_and_doubles_nothing(world: World, monke
     launched = outcomes.index(Liveness.EXITED)
     assert outcomes[:launched] == ["relaunched"] * launched
     assert set(outcomes[launched:]) == {Liveness.EXITED, Liveness.RUNNING}
+
+
+def test_a_shim_that_waits_ahead_carries_out_the_next_launch(world: World) -> None:
+    world.backend.prepare()
+    world.backend.prepare()
+    (waiting,) = _children_of_ours()
+    handle = world.launch("idle")
+    world.wait_for_line(handle, "started")
+    assert not _children_of_ours(), "one is enough, and none is left"
+    assert not waiting.is_running()
+    assert world.starts() == 1
+
+
+def test_a_shim_killed_while_it_waits_costs_nothing(world: World) -> None:
+    world.backend.prepare()
+    (waiting,) = _children_of_ours()
+    waiting.kill()
+    wait_until(lambda: waiting.status() == psutil.STATUS_ZOMBIE, WAIT_S, "its end")
+    world.wait_for_line(world.launch("idle"), "started")
+    assert world.starts() == 1
+    assert not _children_of_ours()
+
+
+def test_a_shim_that_waits_ends_with_its_launcher(tmp_path: Path) -> None:
+    code = (
+        "import os, pathlib, sys; from workers.backends.shims import Shims; s = Shims(pathlib.Path(sys.argv[1]));"
+        "s.prepare(); print(s._waiting[0]._process.pid, flush=True); os._exit(0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    wait_until(lambda: find_pid(int(done.stdout)) is None, WAIT_S, "the end of a shim that nobody needs")
 
 
 def test_an_engine_outlives_its_shim_and_keeps_its_log(world: World) -> None:
@@ -148,6 +179,10 @@ def test_no_signal_that_ends_a_worker_ends_a_shim(world: World) -> None:
         os.kill(_shim_pid(world, handle), number)
     os.kill(handle.ref["pid"], signal.SIGTERM)
     assert world.wait_for(handle, Liveness.EXITED).exit_code == 7
+
+
+def _children_of_ours() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children() if "start" in child.cmdline()]
 
 
 def find_pid(pid: int) -> object | None:

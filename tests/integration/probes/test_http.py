@@ -85,5 +85,5 @@ def test_looking_does_not_keep_a_core_busy() -> None:
     asked = itertools.count()
     used = time.process_time()
     look(ProbeTarget(HOST, free_port()), lambda: next(asked) >= 0, 1.0)
-    assert next(asked) < 60
+    assert next(asked) < 100
     assert time.process_time() - used < 0.3
