@@ -6,6 +6,7 @@ Any number of processes may sweep: a tick is carried out by whoever inserts its 
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,20 +18,32 @@ from app.db.repos.replicas import Move
 from app.domain.lifecycle import Reason, State
 from app.domain.tasks import LAUNCH_KINDS, LIFECYCLE_KINDS, TaskKind, TaskState
 from app.doorbell.queues import queue_for
+from app.errors import Collided, Unavailable
 from app.usecases import retention
 from app.usecases.context import Context
 from app.usecases.launches import MAX_CLAIMS
+from app.usecases.silent_nodes import judge_silent_nodes
+from app.usecases.stuck import free_stuck
 
 #: Rows that one pass takes; the rest is the next pass's.
 BATCH = 500
+#: Between two looks for what should not be there: they read more than the others and find nothing as a rule.
+BELTS_S = 10.0
+
+log = logging.getLogger(__name__)
 
 
-def sweep(ctx: Context, worker: str) -> dict[str, int] | None:
-    """Carry out this tick of the repair sweep, unless somebody else has it: then None."""
+def sweep(ctx: Context, worker: str) -> dict[str, int | None] | None:
+    """Carry out this tick of the repair sweep, unless somebody else has it: then None.
+
+    Returns what each part did; None for a part that the database refused this time, which keeps no other from its work.
+    """
     tick = int(time.time() / ctx.settings.sweep_interval_s)
     if not _win(ctx, "repair", tick, worker):
         return None
-    result = {name: act(ctx) for name, act in _SWEEPS.items()}
+    result = {name: _carry_out(ctx, name, act) for name, act in _SWEEPS.items()}
+    if _is_turn(tick, ctx.settings.sweep_interval_s):
+        result |= {name: _carry_out(ctx, name, act) for name, act in _BELTS.items()}
     with ctx.database.begin() as connection:
         connection.execute(
             text(
@@ -101,6 +114,23 @@ _SWEEPS: dict[str, Callable[[Context], int]] = {
     "forgotten": retention.forget_old,
     "folded": fold_counts,
 }
+_BELTS: dict[str, Callable[[Context], int]] = {
+    "silent_nodes": judge_silent_nodes,
+    "stuck": free_stuck,
+}
+
+
+def _is_turn(tick: int, interval_s: float) -> bool:
+    """Whether ``BELTS_S`` began anew with this tick."""
+    return int(tick * interval_s / BELTS_S) != int((tick - 1) * interval_s / BELTS_S)
+
+
+def _carry_out(ctx: Context, name: str, act: Callable[[Context], int]) -> int | None:
+    try:
+        return act(ctx)
+    except (Collided, Unavailable) as error:
+        log.warning("sweep %s: %s; the next one tries again", name, error)
+        return None
 
 
 def _win(ctx: Context, name: str, tick: int, worker: str) -> bool:

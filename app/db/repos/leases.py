@@ -113,3 +113,28 @@ def pools_short_of(connection: Connection, node: str, but: str) -> list[str]:
     )
     found = connection.execute(query, {"node": node, "but": but, "scarce": _SCARCE_PORTS})
     return [row[0] for row in found]
+
+
+#: Live leases of attempts that were released, and units that still name a lease which was given back.
+OWNERLESS = """
+    SELECT l.id, l.kind, l.scope, l.number, l.holder FROM leases l
+    WHERE l.released_at IS NULL AND EXISTS (SELECT 1 FROM attempts a WHERE a.id = l.attempt_id
+        AND a.released_at IS NOT NULL)
+    UNION ALL
+    SELECT l.id, u.kind, u.scope, u.number, l.holder FROM units u JOIN leases l ON l.id = u.lease_id
+    WHERE l.released_at IS NOT NULL
+"""
+
+
+def free_ownerless(connection: Connection) -> int:
+    """Return what nobody owns any more: a defect of ours left it. Returns how many units that were."""
+    freed = connection.execute(
+        text(
+            f"WITH ownerless AS MATERIALIZED ({OWNERLESS}),"
+            " ended AS (UPDATE leases SET released_at = hostler_now() WHERE released_at IS NULL"
+            "     AND id IN (SELECT id FROM ownerless))"
+            " UPDATE units SET lease_id = NULL, last_freed_at = hostler_now()"
+            " WHERE lease_id IN (SELECT id FROM ownerless)"
+        )
+    )
+    return freed.rowcount

@@ -1,0 +1,114 @@
+"""Hosts that are not heard of any more: what they run is unreachable, which proves no death and frees nothing.
+
+A heartbeat that looks old proves little: a clock may have jumped. So a host is marked first, with the heartbeat that
+was seen, and is silent only when that heartbeat is still its last after ``PROOF_S`` of real time. A host that lives
+beats twice meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from app.db.repos import replicas
+from app.db.repos.replicas import Move
+from app.domain.lifecycle import SERVING, Reason, State
+from app.usecases import ends
+from app.usecases.context import Context
+from app.usecases.ends import End
+from app.usecases.nodes import SILENT_S
+
+PROOF_S = 10.0
+#: What is moved in one pass; the rest is the next pass's.
+BATCH = 500
+
+#: Not the database's ``hostler_now()`` but the time that really passes: it is not shifted by tests.
+_MARK = text(
+    """
+UPDATE nodes n SET attributes = CASE
+    WHEN n.heartbeat_at > hostler_now() - make_interval(secs => :silent_s) THEN n.attributes - 'silent'
+    ELSE n.attributes || jsonb_build_object('silent', jsonb_build_object(
+        'heartbeat_at', to_jsonb(n.heartbeat_at), 'marked_at', extract(epoch FROM statement_timestamp()))) END
+WHERE (n.heartbeat_at > hostler_now() - make_interval(secs => :silent_s) AND n.attributes ? 'silent')
+   OR (n.heartbeat_at <= hostler_now() - make_interval(secs => :silent_s)
+       AND n.attributes->'silent'->'heartbeat_at' IS DISTINCT FROM to_jsonb(n.heartbeat_at))
+"""
+)
+_SILENT = text(
+    """
+SELECT name, extract(epoch FROM hostler_now() - heartbeat_at) AS silent_s FROM nodes
+WHERE attributes->'silent'->'heartbeat_at' = to_jsonb(heartbeat_at)
+  AND extract(epoch FROM statement_timestamp()) - CAST(attributes->'silent'->>'marked_at' AS float8) >= :proof_s
+ORDER BY name
+"""
+)
+#: What a worker holds is that worker's to judge, wherever it runs.
+_UNHELD = """
+    AND NOT EXISTS (SELECT 1 FROM tasks t WHERE t.replica_id = r.id AND t.lease_token IS NOT NULL)
+"""
+_LOST = text(
+    f"""
+SELECT r.id, r.attempt, r.state, r.node FROM replicas r
+WHERE r.node = ANY(:nodes) AND r.released_at IS NULL AND r.state = ANY(:states) {_UNHELD}
+ORDER BY r.id LIMIT :limit
+"""
+)
+_OVERDUE = text(
+    f"""
+SELECT r.id, r.attempt, r.state, r.node FROM replicas r
+WHERE r.deadline_at < hostler_now() AND r.released_at IS NULL
+  AND r.state IN ('starting', 'waiting_for_ready', 'unreachable')
+  AND (r.node = ANY(:nodes) OR (r.node IS NULL AND NOT EXISTS (SELECT 1 FROM nodes WHERE name <> ALL(:nodes))))
+  {_UNHELD}
+ORDER BY r.id LIMIT :limit
+"""
+)
+_ASKED = (State.STARTING, State.WAITING_FOR_READY, *SERVING)
+
+
+def judge_silent_nodes(ctx: Context) -> int:
+    """Call what silent hosts run unreachable, and end launches there whose time is over; returns how many of both."""
+    silent = ctx.database.change(_find_silent)
+    if not silent:
+        return 0
+    names = [row.name for row in silent]
+    moved = _call_unreachable(ctx, {row.name: float(row.silent_s) for row in silent})
+    with ctx.database.read() as connection:
+        overdue = list(connection.execute(_OVERDUE, {"nodes": names, "limit": BATCH}))
+    message = (
+        "it was not seen ready in time; its host was not heard of meanwhile, and what is left there is ended later"
+    )
+    end = End(Reason.READINESS_TIMEOUT, message)
+    ended = [row for row in overdue if ends.record_failed(ctx, row.id, row.attempt, State(row.state), end)]
+    return moved + len(ended)
+
+
+def _find_silent(connection: Connection) -> Sequence[Any]:
+    connection.execute(_MARK, {"silent_s": SILENT_S})
+    return list(connection.execute(_SILENT, {"proof_s": PROOF_S}))
+
+
+def _call_unreachable(ctx: Context, silent: dict[str, float]) -> int:
+    def act(connection: Connection) -> set[str]:
+        lost = connection.execute(_LOST, {"nodes": list(silent), "states": list(_ASKED), "limit": BATCH})
+        return replicas.record_moves(connection, [_move(row, silent[row.node]) for row in lost])
+
+    moved = ctx.database.change(act)
+    if moved:
+        ctx.notify("events", *(f"replica:{one}" for one in moved))
+    return len(moved)
+
+
+def _move(row: Any, silent_s: float) -> Move:
+    return Move(
+        row.id,
+        row.attempt,
+        (State(row.state), State.UNREACHABLE),
+        cause="host silent",
+        message=f"host {row.node} has not been heard of for {silent_s:.0f} s; `hostler node get {row.node}` shows it",
+        # due at once for its agent, when that comes back
+        next_check_s=0,
+        keeps_deadline=True,
+    )
