@@ -57,6 +57,8 @@ POINTS: dict[str, Point] = {
         # launch: claim, plan, ask the backend, save, look, apply
         Point("launch.leased", "app.usecases.launch_claims:_take_capacity", "after", _WORK),
         *_around("launch.claim", "app.usecases.launch_claims:claim_launch", _WORK),
+        *_around("launch.run", "workers.launching:_Launch.run", _WORK),
+        *_around("launch.adopt", "workers.backends.process:ProcessBackend.adopt", _WORK),
         *_around("launch.record", "app.usecases.launches:record_launching", _WORK),
         *_around("launch.process", "workers.backends.launching:launch_process", _WORK),
         *_around("launch.mock", "workers.backends.mock:MockBackend.launch", _WORK),

@@ -13,6 +13,7 @@ from typing import Any
 
 from tests.faults.harness.acts import ACTS, create
 from tests.faults.harness.faults import FAULTS
+from tests.faults.harness.faults.points import ArmPoint
 
 #: The faults' own time is at most this much longer, so that what was frozen thaws after its lease.
 LENGTH_S = 3.0
@@ -46,13 +47,14 @@ def script(seed: int) -> list[Step]:
         at_s = round(min(LENGTH_S, began_s + rng.choice((0.02, 0.1, 0.3, 0.8, 1.5)) + rng.random() * 0.3), 2)
         act = rng.choices(list(ACTS), [weight for weight, _ in ACTS.values()])[0]
         steps.append(Step(at_s, "request", ACTS[act][1](rng, name)))
-    for number in range(rng.randint(1, MOST_FAULTS)):
-        name = rng.choices(list(FAULTS), [fault.weight for fault in FAULTS.values()])[0]
-        if number == 0:
-            # in turn, so that a few seeds in a row have used every fault
-            name = list(FAULTS)[seed % len(FAULTS)]
+    # the first in turn, so that a few seeds in a row have used every fault
+    names = [list(FAULTS)[seed % len(FAULTS)]]
+    for _ in range(rng.randint(1, MOST_FAULTS) - 1):
+        left = {name: fault.weight for name, fault in FAULTS.items() if name not in names}
+        names += rng.choices(list(left), list(left.values()))
+    for name in names:
         # a failpoint waits for somebody to come by: it is set early
-        latest = LENGTH_S * (0.5 if name == "failpoint" else 0.9)
+        latest = LENGTH_S * (0.5 if isinstance(FAULTS[name], ArmPoint) else 0.9)
         steps.append(Step(round(rng.uniform(0, latest), 2), name, FAULTS[name].draw(rng)))
     return sorted(steps, key=lambda step: step.at_s)
 

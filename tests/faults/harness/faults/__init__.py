@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from signal import SIGKILL, SIGSTOP
+
 from tests.faults.harness.faults.base import Fault
 from tests.faults.harness.faults.clock import ShiftClock
 from tests.faults.harness.faults.cuts import CutBroker, CutDatabase
@@ -17,6 +19,9 @@ FAULTS: dict[str, Fault] = {
     "freeze": Freeze(),
     "restart": Restart(),
     "failpoint": ArmPoint(),
+    "frozen-launch": ArmPoint("launch.adopt.after", SIGSTOP, weight=3),
+    "killed-launch": ArmPoint("launch.process.after", SIGKILL, weight=3),
+    "frozen-verdict": ArmPoint("judge.moves.before", SIGSTOP, weight=3),
     "postgres": RestartPostgres(),
     "freeze-postgres": FreezePostgres(),
     "flush-redis": FlushRedis(),

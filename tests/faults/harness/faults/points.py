@@ -17,24 +17,19 @@ from tests.faults.harness.stack import FaultyStack
 
 #: Of our own code inside one act; one that ends sooner ends unharmed.
 _MOST_LINES = {"line.launch": 260, "line.stop": 140, "line.end": 90, "line.health": 140, "line.judge": 200}
-#: Where the worst mistakes would show: between the claim and the launch, the launch and its record, a look and its
-#: verdict. Drawn more often than the others.
-_TELLING = (
-    ("launch.claim.after", signal.SIGSTOP),
-    ("launch.claim.after", signal.SIGSTOP),
-    ("launch.process.after", signal.SIGKILL),
-    ("judge.moves.before", signal.SIGSTOP),
-    ("launch.failed.before", signal.SIGSTOP),
-)
 
 
 class ArmPoint:
-    weight = 16
+    """Any point, or always the same one where the worst mistakes would show."""
+
+    def __init__(self, name: str = "", number: signal.Signals | None = None, weight: int = 16) -> None:
+        self.weight = weight
+        self._name = name
+        self._number = number
 
     def draw(self, rng: random.Random) -> Mapping[str, Any]:
-        name, number = rng.choice(_TELLING) if rng.random() < 0.4 else (rng.choice(sorted(POINTS)), 0)
-        point = POINTS[name]
-        freezes = number == signal.SIGSTOP if number else rng.random() < 0.4
+        point = POINTS[self._name or rng.choice(sorted(POINTS))]
+        freezes = self._number is signal.SIGSTOP if self._number else rng.random() < 0.4
         arguments: dict[str, Any] = {
             "point": point.name,
             "signal": int(signal.SIGSTOP if freezes else signal.SIGKILL),
@@ -43,7 +38,7 @@ class ArmPoint:
         }
         if freezes:
             # a lease, a sweep, and what its successor does with the work
-            arguments["for_s"] = round(rng.uniform(2.6, 4.5), 2)
+            arguments["for_s"] = round(rng.uniform(3.4, 4.6), 2)
         return arguments
 
     def inject(self, stack: FaultyStack, arguments: Mapping[str, Any]) -> Hit:
