@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from functools import cached_property
 
 import psutil
@@ -12,6 +13,7 @@ from app.errors import Collided, Unavailable
 from app.settings import Settings
 from app.usecases import launch_claims
 from app.usecases.context import Context
+from workers.backends import proc
 from workers.backends.base import Backend, BackendContext, BackendError
 from workers.backends.registry import BACKENDS, open_backend
 
@@ -19,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class Runtime:
-    """One per process. ``id`` is ``node/role/pid/start time``: a reused pid is another worker."""
+    """One per process. ``id`` is what ``worker_id`` makes: a reused pid is another worker."""
 
     def __init__(self, settings: Settings, role: str) -> None:
         self.settings = settings
@@ -64,18 +66,44 @@ class Runtime:
 
 
 def worker_id(node: str, role: str, pid: int) -> str:
-    """The identity of a process of ours, which a reused pid does not share."""
-    return f"{node}/{role}/{pid}/{psutil.Process(pid).create_time():.2f}"
+    """``node/boot.ticks/role/pid/start time``: the identity of a process of ours, which a reused pid does not share.
+
+    Boot and ticks identify it. The start time, seconds of the epoch, is for readers and for the agents of 0.1.0, who
+    know nothing else: it moves with every step of the host's clock, and would make all workers look dead.
+    """
+    seen = proc.stat(pid)
+    if seen is None:
+        raise psutil.NoSuchProcess(pid)
+    return f"{node}/{_birth(seen)}/{role}/{pid}/{psutil.Process(pid).create_time():.2f}"
+
+
+def process_of(worker: str) -> str:
+    """What of a worker's id stays the same when the clock steps."""
+    return worker.rpartition("/")[0]
 
 
 def is_alive(worker: str) -> bool:
     """Whether the process of that identity runs on this host."""
-    _node, _role, pid, started = worker.rsplit("/", 3)
-    try:
-        process = psutil.Process(int(pid))
-        return f"{process.create_time():.2f}" == started and process.status() != psutil.STATUS_ZOMBIE
-    except (psutil.NoSuchProcess, psutil.AccessDenied):
+    process, _, started = worker.rpartition("/")
+    rest, pid = process.rsplit("/", 1)
+    seen = proc.stat(int(pid))
+    if seen is None or seen.ended:
         return False
+    birth = rest.rsplit("/", 2)[-2]
+    if _BIRTH.fullmatch(birth):
+        return birth == _birth(seen)
+    try:
+        # a worker of 0.1.0
+        return f"{psutil.Process(int(pid)).create_time():.2f}" == started
+    except psutil.NoSuchProcess:
+        return False
+
+
+_BIRTH = re.compile(r"[0-9a-f]{8}\.[0-9]+")
+
+
+def _birth(seen: proc.Stat) -> str:
+    return f"{proc.boot_id()[:8]}.{seen.start}"
 
 
 _runtime: tuple[int, Runtime] | None = None

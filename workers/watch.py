@@ -304,7 +304,8 @@ def _worth_writing(one: Seen) -> bool:
     last = one.row.last_health
     if last is None or one.verdict.failures != one.row.check_failures or last.get("deep") != one.deep:
         return True
-    return time.time() - calendar.timegm(time.strptime(last["at"], _AT)) >= FRESH_S
+    # one of the future was written before the clock was set back
+    return not 0 <= time.time() - calendar.timegm(time.strptime(last["at"], _AT)) < FRESH_S
 
 
 def _fact(one: Seen) -> Fact:

@@ -123,10 +123,11 @@ def heartbeat_worker(ctx: Context, worker: str, role: str, pid: int, queues: Seq
     return max(0.0, float(row.silent_s or 0))
 
 
-def record_consumed(ctx: Context, worker: str) -> None:
-    """A canary arrived: messages reach this worker."""
+def record_consumed(ctx: Context, process: str) -> None:
+    """A canary arrived: messages reach the worker whose id begins with ``process``."""
+    query = text("UPDATE workers SET consumed_at = hostler_now() WHERE starts_with(id, :process || '/')")
     with ctx.database.begin() as connection:
-        connection.execute(text("UPDATE workers SET consumed_at = hostler_now() WHERE id = :id"), {"id": worker})
+        connection.execute(query, {"process": process})
 
 
 def pools(ctx: Context) -> list[str]:

@@ -1,13 +1,13 @@
 """Repair, in the database: what died is taken back, what ran out is ended, what waits is rung for.
 
-Any number of processes may sweep: a tick is carried out by whoever inserts its row first.
+Any number of processes may sweep: a tick is carried out by whoever inserts its row first. Ticks are counted, and the
+database's clock alone tells when the next one is due: clocks of hosts differ, and are set back.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +19,7 @@ from app.domain.lifecycle import Reason, State
 from app.domain.tasks import LAUNCH_KINDS, LIFECYCLE_KINDS, TaskKind, TaskState
 from app.doorbell.queues import queue_for
 from app.errors import Collided, Unavailable
-from app.usecases import retention
+from app.usecases import clock, retention
 from app.usecases.context import Context
 from app.usecases.launches import MAX_CLAIMS
 from app.usecases.silent_nodes import judge_silent_nodes
@@ -38,8 +38,8 @@ def sweep(ctx: Context, worker: str) -> dict[str, int | None] | None:
 
     Returns what each part did; None for a part that the database refused this time, which keeps no other from its work.
     """
-    tick = int(time.time() / ctx.settings.sweep_interval_s)
-    if not _win(ctx, "repair", tick, worker):
+    tick = _win(ctx, "repair", worker)
+    if tick is None:
         return None
     result = {name: _carry_out(ctx, name, act) for name, act in _SWEEPS.items()}
     if _is_turn(tick, ctx.settings.sweep_interval_s):
@@ -107,6 +107,7 @@ def fold_counts(ctx: Context) -> int:
 
 
 _SWEEPS: dict[str, Callable[[Context], int]] = {
+    "pulled_in": clock.pull_in,
     "taken_back": take_back_expired,
     "overdue": end_overdue,
     "lifetimes": end_lifetimes,
@@ -133,16 +134,25 @@ def _carry_out(ctx: Context, name: str, act: Callable[[Context], int]) -> int | 
         return None
 
 
-def _win(ctx: Context, name: str, tick: int, worker: str) -> bool:
+_NEXT_TICK = text(
+    """
+WITH last AS (SELECT tick, started_at FROM sweeps WHERE name = :name ORDER BY tick DESC LIMIT 1)
+INSERT INTO sweeps (name, tick, worker)
+SELECT :name, coalesce((SELECT tick FROM last), 0) + 1, :worker
+-- one of the future began before the clock was set back
+WHERE NOT EXISTS (SELECT 1 FROM last
+    WHERE started_at > hostler_now() - make_interval(secs => :gap_s) AND started_at <= hostler_now())
+ON CONFLICT DO NOTHING RETURNING tick
+"""
+)
+
+
+def _win(ctx: Context, name: str, worker: str) -> int | None:
+    """The tick that is due by now, if this process is the one to carry it out."""
+    # several ask at about the same pace: the one that is a little early must not put it off by a whole interval
+    values = {"name": name, "worker": worker, "gap_s": 0.8 * ctx.settings.sweep_interval_s}
     with ctx.database.begin() as connection:
-        won = connection.execute(
-            text(
-                "INSERT INTO sweeps (name, tick, worker) VALUES (:name, :tick, :worker)"
-                " ON CONFLICT DO NOTHING RETURNING tick"
-            ),
-            {"name": name, "tick": tick, "worker": worker},
-        )
-        return won.first() is not None
+        return connection.execute(_NEXT_TICK, values).scalar()
 
 
 def _take_back(ctx: Context, condition: str, values: dict[str, Any]) -> int:

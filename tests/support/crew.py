@@ -46,16 +46,16 @@ class Crew(Records):
     folder: Path
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
-    def start(self, name: str, root: Path = ROOT) -> None:
+    def start(self, name: str, root: Path = ROOT, **environ: str) -> None:
         """Start a role, again if it was killed. Returns before it works.
 
-        A second one of a role has a name like ``beat@2``; ``root`` holds the code that it runs.
+        A second one of a role has a name like ``beat@2``; ``root`` holds the code that it runs; ``environ`` is more.
         """
         bound = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
         with open(self.folder / f"{name}.log", "ab") as log:
             self.processes[name] = subprocess.Popen(
                 [*bound, sys.executable, *ROLES[_role(name)]],
-                env=environment(self.settings, root),
+                env=environment(self.settings, root) | environ,
                 cwd=root,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 
-import psutil
 from celery import Celery
 
 from app.usecases import presence, sweeps
-from workers.bootstrap import runtime, worker_id
+from workers.bootstrap import process_of, runtime, worker_id
 
 
 def register(celery: Celery) -> None:
@@ -26,6 +25,6 @@ def sweep() -> str:
 def canary(node: str) -> str:
     """Stamp the worker whose child this is: messages reach it."""
     here = runtime()
-    parent = psutil.Process(os.getppid()).pid
-    presence.record_consumed(here.ctx, worker_id(here.settings.node_name, here.role, parent))
+    parent = worker_id(here.settings.node_name, here.role, os.getppid())
+    presence.record_consumed(here.ctx, process_of(parent))
     return f"outcome=heard on {node}"

@@ -6,7 +6,7 @@ from sqlalchemy import BigInteger, Column, Index, Table, Text
 
 from app.db.metadata import json_object, metadata, timestamp
 
-#: ``tick`` is the time divided by the sweep's interval, so two processes agree on it without talking.
+#: ``tick`` is one more than the last one, so of two processes that find it due the second has nothing to insert.
 sweeps = Table(
     "sweeps",
     metadata,

@@ -9,7 +9,7 @@ import sys
 
 from app.domain.tasks import TaskKind
 from app.doorbell.queues import STACK_QUEUE, queue_for, task_name
-from workers.bootstrap import is_alive, worker_id
+from workers.bootstrap import is_alive, process_of, worker_id
 from workers.serving import wanted_queues
 from workers.tasks import replicas
 
@@ -17,7 +17,25 @@ from workers.tasks import replicas
 def test_a_reused_pid_is_another_worker() -> None:
     me = worker_id("n", "worker", os.getpid())
     assert is_alive(me)
-    assert not is_alive(me.rsplit("/", 1)[0] + "/1.00")
+    node, birth, role, pid, started = me.split("/")
+    boot, ticks = birth.split(".")
+    assert not is_alive(f"{node}/{boot}.{int(ticks) - 1}/{role}/{pid}/{started}")
+    assert not is_alive(f"{node}/{'0' * 8}.{ticks}/{role}/{pid}/{started}")
+
+
+def test_a_step_of_the_clock_makes_nobody_look_dead() -> None:
+    """The kernel tells start times as seconds since the boot; as a date they move with every step of the clock."""
+    me = worker_id("n", "worker", os.getpid())
+    stepped = f"{process_of(me)}/{float(me.rpartition('/')[2]) + 3600:.2f}"
+    assert is_alive(stepped)
+    assert process_of(stepped) == process_of(me)
+
+
+def test_a_worker_of_the_version_before_is_told_by_its_start_time() -> None:
+    node, _, role, pid, started = worker_id("n", "worker", os.getpid()).split("/")
+    for name in (node, "rack/7"):
+        assert is_alive(f"{name}/{role}/{pid}/{started}")
+        assert not is_alive(f"{name}/{role}/{pid}/1.00")
 
 
 def test_the_dead_and_zombies_are_not_alive() -> None:
