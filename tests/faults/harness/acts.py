@@ -23,7 +23,7 @@ def create(rng: random.Random, name: str) -> Act:
     body = {"wait_for_ready": False, "run_diagnostics": rng.random() < 0.2, **_BODIES[kind][1](rng)}
     if rng.random() < 0.3:
         body["job"] = {**body.get("job", {}), "job_priority": f"p{rng.randrange(4)}"}
-    act: Act = {"method": "POST", "path": "/api/v1/replicas", "body": body, "makes": name}
+    act: Act = {"method": "POST", "path": "/api/v1/replicas", "body": body, "makes": name, "kind": kind}
     if rng.random() < 0.35:
         body["wait_for_ready"] = True
         act["wait_s"] = rng.choice((1, 2, 4))
@@ -66,6 +66,9 @@ def look(rng: random.Random, name: str) -> Act:
     path = rng.choice(("/api/v1/replicas/{id}", "/api/v1/replicas/{id}/explain", "/api/v1/replicas", "/health"))
     return {"method": "GET", "path": path, "body": None, "about": name}
 
+
+#: Creates whose engines end only when their grace is over, which a restart cannot shorten: 30 s.
+PATIENT = frozenset({"stubborn"})
 
 #: What is asked of replicas that were made, and how often.
 ACTS: Mapping[str, tuple[int, Callable[[random.Random, str], Act]]] = {

@@ -6,6 +6,7 @@ Each line has ``t`` (monotonic seconds), ``at`` (unix seconds), ``seed`` and ``o
   ``X-Request-Id: f-<seed>-<id>``
 - ``answer``: ``id, status, body, headers`` (a few), or ``lost``: ``id, why``, when the outcome is unknown
 - ``fault``, ``heal``: ``name, target, hit``; with ``hit.stranger`` (``pid, start``) a process that must not be harmed
+- ``moving``: ``what`` is not at rest yet, told when it changes; ``skipped``: an act about a replica nobody knows
 - ``seed_begin`` (``after_event, after_task``), ``faults_end``, ``converged`` (``after_s``) or ``not_converged``
   (``moving``), ``seed_end``
 """

@@ -69,7 +69,7 @@ class Runner:
         ended_at, ended = time.time(), time.monotonic()
         journal.write("faults_end")
         deadline = ended + CONVERGE_S
-        left = await_rest(stack, deadline)
+        left = await_rest(stack, journal, deadline)
         settled_s = time.monotonic() - ended
         journal.write("not_converged" if left else "converged", after_s=round(settled_s, 2), moving=left)
         run = RunFacts(facts.stack, seed, facts.begun_at, ended_at, facts.after_event, facts.after_task, not left)

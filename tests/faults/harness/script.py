@@ -11,14 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tests.faults.harness.acts import ACTS, create
+from tests.faults.harness.acts import ACTS, PATIENT, create
 from tests.faults.harness.faults import FAULTS
-from tests.faults.harness.faults.points import ArmPoint
 
 #: The faults' own time is at most this much longer, so that what was frozen thaws after its lease.
 LENGTH_S = 3.0
 #: At most so many faults a seed: more would only hide each other.
-MOST_FAULTS = 3
+MOST_FAULTS = 5
 
 
 @dataclass(frozen=True)
@@ -37,26 +36,34 @@ def script(seed: int) -> list[Step]:
     """The steps of ``seed``, by time."""
     rng = random.Random(f"hostler faults {seed}")
     steps: list[Step] = []
-    born: list[tuple[float, str]] = []
-    for number in range(rng.randint(4, 8)):
-        at_s, name = round(rng.uniform(0, LENGTH_S * 0.7), 2), f"r{number}"
-        born.append((at_s, name))
-        steps.append(Step(at_s, "request", create(rng, name)))
-    for _ in range(rng.randint(4, 9)):
-        began_s, name = rng.choice(born)
-        at_s = round(min(LENGTH_S, began_s + rng.choice((0.02, 0.1, 0.3, 0.8, 1.5)) + rng.random() * 0.3), 2)
-        act = rng.choices(list(ACTS), [weight for weight, _ in ACTS.values()])[0]
-        steps.append(Step(at_s, "request", ACTS[act][1](rng, name)))
-    # the first in turn, so that a few seeds in a row have used every fault
-    names = [list(FAULTS)[seed % len(FAULTS)]]
-    for _ in range(rng.randint(1, MOST_FAULTS) - 1):
-        left = {name: fault.weight for name, fault in FAULTS.items() if name not in names}
-        names += rng.choices(list(left), list(left.values()))
-    for name in names:
+    born: list[tuple[float, str, str]] = []
+    at_once = rng.random() < 0.2
+    for number in range(rng.randint(4, 9)):
+        at_s = 0.3 if at_once else round(rng.uniform(0, LENGTH_S * 0.7), 2)
+        made = create(rng, f"r{number}")
+        born.append((at_s, made["makes"], made["kind"]))
+        steps.append(Step(at_s, "request", made))
+    for _ in range(rng.randint(3, 7)):
+        steps += _ask(rng, born, 1)
+    for _ in range(rng.randint(0, 2)):
+        # contradicting wishes about one replica, in one moment
+        steps += _ask(rng, born, rng.randint(2, 4))
+    for _ in range(rng.randint(1, MOST_FAULTS)):
+        name = rng.choices(list(FAULTS), [fault.weight for fault in FAULTS.values()])[0]
         # a failpoint waits for somebody to come by: it is set early
-        latest = LENGTH_S * (0.5 if isinstance(FAULTS[name], ArmPoint) else 0.9)
+        latest = LENGTH_S * (0.6 if name == "failpoint" else 0.9)
         steps.append(Step(round(rng.uniform(0, latest), 2), name, FAULTS[name].draw(rng)))
     return sorted(steps, key=lambda step: step.at_s)
+
+
+def _ask(rng: random.Random, born: list[tuple[float, str, str]], count: int) -> list[Step]:
+    began_s, name, kind = rng.choice(born)
+    at_s = min(LENGTH_S, began_s + rng.choice((0.02, 0.1, 0.3, 0.8, 1.5)) + rng.random() * 0.3)
+    steps = []
+    for act in rng.choices(list(ACTS), [weight for weight, _ in ACTS.values()], k=count):
+        drawn = ACTS["stop" if act == "restart" and kind in PATIENT else act][1](rng, name)
+        steps.append(Step(round(at_s + rng.random() * 0.03, 3), "request", drawn))
+    return steps
 
 
 def told(steps: list[Step]) -> str:

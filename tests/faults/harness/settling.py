@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import psycopg
 
+from tests.faults.harness.journal import Journal
 from tests.faults.harness.stack import FaultyStack
 
 #: After the last fault ended everything must have come to rest within this.
@@ -39,22 +41,24 @@ def moving(stack: FaultyStack) -> list[str]:
         return [f"the database: {error}".strip()]
 
 
-def await_rest(stack: FaultyStack, deadline: float) -> list[str]:
+def await_rest(stack: FaultyStack, journal: Journal, deadline: float) -> list[str]:
     """Wait until nothing moves in the database and every process of the stack runs, or ``deadline`` (monotonic)."""
+    before: list[str] = []
     while True:
         left = moving(stack)
         if not left:
             trouble = stack.trouble()
             left = [trouble] if trouble else moving(stack)
+        if left != before:
+            journal.write("moving", what=left)
+            before = left
         if not left or time.monotonic() > deadline:
             return left
         time.sleep(_LOOK_S)
 
 
-def end_all(stack: FaultyStack, send: object, deadline: float) -> list[str]:
+def end_all(stack: FaultyStack, ask: Callable[..., object], deadline: float) -> list[str]:
     """Stop whatever the seed left and wait until it is gone, so that the next one begins with nothing."""
-    ask = send
-    assert callable(ask)
     while True:
         try:
             with stack.sql() as connection:
