@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import psycopg
 
 from tests.faults.harness.faults import FAULTS
+from tests.faults.harness.faults.points import fired_by
 from tests.faults.harness.journal import Journal
 from tests.faults.harness.script import Step
 from tests.faults.harness.stack import FaultyStack
@@ -155,7 +156,8 @@ class Driver:
         # what needs no time is healed with the next step of everybody: at once
         _sleep_until(began + step.at_s + float(step.arguments.get("for_s", HEALED_S)))
         fault.heal(self.stack, step.arguments, hit)
-        self.journal.write("heal", name=step.what, target=step.arguments)
+        more = {"fired": fired_by(self.stack, hit)} if "token" in hit else {}
+        self.journal.write("heal", name=step.what, target=step.arguments, **more)
 
 
 #: Faults that end by themselves are over after this long (an armed failpoint that nobody passed is taken away).

@@ -8,7 +8,6 @@ import secrets
 import signal
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 from tests.faults.harness.failpoints import POINTS
@@ -52,10 +51,17 @@ class ArmPoint:
     def heal(self, stack: FaultyStack, arguments: Mapping[str, Any], hit: Hit) -> None:
         name = arguments["point"]
         (stack.folder / "armed" / name).unlink(missing_ok=True)
-        if arguments["signal"] == signal.SIGSTOP:
-            with suppress(FileNotFoundError, ValueError, IndexError):
-                fired = stack.folder / "fired" / f"{hit['token']}.pid"
-                pid = int(fired.read_text().split()[0])
-                # it may have come by late: what is frozen stays so for the whole time
-                time.sleep(max(0.0, fired.stat().st_mtime + arguments["for_s"] - time.time()))
-                stack.send([pid], signal.SIGCONT)
+        pid = fired_by(stack, hit)
+        if pid is not None and arguments["signal"] == signal.SIGSTOP:
+            # it may have come by late: what is frozen stays so for the whole time
+            fired_at = (stack.folder / "fired" / f"{hit['token']}.pid").stat().st_mtime
+            time.sleep(max(0.0, fired_at + arguments["for_s"] - time.time()))
+            stack.send([pid], signal.SIGCONT)
+
+
+def fired_by(stack: FaultyStack, hit: Hit) -> int | None:
+    """The process that came by an armed point; None when nobody did."""
+    try:
+        return int((stack.folder / "fired" / f"{hit['token']}.pid").read_text().split()[0])
+    except (FileNotFoundError, IndexError):
+        return None
