@@ -6,6 +6,7 @@ SEEDS is a number (so many, from 1) or a list such as ``7,8,100-120``; without i
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 
 from tests.faults.harness.plants import PLANTS
@@ -34,6 +35,8 @@ def main() -> int:
     parser.add_argument("--plant", default="", choices=["", *PLANTS], help="plant this bug into the stack's processes")
     parser.add_argument("--script", action="store_true", help="only print the scripts, as JSON")
     asked = parser.parse_args()
+    # told to end: the stack must not be left behind
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     seeds = seeds_of(asked.seeds)
     if asked.script:
         for seed in seeds:
