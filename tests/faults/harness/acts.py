@@ -101,7 +101,9 @@ def _with_gpus(rng: random.Random) -> Act:
 
 
 def _dies(rng: random.Random) -> Act:
-    return _mock(rng.choice(({"exit_on_start": 3}, {"exit_after_s": 1.5, "exit_code": 7}, {"health_fails_after_s": 1})))
+    knobs = rng.choice(({"exit_on_start": 3}, {"exit_after_s": 1.5, "exit_code": 7}, {"health_fails_after_s": 1}))
+    # a launch that was held up may never see it healthy
+    return {**_mock(knobs), "timeouts": {"readiness_timeout_s": 5}}
 
 
 def _too_late(rng: random.Random) -> Act:
