@@ -13,6 +13,7 @@ from typing import Any
 
 from tests.faults.harness.acts import ACTS, PATIENT, create
 from tests.faults.harness.faults import FAULTS
+from tests.faults.harness.faults.points import ArmPoint
 
 #: The faults' own time is at most this much longer, so that what was frozen thaws after its lease.
 LENGTH_S = 3.0
@@ -48,13 +49,14 @@ def script(seed: int) -> list[Step]:
     for _ in range(rng.randint(0, 2)):
         # contradicting wishes about one replica, in one moment
         steps += _ask(rng, born, rng.randint(2, 4))
-    for number in range(rng.randint(1, MOST_FAULTS)):
-        name = rng.choices(list(FAULTS), [fault.weight for fault in FAULTS.values()])[0]
-        if number == 0:
-            # in turn, so that a few seeds in a row have used every fault
-            name = list(FAULTS)[seed % len(FAULTS)]
+    # the first in turn, so that a few seeds in a row have used every fault
+    names = [list(FAULTS)[seed % len(FAULTS)]]
+    for _ in range(rng.randint(1, MOST_FAULTS) - 1):
+        left = {name: fault.weight for name, fault in FAULTS.items() if name not in names}
+        names += rng.choices(list(left), list(left.values()))
+    for name in names:
         # a failpoint waits for somebody to come by: it is set early
-        latest = LENGTH_S * (0.6 if name == "failpoint" else 0.9)
+        latest = LENGTH_S * (0.6 if isinstance(FAULTS[name], ArmPoint) else 0.9)
         steps.append(Step(round(rng.uniform(0, latest), 2), name, FAULTS[name].draw(rng)))
     return sorted(steps, key=lambda step: step.at_s)
 
