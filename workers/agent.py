@@ -25,6 +25,7 @@ from workers.expected import Expected
 from workers.housekeeping import CANARY_S, Housekeeping
 from workers.pidfds import Pidfds
 from workers.probes.batch import Prober
+from workers.stand_in import StandIn
 from workers.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class Agent:
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._stop = threading.Event()
         self._housekeeping = Housekeeping(runtime)
+        self._stand_in = StandIn(runtime.settings, self._housekeeping.broker_away, self._stop)
         self._broken = False
         #: in the queue or being probed: a slow probe must not let old rows pile up
         self._in_flight: set[str] = set()
@@ -58,6 +60,8 @@ class Agent:
             ("signals", self._listen),
             ("house", self._keep_house),
             ("canaries", self._send_canaries),
+            ("stand-in-control", self._stand_in.control),
+            ("stand-in-launches", self._stand_in.launches),
         ):
             threading.Thread(target=self._keep_alive, args=(act,), name=name, daemon=True).start()
         while not self._stop.is_set():

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 5.0
 CANARY_S = 10.0
+#: A broker that takes so long for a message takes none.
+CANARY_LATE_S = 5.0
 ORPHANS_S = 30.0
 
 
@@ -34,6 +36,8 @@ class Housekeeping:
         self._next_sweep = 0.0
         # not at once: a launch that was just taken over is looked at first
         self._next_orphans = time.monotonic() + ORPHANS_S
+        self._canaries_refused = False
+        self._canary_begun: float | None = None
 
     def begin(self) -> None:
         """Say what this host has and what its backends accept."""
@@ -78,9 +82,21 @@ class Housekeeping:
         """Ring for this host's own workers. In a thread of its own: a broker that hangs must hold up no deadline."""
         node = self._runtime.settings.node_name
         queues = [node_queue(node, control=control) for control in (False, True)]
-        taken = [self._ctx.doorbell.ring_now("canary", queue, node=node) for queue in queues]
+        self._canary_begun = time.monotonic()
+        try:
+            taken = [self._ctx.doorbell.ring_now("canary", queue, node=node) for queue in queues]
+        finally:
+            self._canary_begun = None
+        if all(taken) == self._canaries_refused:
+            self._canaries_refused = not all(taken)
+            log.warning("the broker %s", "is away: work goes on by sweeps" if self._canaries_refused else "is back")
         if all(taken):
             presence.heartbeat_node(self._ctx, canary_sent=True)
+
+    def broker_away(self) -> bool:
+        """Whether the broker refused the last canary, or has not taken the present one for ``CANARY_LATE_S``."""
+        begun = self._canary_begun
+        return self._canaries_refused or (begun is not None and time.monotonic() - begun > CANARY_LATE_S)
 
     def _heartbeat(self) -> None:
         presence.heartbeat_node(self._ctx, canary_sent=False)

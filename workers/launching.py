@@ -53,16 +53,17 @@ SPREAD = 3
 RETRY_S = 2.0
 
 
-def carry_out_launch(runtime: Runtime, pool: str | None, spread: int = SPREAD) -> str:
+def carry_out_launch(runtime: Runtime, pool: str | None, spread: int = SPREAD, *, alone: bool = False) -> str:
     """Claim the best create or restart and carry it as far as can be seen now. Returns the task's result line.
 
     While there is more to do it rings on: twice for the first ``spread`` rings, so that one bell soon keeps
-    ``2 ** SPREAD`` processes busy, and once after that, so that bells never pile up.
+    ``2 ** SPREAD`` processes busy, and once after that, so that bells never pile up. ``alone`` rings nobody: there is
+    no broker, and the caller goes on by itself.
     """
     claim = launch_claims.claim_launch(runtime.ctx, pool=pool, worker=runtime.id)
     if claim is None:
         return "nothing to claim"
-    if claim.more:
+    if claim.more and not alone:
         _ring_on(runtime, pool, spread)
     outcome = None
     try:

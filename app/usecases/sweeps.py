@@ -67,16 +67,21 @@ def take_back_from(ctx: Context, workers: list[str]) -> int:
 
 def ring_waiting(ctx: Context) -> int:
     """Ring once for every pool and node that has claimable tasks: a lost bell costs one sweep."""
+    found = waiting(ctx)
+    for kind, pool, node in found:
+        scope = {"node": node} if node else {"pool": pool}
+        ctx.doorbell.ring(kind, queue_for(kind, pool, node), **scope)
+    return len(found)
+
+
+def waiting(ctx: Context) -> list[tuple[TaskKind, str, str | None]]:
+    """(verb, pool, the node that alone can do it) of everything that could be claimed if there is room."""
     query = text(
         "SELECT DISTINCT kind, pool, node FROM tasks WHERE state = 'queued'"
         " AND (not_before IS NULL OR not_before <= hostler_now())"
     )
     with ctx.database.read() as connection:
-        waiting = list(connection.execute(query))
-    for kind, pool, node in waiting:
-        scope = {"node": node} if node else {"pool": pool}
-        ctx.doorbell.ring(kind, queue_for(TaskKind(kind), pool, node), **scope)
-    return len(waiting)
+        return [(TaskKind(kind), pool, node) for kind, pool, node in connection.execute(query)]
 
 
 def end_overdue(ctx: Context) -> int:
