@@ -64,7 +64,7 @@ def api(crew: Crew, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
 
 
 @pytest.mark.parametrize(
-    ("point", "happened"),
+    "point, happened",
     [("create.commit.before", False), ("create.commit.after", True), ("ring.before", True), ("notify.before", True)],
 )
 def test_a_create_is_sent_again_after_the_api_died_over_it(api: Api, point: str, happened: bool) -> None:

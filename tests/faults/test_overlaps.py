@@ -52,7 +52,7 @@ def test_a_stop_while_the_launcher_is_at_the_launch_itself(crew: Crew, steppers:
 
 
 def test_a_launch_while_stopping_waits_for_the_end(crew: Crew) -> None:
-    """A restart during a stop is refused until the old engine is gone; then there is one engine, of the next attempt."""
+    """A restart during a stop is refused until the old engine is gone; then one runs, of the next attempt."""
     replica = crew.create(pool=POOL, mock={"ignore_sigterm": True})
     crew.await_ready(replica)
     [old] = crew.engines(replica)
