@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 import tempfile
 import time
@@ -9,6 +11,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import psycopg
 
 from tests.faults.harness import checker
 from tests.faults.harness.driver import Driver
@@ -86,6 +90,8 @@ class Runner:
         outcome = Outcome(
             seed, findings + found, 0.0, settled_s, [step.what for step in steps if step.what != "request"]
         )
+        if outcome.findings:
+            keep_evidence(stack, run)
         outcome.broken = self._clean(driver)
         outcome.took_s = time.monotonic() - began
         if outcome.broken:
@@ -146,16 +152,43 @@ def run_seeds(seeds: Sequence[int], *, plant: str = "", limit_s: float, folder: 
             if outcome.findings:
                 failed.append(seed)
                 say_failure(outcome, runner.keep())
+        blind = done > 0 and not any("process" in path.read_text() for path in (runner.keep() / "starts").iterdir())
     took_s = time.monotonic() - began
     missing = len(seeds) - done
-    verdict = "ok" if not failed and not missing else "FAILED"
+    verdict = "ok" if not failed and not missing and not blind else "FAILED"
     parts = [f"{done} seeds in {took_s:.0f} s"]
     parts += [f"failed: {','.join(map(str, failed))}"] if failed else []
     parts += [f"not begun within {limit_s:g} s: {missing}"] if missing else []
+    # the stack that served last started no engine: what holds then proves nothing
+    parts += ["no engine was ever started: the harness is blind"] if blind else []
     parts += [f"planted: {plant}"] if plant else []
     parts += [f"journal and logs: {folder}"] if failed else []
     say(f"faults: {verdict}: {'; '.join(parts)}")
     return 0 if verdict == "ok" else 1
+
+
+def keep_evidence(stack: FaultyStack, run: RunFacts) -> None:
+    """Logs and rows of a seed that failed, as ``seed-<n>/``: the next seed goes on, and the stack goes away."""
+    folder = run.folder / f"seed-{run.seed}"
+    shutil.copytree(stack.layout.logs, folder / "logs", dirs_exist_ok=True)
+    try:
+        with stack.sql() as connection:
+            for name, query in _ROWS.items():
+                rows = connection.execute(query, {"event": run.after_event, "task": run.after_task}).fetchall()
+                (folder / f"{name}.jsonl").write_text("".join(f"{json.dumps(row[0])}\n" for row in rows))
+    except psycopg.Error as error:
+        (folder / "rows-missing").write_text(str(error))
+
+
+#: What happened, and how it ended.
+_ROWS = {
+    "events": "SELECT to_jsonb(e) FROM events e WHERE id > %(event)s ORDER BY xid, id",
+    "tasks": "SELECT to_jsonb(t) FROM tasks t WHERE seq > %(task)s ORDER BY seq",
+    "replicas": "SELECT to_jsonb(r) - 'environment' FROM replicas r WHERE id IN"
+    " (SELECT replica_id FROM tasks WHERE seq > %(task)s)",
+    "attempts": "SELECT to_jsonb(a) FROM attempts a WHERE replica_id IN"
+    " (SELECT replica_id FROM tasks WHERE seq > %(task)s)",
+}
 
 
 def line(outcome: Outcome) -> str:

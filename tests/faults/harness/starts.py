@@ -20,11 +20,11 @@ def folder() -> Path:
 
 def _count_processes(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
-    def launch(attempts: Path, launch: Any, **more: Any) -> Any:
+    def launch(self: Any, launch: Any, *more: Any, **named: Any) -> Any:
         # a program that is not there must be refused as always
         if launch.argv and shutil.which(launch.argv[0]):
             launch = replace(launch, argv=("/bin/sh", "-c", _COUNT, str(folder() / launch.name), *launch.argv))
-        return original(attempts, launch, **more)
+        return original(self, launch, *more, **named)
 
     return launch
 
@@ -42,6 +42,7 @@ def _count_mocks(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 PATCHES = {
-    "workers.backends.launching:launch_process": _count_processes,
+    # the verb of every backend, which changes less than what is behind it
+    "workers.backends.process:ProcessBackend.launch": _count_processes,
     "workers.backends.mock:MockBackend._create": _count_mocks,
 }

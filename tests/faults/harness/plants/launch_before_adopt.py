@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -35,16 +34,16 @@ def _launch_first(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _into_a_new_folder(original: Callable[..., Any]) -> Callable[..., Any]:
-    def launch_process(attempts: Path, launch: Any, **named: Any) -> Any:
-        folder = attempts / launch.name
+    def launch_anew(backend: Any, launch: Any, *more: Any, **named: Any) -> Any:
+        folder = backend._attempts / launch.name
         if folder.exists():
-            os.rename(folder, attempts / f".was-{launch.name}-{uuid4().hex[:8]}")
-        return original(attempts, launch, **named)
+            os.rename(folder, folder.with_name(f".was-{launch.name}-{uuid4().hex[:8]}"))
+        return original(backend, launch, *more, **named)
 
-    return launch_process
+    return launch_anew
 
 
 PATCHES: dict[str, Callable[[Any], Any]] = {
     "workers.launching:_Launch.run": _launch_first,
-    "workers.backends.launching:launch_process": _into_a_new_folder,
+    "workers.backends.process:ProcessBackend.launch": _into_a_new_folder,
 }
