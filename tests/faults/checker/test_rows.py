@@ -33,6 +33,14 @@ def _move_after_release(story: Story) -> None:
     story.step(B, "stopped", "failed")
 
 
+def _give_up(story: Story) -> None:
+    story.sql(
+        "INSERT INTO events (kind, replica_id, attempt, actor, cause, from_state, to_state, reason, message)"
+        " VALUES ('transition', %s, 1, 'x', 'x', 'ready', 'failed', 'backend_error', '4 workers died over it; see')",
+        A,
+    )
+
+
 def _set_off(story: Story) -> None:
     story.step(A, "ready", "stopping")
     story.sql("UPDATE replicas SET state = 'stopping' WHERE id = %s", A)
@@ -72,6 +80,10 @@ SPOILS: dict[str, tuple[Callable[[Story], None], str]] = {
     "two creates": (
         lambda s: s.task("odd", A, "create", "succeeded"),
         "outcomes: a replica does not have exactly one create",
+    ),
+    "a launch given up": (
+        _give_up,
+        "outcomes: a launch was given up for no reason of its own",
     ),
     "a key forgotten": (
         lambda s: s.sql("DELETE FROM idempotency WHERE key = 'key-1'"),

@@ -10,6 +10,8 @@ from tests.faults.harness.checker.evidence import Evidence
 from tests.faults.harness.checker.requests import Request
 from tests.faults.harness.facts import Finding
 
+#: What is said of a launch that nobody could carry out.
+_GIVEN_UP = ("every try ended unexpectedly", "workers died over it")
 _ENDS = {"task_succeeded": "succeeded", "task_failed": "failed", "task_cancelled": "cancelled"}
 
 
@@ -25,6 +27,7 @@ def check_outcomes(found: Evidence) -> Iterator[Finding]:
         if request.is_change:
             yield from _judge_request(found, request, asked[request.request_id], ends)
     yield from _judge_tasks(found, ends)
+    yield from _judge_launches(found)
 
 
 def _judge_request(found: Evidence, request: Request, made: list[Any], ends: dict[str, list[str]]) -> Iterator[Finding]:
@@ -65,3 +68,12 @@ def _judge_tasks(found: Evidence, ends: dict[str, list[str]]) -> Iterator[Findin
         if creates[replica] != 1:
             text = "a replica does not have exactly one create"
             yield Finding("outcomes", text, {"replica": replica, "creates": creates[replica]})
+
+
+def _judge_launches(found: Evidence) -> Iterator[Finding]:
+    """A script holds too few faults for a launch to be given up because every worker died over it."""
+    for event in found.rows.events:
+        gave_up = event.reason == "backend_error" and any(words in event.message for words in _GIVEN_UP)
+        if gave_up and event.kind == "transition" and event.id > found.run.after_event:
+            told = {"replica": event.replica_id, "event": event.id, "message": event.message}
+            yield Finding("outcomes", "a launch was given up for no reason of its own", told)
