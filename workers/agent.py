@@ -12,7 +12,7 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from app.domain.lifecycle import LAUNCHING, SERVING, State
@@ -25,6 +25,7 @@ from workers.expected import Expected
 from workers.housekeeping import CANARY_S, Housekeeping
 from workers.pidfds import Pidfds
 from workers.probes.batch import Prober
+from workers.rounds import Rounds
 from workers.stand_in import StandIn
 from workers.watch import Watch
 
@@ -51,6 +52,8 @@ class Agent:
         self._broken = False
         #: in the queue or being probed: a slow probe must not let old rows pile up
         self._in_flight: set[str] = set()
+        #: rows that rounds read, for the death watch
+        self._found: queue.SimpleQueue[Sequence[Any]] = queue.SimpleQueue()
 
     def run(self) -> None:
         """Until ``stop``."""
@@ -97,6 +100,8 @@ class Agent:
         others = [row for row in due if State(row.state) not in (*LAUNCHING, *SERVING, State.UNREACHABLE)]
         self._watch.look(others, self._expected.prober)
         self._pidfds.follow(due)
+        while not self._found.empty():
+            self._pidfds.follow(self._found.get())
         self._wait(time.monotonic() + TICK_S)
 
     def _wait(self, until: float) -> None:
@@ -116,9 +121,22 @@ class Agent:
 
     def _probe_serving(self) -> None:
         with Prober() as prober:
-            while (rows := self._serving.get()) is not None:
+            rounds = Rounds(self._watch, prober, self._take_found)
+            while not self._stop.is_set():
+                try:
+                    rows = self._serving.get(timeout=rounds.wait_s)
+                except queue.Empty:
+                    self._guarded(rounds.turn)
+                    continue
+                if rows is None:
+                    return
                 self._guarded(self._watch.look, rows, prober)
                 self._in_flight -= {row.id for row in rows}
+
+    def _take_found(self, rows: Sequence[Any]) -> None:
+        if rows:
+            self._found.put(rows)
+            self._wake()
 
     def _listen(self) -> None:
         topics = (f"due:{self.runtime.settings.node_name}", "due:")

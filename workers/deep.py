@@ -76,6 +76,18 @@ class DeepProbes:
         elif known.progress.suspect:
             self._jobs.begin(row.id, self._look, row, known, engine.counters(config))
 
+    def is_at_rest(self, replica_id: str, attempt: int, stored: dict[str, Any] | None) -> bool:
+        """Whether ``consider`` would do nothing about it and ``shown`` is what is stored; costs next to nothing."""
+        if self._interval_s <= 0:
+            return True
+        known = self._known.get(replica_id)
+        if known is None or known.attempt != attempt:
+            return False
+        now = known.seen_at = time.monotonic()
+        if known.progress.suspect or known.progress.hung or known.shown != stored:
+            return False
+        return now < known.next_at or self._jobs.has(replica_id)
+
     def hung(self, row: Any) -> str:
         """Why it counts as hung; empty while it does not."""
         known = self._known.get(row.id)

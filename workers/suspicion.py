@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -56,6 +57,17 @@ class Suspicion:
             else:
                 known.silent.pop(replica_id, None)
                 known.heard[replica_id] = now
+
+    def note_answering(self, answered: Iterable[tuple[str, str]], now: float) -> set[str]:
+        """Many (pool, replica) answered. Returns their pools."""
+        pools = set()
+        with self._lock:
+            for pool, replica_id in answered:
+                known = self._pools.setdefault(pool, _Pool())
+                known.silent.pop(replica_id, None)
+                known.heard[replica_id] = now
+                pools.add(pool)
+        return pools
 
     def forget(self, pool: str, replica_id: str) -> None:
         """It ended; it is no evidence any more."""

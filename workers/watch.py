@@ -5,7 +5,7 @@ from __future__ import annotations
 import calendar
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -84,6 +84,25 @@ class Watch:
         """Whether something about it is under way in a thread."""
         return self._ends.has(replica_id) or self._diagnoses.has(replica_id)
 
+    def inspect(self, backend: str, handles: Sequence[Handle]) -> list[Observation]:
+        """One observation per handle; all unknown when the backend cannot be asked."""
+        try:
+            return self.runtime.backend(backend).inspect(handles)
+        except BackendError as error:
+            return [Observation(Liveness.UNKNOWN, message=str(error)) for _ in handles]
+
+    def note_answering(self, answered: Iterable[tuple[str, str]]) -> None:
+        """These (pool, replica) answered, seen without ``look``: they are evidence about their pools too."""
+        now = time.monotonic()
+        pools = self._suspicion.note_answering(answered, now)
+        for pool in pools:
+            # a suspicion ends when it is looked at while most answer
+            self._suspicion.doubt(pool, now)
+
+    def is_at_rest(self, replica_id: str, attempt: int, stored: dict[str, Any] | None) -> bool:
+        """Whether its work need not be looked into now; ``stored`` is what its last health says of it."""
+        return self._deep.is_at_rest(replica_id, attempt, stored)
+
     def close(self) -> None:
         """Wait for what is under way."""
         self._ends.close()
@@ -97,7 +116,7 @@ class Watch:
         observed: dict[str, Observation] = {}
         for name in sorted({row.backend for row in rows}):
             batch = [row for row in rows if row.backend == name]
-            looked = self._inspect(name, [handles[row.id] for row in batch])
+            looked = self.inspect(name, [handles[row.id] for row in batch])
             observed |= {row.id: one for row, one in zip(batch, looked, strict=True)}
         asked = [row for row in rows if self._must_probe(row, observed[row.id])]
         targets = [replace(readiness_target(row, row.port), timeout_s=timeout_s) for row in asked]
@@ -115,12 +134,6 @@ class Watch:
         if handle is not None:
             watching.record_handle(self.ctx, row.attempt_id, to_json(handle))
         return handle
-
-    def _inspect(self, backend: str, handles: Sequence[Any]) -> list[Observation]:
-        try:
-            return self.runtime.backend(backend).inspect(handles)
-        except BackendError as error:
-            return [Observation(Liveness.UNKNOWN, message=str(error)) for _ in handles]
 
     def _must_probe(self, row: Any, observation: Observation) -> bool:
         return (
@@ -319,6 +332,11 @@ def _health(one: Seen) -> dict[str, Any]:
         "status": probe.status if probe else None,
         "latency_ms": probe.latency_ms if probe else None,
         "message": (f"hung: {one.hung}" if one.hung else probe.detail if probe else one.observation.message) or "",
-        "at": time.strftime(_AT, time.gmtime()),
+        "at": health_time(),
     }
     return found if one.deep is None else {**found, "deep": one.deep}
+
+
+def health_time() -> str:
+    """Now, as ``last_health`` tells it."""
+    return time.strftime(_AT, time.gmtime())

@@ -15,23 +15,43 @@ from app.domain.lifecycle import State
 from app.domain.tasks import Phase, TaskState
 from app.usecases.claims import REPLICA_WITH_ATTEMPT
 from app.usecases.context import Context
+from app.usecases.rounds import IN_ROUND, ROUND_STATES
 
 #: Looks at one replica are this far apart while something is expected of it, should the watcher die meanwhile.
 BUSY_RECHECK_S = 2.0
 
+#: What began to serve so recently is looked at at once; after that it is looked at in rounds (``rounds``).
+SETTLE_S = 3.0
+
+_MOVING = ", ".join(f"'{state}'" for state in State if state not in (State.PENDING, *ROUND_STATES))
+#: Due by its own clock, or left behind when the clock was set back: no look is ever put off that far.
+_DUE = """r.released_at IS NULL
+    AND (r.next_check_at <= hostler_now() OR r.next_check_at > hostler_now() + interval '1 minute')"""
+_SETTLING = f"""r.state IN ({IN_ROUND})
+    AND r.state_since > hostler_now() - make_interval(secs => :settle_s) AND r.next_check_at <= hostler_now()"""
+_CANDIDATES = "SELECT r.id, r.next_check_at FROM replicas r WHERE"
+
+# one arm per index; what was found is looked at again under its lock. Ids go as arrays: whatever the planner believes,
+# it then fetches those rows and reads no others
 _CLAIM_DUE = text(
     f"""
-WITH due AS MATERIALIZED (
+WITH found AS MATERIALIZED (
+    {_CANDIDATES} {_DUE} AND r.state IN ({_MOVING}) AND r.node = :node
+    UNION ALL {_CANDIDATES} {_DUE} AND r.state IN ({_MOVING}) AND r.node IS NULL
+    UNION ALL {_CANDIDATES} {_DUE} AND {_SETTLING} AND (r.node = :node OR r.node IS NULL)
+),
+due AS MATERIALIZED (
     SELECT r.id FROM replicas r
-    WHERE r.released_at IS NULL AND r.next_check_at <= hostler_now()
-      AND (r.node = :node OR r.node IS NULL)
-    ORDER BY r.next_check_at LIMIT :limit FOR UPDATE SKIP LOCKED
+    WHERE r.id = ANY(ARRAY(SELECT id FROM found ORDER BY next_check_at LIMIT :limit)) AND {_DUE}
+    FOR UPDATE SKIP LOCKED
+),
+claimed AS (
+    UPDATE replicas r SET next_check_at = hostler_now() + make_interval(secs =>
+        CASE WHEN r.state IN ({IN_ROUND}) THEN CAST(:interval_s AS float8) ELSE CAST(:busy_s AS float8) END)
+    WHERE r.id = ANY(ARRAY(SELECT id FROM due))
+    RETURNING r.*
 )
-UPDATE replicas r SET next_check_at = hostler_now() + make_interval(secs =>
-    CASE WHEN r.state IN ('ready', 'unhealthy') THEN CAST(:interval_s AS float8) ELSE CAST(:busy_s AS float8) END)
-FROM due LEFT JOIN attempts a ON a.replica_id = due.id AND a.released_at IS NULL
-WHERE r.id = due.id
-RETURNING {REPLICA_WITH_ATTEMPT}
+SELECT {REPLICA_WITH_ATTEMPT} FROM claimed r LEFT JOIN attempts a ON a.replica_id = r.id AND a.released_at IS NULL
 """
 )
 
@@ -56,13 +76,17 @@ class Fact:
 
 
 def claim_due(ctx: Context, *, limit: int = 500) -> list[Any]:
-    """Replicas of this host (or of none) that are due for a look. Their next look is put off meanwhile."""
+    """Replicas of this host (or of none) on their way somewhere that are due for a look; it is put off meanwhile.
+
+    What has served for more than a moment is looked at in rounds instead.
+    """
     with ctx.database.begin() as connection:
         values = {
             "node": ctx.settings.node_name,
             "limit": limit,
             "interval_s": ctx.settings.probe_interval_s,
             "busy_s": BUSY_RECHECK_S,
+            "settle_s": SETTLE_S,
         }
         return list(connection.execute(_CLAIM_DUE, values))
 

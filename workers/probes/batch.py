@@ -38,7 +38,7 @@ class Prober:
         self._at_once = max(1, min(at_once, files // 4))
         self._kept = files // 2 if kept is None else kept
         self._epoll = select.epoll()
-        self._idle: dict[_Endpoint, list[socket.socket]] = {}
+        self._idle: dict[_Endpoint, dict[int, socket.socket]] = {}
         #: oldest first
         self._idle_by_number: dict[int, tuple[_Endpoint, socket.socket]] = {}
         self._active: dict[int, _Exchange] = {}
@@ -172,7 +172,7 @@ class Prober:
 
     def _take_idle(self, endpoint: _Endpoint) -> socket.socket | None:
         found = self._idle.get(endpoint)
-        return self._remove_idle(found[-1].fileno()) if found else None
+        return self._remove_idle(next(reversed(found))) if found else None
 
     def _put_idle(self, endpoint: _Endpoint, connection: socket.socket, reusable: bool) -> None:
         if not reusable or self._kept <= 0:
@@ -180,13 +180,14 @@ class Prober:
             return
         if len(self._idle_by_number) >= self._kept:
             self._drop_idle(1)
-        self._idle.setdefault(endpoint, []).append(connection)
-        self._idle_by_number[connection.fileno()] = (endpoint, connection)
+        number = connection.fileno()
+        self._idle.setdefault(endpoint, {})[number] = connection
+        self._idle_by_number[number] = (endpoint, connection)
 
     def _remove_idle(self, number: int) -> socket.socket:
         endpoint, connection = self._idle_by_number.pop(number)
         beside = self._idle[endpoint]
-        beside.remove(connection)
+        del beside[number]
         if not beside:
             del self._idle[endpoint]
         return connection

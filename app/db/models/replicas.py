@@ -23,6 +23,7 @@ from app.domain.lifecycle import Reason, State
 from app.domain.modes import ServerMode
 
 _TERMINAL = "state IN ('stopped', 'failed')"
+_SERVING = "state IN ('ready', 'unhealthy', 'unreachable')"
 
 replicas = Table(
     "replicas",
@@ -56,7 +57,7 @@ replicas = Table(
     Column("check_failures", Integer, nullable=False, server_default=text("0")),
     Column("grace_s", Integer, nullable=False, server_default=text("30")),
     timestamp("state_since", nullable=False, default_now=True),
-    #: when the sweep looks at it next
+    #: when the sweep looks at it next, while it is on its way; what serves is looked at in rounds. No index holds it.
     timestamp("next_check_at"),
     #: when the present state runs out
     timestamp("deadline_at"),
@@ -83,10 +84,12 @@ replicas = Table(
     Index("ix_replicas_server_mode", "server_mode", "created_at", "id"),
     Index("ix_replicas_owner", "owner", "created_at", "id"),
     Index("ix_replicas_labels", "labels", postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"}),
-    Index("ix_replicas_due", "next_check_at", postgresql_where=text("released_at IS NULL")),
     Index("ix_replicas_deadline", "deadline_at", postgresql_where=text("deadline_at IS NOT NULL")),
     Index("ix_replicas_lifetime", "lifetime_ends_at", postgresql_where=text("lifetime_ends_at IS NOT NULL")),
     Index("ix_replicas_unreleased", "node", "state", postgresql_where=text("released_at IS NULL")),
+    Index("ix_replicas_serving", "state_since", postgresql_where=text(f"released_at IS NULL AND {_SERVING}")),
+    # room for a second version of a row beside it: what no index holds is then changed without touching one
+    postgresql_with={"fillfactor": 70},
 )
 
 #: How many replicas there are of each kind, as changes that a sweep folds together: a list's total must not cost more

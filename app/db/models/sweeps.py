@@ -7,6 +7,7 @@ from sqlalchemy import BigInteger, Column, Index, Table, Text
 from app.db.metadata import json_object, metadata, timestamp
 
 #: ``tick`` is one more than the last one, so of two processes that find it due the second has nothing to insert.
+#: Tick 0 is a row that stays: whose rounds they are, and when the last one began (``usecases.rounds``).
 sweeps = Table(
     "sweeps",
     metadata,

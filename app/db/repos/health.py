@@ -26,7 +26,7 @@ SELECT
     (SELECT coalesce(array_agg(w.id ORDER BY w.id), '{}') FROM workers w JOIN nodes n ON n.name = w.node
      WHERE w.role <> 'agent' AND w.heartbeat_at > hostler_now() - make_interval(secs => :silent_s)
        AND n.canary_at - greatest(w.consumed_at, w.started_at) > make_interval(secs => :deaf_s)) AS deaf_workers,
-    (SELECT extract(epoch FROM hostler_now() - max(started_at)) FROM sweeps) AS last_sweep_s,
+    (SELECT extract(epoch FROM hostler_now() - max(started_at)) FROM sweeps WHERE tick > 0) AS last_sweep_s,
     (SELECT extract(epoch FROM hostler_now() - min(created_at)) FROM tasks
      WHERE state = 'queued' AND kind NOT IN ('create', 'restart')) AS oldest_control_s
 """

@@ -1,0 +1,184 @@
+"""Rounds over what serves: what looks as it did costs a probe and nothing else; the rest is looked at in full."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from zlib import crc32
+
+from app.domain.lifecycle import State
+from app.usecases import rounds
+from workers.backends.base import Handle, Liveness, Observation
+from workers.bootstrap import is_alive
+from workers.engine_targets import engine_of, handle_of, readiness_target
+from workers.probes.batch import Prober
+from workers.probes.wire import ProbeResult, ProbeTarget
+from workers.watch import FRESH_S, PROBE_TIMEOUT_S, Watch, health_time
+
+#: What is well answers in less; what does not is asked again, in its turn and with patience.
+QUICK_S = 1.0
+#: Replicas that are looked at together.
+BATCH = 5000
+
+
+@dataclass(slots=True)
+class _Steady:
+    """A ready replica that was well when its row was read, and what one look at it needs."""
+
+    id: str
+    mark: str
+    attempt: int
+    pool: str
+    backend: str
+    handle: Handle
+    #: None: the backend itself answers
+    target: ProbeTarget | None
+    #: whether its engine can be asked for work, and what the last health says of that
+    works: bool
+    deep: dict[str, Any] | None
+    #: its turn in which the stored probe is renewed
+    turn: int
+
+
+class Rounds:
+    """For one thread. ``found`` is handed the rows that were claimed: they were new, had changed or are not well."""
+
+    def __init__(self, watch: Watch, prober: Prober, found: Callable[[Sequence[Any]], None]) -> None:
+        self._watch = watch
+        self._ctx = watch.ctx
+        self._prober = prober
+        self._found = found
+        self._interval_s = watch.ctx.settings.probe_interval_s
+        self._silent_s = 2 * self._interval_s + PROBE_TIMEOUT_S
+        self._turns = max(1, round(FRESH_S / self._interval_s))
+        self._number = 0
+        self._steady: dict[str | None, dict[str, _Steady]] = {}
+        self._next_at = 0.0
+
+    @property
+    def wait_s(self) -> float:
+        """Seconds until the next round is due."""
+        return max(0.0, self._next_at - time.monotonic())
+
+    def turn(self) -> int:
+        """Look at all that serves here, and at what serves on no host if that is ours to do. Returns how many."""
+        self._next_at = time.monotonic() + self._interval_s
+        self._number += 1
+        return sum(self._round(node) for node in (self._ctx.settings.node_name, None))
+
+    def _round(self, node: str | None) -> int:
+        """How many were looked at: all but those that somebody else looked at a moment ago."""
+        if not self._hold(node):
+            self._steady.pop(node, None)
+            return 0
+        marks = rounds.list_serving(self._ctx, node)
+        known = self._steady.get(node, {})
+        self._steady[node] = steady = {one: known[one] for one in marks if one in known}
+        looked = 0
+        for number, batch in enumerate(_batches(list(marks))):
+            # a round that takes long is still ours, unless we were frozen in it
+            if number and not self._hold(node):
+                break
+            looked += self._look(batch, marks, steady)
+        return looked
+
+    def _hold(self, node: str | None) -> bool:
+        return rounds.hold(self._ctx, node, self._watch.runtime.id, is_alive, self._silent_s)
+
+    def _look(self, ids: Sequence[str], marks: dict[str, str], steady: dict[str, _Steady]) -> int:
+        unchanged = [one for one in map(steady.get, ids) if one is not None and one.mark == marks[one.id]]
+        well = self._well(unchanged)
+        others = [one for one in ids if one not in well]
+        for one in others:
+            steady.pop(one, None)
+        return len(well) + self._look_in_full(others, steady)
+
+    def _look_in_full(self, ids: Sequence[str], steady: dict[str, _Steady]) -> int:
+        if not ids:
+            return 0
+        rows = rounds.claim(self._ctx, ids)
+        # from now, so that what was claimed just now is due again in the next round
+        self._next_at = time.monotonic() + self._interval_s
+        self._found(rows)
+        steady.update((row.id, self._as_steady(row)) for row in rows if self._is_steady(row))
+        self._watch.look(rows, self._prober)
+        return len(rows)
+
+    def _well(self, ones: Sequence[_Steady]) -> set[str]:
+        """Which of them are as they were; their stored probes are renewed in turn."""
+        observed = self._inspect(ones)
+        asked = [one for one in ones if one.target is not None and _may_be_asked(observed[one.id])]
+        answers = self._prober.probe([one.target for one in asked if one.target is not None])
+        probes = {one.id: answer for one, answer in zip(asked, answers, strict=True)}
+        well = [one for one in ones if self._is_well(one, observed[one.id], probes.get(one.id))]
+        self._watch.note_answering([(one.pool, one.id) for one in well])
+        self._freshen([one for one in well if one.turn == self._number % self._turns], probes)
+        return {one.id for one in well}
+
+    def _is_well(self, one: _Steady, seen: Observation, probe: ProbeResult | None) -> bool:
+        if one.target is None:
+            return seen.liveness is Liveness.RUNNING and seen.answers is True
+        if probe is None or not probe.ok:
+            return False
+        return not (one.works and seen.owns_port) or self._watch.is_at_rest(one.id, one.attempt, one.deep)
+
+    def _inspect(self, ones: Sequence[_Steady]) -> dict[str, Observation]:
+        by_backend: defaultdict[str, list[_Steady]] = defaultdict(list)
+        for one in ones:
+            by_backend[one.backend].append(one)
+        return {
+            one.id: seen
+            for backend, batch in by_backend.items()
+            for one, seen in zip(batch, self._watch.inspect(backend, [one.handle for one in batch]), strict=True)
+        }
+
+    def _freshen(self, ones: Sequence[_Steady], probes: dict[str, ProbeResult]) -> None:
+        found: list[rounds.GoodProbe] = []
+        for one in ones:
+            probe = probes.get(one.id)
+            if probe is None:
+                found.append((one.id, one.attempt, None, None, ""))
+            else:
+                found.append((one.id, one.attempt, probe.status, probe.latency_ms, probe.detail))
+        marks = rounds.freshen(self._ctx, health_time(), found)
+        for one in ones:
+            # what changed meanwhile keeps its old mark, and so is read anew
+            one.mark = marks.get(one.id, one.mark)
+
+    def _is_steady(self, row: Any) -> bool:
+        return (
+            row.state == State.READY
+            and row.check_failures == 0
+            and row.backend_ref is not None
+            and bool(row.last_health and row.last_health.get("healthy"))
+            and (row.port is not None or not self._serves_http(row))
+        )
+
+    def _serves_http(self, row: Any) -> bool:
+        return self._watch.runtime.backend(row.backend).serves_http
+
+    def _as_steady(self, row: Any) -> _Steady:
+        return _Steady(
+            id=row.id,
+            mark=row.mark,
+            attempt=row.attempt,
+            pool=row.pool,
+            backend=row.backend,
+            handle=handle_of(row.backend, row.attempt_name, row.backend_ref),
+            target=replace(readiness_target(row, row.port), timeout_s=QUICK_S) if self._serves_http(row) else None,
+            works=engine_of(row).deep_probe(row.spec["resolved"]["config"]) is not None,
+            deep=row.last_health.get("deep"),
+            turn=crc32(row.id.encode()) % self._turns,
+        )
+
+
+def _may_be_asked(seen: Observation) -> bool:
+    return seen.liveness is Liveness.RUNNING and seen.owns_port is not False
+
+
+def _batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(ids), BATCH):
+        yield ids[start : start + BATCH]
