@@ -38,4 +38,5 @@ def test_another_pool_hears_of_it(unswept: Crew, resources: dict[str, int]) -> N
     unswept.end(held[0])
     unswept.await_ready(waits)
     unswept.end(waits, other, *held[1:])
-    assert not unswept.rows("SELECT 1 FROM sweeps WHERE tick > (SELECT min(tick) FROM sweeps)"), "a sweep came first"
+    again = "SELECT 1 FROM sweeps WHERE tick > (SELECT min(tick) FROM sweeps WHERE tick > 0)"
+    assert not unswept.rows(again), "a sweep came first"
