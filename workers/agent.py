@@ -123,10 +123,12 @@ class Agent:
         with Prober() as prober:
             rounds = Rounds(self._watch, prober, self._take_found)
             while not self._stop.is_set():
+                # first, so that a crowd that becomes ready holds up no round
+                if not rounds.wait_s:
+                    self._guarded(rounds.turn)
                 try:
                     rows = self._serving.get(timeout=rounds.wait_s)
                 except queue.Empty:
-                    self._guarded(rounds.turn)
                     continue
                 if rows is None:
                     return
