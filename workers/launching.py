@@ -174,13 +174,18 @@ class _Launch:
             tail = self._tail(handle)
             ready = launches.record_ready(self.ctx, self.claim, to_json(handle), passed, state, tail)
             return "ready" if ready else "superseded"
-        leave = not self.backend.serves_http or seen.liveness is not Liveness.RUNNING
+        # looking would hold up the launches that wait; the agent looks at all of them at once
+        leave = not self.backend.serves_http or self.claim.more
         if seen.liveness is not Liveness.RUNNING:
             launches.record_handle(self.ctx, self.claim, to_json(handle))
             return "starting"
         if not launches.record_launched(self.ctx, self.claim, to_json(handle), leave=leave):
             return "superseded"
-        return "waiting_for_ready" if leave else self._look(handle)
+        if leave:
+            return "waiting_for_ready"
+        # while the engine starts: later it would hold up the news that it is ready
+        self.runtime.prepare(self.claim.row.backend)
+        return self._look(handle)
 
     def _look(self, handle: Handle) -> str:
         target = readiness_target(self.claim.row, self.claim.port or 0)

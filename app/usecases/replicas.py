@@ -40,10 +40,10 @@ _INNER = ("resolved", "granted_role", "environment_names")
 def get(ctx: Context, replica_id: str) -> dict[str, Any]:
     """One replica with its attempts. Raises NotFound."""
     with ctx.database.read() as connection:
-        row = replicas.read(connection, replica_id)
-        if row is None:
-            raise _unknown(replica_id)
-        attempts = _attempts(connection, replica_id)
+        rows = replicas.read_with_attempts(connection, replica_id)
+    if not rows:
+        raise _unknown(replica_id)
+    row, attempts = rows[0], [_attempt(one) for one in rows if one.a_number is not None]
     last = attempts[-1] if attempts else None
     return _body(row) | {
         "attempts": attempts,
@@ -148,23 +148,9 @@ def _body(row: Any) -> dict[str, Any]:
     }
 
 
-def _attempts(connection: Connection, replica_id: str) -> list[dict[str, Any]]:
-    rows = connection.execute(
-        text(
-            "SELECT number, name, node, port, backend_ref, reason, message, exit_code, signal, log_tail, launching_at,"
-            " ended_at, released_at FROM attempts WHERE replica_id = :id ORDER BY number"
-        ),
-        {"id": replica_id},
-    )
-    return [
-        {
-            **row._asdict(),
-            "launching_at": _iso(row.launching_at),
-            "ended_at": _iso(row.ended_at),
-            "released_at": _iso(row.released_at),
-        }
-        for row in rows
-    ]
+def _attempt(row: Any) -> dict[str, Any]:
+    shown = {name: getattr(row, f"a_{name}") for name in replicas.ATTEMPT}
+    return shown | {name: _iso(shown[name]) for name in ("launching_at", "ended_at", "released_at")}
 
 
 def _unknown(replica_id: str) -> NotFound:

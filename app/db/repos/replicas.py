@@ -209,6 +209,23 @@ def lock(connection: Connection, replica_id: str) -> Any | None:
     return connection.execute(text("SELECT * FROM replicas WHERE id = :id FOR UPDATE"), {"id": replica_id}).first()
 
 
+#: What is told of an attempt.
+ATTEMPT = (
+    "number", "name", "node", "port", "backend_ref", "reason", "message", "exit_code", "signal", "log_tail",
+    "launching_at", "ended_at", "released_at",
+)  # fmt: skip
+
+_READ_WITH_ATTEMPTS = text(
+    f"SELECT r.*, {', '.join(f'a.{name} AS a_{name}' for name in ATTEMPT)}"
+    " FROM replicas r LEFT JOIN attempts a ON a.replica_id = r.id WHERE r.id = :id ORDER BY a.number"
+)
+
+
+def read_with_attempts(connection: Connection, replica_id: str) -> list[Any]:
+    """The replica's row once per attempt, oldest first, with ``ATTEMPT`` as ``a_...``; NULLs there before the first."""
+    return list(connection.execute(_READ_WITH_ATTEMPTS, {"id": replica_id}))
+
+
 def read(connection: Connection, replica_id: str) -> Any | None:
     """The replica's row, or None."""
     return connection.execute(text("SELECT * FROM replicas WHERE id = :id"), {"id": replica_id}).first()
