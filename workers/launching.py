@@ -12,6 +12,7 @@ from cryptography.fernet import InvalidToken
 from app.domain.lifecycle import Reason, State
 from app.domain.tasks import TaskKind
 from app.domain.verdicts import Evidence, Life, judge
+from app.doorbell.bell import SPREAD
 from app.doorbell.queues import queue_for
 from app.errors import Collided, HostlerError, Unavailable
 from app.usecases import ends, launch_claims, launches
@@ -47,8 +48,6 @@ log = logging.getLogger(__name__)
 PORT_TRIES = 20
 TAIL_LINES = 50
 LAUNCH_S = 20.0
-#: One bell grows into 2 to the power of this many.
-SPREAD = 3
 #: After an unexpected error the launch is tried again this much later, a bounded number of times.
 RETRY_S = 2.0
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from celery import Celery
 from kombu.exceptions import OperationalError
 
+from app.domain.tasks import LAUNCH_KINDS
 from app.doorbell.queues import declare, task_name
 
 log = logging.getLogger(__name__)
@@ -21,6 +22,9 @@ IDLE_S = 30.0
 #: costs the API more than answering a request does, and whoever hears a ring goes on by itself while there is more.
 GAP_S = 0.005
 WIDEST_GAP_S = 0.05
+#: One bell for launches grows into 2 to the power of this many while there is more to do. A bell that follows another
+#: grows less: those before it are still at work, and one that finds nothing costs a worker as much as a small task.
+SPREAD = 3
 #: How long closing waits for a ring under way.
 CLOSE_S = 5.0
 
@@ -31,16 +35,22 @@ class _Gap:
 
     length_s: float
     ends: float
+    #: how much the next bell may grow
+    spread: int
 
     @classmethod
     def after(cls, before: _Gap | None, now: float) -> _Gap:
         length_s = min(before.length_s * 2, WIDEST_GAP_S) if before else GAP_S
-        return cls(length_s, now + length_s)
+        return cls(length_s, now + length_s, max(0, (before.spread if before else SPREAD) - 1))
 
     @property
     def forgotten(self) -> float:
         """From here on a ring is the first of its kind again."""
         return self.ends + self.length_s
+
+
+def _narrowed(verb: str, scope: Mapping[str, str | int], before: _Gap | None) -> Mapping[str, str | int]:
+    return {**scope, "spread": before.spread} if before and verb in LAUNCH_KINDS else scope
 
 
 class Doorbell:
@@ -94,7 +104,7 @@ class Doorbell:
                 for key in due:
                     del self._pending[key]
                 wait_s = min((gaps[key].ends - now for key in self._pending), default=IDLE_S)
-            self._publish(due.items())
+            self._publish([(key, _narrowed(key[0], scope, gaps.get(key))) for key, scope in due.items()])
             gaps = {key: gap for key, gap in gaps.items() if gap.forgotten > now}
             for key in due:
                 gaps[key] = _Gap.after(gaps.get(key), now)

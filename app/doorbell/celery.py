@@ -42,7 +42,8 @@ def make_celery(settings: Settings, broker_url: str, namespace: str) -> Celery:
         worker_soft_shutdown_timeout=30,
         worker_enable_soft_shutdown_on_idle=True,
         worker_send_task_events=settings.task_events,
-        task_send_sent_event=settings.task_events,
+        # Flower shows what was received and done; that it was sent costs the sender as much again as sending it
+        task_send_sent_event=False,
         # never anything but JSON is deserialised
         accept_content=["json"],
         task_serializer="json",

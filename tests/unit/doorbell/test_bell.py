@@ -59,9 +59,24 @@ def test_a_flood_is_few_rings_and_its_last_one_is_heard(rung: list[tuple[float, 
 
 
 def test_gaps_double_to_a_limit_and_are_forgotten() -> None:
-    gap, lengths = None, []
+    gap, lengths, spreads = None, [], []
     for now in range(6):
         gap = bell._Gap.after(gap, float(now))
         lengths.append(gap.length_s)
+        spreads.append(gap.spread)
         assert gap.ends == now + gap.length_s < gap.forgotten
     assert lengths == [0.005, 0.01, 0.02, 0.04, 0.05, 0.05]
+    assert spreads == [2, 1, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("verb, said", [("create", [{}, {"spread": 2}]), ("stop", [{}, {}])])
+def test_a_launch_bell_that_follows_another_grows_less(
+    monkeypatch: pytest.MonkeyPatch, verb: str, said: list[dict[str, int]]
+) -> None:
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr(Doorbell, "_publish", lambda _, rings: told.extend(dict(scope) for _, scope in rings))
+    door = Doorbell(None)  # type: ignore[arg-type]
+    for number in range(2):
+        door.ring(verb, "pool.a", pool="a")
+        wait_until(lambda number=number: len(told) > number, 5, "a ring")
+    assert told == [{"pool": "a"} | more for more in said]
