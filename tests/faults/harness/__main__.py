@@ -33,6 +33,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make faults", description="break a running stack, and see what holds")
     parser.add_argument("seeds", nargs="?", default="200", help="how many (200), or which: 7,9-11 (one: 7,)")
     parser.add_argument("--plant", default="", choices=["", *PLANTS], help="plant this bug into the stack's processes")
+    parser.add_argument("--first", action="store_true", help="stop at the first seed that finds something")
     parser.add_argument("--script", action="store_true", help="only print the scripts, as JSON")
     asked = parser.parse_args()
     # told to end: the stack must not be left behind
@@ -42,7 +43,7 @@ def main() -> int:
         for seed in seeds:
             say(as_json(script(seed)))
         return 0
-    return run_seeds(seeds, plant=asked.plant, limit_s=max(LEAST_S, PER_SEED_S * len(seeds)))
+    return run_seeds(seeds, plant=asked.plant, first=asked.first, limit_s=max(LEAST_S, PER_SEED_S * len(seeds)))
 
 
 if __name__ == "__main__":

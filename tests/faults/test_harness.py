@@ -1,0 +1,90 @@
+"""The harness itself, and its CI run: 20 seeds on one stack hold, and each planted bug is found by one of them."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.harness import starts
+from tests.faults.harness.__main__ import seeds_of
+from tests.faults.harness.failpoints import POINTS
+from tests.faults.harness.faults import FAULTS
+from tests.faults.harness.plants import PLANTS
+from tests.faults.harness.script import as_json, script
+from tests.support.crew import ROOT
+
+CI_SEEDS = 20
+#: What is found depends on who comes first: a plant's seed may need more than one try.
+TRIES = 4
+
+
+def run(*arguments: str, folder: Path, timeout_s: float, **environ: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-P", "-m", "tests.faults.harness", *arguments]
+    own = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(folder)} | environ
+    return subprocess.run(command, env=own, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False)
+
+
+def patched() -> Iterator[str]:
+    yield from (point.target for point in POINTS.values())
+    yield from starts.PATCHES
+    for plant in PLANTS:
+        yield from importlib.import_module(f"tests.faults.harness.plants.{plant}").PATCHES
+
+
+@pytest.mark.parametrize("target", sorted(set(patched())))
+def test_what_is_changed_from_outside_is_still_there(target: str) -> None:
+    module, _, dotted = target.partition(":")
+    found: object = importlib.import_module(module)
+    for name in dotted.split("."):
+        found = getattr(found, name)
+
+
+def test_a_seed_means_the_same_script_in_every_process(tmp_path: Path) -> None:
+    done = run("1-30", "--script", folder=tmp_path, timeout_s=60, PYTHONHASHSEED="7")
+    assert done.stdout.splitlines() == [as_json(script(seed)) for seed in range(1, 31)], done.stderr
+
+
+def test_the_ci_seeds_use_every_fault_and_ask_for_everything() -> None:
+    steps = [step for seed in range(1, CI_SEEDS + 1) for step in script(seed)]
+    assert {step.what for step in steps} == {"request", *FAULTS}
+    asked = {(step.arguments["method"], step.arguments["path"]) for step in steps if step.what == "request"}
+    for verb in ("stop", "restart", "health", "diagnose"):
+        assert ("POST", f"/api/v1/replicas/{{id}}/{verb}") in asked
+    bodies = [step.arguments["body"] for step in steps if "makes" in step.arguments]
+    assert {body["server_mode"] for body in bodies} == {"replica", "replica_mock", "platform_workload"}
+    assert {body["pool"] for body in bodies} == {"local", "tight", "mock", "few"}
+
+
+def test_seeds_are_a_number_or_a_list() -> None:
+    assert seeds_of("3") == [1, 2, 3]
+    assert seeds_of("7,9-11") == [7, 9, 10, 11]
+    assert seeds_of("7,") == [7]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_twenty_seeds_find_nothing(tmp_path: Path) -> None:
+    done = run(str(CI_SEEDS), folder=tmp_path, timeout_s=880)
+    assert done.returncode == 0, f"{done.stdout[-20000:]}\n{done.stderr[-4000:]}"
+    assert done.stdout.splitlines()[-1].startswith(f"faults: ok: {CI_SEEDS} seeds in "), done.stdout[-2000:]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("plant", sorted(plant for plant, seed in PLANTS.items() if seed))
+def test_a_planted_bug_is_found(plant: str, tmp_path: Path) -> None:
+    seed = PLANTS[plant]
+    assert 1 <= seed <= CI_SEEDS
+    done = run(",".join([str(seed)] * TRIES), "--plant", plant, "--first", folder=tmp_path, timeout_s=380)
+    verdict = done.stdout.splitlines()[-1] if done.stdout else done.stderr[-4000:]
+    assert done.returncode == 1, done.stdout[-8000:]
+    assert verdict.startswith("faults: FAILED: "), verdict
+    assert f"failed: {seed}" in verdict
+    assert f"planted: {plant}" in verdict
+    assert "  found: " in done.stdout
