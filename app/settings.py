@@ -12,6 +12,9 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+#: What may be done with what runs under our mark and has no record.
+ORPHAN_POLICIES = ("report", "adopt", "kill")
+
 
 class BadSetting(ValueError):
     """A setting cannot be used. The message names the variable, what is wrong and what would do."""
@@ -58,6 +61,9 @@ class Settings:
     deep_probe_s: float = _setting(
         300.0, "Between two deep probes (one token) of a replica that finished no request meanwhile; 0: none."
     )
+    orphans: str = _setting(
+        "report", "What runs under our mark and has no record is: report(ed), adopt(ed) where it can be, or kill(ed)."
+    )
     sweep_interval_s: float = _setting(5.0, "Between two ticks of the repair sweep.")
     look_s: float = _setting(0.3, "How long a create looks for readiness before it leaves that to the sweep.")
     log_bytes: int = _setting(16 * 1024 * 1024, "Output kept per attempt, in two files.")
@@ -79,6 +85,9 @@ class Settings:
                 values[item.name] = _parse(item.name, raw, item.default)
         values.update({name: value for name, value in overrides.items() if value is not None})
         settings = cls(**values)
+        if settings.orphans not in ORPHAN_POLICIES:
+            known = ", ".join(ORPHAN_POLICIES)
+            raise BadSetting(f"{env_name('orphans')}={settings.orphans!r}: unknown; known: {known}")
         state_dir = Path(settings.state_dir) if settings.state_dir != Path() else default_state_dir(environ)
         state_dir = Path(os.path.abspath(state_dir.expanduser()))
         models_dir = settings.models_dir if settings.models_dir != Path() else state_dir / "models"

@@ -15,7 +15,7 @@ from app.domain.verdicts import Evidence, Life, judge
 from app.doorbell.bell import SPREAD
 from app.doorbell.queues import queue_for
 from app.errors import Collided, HostlerError, Unavailable
-from app.usecases import ends, launch_claims, launches
+from app.usecases import ends, launch_claims, launches, orphans
 from app.usecases.ends import End
 from app.usecases.launch_claims import LaunchClaim
 from workers.backends.base import (
@@ -134,6 +134,7 @@ class _Launch:
             gpus=claim.gpus,
             labels=claim.row.labels,
             options=claim.row.spec["resolved"]["backend_options"],
+            record=orphans.record_of(claim.row, claim.attempt, claim.port, claim.gpus),
         )
         try:
             # by then somebody else may hold the launch; the backend starts nothing later

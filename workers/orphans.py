@@ -1,44 +1,52 @@
-"""What is left on this host of attempts that ended: what still runs is killed, folders without a record are removed."""
+"""What is left on this host of attempts that ended or that no record knows.
+
+What still runs of an ended attempt is killed, folders without a record are removed. What runs without any record is
+dealt with as ``HOSTLER_ORPHANS`` says: a database that was put back from a copy knows less than the host, so that it
+may well be in use, and the default is to leave it alone and to say so.
+"""
 
 from __future__ import annotations
 
 import logging
 
 from app.usecases import orphans
+from app.usecases.orphans import NotAdoptable
 from workers.backends.base import Backend, BackendError, Handle
 from workers.bootstrap import Runtime
+from workers.engine_targets import to_json
 
 log = logging.getLogger(__name__)
 
+#: What an orphan that is killed by policy gets to end by itself.
+GRACE_S = 20.0
+
 
 def clear_orphans(runtime: Runtime) -> int:
-    """One pass over every backend that can list what it finds; returns how many were ended or removed."""
+    """One pass over every backend that can list what it finds; returns how many were ended, adopted or removed."""
     prefix = f"hostler-{runtime.ctx.namespace}-"
-    return sum(_clear(runtime, backend, prefix) for backend in runtime.backends().values())
-
-
-def _clear(runtime: Runtime, backend: Backend, prefix: str) -> int:
-    names = backend.list_marked(prefix)
-    if not names:
-        return 0
-    open_names, known = orphans.open_and_known(runtime.ctx, names)
     cleared = 0
-    for name in names:
-        if name in open_names:
+    unknown: dict[str, Backend] = {}
+    for backend in runtime.backends().values():
+        names = backend.list_marked(prefix)
+        if not names:
             continue
-        try:
-            cleared += _clear_one(runtime, backend, name, known=name in known)
-        except BackendError as error:
-            log.warning("orphan %s: %s; it is tried again", name, error)
-    return cleared
+        # the host first and then its record, which is written before anything is launched
+        open_names, known = orphans.open_and_known(runtime.ctx, names)
+        for name in names:
+            if name in open_names:
+                continue
+            try:
+                cleared += _clear(runtime, backend, name, unknown, known=name in known)
+            except BackendError as error:
+                log.warning("orphan %s: %s; it is tried again", name, error)
+    return cleared + _deal_with_unknown(runtime, unknown)
 
 
-def _clear_one(runtime: Runtime, backend: Backend, name: str, *, known: bool) -> bool:
+def _clear(runtime: Runtime, backend: Backend, name: str, unknown: dict[str, Backend], *, known: bool) -> bool:
     handle = backend.adopt(name) or Handle(backend.name, name)
     seen = backend.inspect([handle])[0]
     if not seen.liveness.gone and not known:
-        # a database that was put back from a copy knows less than the host: what it forgot may well be in use
-        log.warning("%s runs and has no record here; it is left alone", name)
+        unknown[name] = backend
         return False
     if not seen.liveness.gone:
         backend.stop(handle, grace_s=0, force=True)
@@ -49,3 +57,39 @@ def _clear_one(runtime: Runtime, backend: Backend, name: str, *, known: bool) ->
         return False
     backend.close(handle)
     return True
+
+
+def _deal_with_unknown(runtime: Runtime, unknown: dict[str, Backend]) -> int:
+    policy, dealt_with, left = runtime.settings.orphans, 0, []
+    for name, backend in unknown.items():
+        done = _adopted(runtime, backend, name) if policy == "adopt" else policy == "kill"
+        if policy == "kill":
+            _ask_to_end(backend, name)
+        dealt_with += done
+        # what is asked to end is told until it is gone
+        if not done or policy == "kill":
+            left.append(name)
+    for name in orphans.report(runtime.ctx, left):
+        what = "it is asked to end and then killed" if policy == "kill" else "it is left alone; `hostler gc` ends it"
+        orphans.record_orphan(runtime.ctx, name, f"runs and has no record here; {what}")
+    return dealt_with
+
+
+def _adopted(runtime: Runtime, backend: Backend, name: str) -> bool:
+    record, handle = backend.recall(name), backend.adopt(name)
+    if record is None or handle is None:
+        return False
+    try:
+        replica_id = orphans.adopt(runtime.ctx, name, record, to_json(handle))
+    except NotAdoptable as why:
+        log.warning("orphan %s cannot be adopted: %s", name, why)
+        return False
+    orphans.record_orphan(runtime.ctx, name, f"ran without a record and was adopted as replica {replica_id}")
+    return True
+
+
+def _ask_to_end(backend: Backend, name: str) -> None:
+    try:
+        backend.stop(backend.adopt(name) or Handle(backend.name, name), grace_s=GRACE_S)
+    except BackendError as error:
+        log.warning("orphan %s: %s; it is tried again", name, error)

@@ -74,6 +74,8 @@ class Launch:
     labels: Mapping[str, str] = field(default_factory=dict)
     #: the replica's own options for this backend, over the pool's, valid by ``options_schema``
     options: Mapping[str, Any] = field(default_factory=dict)
+    #: what a stack that lost its database needs to know again; kept with the attempt, private, given back by ``recall``
+    record: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,9 @@ class Backend(Protocol):
 
     def logs(self, handle: Handle, *, tail: int | None = None, timeout_s: float = 5) -> Iterator[str]:
         """Lines of output, oldest first, also after the end. Bounded."""
+
+    def recall(self, name: str) -> Mapping[str, Any] | None:
+        """The ``Launch.record`` of what was launched under ``name``; None where nothing was kept."""
 
     def close(self, handle: Handle, timeout_s: float = 5) -> None:
         """Forget it: called once it is gone and its record may go. Removes folders, never a running thing."""

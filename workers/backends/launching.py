@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from workers.backends import shim
 from workers.backends.attempt_folder import RECORDS, RESERVED, AttemptFolder, stage
@@ -33,7 +33,9 @@ def launch_process(
     environ = engine_environ(launch, folder, path)
     argv = [item.replace("{folder}", str(folder)) for item in launch.argv]
     program = _program(argv[0], environ["PATH"])
-    known = {"host": launch.host, "port": launch.port, "log_bytes": log_bytes, "boot_id": boot_id()}
+    known: dict[str, Any] = {"host": launch.host, "port": launch.port, "log_bytes": log_bytes, "boot_id": boot_id()}
+    if launch.record:
+        known["record"] = dict(launch.record)
     try:
         staging = stage(attempts, launch.name, launch.files, known)
     except OSError as error:

@@ -103,6 +103,10 @@ class MockBackend:
         lines = log_lines(life, time.time()) if life else []
         return iter(lines[max(0, len(lines) - tail) :] if tail is not None else lines)
 
+    def recall(self, name: str) -> Mapping[str, Any] | None:
+        # nothing runs that would be worth adopting
+        return None
+
     def close(self, handle: Handle, timeout_s: float = 5) -> None:
         seen = self._observe(handle, None, time.time())
         if not seen.liveness.gone:

@@ -102,6 +102,9 @@ class ProcessBackend:
     def logs(self, handle: Handle, *, tail: int | None = None, timeout_s: float = 5) -> Iterator[str]:
         return read_output(self._folder(handle.name).path, tail)
 
+    def recall(self, name: str) -> Mapping[str, Any] | None:
+        return (self._folder(name).read("launch.json") or {}).get("record")
+
     def close(self, handle: Handle, timeout_s: float = 5) -> None:
         seen = self._observe(handle, Look())
         if not seen.liveness.gone:

@@ -138,3 +138,21 @@ def free_ownerless(connection: Connection) -> int:
         )
     )
     return freed.rowcount
+
+
+def take_exactly(
+    connection: Connection, kind: str, scope: str, numbers: Sequence[int], attempt_id: int, holder: str
+) -> bool:
+    """Lease these very units; False when one of them is not free or not there."""
+    query = text(
+        "WITH free AS MATERIALIZED (SELECT kind, scope, number FROM units WHERE kind = :kind AND scope = :scope"
+        "     AND number = ANY(:numbers) AND lease_id IS NULL AND NOT retired FOR UPDATE),"
+        " made AS (INSERT INTO leases (kind, scope, number, attempt_id, holder)"
+        "     SELECT kind, scope, number, :attempt_id, :holder FROM free RETURNING id, kind, scope, number)"
+        " UPDATE units u SET lease_id = made.id FROM made"
+        " WHERE u.kind = made.kind AND u.scope = made.scope AND u.number = made.number"
+    )
+    values = {
+        "kind": kind, "scope": scope, "numbers": list(numbers), "attempt_id": attempt_id, "holder": holder
+    }  # fmt: skip
+    return connection.execute(query, values).rowcount == len(numbers)
