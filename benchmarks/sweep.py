@@ -90,6 +90,9 @@ class Bench:
     def watch_fd(self, handle: Handle) -> int | None:
         return None
 
+    def recall(self, name: str) -> None:
+        return None
+
     def list_marked(self, prefix: str) -> list[str]:
         return []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -52,18 +53,22 @@ LAUNCH_S = 20.0
 RETRY_S = 2.0
 
 
-def carry_out_launch(runtime: Runtime, pool: str | None, spread: int = SPREAD, *, alone: bool = False) -> str:
+def carry_out_launch(runtime: Runtime, pool: str | None, spread: int = SPREAD) -> str:
     """Claim the best create or restart and carry it as far as can be seen now. Returns the task's result line.
 
     While there is more to do it rings on: twice for the first ``spread`` rings, so that one bell soon keeps
-    ``2 ** SPREAD`` processes busy, and once after that, so that bells never pile up. ``alone`` rings nobody: there is
-    no broker, and the caller goes on by itself.
+    ``2 ** SPREAD`` processes busy, and once after that, so that bells never pile up.
     """
+    return launch_best(runtime, pool, lambda: _ring_on(runtime, pool, spread))
+
+
+def launch_best(runtime: Runtime, pool: str | None, ring_on: Callable[[], None] | None = None) -> str:
+    """The same; ``ring_on`` is called while there is more to do. None: nobody would hear, the caller goes on itself."""
     claim = launch_claims.claim_launch(runtime.ctx, pool=pool, worker=runtime.id)
     if claim is None:
         return "nothing to claim"
-    if claim.more and not alone:
-        _ring_on(runtime, pool, spread)
+    if claim.more and ring_on is not None:
+        ring_on()
     outcome = None
     try:
         with Keeper(runtime.ctx, claim.task_id, claim.lease_token) as keeper:

@@ -15,7 +15,7 @@ from app.errors import Collided, Unavailable
 from app.settings import Settings
 from app.usecases import sweeps
 from workers.bootstrap import Runtime
-from workers.launching import carry_out_launch
+from workers.launching import launch_best
 from workers.tasks.replicas import CARRIERS
 
 log = logging.getLogger(__name__)
@@ -75,5 +75,5 @@ class StandIn:
 
 def _carry_out(runtime: Runtime, kind: TaskKind, pool: str | None) -> str:
     if kind in LAUNCH_KINDS:
-        return carry_out_launch(runtime, pool, alone=True)
+        return launch_best(runtime, pool)
     return CARRIERS[kind](runtime, pool)
