@@ -13,6 +13,8 @@ import psycopg
 from kombu import Connection
 from kombu.exceptions import OperationalError as BrokerError
 
+from app.db.engine import Database
+from app.errors import Unavailable
 from app.settings import Settings
 from app.stack.api import Api
 from app.stack.errors import StackError
@@ -22,6 +24,7 @@ from app.stack.record import Record, read_record, supervisor_of
 from app.stack.roles import ROLES
 from app.stack.supervisor import Supervisor
 from app.stack.urls import broker_url, database_url, embeds_postgres
+from app.usecases.health import CHECKS, look, problems
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 #: A worker that has not been heard of for this long is not there.
@@ -59,13 +62,14 @@ def doctor(settings: Settings) -> list[Finding]:
             found.append(Finding("database", OK, _version(connection)))
             for name, check in (("migrations", _migrations), ("queues", _queues), ("clock", _clock)):
                 found.append(_guarded(name, check, settings, connection))
+        found += _at_work(settings, migrated=all(one.result != FAIL for one in found if one.check == "migrations"))
     except (psycopg.Error, StackError) as error:
         found.append(Finding("database", FAIL, _one_line(error), _database_fix(settings)))
         found += [Finding(name, FAIL, "not known: no database", _database_fix(settings)) for name in _NEEDS_DATABASE]
     return [*found, _broker(settings), _permissions(settings), _run_as(record)]
 
 
-_NEEDS_DATABASE = ("migrations", "queues", "clock")
+_NEEDS_DATABASE = ("migrations", "queues", "clock", *CHECKS)
 _Check = Callable[[Settings, "psycopg.Connection[tuple[object, ...]]"], Finding]
 
 
@@ -91,7 +95,8 @@ def _api(settings: Settings, record: Record | None) -> Finding:
     url = record.url if record is not None else ""
     answered, body = Api(url, certificate=record.certificate).health(5) if record is not None else (0, {})
     if answered == 200 and body.get("problems"):
-        return Finding("api", WARN, "; ".join(body["problems"]), "hostler status")
+        # those that the database can tell are told below, each with what to type
+        return Finding("api", WARN, "; ".join(body["problems"]), "see below")
     if answered == 200:
         return Finding("api", OK, f"{url}/health answers: {body.get('status')}")
     detail = f"{url}/health answered {answered}" if answered else "the API does not answer"
@@ -145,6 +150,26 @@ def _clock(_settings: Settings, connection: psycopg.Connection[tuple[object, ...
     if abs(off_s) > _CLOCK_S:
         return Finding("clock", FAIL, f"the database is {off_s:+.1f} s from this host", "timedatectl set-ntp true")
     return Finding("clock", OK, f"the database is {off_s * 1000:+.0f} ms from this host")
+
+
+def _at_work(settings: Settings, *, migrated: bool) -> list[Finding]:
+    """What `/health` would say, asked of the database itself, for the API may be what is down."""
+    if not migrated:
+        return [Finding(check, FAIL, "not known: the database is not migrated", "see migrations") for check in CHECKS]
+    database = Database(database_url(settings), pool_size=1)
+    try:
+        wrong = problems(look(database), settings.sweep_interval_s)
+    except Unavailable as error:
+        return [Finding(check, FAIL, error.detail, _database_fix(settings)) for check in CHECKS]
+    finally:
+        database.close()
+    found = []
+    for check, well in CHECKS.items():
+        ours = [one for one in wrong if one.check == check]
+        fixes = "; ".join(dict.fromkeys(one.fix for one in ours))
+        detail = " ".join(one.text for one in ours)
+        found.append(Finding(check, WARN, detail, fixes) if ours else Finding(check, OK, well))
+    return found
 
 
 def _broker(settings: Settings) -> Finding:

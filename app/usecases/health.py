@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from app.db.engine import Database
 from app.db.migrate import standing
 from app.db.repos import health as repo
 from app.errors import Unavailable
@@ -22,12 +23,38 @@ DEGRADED_CACHED_S = 0.1
 CONTROL_LATE_S = 30.0
 #: A canary goes round every ten seconds; after three the broker or the worker is to blame.
 BROKER_LATE_S = 35.0
+#: Creates that wait longer than this though their pool has room wait for workers.
+LAUNCH_LATE_S = 30.0
+#: A sweep that began so long ago and did not finish will not.
+SWEEP_LATE_S = 60.0
+#: What is put away takes its grace; longer than this something does not die.
+CLEANUP_LATE_S = 300.0
 #: Processes without which something is not done, and what that is.
 ROLES = {
     "worker": "no worker is alive: creates stay queued. `hostler status` shows the processes.",
     "worker-control": "no control worker is alive: stops and probes stay queued. `hostler status` shows the processes.",
     "agent": "no agent is alive: deaths are noticed late. `hostler status` shows the processes.",
 }
+#: What is looked at, and what it means that nothing was found.
+CHECKS = {
+    "roles": "workers and agent are alive",
+    "nodes": "every host is heard",
+    "bells": "messages reach the workers",
+    "sweeps": "the repair sweep runs",
+    "work": "nothing waits that could be done",
+    "pools": "every pool with work has a worker",
+    "orphans": "nothing runs without a record",
+    "cleanup": "what ended is gone",
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """``check`` is one of ``CHECKS``, ``text`` what `/health` says, ``fix`` what to type."""
+
+    check: str
+    text: str
+    fix: str
 
 
 @dataclass
@@ -65,23 +92,60 @@ class Health:
 
     def _look(self) -> dict[str, Any]:
         try:
-            with self.context.database.read() as connection:
-                row = repo.summary(connection, SILENT_S, BROKER_LATE_S)
+            row = look(self.context.database)
         except Unavailable as error:
-            return _body(None, None, 0, [f"database: {error.detail}"])
-        problems = [text for role, text in ROLES.items() if role not in row.roles]
-        problems += [f"node {name} is silent. `hostler node get {name}` shows it." for name in row.silent_nodes]
-        if (row.broker_silent_s or 0) > BROKER_LATE_S:
-            problems.append(f"broker: took no message for {row.broker_silent_s:.0f} s; work goes on by sweeps, slower.")
-        problems += [f"worker {one} hears nothing from the broker. It is restarted." for one in row.deaf_workers]
-        interval_s = self.context.settings.sweep_interval_s
-        if row.last_sweep_s is None:
-            problems.append("no sweep has run yet: lost signals are not repaired.")
-        elif row.last_sweep_s > 3 * interval_s + SILENT_S / 2:
-            problems.append(f"the last sweep began {row.last_sweep_s:.0f} s ago; it should every {interval_s:g} s.")
-        if (row.oldest_control_s or 0) > CONTROL_LATE_S:
-            problems.append(f"a stop or probe has waited {row.oldest_control_s:.0f} s for a control worker.")
-        return _body(row.replicas_total, row.replicas_ready, max(0, int(row.seats) - int(row.busy)), problems)
+            return _body(None, [f"database: {error.detail}"])
+        return _body(row, [one.text for one in problems(row, self.context.settings.sweep_interval_s)])
+
+
+def look(database: Database) -> Any:
+    """The stack at one moment, as ``app.db.repos.health`` counts it. Raises Unavailable."""
+    with database.read() as connection:
+        return repo.summary(connection, SILENT_S, BROKER_LATE_S, LAUNCH_LATE_S, CLEANUP_LATE_S)
+
+
+def problems(row: Any, sweep_interval_s: float) -> list[Problem]:
+    """What is wrong, what is most in the way first."""
+    status = "hostler status"
+    found = [Problem("roles", text, status) for role, text in ROLES.items() if role not in row.roles]
+    for name in row.silent_nodes:
+        show = f"hostler node get {name}"
+        found.append(Problem("nodes", f"node {name} is silent. `{show}` shows it.", show))
+    if (row.broker_silent_s or 0) > BROKER_LATE_S:
+        text = f"broker: took no message for {row.broker_silent_s:.0f} s; work goes on by sweeps, slower."
+        found.append(Problem("bells", text, status))
+    for one in row.deaf_workers:
+        found.append(Problem("bells", f"worker {one} hears nothing from the broker. It is restarted.", status))
+    found += _sweep_problems(row, sweep_interval_s)
+    if (row.oldest_control_s or 0) > CONTROL_LATE_S:
+        text = f"a stop or probe has waited {row.oldest_control_s:.0f} s for a control worker."
+        found.append(Problem("work", text, "hostler task list --state queued"))
+    for pool in row.late_pools:
+        text = f"creates of pool {pool} have waited longer than {LAUNCH_LATE_S:.0f} s though it has room."
+        found.append(Problem("work", text, "hostler status; set HOSTLER_WORKER_CONCURRENCY higher, or add workers"))
+    for pool in row.silent_pools:
+        text = f"pool {pool} has work and no worker of it is heard. `hostler pool get {pool}` shows it."
+        found.append(Problem("pools", text, f"hostler status; hostler up -d; hostler pool get {pool}"))
+    for name, count in (row.orphans or {}).items():
+        text = f"{count} attempts run on node {name} without a record. `hostler gc --dry-run` shows them."
+        found.append(Problem("orphans", text, "hostler gc --dry-run"))
+    if row.uncleared:
+        text = f"{row.uncleared} replicas ended more than {CLEANUP_LATE_S / 60:.0f} min ago and are not gone."
+        found.append(Problem("cleanup", text, "hostler replica list --status failed; hostler replica explain ID"))
+    return found
+
+
+def _sweep_problems(row: Any, interval_s: float) -> list[Problem]:
+    fix = "hostler status; hostler down --keep-replicas; hostler up -d"
+    if row.last_sweep_s is None:
+        return [Problem("sweeps", "no sweep has run yet: lost signals are not repaired.", fix)]
+    if row.last_sweep_s > 3 * interval_s + SILENT_S / 2:
+        text = f"the last sweep began {row.last_sweep_s:.0f} s ago; it should every {interval_s:g} s."
+        return [Problem("sweeps", text, fix)]
+    unfinished_s = row.first_sweep_s if row.finished_sweep_s is None else row.finished_sweep_s
+    if unfinished_s > 3 * interval_s + SWEEP_LATE_S:
+        return [Problem("sweeps", f"sweeps begin, and none has finished for {unfinished_s:.0f} s.", fix)]
+    return []
 
 
 @dataclass(frozen=True)
@@ -108,12 +172,20 @@ def count(context: Context) -> Counts:
     )
 
 
-def _body(total: int | None, ready: int | None, idle: int, problems: list[str]) -> dict[str, Any]:
+def _body(row: Any | None, found: list[str]) -> dict[str, Any]:
+    """``row`` is None while the database does not answer."""
     return {
-        "status": "degraded" if problems else "healthy",
+        "status": "degraded" if found else "healthy",
         "version": __version__,
-        "replicas_total": total,
-        "replicas_ready": ready,
-        "workers_idle": idle,
-        "problems": problems,
+        "replicas_total": row and row.replicas_total,
+        "replicas_ready": row and row.replicas_ready,
+        "workers_idle": max(0, int(row.seats) - int(row.busy)) if row else 0,
+        "last_sweep_s": _seconds(row and row.last_sweep_s),
+        "oldest_unclaimed_s": _seconds(row and row.oldest_unclaimed_s),
+        "silent_pools": list(row.silent_pools) if row else [],
+        "problems": found,
     }
+
+
+def _seconds(age: Any) -> float | None:
+    return None if age is None else round(max(0.0, float(age)), 1)

@@ -28,17 +28,52 @@ SELECT
        AND n.canary_at - greatest(w.consumed_at, w.started_at) > make_interval(secs => :deaf_s)) AS deaf_workers,
     (SELECT extract(epoch FROM hostler_now() - max(started_at)) FROM sweeps WHERE tick > 0) AS last_sweep_s,
     (SELECT extract(epoch FROM hostler_now() - min(created_at)) FROM tasks
-     WHERE state = 'queued' AND kind NOT IN ('create', 'restart')) AS oldest_control_s
+     WHERE state = 'queued' AND kind NOT IN ('create', 'restart')) AS oldest_control_s,
+    (SELECT extract(epoch FROM hostler_now() - min(started_at)) FROM sweeps WHERE tick > 0) AS first_sweep_s,
+    (SELECT extract(epoch FROM hostler_now() - max(finished_at)) FROM sweeps WHERE tick > 0) AS finished_sweep_s,
+    (SELECT extract(epoch FROM hostler_now() - greatest(created_at, not_before)) FROM tasks
+     WHERE state = 'queued' AND (not_before IS NULL OR not_before <= hostler_now())
+     ORDER BY seq LIMIT 1) AS oldest_unclaimed_s,
+    -- whose best create could be claimed now and was not: GPUs may well be what it waits for, so those are left out
+    (SELECT coalesce(array_agg(p.name ORDER BY p.name), '{}') FROM pools p CROSS JOIN LATERAL (
+         SELECT t.replica_id, greatest(t.created_at, t.not_before) AS since FROM tasks t
+         WHERE t.pool = p.name AND t.state = 'queued' AND t.kind IN ('create', 'restart')
+           AND (t.not_before IS NULL OR t.not_before <= hostler_now())
+         ORDER BY t.priority, t.seq LIMIT 1) best
+     JOIN replicas r ON r.id = best.replica_id
+     WHERE p.state = 'active' AND r.state = 'pending'
+       AND best.since < hostler_now() - make_interval(secs => :launch_late_s)
+       AND coalesce(r.spec->'resources'->>'gpus', r.spec->'resources'->>'gpu', '0') = '0'
+       AND EXISTS (SELECT 1 FROM units u WHERE u.kind = 'slot' AND u.scope = p.name AND u.lease_id IS NULL
+           AND NOT u.retired)) AS late_pools,
+    -- a pool that was made just now is served within seconds
+    (SELECT coalesce(array_agg(p.name ORDER BY p.name), '{}') FROM pools p
+     WHERE p.created_at < hostler_now() - interval '15 seconds' AND (
+        (p.state = 'active' AND NOT EXISTS (SELECT 1 FROM workers w WHERE 'pool.' || p.name = ANY(w.queues)
+            AND w.heartbeat_at > hostler_now() - make_interval(secs => :silent_s))
+         AND EXISTS (SELECT 1 FROM tasks t WHERE t.pool = p.name AND t.state = 'queued'
+            AND t.kind IN ('create', 'restart')))
+        OR (NOT EXISTS (SELECT 1 FROM workers w WHERE 'pool.' || p.name || '.control' = ANY(w.queues)
+            AND w.heartbeat_at > hostler_now() - make_interval(secs => :silent_s))
+         AND EXISTS (SELECT 1 FROM tasks t WHERE t.pool = p.name AND t.state = 'queued'
+            AND t.kind NOT IN ('create', 'restart'))))) AS silent_pools,
+    (SELECT jsonb_object_agg(name, jsonb_array_length(attributes->'orphans')) FROM nodes
+     WHERE jsonb_typeof(attributes->'orphans') = 'array') AS orphans,
+    (SELECT count(*) FROM replicas WHERE released_at IS NULL AND state IN ('stopped', 'failed')
+       AND state_since < hostler_now() - make_interval(secs => :cleanup_late_s)) AS uncleared
 """
 )
 
 
-def summary(connection: Connection, silent_s: float, deaf_s: float) -> Any:
+def summary(connection: Connection, silent_s: float, deaf_s: float, launch_late_s: float, cleanup_late_s: float) -> Any:
     """Counts and ages of one moment; ages are seconds, None when there is none.
 
     A worker is deaf when canaries were sent for ``deaf_s`` that it did not hear.
     """
-    return connection.execute(_SUMMARY, {"silent_s": silent_s, "deaf_s": deaf_s}).one()
+    values = {
+        "silent_s": silent_s, "deaf_s": deaf_s, "launch_late_s": launch_late_s, "cleanup_late_s": cleanup_late_s
+    }  # fmt: skip
+    return connection.execute(_SUMMARY, values).one()
 
 
 def replicas_by_state(connection: Connection) -> list[tuple[str, str, int]]:

@@ -19,7 +19,10 @@ from tests.support.embedded import plain_url
 
 def test_health_names_what_is_missing(anybody: FlaskClient) -> None:
     body = anybody.get("/health").get_json()
-    assert set(body) == {"status", "version", "replicas_total", "replicas_ready", "workers_idle", "problems"}
+    assert set(body) == {
+        "status", "version", "replicas_total", "replicas_ready", "workers_idle", "last_sweep_s", "oldest_unclaimed_s",
+        "silent_pools", "problems",
+    }  # fmt: skip
     assert body["status"] == "degraded"
     assert body["replicas_total"] == 0
     assert any("no worker" in problem for problem in body["problems"])
@@ -72,6 +75,73 @@ def test_a_silent_broker_and_a_deaf_worker_are_problems(anybody: FlaskClient, ct
     problems = " ".join(anybody.get("/health").get_json()["problems"])
     assert "broker: took no message for 120 s" in problems
     assert "hears nothing" not in problems
+
+
+def test_work_that_nobody_takes_is_a_problem_and_a_full_pool_is_none(
+    anybody: FlaskClient, ctx: Context, admin: Caller
+) -> None:
+    with ctx.database.begin() as connection:
+        connection.execute(text("INSERT INTO nodes (name) VALUES ('n')"))
+        connection.execute(
+            text(
+                "INSERT INTO workers (id, node, role, pid, concurrency, queues) SELECT 'n/' || role, 'n', role, 1, 4,"
+                " ARRAY['pool.mock', 'pool.mock.control'] FROM unnest(ARRAY['worker', 'worker-control', 'agent']) role"
+            )
+        )
+        connection.execute(text("INSERT INTO sweeps (name, tick, worker) VALUES ('s', 1, 'n/agent')"))
+        connection.execute(text("UPDATE pools SET created_at = created_at - interval '1 hour'"))
+    for pool in ("mock", "local"):
+        body = {"server_mode": "replica_mock", "model_name": "m", "pool": pool}
+        assert admin.post("/api/v1/replicas", body).status_code == 202
+    forget_health(anybody)
+    body = anybody.get("/health").get_json()
+    assert body["silent_pools"] == ["local"]
+    assert [problem for problem in body["problems"] if "pool" in problem] == [
+        "pool local has work and no worker of it is heard. `hostler pool get local` shows it."
+    ]
+    with ctx.database.begin() as connection:
+        connection.execute(text("UPDATE tasks SET created_at = created_at - interval '2 minutes'"))
+    forget_health(anybody)
+    body = anybody.get("/health").get_json()
+    assert 120 <= body["oldest_unclaimed_s"] < 180
+    late = [problem for problem in body["problems"] if "has room" in problem]
+    assert [problem.split()[3] for problem in late] == ["local", "mock"]
+    # waiting for room, or for GPUs, is what queues are for
+    with ctx.database.begin() as connection:
+        connection.execute(text("UPDATE units SET retired = true WHERE kind = 'slot' AND scope = 'mock'"))
+        gpus = """UPDATE replicas SET spec = jsonb_set(spec, '{resources}', '{"gpus": 1}') WHERE pool = 'local'"""
+        connection.execute(text(gpus))
+    forget_health(anybody)
+    assert "has room" not in " ".join(anybody.get("/health").get_json()["problems"])
+
+
+def test_sweeps_that_do_not_finish_orphans_and_what_is_not_gone_are_problems(
+    anybody: FlaskClient, ctx: Context, admin: Caller
+) -> None:
+    body = {"server_mode": "replica_mock", "model_name": "m", "pool": "mock"}
+    replica = admin.post("/api/v1/replicas", body).get_json()["replica_id"]
+    with ctx.database.begin() as connection:
+        connection.execute(
+            text("INSERT INTO nodes (name, attributes) VALUES ('n', CAST('{\"orphans\": [\"a\"]}' AS jsonb))")
+        )
+        connection.execute(
+            text(
+                "INSERT INTO sweeps (name, tick, worker, started_at) VALUES"
+                " ('s', 1, 'w', hostler_now() - interval '1 hour'), ('s', 2, 'w', hostler_now())"
+            )
+        )
+        connection.execute(
+            text(
+                "UPDATE replicas SET state = 'failed', reason = 'backend_error',"
+                " state_since = hostler_now() - interval '10 minutes' WHERE id = :id"
+            ),
+            {"id": replica},
+        )
+    forget_health(anybody)
+    problems = " ".join(anybody.get("/health").get_json()["problems"])
+    assert "sweeps begin, and none has finished for 3600 s" in problems
+    assert "1 attempts run on node n without a record" in problems
+    assert "1 replicas ended more than 5 min ago and are not gone" in problems
 
 
 def test_a_node_that_is_long_gone_is_forgotten(anybody: FlaskClient, ctx: Context) -> None:
