@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import click
 
 from hostler import __version__
 from hostler.cli.failure import Failure, Interrupted
 from hostler.cli.options import Session, global_options
-from hostler.errors import EXIT_CODES, HostlerError
+from hostler.errors import EXIT_CODES, BadInput, HostlerError
 
 STACK_COMMANDS = ("up", "down", "status", "doctor")
 #: Section of the help, and in it each command with the module that holds it.
@@ -61,13 +67,35 @@ class Root(click.Group):
             with formatter.section(title):
                 formatter.write_dl(rows)
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        # help is written in here
+        with _told():
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> object:
-        try:
+        with _told():
             return super().invoke(ctx)
-        except HostlerError as error:
-            raise Failure(error) from error
-        except KeyboardInterrupt as error:
-            raise Interrupted from error
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What goes wrong leaves as a message with its exit code."""
+    try:
+        yield
+    except HostlerError as error:
+        raise Failure(error) from error
+    except UnicodeEncodeError as error:
+        # bytes of the command line that are no text arrive as halves of characters
+        raise Failure(BadInput(f"{error.object!r} holds bytes that are no text; use UTF-8")) from error
+    except OSError as error:
+        if error.filename is not None or error.errno == errno.EPIPE:
+            # click ends quietly when the reader of a pipe has gone
+            raise
+        # what is left of it would be tried once more at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise Failure(HostlerError(f"cannot write the output: {error.strerror}")) from error
+    except KeyboardInterrupt as error:
+        raise Interrupted from error
 
 
 def _epilog() -> str:
@@ -98,4 +126,8 @@ def cli(ctx: click.Context) -> None:
 
 def main() -> None:
     """The console script."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        # started with it closed, as some daemons do: nobody reads or writes there
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
     cli(prog_name="hostler")

@@ -10,7 +10,7 @@ from hostler.cli import parse
 from hostler.cli.names import key_ids, model_names
 from hostler.cli.options import Noun, Session, pass_session
 from hostler.cli.paging import paged, read_pages
-from hostler.cli.show import Columns, show_list, show_one, talk
+from hostler.cli.show import Columns, show_gone, show_list, show_one, talk
 from hostler.cli.text import age
 from hostler.errors import BadInput
 
@@ -96,4 +96,4 @@ def create(
 def delete(session: Session, key_id: str) -> None:
     """Revoke a key at once."""
     session.client.delete_key(key_id)
-    click.echo(key_id)
+    show_gone(session, key_id)

@@ -14,7 +14,7 @@ from hostler.cli import parse
 from hostler.cli.names import model_names
 from hostler.cli.options import Noun, Session, pass_session
 from hostler.cli.paging import paged, read_pages
-from hostler.cli.show import Columns, show_list, show_one, talk
+from hostler.cli.show import Columns, show_gone, show_list, show_one, show_raw, talk
 from hostler.connection import find_models_dir
 from hostler.errors import BadInput, HostlerError
 
@@ -93,7 +93,7 @@ def create(
 def delete(session: Session, name: str) -> None:
     """Take a model out of the catalogue. Its files and its replicas stay."""
     session.client.delete_model(name)
-    click.echo(name)
+    show_gone(session, name)
 
 
 @model.command("make-tiny")
@@ -105,7 +105,11 @@ def delete(session: Session, name: str) -> None:
 def make_tiny(session: Session, name: str, models_dir: str | None) -> None:
     """Write a tiny GGUF model with random weights on this host. It answers nonsense, quickly."""
     folder = Path(models_dir) if models_dir else find_models_dir(session.folder, os.environ)
-    click.echo(str(write_tiny(folder, name)))
+    path = write_tiny(folder, name)
+    if session.output in ("json", "yaml"):
+        show_raw(session, {"name": path.stem, "path": str(path)})
+    else:
+        click.echo(path.stem if session.output == "name" else str(path))
     talk(f"random weights; serve it: hostler replica create --model-name {name} --wait")
 
 

@@ -10,7 +10,7 @@ from hostler.cli import parse
 from hostler.cli.names import pool_names
 from hostler.cli.options import Noun, Session, pass_session
 from hostler.cli.paging import paged, read_pages
-from hostler.cli.show import Columns, show_list, show_one
+from hostler.cli.show import Columns, show_gone, show_list, show_one
 from hostler.errors import BadInput
 
 Json = dict[str, Any]
@@ -93,7 +93,7 @@ def update(session: Session, name: str, path: str | None, **flags: Any) -> None:
 def delete(session: Session, name: str) -> None:
     """Remove a pool that holds nothing."""
     session.client.delete_pool(name)
-    click.echo(name)
+    show_gone(session, name)
 
 
 @pool.command("drain")

@@ -16,7 +16,7 @@ from hostler.cli.options import Noun, Session, pass_session
 from hostler.cli.output import events, explain, logs
 from hostler.cli.paging import paged, read_pages
 from hostler.cli.parse import Duration, number
-from hostler.cli.show import Columns, show_list, show_one, show_raw, talk
+from hostler.cli.show import Columns, show_gone, show_list, show_one, show_raw, talk
 from hostler.cli.text import age
 from hostler.errors import BadInput, HostlerError, ReplicaFailed
 from hostler.waiting import TERMINAL, WANTED
@@ -172,7 +172,7 @@ def delete(session: Session, replica_ids: tuple[str, ...]) -> None:
     """Remove the records of replicas that have ended and were seen gone."""
     done, refused = _each(replica_ids, session.client.delete_replica)
     for replica_id in done:
-        click.echo(replica_id)
+        show_gone(session, replica_id)
     _raise_first(refused)
 
 

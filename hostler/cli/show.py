@@ -67,6 +67,14 @@ def show_one(session: Session, body: Json, *, name: str) -> None:
         show_raw(session, body)
 
 
+def show_gone(session: Session, name: str) -> None:
+    """Something was removed: its name, or the body that the API has no more to say in."""
+    if session.output in ("json", "yaml"):
+        show_raw(session, {})
+    else:
+        click.echo(clean(name))
+
+
 def show_raw(session: Session, body: Json) -> None:
     """The API's body as JSON or YAML."""
     if session.output == "yaml":

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from hostler.cli.options import OUTPUTS
+
 if TYPE_CHECKING:
     from app.settings import Settings
     from app.stack.up import Started
@@ -23,7 +25,7 @@ _STATE_DIR = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder of everything the stack keeps [env: HOSTLER_STATE_DIR; default: $XDG_STATE_HOME/hostler].",
 )
-_OUTPUT = click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+_OUTPUT = click.option("-o", "--output", type=click.Choice(OUTPUTS), default="table", show_default=True)
 
 
 @click.command("up")
@@ -69,8 +71,8 @@ def status(output: str, state_dir: Path | None) -> None:
     from app.stack.status import status as look
 
     found = _guarded(lambda: look(settings))
-    if output == "json":
-        click.echo(json.dumps([row.body() for row in found.rows], indent=2))
+    if output != "table":
+        _print(output, [row.body() for row in found.rows], "role")
         return
     rows = [
         (f"{row.role} {row.replica_id or ''}".strip(), str(row.pid or row.state), str(count), "\n".join(row.listen))
@@ -95,8 +97,8 @@ def doctor(output: str, state_dir: Path | None) -> None:
     from app.stack.doctor import doctor as examine
 
     found = _guarded(lambda: examine(settings))
-    if output == "json":
-        click.echo(json.dumps([one.body() for one in found], indent=2))
+    if output != "table":
+        _print(output, [one.body() for one in found], "check")
     else:
         _table(
             ("check", "result", "what", "type next"), [(one.check, one.result, one.detail, one.fix) for one in found]
@@ -177,6 +179,17 @@ def _hurry_on_signals() -> threading.Event:
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: hurry.set())
     return hurry
+
+
+def _print(output: str, rows: list[dict[str, Any]], name: str) -> None:
+    if output == "json":
+        click.echo(json.dumps(rows, indent=2))
+    elif output == "yaml":
+        import yaml
+
+        click.echo(yaml.safe_dump(rows, sort_keys=False), nl=False)
+    else:
+        click.echo("".join(f"{row[name]}\n" for row in rows), nl=False)
 
 
 def _table(titles: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
