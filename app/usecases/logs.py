@@ -19,6 +19,8 @@ from app.usecases.context import Context
 
 #: Between two looks at a file that is followed.
 FOLLOW_S = 0.2
+#: A signal may be lost; then the end of an attempt is noticed so much later.
+LOST_S = 5.0
 #: While nothing is written a follower gets a None so often, so that its connection is kept alive.
 QUIET_S = 10.0
 
@@ -57,6 +59,7 @@ class _Follower:
         self._ctx, self._replica_id, self._attempt = ctx, replica_id, attempt
         self._found = found
         self._inode, self._offset = 0, 0
+        self._seen = 0, 0
 
     def lines(self, tail: int | None, behind: tuple[int, int] | None) -> Iterator[Line | None]:
         if behind is not None:
@@ -65,23 +68,27 @@ class _Follower:
             kept = deque(_lines(self._ctx, self._found), maxlen=tail)
             self._skip_to_end()
             yield from (Line(line, self._place) for line in kept)
-        quiet_since = time.monotonic()
-        while True:
-            # asked before reading: what was written before the end is read after it
-            over = self._is_over()
-            wrote = False
-            for line in self._new_lines(over):
-                wrote = True
-                yield line
-            if over and not wrote:
-                return
-            if wrote:
-                quiet_since = time.monotonic()
-            elif time.monotonic() - quiet_since >= QUIET_S:
-                quiet_since = time.monotonic()
-                yield None
-            if not wrote:
-                time.sleep(FOLLOW_S)
+        # whether it is over is in the database, which is asked when it changed; the file is only looked at
+        with self._ctx.signals.subscribe(f"replica:{self._replica_id}") as changed:
+            over, asked_at, quiet_since = self._is_over(), time.monotonic(), time.monotonic()
+            while True:
+                wrote = False
+                for line in self._new_lines(over):
+                    wrote = True
+                    yield line
+                if wrote:
+                    quiet_since = time.monotonic()
+                    continue
+                if over:
+                    return
+                signalled = changed.wait(FOLLOW_S)
+                now = time.monotonic()
+                if now - quiet_since >= QUIET_S:
+                    quiet_since = now
+                    yield None
+                if signalled or now - asked_at >= LOST_S:
+                    # asked before reading: what was written before the end is read after it
+                    over, asked_at = self._is_over(), now
 
     @property
     def _place(self) -> str:
@@ -113,7 +120,12 @@ class _Follower:
                 yield from (Line(line, self._place) for line in _lines(self._ctx, self._found))
             return
         with path.open("rb") as file:
-            inode = os.fstat(file.fileno()).st_ino
+            found = os.fstat(file.fileno())
+            inode = found.st_ino
+            if (inode, found.st_size) == self._seen and not over:
+                # half a line, perhaps a long one: it is not read again and again while nothing comes
+                return
+            self._seen = inode, found.st_size
             if inode != self._inode:
                 # rotated: what the old file got meanwhile is in log.1
                 yield from self._rest_of_old(path.with_name("log.1"))

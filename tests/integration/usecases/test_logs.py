@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from app.usecases import logs
 from app.usecases.context import Actor, Context
 from app.usecases.creates import request_create
 from app.usecases.keys import ensure_admin_key
+from tests.support.embedded import wait_until
 
 KEY = "k" * 32
 
@@ -56,6 +58,7 @@ def _end(ctx: Context, replica_id: str) -> None:
         connection.execute(
             text("UPDATE replicas SET state = 'failed', reason = 'process_exited' WHERE id = :id"), {"id": replica_id}
         )
+    ctx.notify(f"replica:{replica_id}")
 
 
 def _take(lines: Iterator[logs.Line | None], count: int) -> list[logs.Line]:
@@ -110,3 +113,21 @@ def test_without_a_file_the_kept_tail_is_the_log(ctx: Context, replica: str) -> 
         connection.execute(text("UPDATE attempts SET log_tail = E'last\\nwords'"))
     _end(ctx, replica)
     assert [line.text for line in logs.follow(ctx, replica) if line] == ["last\n", "words\n"]
+
+
+def test_a_quiet_follower_asks_the_database_only_when_something_changed(
+    ctx: Context, replica: str, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    looks: list[bool] = []
+    ask, look = logs._attempt, logs._Follower._new_lines
+    monkeypatch.setattr(logs, "FOLLOW_S", 0.001)
+    monkeypatch.setattr(logs, "_attempt", lambda *given: asked.append("") or ask(*given))
+    monkeypatch.setattr(logs._Follower, "_new_lines", lambda self, over: looks.append(over) or look(self, over))
+    log.write_text("one\n")
+    with ThreadPoolExecutor(1) as threads:
+        rest = threads.submit(lambda: [line.text for line in logs.follow(ctx, replica) if line])
+        wait_until(lambda: len(looks) > 100, 20, "a hundred looks at the file")
+        assert len(asked) <= 3
+        _end(ctx, replica)
+        assert rest.result(20) == ["one\n"]
