@@ -16,10 +16,9 @@ from tests.faults.harness.__main__ import seeds_of
 from tests.faults.harness.failpoints import POINTS
 from tests.faults.harness.faults import FAULTS
 from tests.faults.harness.plants import PLANTS
-from tests.faults.harness.script import as_json, script
+from tests.faults.harness.script import CI_SEEDS, as_json, script
 from tests.support.crew import ROOT
 
-CI_SEEDS = 20
 #: What is found depends on who comes first: a plant's seed may need more than one try.
 TRIES = 4
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 
-from tests.faults.harness.faults import FAULTS
+from tests.faults.harness.faults import FAULTS, RARE
 from tests.faults.harness.faults.points import fired_by
 from tests.faults.harness.journal import Journal
 from tests.faults.harness.script import Step
@@ -149,7 +149,7 @@ class Driver:
             self._known.notify_all()
 
     def _break(self, step: Step, began: float) -> None:
-        fault = FAULTS[step.what]
+        fault = (FAULTS | RARE)[step.what]
         _sleep_until(began + step.at_s)
         hit = fault.inject(self.stack, step.arguments)
         self.journal.write("fault", name=step.what, target=step.arguments, hit=hit)

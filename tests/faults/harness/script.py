@@ -12,13 +12,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.faults.harness.acts import ACTS, PATIENT, create
-from tests.faults.harness.faults import FAULTS
+from tests.faults.harness.faults import FAULTS, RARE
 from tests.faults.harness.faults.points import ArmPoint
 
 #: The faults' own time is at most this much longer, so that what was frozen thaws after its lease.
 LENGTH_S = 3.0
 #: At most so many faults a seed: more would only hide each other.
 MOST_FAULTS = 4
+#: The seeds that CI runs.
+CI_SEEDS = 20
+#: How many of the others have a rare fault too.
+RARE_SHARE = 0.2
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,16 @@ def script(seed: int) -> list[Step]:
         # a failpoint waits for somebody to come by: it is set early
         latest = LENGTH_S * (0.6 if isinstance(FAULTS[name], ArmPoint) else 0.9)
         steps.append(Step(round(rng.uniform(0, latest), 2), name, FAULTS[name].draw(rng)))
-    return sorted(steps, key=lambda step: step.at_s)
+    return sorted([*steps, *_rare(seed)], key=lambda step: step.at_s)
+
+
+def _rare(seed: int) -> list[Step]:
+    # of chances of its own, so that a new one changes no seed of CI
+    rng = random.Random(f"hostler rare faults {seed}")
+    if seed <= CI_SEEDS or rng.random() > RARE_SHARE:
+        return []
+    name = rng.choices(list(RARE), [fault.weight for fault in RARE.values()])[0]
+    return [Step(round(rng.uniform(0, LENGTH_S), 2), name, RARE[name].draw(rng))]
 
 
 def _ask(rng: random.Random, born: list[tuple[float, str, str]], count: int) -> list[Step]:

@@ -6,10 +6,12 @@ from signal import SIGKILL, SIGSTOP
 
 from tests.faults.harness.faults.base import Fault
 from tests.faults.harness.faults.clock import ShiftClock
+from tests.faults.harness.faults.crowd import CrowdDatabase
 from tests.faults.harness.faults.cuts import CutBroker, CutDatabase
 from tests.faults.harness.faults.disk import FillDisk
 from tests.faults.harness.faults.points import ArmPoint
 from tests.faults.harness.faults.postgres import FreezePostgres, RestartPostgres
+from tests.faults.harness.faults.power_cut import PowerCut
 from tests.faults.harness.faults.redis import FlushRedis, RestartRedis
 from tests.faults.harness.faults.reused_pid import ReusePid
 from tests.faults.harness.faults.signals import Freeze, Kill, Restart
@@ -31,4 +33,10 @@ FAULTS: dict[str, Fault] = {
     "clock": ShiftClock(),
     "disk": FillDisk(),
     "reused-pid": ReusePid(),
+}
+
+#: What takes longer than a seed of CI may: drawn beside the others, by seeds after the first 20.
+RARE: dict[str, Fault] = {
+    "power-cut": PowerCut(),
+    "crowd-database": CrowdDatabase(),
 }
