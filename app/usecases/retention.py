@@ -50,6 +50,7 @@ BOUNDS: dict[str, Kept | Bounded] = {
     "models": Bounded("one row per model that somebody registered, until it is deleted"),
     "pools": Bounded("one row per pool that somebody made, until it is deleted"),
     "replica_counts": Bounded("folded by every sweep to one row per state, mode, model, pool and owner in use"),
+    "replica_labels": Bounded("one row per label of a replica; goes with it"),
     "stack": Bounded("one row"),
 }
 

@@ -9,7 +9,7 @@ from app.db.models.leases import leases, units
 from app.db.models.models import models
 from app.db.models.nodes import nodes, workers
 from app.db.models.pools import backends, pools
-from app.db.models.replicas import replica_counts, replicas
+from app.db.models.replicas import replica_counts, replica_labels, replicas
 from app.db.models.stack import clock, stack
 from app.db.models.sweeps import sweeps
 from app.db.models.tasks import tasks
@@ -28,6 +28,7 @@ __all__ = [
     "nodes",
     "pools",
     "replica_counts",
+    "replica_labels",
     "replicas",
     "stack",
     "sweeps",

@@ -92,6 +92,16 @@ replicas = Table(
     postgresql_with={"fillfactor": 70},
 )
 
+#: The labels again, a row each: so many carry a label as the index has entries for it. Triggers write it.
+replica_labels = Table(
+    "replica_labels",
+    metadata,
+    Column("replica_id", Text, ForeignKey("replicas.id", ondelete="CASCADE"), primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+    Index("ix_replica_labels_pair", "name", "value"),
+)
+
 #: How many replicas there are of each kind, as changes that a sweep folds together: a list's total must not cost more
 #: with every replica, and a counter in one row would make every step wait for every other. Triggers write it.
 replica_counts = Table(

@@ -6,7 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from psycopg.errors import UndefinedTable
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import ProgrammingError
 
 #: Filter of the API -> condition.
 REPLICA_FILTERS = {
@@ -62,18 +64,22 @@ def task_page(
 
 
 def total(connection: Connection, table: str, filters: Mapping[str, Any]) -> int:
-    """How many match, exactly; ``table`` is ``replicas`` or ``tasks``.
+    """How many match, exactly; ``table`` is ``replicas`` or ``tasks``. For a connection without a transaction.
 
-    Replicas are summed from the kept counts, so that a page costs the same among a thousand and among a million.
+    Replicas are summed from the kept counts, and of one label the rows of ``replica_labels`` are counted, so that a
+    page costs the same among a thousand and among a hundred thousand. Other filters count what they match.
     """
     known = REPLICA_FILTERS if table == "replicas" else TASK_FILTERS
     where, values = _where(known, filters)
     if table == "replicas" and set(values) <= set(_COUNTED):
         conditions = " AND ".join(f"{_COUNTED[name]} = :{name}" for name in values) or "true"
         query = text(f"SELECT coalesce(sum(change), 0) FROM replica_counts WHERE {conditions}")
-    else:
-        query = text(f"SELECT count(*) FROM {table} WHERE {where}")
-    return int(connection.execute(query, values).scalar_one())
+        return int(connection.execute(query, values).scalar_one())
+    if table == "replicas" and set(values) == {"label"}:
+        found = _total_of_label(connection, _labels(filters["label"]))
+        if found is not None:
+            return found
+    return int(connection.execute(text(f"SELECT count(*) FROM {table} WHERE {where}"), values).scalar_one())
 
 
 def fold_counts(connection: Connection) -> int:
@@ -86,6 +92,20 @@ def fold_counts(connection: Connection) -> int:
         " SELECT (SELECT count(*) FROM taken) - (SELECT count(*) FROM kept)"
     )
     return int(connection.execute(query, {"lock": _FOLD_LOCK}).scalar_one())
+
+
+def _total_of_label(connection: Connection, labels: Mapping[str, str]) -> int | None:
+    """How many carry the label; None for several labels, and on a schema that has no rows of them (0.1.0)."""
+    if len(labels) > 1:
+        return None
+    [(name, value)] = labels.items()
+    query = text("SELECT count(*) FROM replica_labels WHERE name = :name AND value = :value")
+    try:
+        return int(connection.execute(query, {"name": name, "value": value}).scalar_one())
+    except ProgrammingError as error:
+        if isinstance(error.orig, UndefinedTable):
+            return None
+        raise
 
 
 def _where(known: Mapping[str, str], filters: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
