@@ -5,7 +5,7 @@ from __future__ import annotations
 from signal import SIGKILL, SIGSTOP
 
 from tests.faults.harness.faults.base import Fault
-from tests.faults.harness.faults.clock import ShiftClock
+from tests.faults.harness.faults.clock import LEAPS_S, ShiftClock
 from tests.faults.harness.faults.crowd import CrowdDatabase
 from tests.faults.harness.faults.cuts import CutBroker, CutDatabase
 from tests.faults.harness.faults.disk import FillDisk
@@ -39,4 +39,5 @@ FAULTS: dict[str, Fault] = {
 RARE: dict[str, Fault] = {
     "power-cut": PowerCut(),
     "crowd-database": CrowdDatabase(),
+    "clock-leap": ShiftClock(LEAPS_S, weight=2),
 }
