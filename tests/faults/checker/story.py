@@ -172,7 +172,7 @@ def good_story(database_url: str, folder: Path) -> Iterator[Story]:
     story = Story(database_url, folder)
     (story.state_dir / "attempts").mkdir(parents=True)
     (folder / "starts").mkdir()
-    port = _free_port()
+    port = free_port()
     try:
         story.sql(
             "INSERT INTO keys (id, name, hash, prefix, role) VALUES (%s, 'k', repeat('A', 64), 'x', 'admin')", OWNER
@@ -190,7 +190,7 @@ def good_story(database_url: str, folder: Path) -> Iterator[Story]:
         story.lease("port", "node", port, C)
         story.sql("UPDATE replicas SET port = %s WHERE id = %s", port, C)
         engine = story.engine(C, port)
-        ref = json.dumps({"pid": engine.pid, "start": world.identity(engine.pid)})
+        ref = json.dumps({"ref": {"pid": engine.pid, "start": world.identity(engine.pid)}})
         story.sql("UPDATE attempts SET port = %s, backend_ref = %s WHERE replica_id = %s", port, ref, C)
         (folder / "starts" / name_of(C)).write_text(f"{engine.pid} process\n")
         story.sighting("seen", attempt=name_of(C), pid=engine.pid, start=world.identity(engine.pid), leads=True)
@@ -210,7 +210,7 @@ def story(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         yield made
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.faults.checker.story import B, C, Story, name_of
+from tests.faults.checker.story import B, C, Story, free_port, name_of
 from tests.faults.harness import world
 
 
@@ -17,24 +17,25 @@ def _end_engine(story: Story) -> None:
     story.engines[0].wait(30)
 
 
-def _port_of_c(story: Story) -> int:
-    return int(story.connection.execute("SELECT port FROM replicas WHERE id = %s", (C,)).fetchone()[0])  # type: ignore[index]
-
-
 def _second_engine(story: Story) -> None:
     record = story.state_dir / "attempts" / name_of(C) / "engine.json"
     kept = record.read_text()
-    story.engine(C, _port_of_c(story) + 1)
+    story.engine(C, free_port())
     record.write_text(kept)
 
 
 def _engine_of_b(story: Story) -> None:
-    story.engine(B, _port_of_c(story) + 1)
+    story.engine(B, free_port())
 
 
 def _other_record(story: Story) -> None:
     record = {"pid": os.getpid(), "start": world.identity(os.getpid())}
     (story.state_dir / "attempts" / name_of(C) / "engine.json").write_text(json.dumps(record))
+
+
+def _other_ref(story: Story) -> None:
+    ref = json.dumps({"ref": {"pid": 1, "start": 1}})
+    story.sql("UPDATE attempts SET backend_ref = %s WHERE replica_id = %s", ref, C)
 
 
 def _start_again(story: Story) -> None:
@@ -54,15 +55,9 @@ SPOILS: dict[str, tuple[Callable[[Story], None], str]] = {
         "processes: something runs for an attempt that is over or unknown",
     ),
     "an engine of an attempt before": (
-        lambda s: s.sql("UPDATE replicas SET attempt = 2 WHERE id = %s", C),
-        "processes: something runs for an attempt that is not the replica's",
-    ),
-    "a folder that names another": (
-        _other_record,
-        "processes: the attempt's folder names another process than its engine",
-    ),
-    "a row that names another": (
-        lambda s: s.sql('UPDATE attempts SET backend_ref = \'{"pid": 1, "start": 1}\' WHERE replica_id = %s', C),
+        lambda s: s.sql(
+            "UPDATE attempts SET backend_ref = %s WHERE replica_id = %s", '{"ref": {"pid": 1, "start": 1}}', C
+        ),
         "processes: the database names another process than the engine",
     ),
     "a ready replica on another port": (

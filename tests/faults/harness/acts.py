@@ -184,3 +184,14 @@ def _add_key(rng: random.Random, act: Act, chance: float) -> None:
     act["key"] = f"{rng.getrandbits(48):012x}"
     if rng.random() < 0.5:
         act["again_s"] = round(rng.choice((0.0, 0.05, 0.5, 1.5)), 2)
+
+
+def plain_create(name: str, **knobs: Any) -> Act:
+    """A mock engine that serves, for a fault that waits for one."""
+    body = {"wait_for_ready": False, "run_diagnostics": False, **_mock(knobs)}
+    return {"method": "POST", "path": "/api/v1/replicas", "body": body, "makes": name, "kind": "mock-engine"}
+
+
+def plain_stop(name: str, grace_s: int) -> Act:
+    path = "/api/v1/replicas/{id}/stop"
+    return {"method": "POST", "path": path, "body": {"grace_s": grace_s}, "about": name}

@@ -26,12 +26,16 @@ _OURS = (f"{_ROOT}/app/", f"{_ROOT}/workers/")
 
 @dataclass(frozen=True)
 class Point:
-    """``when`` is ``before`` or ``after`` the call of ``target``, or ``inside`` it at a line."""
+    """``when`` is ``before`` or ``after`` the call of ``target``, or ``inside`` it at a line.
+
+    ``given``: only calls count that are given something to do, not those with an empty list.
+    """
 
     name: str
     target: str
     when: str
     roles: tuple[str, ...]
+    given: bool = False
 
 
 _WORK = ("worker",)
@@ -41,8 +45,8 @@ _API = ("web",)
 _SWEEP = ("worker", "worker-control", "agent")
 
 
-def _around(name: str, target: str, roles: tuple[str, ...]) -> tuple[Point, Point]:
-    return Point(f"{name}.before", target, "before", roles), Point(f"{name}.after", target, "after", roles)
+def _around(name: str, target: str, roles: tuple[str, ...], *, given: bool = False) -> tuple[Point, ...]:
+    return tuple(Point(f"{name}.{when}", target, when, roles, given) for when in ("before", "after"))
 
 
 POINTS: dict[str, Point] = {
@@ -78,8 +82,8 @@ POINTS: dict[str, Point] = {
         *_around("probe.back", "app.usecases.claims:put_back", _CONTROL),
         # judge: what is due, what was seen
         *_around("judge.due", "app.usecases.watching:claim_due", _AGENT),
-        *_around("judge.moves", "app.usecases.watching:record_sweep_moves", _AGENT),
-        *_around("judge.facts", "app.usecases.watching:record_facts", _AGENT),
+        *_around("judge.moves", "app.usecases.watching:record_sweep_moves", _AGENT, given=True),
+        *_around("judge.facts", "app.usecases.watching:record_facts", _AGENT, given=True),
         *_around("judge.adopt", "app.usecases.watching:record_handle", _AGENT),
         # sweep: win the tick, take back, ring
         Point("sweep.won", "app.usecases.sweeps:_win", "after", _SWEEP),
@@ -105,6 +109,8 @@ def patches() -> Iterator[tuple[str, Callable[[Any], Any]]]:
 def _around_call(point: Point, original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def call(*arguments: Any, **named: Any) -> Any:
+        if point.given and not all(arguments):
+            return original(*arguments, **named)
         if point.when == "before":
             _fire(point.name)
         elif point.when == "inside":

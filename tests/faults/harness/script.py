@@ -60,8 +60,11 @@ def script(seed: int) -> list[Step]:
         names += rng.choices(list(left), list(left.values()))
     for name in names:
         # a failpoint waits for somebody to come by: it is set early
-        latest = LENGTH_S * (0.6 if isinstance(FAULTS[name], ArmPoint) else 0.9)
-        steps.append(Step(round(rng.uniform(0, latest), 2), name, FAULTS[name].draw(rng)))
+        fault = FAULTS[name]
+        at_s = round(rng.uniform(0, LENGTH_S * (0.6 if isinstance(fault, ArmPoint) else 0.9)), 2)
+        steps.append(Step(at_s, name, fault.draw(rng)))
+        if isinstance(fault, ArmPoint):
+            steps += [Step(round(at_s + after_s, 2), "request", act) for after_s, act in fault.bait]
     return sorted([*steps, *_rare(seed)], key=lambda step: step.at_s)
 
 

@@ -60,7 +60,7 @@ def _judge_attempt(found: Evidence, attempt: Any, processes: list[Process]) -> I
     record = world.engine_record(found.run.state_dir, attempt.name) or {}
     if (record.get("pid"), record.get("start")) != (engine.pid, engine.start):
         yield Finding("processes", "the attempt's folder names another process than its engine", told)
-    ref = attempt.backend_ref or {}
+    ref = (attempt.backend_ref or {}).get("ref") or {}
     if ref.get("pid") is not None and (ref["pid"], ref.get("start")) != (engine.pid, engine.start):
         yield Finding("processes", "the database names another process than the engine", told)
     if replica.state == "ready" and replica.port is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from signal import SIGKILL, SIGSTOP
 
+from tests.faults.harness.acts import plain_create, plain_stop
 from tests.faults.harness.faults.base import Fault
 from tests.faults.harness.faults.clock import LEAPS_S, ShiftClock
 from tests.faults.harness.faults.crowd import CrowdDatabase
@@ -16,14 +17,18 @@ from tests.faults.harness.faults.redis import FlushRedis, RestartRedis
 from tests.faults.harness.faults.reused_pid import ReusePid
 from tests.faults.harness.faults.signals import Freeze, Kill, Restart
 
+#: Launched at once; found ready by the agent, and then asked to end while that one's verdict is still to be written.
+_LAUNCHED = ((0.05, plain_create("bait-launched")),)
+_JUDGED = ((0.05, plain_create("bait-judged", startup_s=0.8, stop_s=6)), (1.8, plain_stop("bait-judged", 2)))
+
 FAULTS: dict[str, Fault] = {
     "kill": Kill(),
     "freeze": Freeze(),
     "restart": Restart(),
     "failpoint": ArmPoint(),
-    "frozen-launch": ArmPoint("launch.adopt.after", SIGSTOP, weight=3),
-    "killed-launch": ArmPoint("launch.process.after", SIGKILL, weight=3),
-    "frozen-verdict": ArmPoint("judge.moves.before", SIGSTOP, weight=3),
+    "frozen-launch": ArmPoint("launch.adopt.after", SIGSTOP, 3, _LAUNCHED),
+    "killed-launch": ArmPoint("launch.process.after", SIGKILL, 3, _LAUNCHED),
+    "frozen-verdict": ArmPoint("judge.moves.before", SIGSTOP, 3, _JUDGED),
     "postgres": RestartPostgres(),
     "freeze-postgres": FreezePostgres(),
     "flush-redis": FlushRedis(),

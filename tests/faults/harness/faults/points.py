@@ -7,7 +7,7 @@ import random
 import secrets
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tests.faults.harness.failpoints import POINTS
@@ -21,8 +21,16 @@ _MOST_LINES = {"line.launch": 260, "line.stop": 140, "line.end": 90, "line.healt
 class ArmPoint:
     """Any point, or always the same one where the worst mistakes would show."""
 
-    def __init__(self, name: str = "", number: signal.Signals | None = None, weight: int = 16) -> None:
+    def __init__(
+        self,
+        name: str = "",
+        number: signal.Signals | None = None,
+        weight: int = 16,
+        bait: Sequence[tuple[float, Mapping[str, Any]]] = (),
+    ) -> None:
+        """``bait`` are requests, each so long after the arming, that make sure that somebody comes by."""
         self.weight = weight
+        self.bait = bait
         self._name = name
         self._number = number
 

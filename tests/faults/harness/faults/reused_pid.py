@@ -95,8 +95,8 @@ class ReusePid:
             draft.rename(record)
             with stack.sql() as connection:
                 connection.execute(
-                    "UPDATE attempts SET backend_ref = jsonb_set(backend_ref, '{pid}', to_jsonb(%s::int))"
-                    " WHERE name = %s AND released_at IS NULL AND backend_ref ? 'pid'",
+                    "UPDATE attempts SET backend_ref = jsonb_set(backend_ref, '{ref,pid}', to_jsonb(%s::int))"
+                    " WHERE name = %s AND released_at IS NULL AND backend_ref->'ref' ? 'pid'",
                     (made.pid, name),
                 )
         except (OSError, ValueError, psycopg.Error) as error:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 #: plant -> the CI seed that is known to catch it
 PLANTS: dict[str, int] = {
-    "ring_before_commit": 0,
-    "no_fencing": 0,
-    "launch_before_adopt": 0,
-    "apply_unguarded": 0,
-    "pid_without_start_time": 0,
-    "serial_event_order": 0,
+    "ring_before_commit": 1,
+    "no_fencing": 4,
+    "launch_before_adopt": 5,
+    "apply_unguarded": 6,
+    "pid_without_start_time": 15,
+    "serial_event_order": 2,
 }
