@@ -41,5 +41,6 @@ attempts = Table(
     Index("uq_attempts_replica_number", "replica_id", "number", unique=True),
     # an earlier attempt must be seen gone before the next one may hold anything
     Index("uq_attempts_replica_open", "replica_id", unique=True, postgresql_where=text("released_at IS NULL")),
+    Index("ix_attempts_released", "released_at", postgresql_where=text("released_at IS NOT NULL")),
     Index("ix_attempts_node_open", "node", postgresql_where=text("released_at IS NULL")),
 )

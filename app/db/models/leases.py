@@ -67,4 +67,6 @@ leases = Table(
     Index("uq_leases_live", "kind", "scope", "number", unique=True, postgresql_where=text("released_at IS NULL")),
     Index("ix_leases_attempt_live", "attempt_id", postgresql_where=text("released_at IS NULL")),
     Index("ix_leases_attempt", "attempt_id"),
+    Index("ix_leases_released", "released_at", postgresql_where=text("released_at IS NOT NULL")),
+    Index("ix_leases_unit", "kind", "scope", "number"),
 )

@@ -86,6 +86,7 @@ replicas = Table(
     Index("ix_replicas_labels", "labels", postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"}),
     Index("ix_replicas_deadline", "deadline_at", postgresql_where=text("deadline_at IS NOT NULL")),
     Index("ix_replicas_lifetime", "lifetime_ends_at", postgresql_where=text("lifetime_ends_at IS NOT NULL")),
+    Index("ix_replicas_released", "released_at", postgresql_where=text("released_at IS NOT NULL")),
     Index("ix_replicas_unreleased", "node", "state", postgresql_where=text("released_at IS NULL")),
     Index("ix_replicas_serving", "state_since", postgresql_where=text(f"released_at IS NULL AND {_SERVING}")),
     # room for a second version of a row beside it: what no index holds is then changed without touching one

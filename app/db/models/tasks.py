@@ -98,6 +98,7 @@ tasks = Table(
     Index("ix_tasks_lease", "lease_expires_at", postgresql_where=text("lease_expires_at IS NOT NULL")),
     Index("ix_tasks_holder", "claimed_by", postgresql_where=text("lease_token IS NOT NULL")),
     Index("ix_tasks_deadline", "deadline_at", postgresql_where=text(f"{_OPEN}")),
+    Index("ix_tasks_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
     Index("ix_tasks_replica", "replica_id", "seq"),
     Index("ix_tasks_age", "seq"),
     Index("ix_tasks_state", "state", "seq"),
