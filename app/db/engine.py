@@ -12,6 +12,7 @@ import psycopg
 from sqlalchemy import Connection, Engine, TextClause, create_engine, event
 from sqlalchemy.dialects.postgresql.psycopg import dialect as psycopg_dialect
 from sqlalchemy.exc import DBAPIError, DisconnectionError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.errors import Collided, Unavailable
 
@@ -24,6 +25,14 @@ _CLAIMED_BY_INDEX = ("uq_tasks_open_lifecycle",)
 _TRIES = 6
 
 DOWN = "The database does not answer. Try again; `hostler doctor` says what is wrong."
+FULL = "The disk of the database is full. Make room on it, then try again; what was accepted before is kept."
+CROWDED = (
+    "The database takes no more connections. Try again; if it lasts, raise max_connections of Postgres or end clients"
+    " that hold too many."
+)
+LOST = "The connection to the database was lost. Try again."
+#: A refused connection has no code, only the server's words.
+_CROWDED_WORDS = ("too many clients", "too many connections", "connection slots are reserved")
 
 
 class Database:
@@ -110,7 +119,7 @@ def first_row(connection: Connection, statement: str, values: Mapping[str, Any])
             return cursor.fetchone()
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
         connection.invalidate()
-        raise Unavailable(DOWN, retry_after_s=2) from error
+        raise Unavailable(_words(error), retry_after_s=2) from error
 
 
 def _keep_peeker(connection: Any, record: Any) -> None:
@@ -148,6 +157,9 @@ def _unavailable_when_down() -> Iterator[None]:
     except (OperationalError, InterfaceError) as error:
         if isinstance(error.orig, _COLLISIONS):
             raise Collided(retry_after_s=1) from error
+        raise Unavailable(_words(error.orig), retry_after_s=2) from error
+    except PoolTimeout as error:
+        # all of this process's connections were busy for as long as a caller waits
         raise Unavailable(DOWN, retry_after_s=2) from error
     except IntegrityError as error:
         if _constraint(error) in _CLAIMED_BY_INDEX:
@@ -155,5 +167,14 @@ def _unavailable_when_down() -> Iterator[None]:
         raise
     except DBAPIError as error:
         if error.connection_invalidated:
-            raise Unavailable("The connection to the database was lost. Try again.", retry_after_s=2) from error
+            raise Unavailable(LOST, retry_after_s=2) from error
         raise
+
+
+def _words(error: object) -> str:
+    """What to tell of a database that refused or did not answer."""
+    if isinstance(error, psycopg.errors.DiskFull):
+        return FULL
+    if isinstance(error, psycopg.errors.TooManyConnections) or any(word in str(error) for word in _CROWDED_WORDS):
+        return CROWDED
+    return DOWN

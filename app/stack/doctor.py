@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from app.settings import Settings
 from app.stack.api import Api
 from app.stack.errors import StackError
 from app.stack.layout import Layout
+from app.stack.prepare import NEW_BYTES, OLD_BYTES
 from app.stack.processes import control_plane
 from app.stack.record import Record, read_record, supervisor_of
 from app.stack.roles import ROLES
@@ -66,7 +68,7 @@ def doctor(settings: Settings) -> list[Finding]:
     except (psycopg.Error, StackError) as error:
         found.append(Finding("database", FAIL, _one_line(error), _database_fix(settings)))
         found += [Finding(name, FAIL, "not known: no database", _database_fix(settings)) for name in _NEEDS_DATABASE]
-    return [*found, _broker(settings), _permissions(settings), _run_as(record)]
+    return [*found, _broker(settings), _disk(settings), _permissions(settings), _run_as(record)]
 
 
 _NEEDS_DATABASE = ("migrations", "queues", "clock", *CHECKS)
@@ -180,6 +182,17 @@ def _broker(settings: Settings) -> Finding:
     except (BrokerError, OSError) as error:
         again = f"hostler up -d --state-dir {settings.state_dir}"
         return Finding("broker", FAIL, _one_line(error), "check HOSTLER_BROKER_URL" if settings.broker_url else again)
+
+
+def _disk(settings: Settings) -> Finding:
+    """Room for logs, records of attempts and the embedded database, which may lie elsewhere."""
+    layout = Layout(settings.state_dir)
+    places = [place for place in (layout.state_dir, layout.postgres) if place.exists()]
+    if not places:
+        return Finding("disk", OK, "there is no state dir yet")
+    free, place = min((shutil.disk_usage(place).free, place) for place in places)
+    result = FAIL if free < OLD_BYTES else WARN if free < NEW_BYTES else OK
+    return Finding("disk", result, f"{free >> 20} MB are free in {place}", "" if result == OK else f"du -sh {place}/*")
 
 
 def _permissions(settings: Settings) -> Finding:

@@ -21,7 +21,7 @@ from app.stack.supervisor import Supervisor, SupervisorGone
 from app.usecases.events import record_event
 
 #: A program that supervisor has given up is started anew after this long.
-AGAIN_S = 30.0
+AGAIN_S = 10.0
 #: Events kept while the database is down; the oldest go first.
 KEPT = 500
 

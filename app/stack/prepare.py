@@ -22,8 +22,8 @@ from app.stack.urls import embeds_postgres
 #: What may be there before the first start: files of models, and what a new disk comes with.
 _BEFORE_FIRST = {"models", "lost+found"}
 #: A new database takes 60 MB; running out in the middle of a checkpoint stops Postgres.
-_NEW_BYTES = 150 * 1024 * 1024
-_OLD_BYTES = 48 * 1024 * 1024
+NEW_BYTES = 150 * 1024 * 1024
+OLD_BYTES = 48 * 1024 * 1024
 
 
 def make_state_dir(state_dir: Path) -> None:
@@ -90,7 +90,7 @@ def give(top: Path, account: Account, *, skip: frozenset[Path] = frozenset()) ->
 
 def _check_room(settings: Settings, layout: Layout) -> None:
     is_new = embeds_postgres(settings) and not layout.postgres_data.exists()
-    need = _NEW_BYTES if is_new else _OLD_BYTES
+    need = NEW_BYTES if is_new else OLD_BYTES
     free = shutil.disk_usage(settings.state_dir).free
     if free < need:
         raise DiskFull(

@@ -14,7 +14,7 @@ from app.stack.urls import embeds_postgres, embeds_redis
 
 #: A program that ends sooner than this after its start failed to start.
 STARTED_S = 1
-#: Tries in a row, 1, 2, 3 ... seconds apart; then supervisor gives up, and the listener starts it anew every 30 s.
+#: Tries in a row, 1, 2, 3 ... seconds apart; then supervisor gives up, and the listener starts it anew every 10 s.
 TRIES = 6
 LOG_BYTES = 10 * 1024 * 1024
 LOG_COPIES = 2
