@@ -1,7 +1,8 @@
-"""A clock that was set back leaves times in the future, at which nobody would look before: they are pulled in.
+"""A clock that was set back leaves times in the future, before which nobody would act: they are pulled in.
 
 Set forward it needs nothing: what is due early is done early, and a lease that ran out under a living holder is fenced.
-Deadlines stay what they are, times that somebody was promised.
+Deadlines stay what they are, times that somebody was promised. When a replica is looked at is ``watching``'s and
+``rounds``' own.
 """
 
 from __future__ import annotations
@@ -12,14 +13,11 @@ from app.usecases.context import Context
 
 #: Rows of one kind that one pass takes; the rest is the next pass's.
 BATCH = 5000
-#: Further ahead than the next look, renewal or heartbeat ever is; a smaller step of the clock does no harm.
+#: Further ahead than a renewal, a retry or a heartbeat ever is; a smaller step of the clock does no harm.
 SLACK_S = 30.0
 
 _PULL_IN = (
     # what is locked is being written right now, with a time of its own
-    "WITH late AS (SELECT id FROM replicas WHERE released_at IS NULL"
-    " AND next_check_at > hostler_now() + make_interval(secs => :ahead_s) LIMIT :limit FOR UPDATE SKIP LOCKED)"
-    " UPDATE replicas r SET next_check_at = hostler_now() FROM late WHERE r.id = late.id",
     "WITH late AS (SELECT id FROM tasks WHERE lease_expires_at > hostler_now() + make_interval(secs => :ahead_s)"
     " LIMIT :limit FOR UPDATE SKIP LOCKED)"
     " UPDATE tasks t SET lease_expires_at = hostler_now() + make_interval(secs => :lease_s)"
@@ -40,7 +38,7 @@ def pull_in(ctx: Context) -> int:
     """Bring every time near that is further ahead than it was ever set; how many there were."""
     settings = ctx.settings
     values = {
-        "ahead_s": SLACK_S + max(settings.lease_s, settings.probe_interval_s),
+        "ahead_s": SLACK_S + settings.lease_s,
         "lease_s": settings.lease_s,
         "limit": BATCH,
     }
