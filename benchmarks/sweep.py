@@ -93,6 +93,9 @@ class Bench:
     def recall(self, name: str) -> None:
         return None
 
+    def tidy(self, *, dry_run: bool = False) -> list[str]:
+        return []
+
     def list_marked(self, prefix: str) -> list[str]:
         return []
 

@@ -27,6 +27,7 @@ def clear_orphans(runtime: Runtime) -> int:
     cleared = 0
     unknown: dict[str, Backend] = {}
     for backend in runtime.backends().values():
+        cleared += len(backend.tidy())
         names = backend.list_marked(prefix)
         if not names:
             continue

@@ -55,6 +55,14 @@ def make_postgres_home(layout: Layout, account: Account, *, inside: bool) -> Pat
     return home
 
 
+def leftovers() -> list[Path]:
+    """Places whose state dir is gone, for who may see them."""
+    if os.geteuid() != 0 or not SYSTEM_DIR.is_dir():
+        return []
+    with _system_dir():
+        return [place for place in sorted(SYSTEM_DIR.iterdir()) if _is_leftover(place)]
+
+
 def remove_leftovers() -> list[Path]:
     """Remove places whose state dir is gone, ending a Postgres that still runs there. Returns what was removed."""
     if os.geteuid() != 0 or not SYSTEM_DIR.is_dir():

@@ -1,4 +1,4 @@
-"""``hostler up``, ``down``, ``status``, ``doctor``: this host's stack. The work is app.stack's, loaded when used."""
+"""``hostler up``, ``down``, ``status``, ``doctor``, ``gc``: this host's stack. app.stack does it, loaded when used."""
 
 from __future__ import annotations
 
@@ -107,8 +107,40 @@ def doctor(output: str, state_dir: Path | None) -> None:
         sys.exit(1)
 
 
+@click.command("gc")
+@click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_OUTPUT
+@_STATE_DIR
+def gc(dry_run: bool, yes: bool, output: str, state_dir: Path | None) -> None:
+    """Remove what leaked: processes and folders of no open attempt, leases without owner, rows past their time,
+    sockets and pid files of what is gone. Safe while everything works; of other stacks nothing is touched. Exit code 1
+    when something could not be removed."""
+    settings = _settings(state_dir=state_dir)
+    from app.stack.gc import find, remove
+
+    found = _guarded(lambda: find(settings, _talk))
+    ask = found and not dry_run and not yes and sys.stdin.isatty()
+    if output == "table" and (dry_run or ask):
+        _table(("kind", "name", "why"), [(one.kind, one.name, one.why) for one in found])
+    if ask and not click.confirm(f"remove these {len(found)}?", err=True):
+        raise click.Abort
+    if not dry_run:
+        leaked = found
+        found = _guarded(lambda: remove(settings, leaked, _talk))
+        if output == "table":
+            came = [(one.kind, one.name, "removed" if one.removed else one.error) for one in found]
+            _table(("kind", "name", "outcome"), came)
+    if output == "json":
+        click.echo(json.dumps([one.body() for one in found], indent=2))
+    if not found:
+        _talk("nothing has leaked")
+    if any(one.removed is False for one in found):
+        sys.exit(1)
+
+
 #: What the root group registers.
-commands: list[click.Command] = [up, down, status, doctor]
+commands: list[click.Command] = [up, down, status, doctor, gc]
 
 
 def _settings(**overrides: Any) -> Settings:

@@ -126,20 +126,33 @@ def names(attempts: Path) -> Iterator[str]:
         yield from (entry.name for entry in os.scandir(attempts) if not entry.name.startswith("."))
 
 
-def tidy(attempts: Path, older_than: float) -> None:
-    """Remove what killed launchers and closers left before ``older_than`` (seconds of the epoch), and seals as old.
+def half_made(attempts: Path, older_than: float) -> list[Path]:
+    """What killed launchers and closers left before ``older_than`` (seconds of the epoch), and seals as old.
 
     No launch takes that long, so nobody is on the way to a name that was sealed then.
     """
     if not attempts.is_dir():
-        return
+        return []
+    found = []
     for entry in os.scandir(attempts):
-        if not entry.is_dir() or entry.stat().st_mtime >= older_than:
+        try:
+            if not entry.is_dir() or entry.stat().st_mtime >= older_than:
+                continue
+        except FileNotFoundError:
+            # somebody else removes it at this moment
             continue
-        if entry.name.startswith((_STAGED, _LEAVING)):
-            shutil.rmtree(entry.path, ignore_errors=True)
-        elif AttemptFolder(Path(entry.path)).is_sealed():
-            AttemptFolder(Path(entry.path)).remove()
+        path = Path(entry.path)
+        if entry.name.startswith((_STAGED, _LEAVING)) or AttemptFolder(path).is_sealed():
+            found.append(path)
+    return found
+
+
+def remove_half_made(path: Path) -> None:
+    """Remove one that ``half_made`` found."""
+    if path.name.startswith((_STAGED, _LEAVING)):
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        AttemptFolder(path).remove()
 
 
 def write_private(path: Path, content: str | bytes) -> None:

@@ -187,3 +187,6 @@ class Backend(Protocol):
 
         One without a record can still be inspected and stopped by ``Handle(backend, name)``.
         """
+
+    def tidy(self, *, dry_run: bool = False) -> list[str]:
+        """Remove what killed processes left half made, long ago; returns what that was, or would be."""

@@ -34,6 +34,8 @@ from workers.backends.mock_timeline import Life, fails, is_unreachable, log_line
 
 #: From so many handles on, one listing of the folder is cheaper than a look per handle.
 _LIST_FROM = 64
+#: A draft that was not given its name for so long was left by a process that was killed.
+STALE_S = 600.0
 _NO_TRACE = "was never launched, or its record was removed"
 
 
@@ -124,6 +126,14 @@ class MockBackend:
         return sorted(
             name.removesuffix(".json") for name in self._listing() if name.startswith(prefix) and name.endswith(".json")
         )
+
+    def tidy(self, *, dry_run: bool = False) -> list[str]:
+        old = time.time() - STALE_S
+        drafts = [self._world / name for name in self._listing() if name.startswith(".")]
+        found = [path for path in drafts if path.exists() and path.stat().st_mtime < old]
+        for path in found if not dry_run else []:
+            path.unlink(missing_ok=True)
+        return sorted(path.name for path in found)
 
     def _observe(self, handle: Handle, present: Container[str] | None, now: float) -> Observation:
         try:

@@ -117,9 +117,14 @@ class ProcessBackend:
         return open_pidfd(engine) if engine else None
 
     def list_marked(self, prefix: str) -> list[str]:
-        attempt_folder.tidy(self._attempts, older_than=time.time() - STALE_S)
         found = {name for name in attempt_folder.names(self._attempts) if name.startswith(prefix)}
         return sorted(found | set(Table().marked(prefix)))
+
+    def tidy(self, *, dry_run: bool = False) -> list[str]:
+        found = attempt_folder.half_made(self._attempts, older_than=time.time() - STALE_S)
+        for path in found if not dry_run else []:
+            attempt_folder.remove_half_made(path)
+        return sorted(path.name for path in found)
 
     def _folder(self, name: str) -> AttemptFolder:
         if "/" in name or name.startswith("."):

@@ -92,11 +92,11 @@ def test_what_killed_launchers_left_is_removed_when_it_is_old(world: World) -> N
     sealed = f"{world.prefix}sealed-1"
     assert world.backend.stop(Handle("process", sealed), grace_s=1).liveness.gone
     left.append(attempts / sealed)
-    world.backend.list_marked("hostler-")
+    world.backend.tidy()
     assert all(folder.exists() for folder in left), "they may be in use"
     for folder in left:
         os.utime(folder, times=(0, time.time() - STALE_S - 1))
-    world.backend.list_marked("hostler-")
+    world.backend.tidy()
     assert not any(folder.exists() for folder in left)
     assert world.backend.list_marked(world.prefix) == [handle.name]
 

@@ -1,0 +1,77 @@
+"""Rows that should be gone: leases that nobody owns, and what retention has not come to yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, text
+
+from app.db.repos import leases
+from app.db.repos import retention as repo
+from app.usecases import retention
+from app.usecases.context import Context
+from app.usecases.retention import BOUNDS, DAY_S, Kept
+
+#: More rows than this are not counted, and removed all the same.
+COUNTED = 100_000
+
+
+@dataclass(frozen=True)
+class Rows:
+    """``name`` is a unit (``port/node/20001``) or a table, ``why`` says what is wrong with it."""
+
+    kind: str
+    name: str
+    why: str
+
+
+def ownerless_leases(ctx: Context) -> list[Rows]:
+    """Units that are held for attempts which were seen gone."""
+    with ctx.database.read() as connection:
+        found = list(connection.execute(text(leases.OWNERLESS)))
+    return [
+        Rows("lease", f"{row.kind}/{row.scope}/{row.number}", f"held for {row.holder}, which is gone") for row in found
+    ]
+
+
+def rows_past_their_time(ctx: Context) -> list[Rows]:
+    """What retention deletes by and by, counted by deleting it and taking that back."""
+    found = []
+    for table, bound in BOUNDS.items():
+        if isinstance(bound, Kept):
+            count = _would_go(ctx, table, min(bound.at_most_s, ctx.settings.retention_days * DAY_S))
+            if count:
+                found.append(Rows("rows", table, f"{count} past their time: {bound.what}"))
+    return found
+
+
+def free_leases(ctx: Context) -> int:
+    """Return what nobody owns."""
+    return ctx.database.change(leases.free_ownerless)
+
+
+def forget_rows(ctx: Context) -> int:
+    """Delete all that is past its time, in small bites."""
+    total = 0
+    while gone := retention.forget_old(ctx):
+        total += gone
+    return total
+
+
+class _TakenBack(Exception):
+    """Ends a transaction without its changes."""
+
+
+def _would_go(ctx: Context, table: str, keep_s: float) -> int:
+    count = 0
+
+    def act(connection: Connection) -> None:
+        nonlocal count
+        count = repo.forget(connection, table=table, keep_s=keep_s, limit=COUNTED)
+        raise _TakenBack
+
+    try:
+        ctx.database.change(act)
+    except _TakenBack:
+        return count
+    return count
