@@ -43,6 +43,7 @@ bench: venv ## all benchmarks, each against its floor (one: .venv/bin/python -m 
 
 docs: venv ## write the generated parts of README.md and docs/ anew
 	@$(BIN)/python -m docs.generate
+	@$(BIN)/python -m hostler.cli.reference > docs/cli.md
 
 clean: ## remove .venv and caches (not the state dir)
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
