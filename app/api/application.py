@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
+from typing import Any
 
 from flask import Flask, Request, Response, g, request
 
@@ -36,10 +38,17 @@ BLUEPRINTS = (
 )
 
 
+class Application(Flask):
+    """Flask without coroutines: it would ask of each function at each request whether it is one."""
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        return func
+
+
 def make_application(settings: Settings) -> Flask:
     """A Flask application for one process."""
     log.configure(settings, "web")
-    app = Flask("app", static_folder=None)
+    app = Application("app", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     # one path, one route: no redirect that loses a body
     app.url_map.strict_slashes = False

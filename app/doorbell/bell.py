@@ -21,7 +21,7 @@ IDLE_S = 30.0
 #: Least and most time between two rings of one verb on one queue; it doubles while rings follow each other. Publishing
 #: costs the API more than answering a request does, and whoever hears a ring goes on by itself while there is more.
 GAP_S = 0.005
-WIDEST_GAP_S = 0.05
+WIDEST_GAP_S = 0.1
 #: One bell for launches grows into 2 to the power of this many while there is more to do. A bell that follows another
 #: grows less: those before it are still at work, and one that finds nothing costs a worker as much as a small task.
 SPREAD = 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import threading
@@ -48,4 +49,6 @@ def post_worker_init(worker: Any) -> None:
     """The process's first create should not pay for its connections; nor should its start wait for them."""
     from app.api.application import warm_up
 
+    # what was loaded so far stays for good: looking through it for garbage would only hold up requests
+    gc.freeze()
     threading.Thread(target=warm_up, args=(worker.wsgi,), name="warm-up", daemon=True).start()

@@ -52,12 +52,16 @@ class CreateOutcome:
     warnings: tuple[str, ...] = ()
 
 
-_ROOM = """
-room AS MATERIALIZED (
-    SELECT 1 FROM pools WHERE name = :pool AND updated_at = :pool_version AND (NOT :near_limit OR NOT EXISTS (
+# One statement each for a queue that may be full and one that cannot be: with that asked by a parameter, Postgres would
+# plan every create anew, which costs as much as carrying it out.
+_POOL = "SELECT 1 FROM pools WHERE name = :pool AND updated_at = :pool_version"
+_NOT_FULL = """ AND NOT EXISTS (
         SELECT 1 FROM tasks WHERE pool = :pool AND state = 'queued' AND kind IN ('create', 'restart')
-        OFFSET :max_queued - 1 LIMIT 1))
-)"""
+        OFFSET :max_queued - 1 LIMIT 1)"""
+
+
+def _room(near_limit: bool) -> str:
+    return f"room AS MATERIALIZED ({_POOL}{_NOT_FULL if near_limit else ''})"
 
 
 def _insert(source: str) -> str:
@@ -80,17 +84,20 @@ RETURNING id
 """
 
 
-#: Everything or nothing in one statement; the second only if the Idempotency-Key is new.
-_INSERT = text(f"WITH {_ROOM}, {_insert('room')}")
-_INSERT_AT_ONCE = driver_sql(_INSERT)
-_INSERT_ONCE = driver_sql(text(f"WITH {_ROOM}, {begin_ctes('room')}, {_insert('first')}"))
+#: Everything or nothing in one statement, by ``near_limit``; the last only if the Idempotency-Key is new.
+_INSERT = {near: text(f"WITH {_room(near)}, {_insert('room')}") for near in (False, True)}
+_INSERT_AT_ONCE = {near: driver_sql(statement) for near, statement in _INSERT.items()}
+_INSERT_ONCE = {
+    near: driver_sql(text(f"WITH {_room(near)}, {begin_ctes('room')}, {_insert('first')}")) for near in (False, True)
+}
 
 
 def request_create(
     ctx: Context, actor: Actor, body: Mapping[str, Any], idempotency: Idempotency | None = None
 ) -> CreateOutcome:
     """Accept a create. Raises the 4xx that names the field; QueueFull when the pool's queue is at its limit."""
-    outcome = CreateOutcome(secrets.token_hex(6), secrets.token_hex(8))
+    made = secrets.token_hex(14)
+    outcome = CreateOutcome(made[:12], made[12:])
     plan = _accept_at_once(ctx, actor, body, outcome, idempotency)
     if plan is None:
         with ctx.database.begin() as connection:
@@ -119,10 +126,10 @@ def _accept_at_once(
         except HostlerError:
             return None
         near_limit = ctx.depths.may_be_full(connection, plan.pool, ctx.settings.max_queued_per_pool)
-        values = _values(ctx, actor, body, plan, outcome, near_limit)
+        values = _values(ctx, actor, body, plan, outcome)
         if idempotency:
             values |= remembered.begin_values(actor, idempotency, _ids(outcome))
-        made = first_row(connection, _INSERT_ONCE if idempotency else _INSERT_AT_ONCE, values)
+        made = first_row(connection, (_INSERT_ONCE if idempotency else _INSERT_AT_ONCE)[near_limit], values)
     return plan if made is not None else None
 
 
@@ -135,7 +142,7 @@ def _accept(
         ctx.pools.clear()
         plan = resolve(ctx, connection, actor, body)
         near_limit = ctx.depths.may_be_full(connection, plan.pool, ctx.settings.max_queued_per_pool)
-        if connection.execute(_INSERT, _values(ctx, actor, body, plan, outcome, near_limit)).first() is not None:
+        if connection.execute(_INSERT[near_limit], _values(ctx, actor, body, plan, outcome)).first() is not None:
             return plan
     raise QueueFull(
         f"Pool {plan.pool!r} has {ctx.settings.max_queued_per_pool} creates queued. Wait, or stop some.",
@@ -189,9 +196,7 @@ def priority_of(body: Mapping[str, Any]) -> int:
     return PRIORITIES[(body.get("job") or {}).get("job_priority") or DEFAULT_PRIORITY]
 
 
-def _values(
-    ctx: Context, actor: Actor, body: Mapping[str, Any], plan: Plan, outcome: CreateOutcome, near_limit: bool
-) -> dict[str, Any]:
+def _values(ctx: Context, actor: Actor, body: Mapping[str, Any], plan: Plan, outcome: CreateOutcome) -> dict[str, Any]:
     environment = {name: str(value) for name, value in (body.get("environment") or {}).items()}
     spec = {name: body[name] for name in SPEC_FIELDS if body.get(name) is not None}
     # who may run it is checked again where it is done
@@ -218,6 +223,5 @@ def _values(
         "priority": priority_of(body),
         "queue_timeout_s": (body.get("timeouts") or {}).get("queue_timeout_s"),
         "max_queued": ctx.settings.max_queued_per_pool,
-        "near_limit": near_limit,
         "pool_version": plan.pool_version,
     }
