@@ -71,10 +71,11 @@ class Doorbell:
         with self._lock:
             self._pending[verb, queue] = scope
             start, self._running = not self._running, True
+            if start:
+                self._thread = threading.Thread(target=self._run, name="doorbell", daemon=True)
+                # under the lock: whoever closes must not find a thread that cannot be waited for yet
+                self._thread.start()
         self._wake.set()
-        if start:
-            self._thread = threading.Thread(target=self._run, name="doorbell", daemon=True)
-            self._thread.start()
 
     def ring_now(self, verb: str, queue: str, **scope: str | int) -> bool:
         """The same, in this thread; False when the broker did not take it."""

@@ -143,7 +143,8 @@ class Signals:
         thread = threading.Thread(target=run, name=name, daemon=True)
         with self._lock:
             self._threads.add(thread)
-        thread.start()
+            # under the lock: whoever closes must not find a thread that cannot be waited for yet
+            thread.start()
 
     def close(self, timeout_s: float = 5.0) -> None:
         """End the threads, so that none holds a connection while the pool is put away. Call it before the pool's."""
