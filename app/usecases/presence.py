@@ -62,7 +62,7 @@ def register_node(ctx: Context, facts: NodeFacts) -> None:
         # two stacks on one host start at different ports, and so seldom meet
         rotate_by = crc32(ctx.namespace.encode()) % (last - first + 1) or 1
         leases.set_capacity(connection, "port", name, range(first, last + 1), rotate_by)
-        leases.set_capacity(connection, "gpu", name, range(len(facts.gpus)))
+        leases.set_capacity(connection, "gpu", name, [int(gpu["index"]) for gpu in facts.gpus])
 
 
 def register_backends(ctx: Context, backends: Iterable[BackendFacts]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -126,5 +127,8 @@ def _show_next(replica_id: str) -> None:
         "hostler down": "stop everything on this host",
     }
     click.echo("\nType next:")
+    if shutil.which("hostler") is None:
+        # `make demo` runs it by its path
+        click.echo(f"  {'. .venv/bin/activate':<38} once, or type {sys.argv[0]} instead of hostler")
     for command, meaning in commands.items():
         click.echo(f"  {command:<38} {meaning}")

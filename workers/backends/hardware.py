@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
 
 import pynvml
+
+log = logging.getLogger(__name__)
 
 
 def describe(declared_gpus: int = -1) -> dict[str, Any]:
@@ -17,7 +20,8 @@ def describe(declared_gpus: int = -1) -> dict[str, Any]:
     gpus, source = _driver_gpus(), "driver"
     if declared_gpus >= 0:
         source = "declared"
-        gpus = (gpus + [{"index": index} for index in range(len(gpus), declared_gpus)])[:declared_gpus]
+        known = {gpu["index"]: gpu for gpu in gpus}
+        gpus = [known.get(index, {"index": index}) for index in range(declared_gpus)]
     elif not gpus:
         source = "none"
     return {
@@ -31,24 +35,39 @@ def describe(declared_gpus: int = -1) -> dict[str, Any]:
 def _driver_gpus() -> list[dict[str, Any]]:
     try:
         pynvml.nvmlInit()
-    except pynvml.NVMLError:
+    except (pynvml.NVMLError_LibraryNotFound, pynvml.NVMLError_DriverNotLoaded):
         return []  # no driver here
+    except pynvml.NVMLError as error:
+        # such as a library that was upgraded under the loaded driver, until the next reboot
+        log.warning("the NVIDIA driver does not answer (%s): this host counts as one without GPUs", error)
+        return []
     try:
-        return [_gpu(index) for index in range(pynvml.nvmlDeviceGetCount())]
-    except pynvml.NVMLError:
-        return []  # a driver that does not answer has no usable devices
+        return [gpu for index in range(_driver_count()) if (gpu := _gpu(index)) is not None]
     finally:
         pynvml.nvmlShutdown()
 
 
-def _gpu(index: int) -> dict[str, Any]:
-    device = pynvml.nvmlDeviceGetHandleByIndex(index)
-    return {
-        "index": index,
-        "name": pynvml.nvmlDeviceGetName(device),
-        "uuid": pynvml.nvmlDeviceGetUUID(device),
-        "memory_bytes": int(pynvml.nvmlDeviceGetMemoryInfo(device).total),
-    }
+def _driver_count() -> int:
+    try:
+        return int(pynvml.nvmlDeviceGetCount())
+    except pynvml.NVMLError as error:
+        log.warning("the NVIDIA driver does not say how many GPUs there are: %s", error)
+        return 0
+
+
+def _gpu(index: int) -> dict[str, Any] | None:
+    """None for a device that fell off the bus, or that we may not use: the others are as good as before."""
+    try:
+        device = pynvml.nvmlDeviceGetHandleByIndex(index)
+        seen = {"index": index, "name": pynvml.nvmlDeviceGetName(device), "uuid": pynvml.nvmlDeviceGetUUID(device)}
+    except pynvml.NVMLError as error:
+        log.warning("GPU %d is left out: %s", index, error)
+        return None
+    try:
+        return seen | {"memory_bytes": int(pynvml.nvmlDeviceGetMemoryInfo(device).total)}
+    except pynvml.NVMLError_NotSupported:
+        # it shares the host's memory
+        return seen
 
 
 def _memory_bytes() -> int:

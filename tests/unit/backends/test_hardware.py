@@ -32,3 +32,13 @@ def test_what_the_driver_says_is_kept_for_declared_gpus(monkeypatch: pytest.Monk
         {"index": 2},
     ]
     assert hardware.describe(declared_gpus=1)["gpus"] == [{"index": 0, "name": "A"}]
+
+
+def test_a_gpu_that_is_gone_does_not_shift_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "_driver_gpus", lambda: [{"index": 0, "name": "A"}, {"index": 2, "name": "C"}])
+    assert [gpu["index"] for gpu in hardware.describe()["gpus"]] == [0, 2]
+    assert hardware.describe(declared_gpus=3)["gpus"] == [
+        {"index": 0, "name": "A"},
+        {"index": 1},
+        {"index": 2, "name": "C"},
+    ]
