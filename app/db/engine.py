@@ -30,7 +30,13 @@ CROWDED = (
     "The database takes no more connections. Try again; if it lasts, raise max_connections of Postgres or end clients"
     " that hold too many."
 )
+UNMIGRATED = (
+    "The database was not migrated to this version ({}). Run `hostler up`, or the deployment's migrate job;"
+    " `hostler doctor` helps."
+)
 LOST = "The connection to the database was lost. Try again."
+#: What this version asks for and a schema of the version before does not have.
+_MISSING = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedFunction)
 #: A refused connection has no code, only the server's words.
 _CROWDED_WORDS = ("too many clients", "too many connections", "connection slots are reserved")
 
@@ -166,6 +172,8 @@ def _unavailable_when_down() -> Iterator[None]:
             raise Collided(retry_after_s=1) from error
         raise
     except DBAPIError as error:
+        if isinstance(error.orig, _MISSING):
+            raise Unavailable(UNMIGRATED.format(error.orig.diag.message_primary), retry_after_s=5) from error
         if error.connection_invalidated:
             raise Unavailable(LOST, retry_after_s=2) from error
         raise

@@ -101,7 +101,7 @@ def _both_at_once(fleet: Fleet, workers: str, *, agent_of: str) -> None:
 
 def _every_verb(fleet: Fleet) -> None:
     crew = fleet.crew
-    replica = fleet.create(run_diagnostics=True)
+    replica = fleet.create(run_diagnostics=True, labels={"team": "blue"})
     row = crew.await_ready(replica)
     assert (crew.starts(replica), len(crew.engines(replica))) == (1, 1)
     assert fleet.done(fleet.ask(replica, "health"))["result"]["healthy"]
@@ -109,8 +109,9 @@ def _every_verb(fleet: Fleet) -> None:
     _restarts(fleet, replica)
     for view in ("", "/logs", "/events", "/explain"):
         fleet.call("GET", f"/api/v1/replicas/{replica}{view}")
-    listed = fleet.call("GET", "/api/v1/replicas?status=ready")["replicas"]
-    assert replica in [one["replica_id"] for one in listed]
+    for filtered in ("status=ready", "label=team%3Dblue", "pool=faults"):
+        listed = fleet.call("GET", f"/api/v1/replicas?{filtered}")["replicas"]
+        assert replica in [one["replica_id"] for one in listed]
     for path in ("/health", "/metrics", "/api/v1/pools", "/api/v1/nodes", "/api/v1/tasks", "/api/v1/events"):
         fleet.call("GET", path)
     stop = fleet.ask(replica, "stop")

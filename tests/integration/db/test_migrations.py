@@ -12,6 +12,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import CheckConstraint, create_engine, pool, text
 from sqlalchemy.dialects.postgresql.base import ischema_names
 
+from app.db.engine import Database
 from app.db.migrate import standing, upgrade
 from app.db.models import metadata
 from app.db.models.events import Xid8
@@ -129,3 +130,11 @@ def test_two_that_migrate_at_once_do_it_once(parts: Settings) -> None:
             results = list(threads.map(run, range(3)))
         assert [result.returncode for result in results] == [0, 0, 0], [result.stderr[-500:] for result in results]
         assert standing(url).current == standing(url).newest
+
+
+def test_what_an_older_schema_lacks_is_told_with_what_to_run(database_url: str) -> None:
+    database = Database(database_url)
+    for wrong in ("SELECT * FROM of_the_next_version", "SELECT of_the_next_version FROM pools"):
+        with pytest.raises(Unavailable, match=r"of_the_next_version.*hostler up"), database.read() as connection:
+            connection.execute(text(wrong))
+    database.close()
