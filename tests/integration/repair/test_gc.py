@@ -24,16 +24,18 @@ def runtime(crew: Crew) -> Iterator[Runtime]:
 
 
 @pytest.fixture
-def agentless(crew: Crew) -> Iterator[Crew]:
-    """The agent clears away much of it by itself."""
+def unswept(crew: Crew) -> Iterator[Crew]:
+    """The agent and the sweeps clear away much of it by themselves."""
+    crew.kill("beat")
     crew.kill("agent")
     yield crew
+    crew.start("beat")
     crew.start("agent")
     crew.await_heartbeat("agent")
 
 
-def test_every_kind_of_leak_is_shown_and_removed(agentless: Crew, runtime: Runtime) -> None:
-    crew = agentless
+def test_every_kind_of_leak_is_shown_and_removed(unswept: Crew, runtime: Runtime) -> None:
+    crew = unswept
     serving = crew.create()
     crew.await_state(serving, "waiting_for_ready", "ready")
     ended = crew.create(pool="mock")
