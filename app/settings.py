@@ -6,9 +6,10 @@ Order of precedence: an explicit argument, the environment (``HOSTLER_*``), what
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,30 @@ class BadSetting(ValueError):
     """A setting cannot be used. The message names the variable, what is wrong and what would do."""
 
 
-def _setting(default: Any, doc: str, *, env: str | None = None, secret: bool = False) -> Any:
-    meta = {"doc": doc, "env": env, "secret": secret}
+@dataclass(frozen=True)
+class _Limits:
+    """What a value may be: a number ``within`` two others, one of some words, or a text of a form."""
+
+    within: tuple[float, float] | None = None
+    one_of: tuple[str, ...] = ()
+    form: str = ""
+    #: what such a text is, for people
+    such_as: str = ""
+
+    def refuse(self, value: Any) -> str:
+        """Why ``value`` cannot be; empty when it can."""
+        # not the other way round: NaN is neither above nor below
+        if self.within is not None and not self.within[0] <= value <= self.within[1]:
+            return f"not from {self.within[0]:g} to {self.within[1]:g}"
+        if self.one_of and value not in self.one_of:
+            return f"none of {', '.join(self.one_of)}"
+        if self.form and not re.fullmatch(self.form, value):
+            return f"not {self.such_as}"
+        return ""
+
+
+def _setting(default: Any, doc: str, *, secret: bool = False, **limits: Any) -> Any:
+    meta = {"doc": doc, "secret": secret, "limits": _Limits(**limits)}
     return field(default=default, metadata=meta, repr=not secret)
 
 
@@ -30,52 +53,99 @@ class Settings:
     """The settings of one process. Durations are seconds, sizes bytes."""
 
     state_dir: Path = _setting(Path(), "Folder of everything the stack keeps (0700).")
-    database_url: str = _setting("", "Postgres to use instead of the embedded one.", secret=True)
-    broker_url: str = _setting("", "Redis, Valkey or RabbitMQ to use instead of the embedded Redis.", secret=True)
-    namespace: str = _setting("", "Prefix in broker and node names; default: from the database's id.")
-    host: str = _setting("127.0.0.1", "Address of the API.")
-    port: int = _setting(8080, "Port of the API.")
+    database_url: str = _setting(
+        "",
+        "Postgres to use instead of the embedded one.",
+        secret=True,
+        form=r"postgres(ql)?(\+psycopg)?://.+",
+        such_as="postgresql://USER:PASSWORD@HOST/DATABASE",
+    )
+    broker_url: str = _setting(
+        "",
+        "Redis, Valkey or RabbitMQ to use instead of the embedded Redis.",
+        secret=True,
+        form=r"(rediss?|redis\+socket|sentinel|amqps?|pyamqp)://.+",
+        such_as="redis://... or amqp://...",
+    )
+    namespace: str = _setting(
+        "",
+        "Prefix in broker and node names; default: from the database's id.",
+        form=r"[A-Za-z0-9_-]{1,60}",
+        such_as="up to 60 letters, digits, - and _",
+    )
+    host: str = _setting("127.0.0.1", "Address of the API.", form=r"[^\s/]+", such_as="an address or a host's name")
+    port: int = _setting(8080, "Port of the API.", within=(1, 65535))
     url: str = _setting("", "Where the CLI finds the API; default: through the state dir.")
     api_key: str = _setting("", "Admin key to use instead of a made one (24+ characters).", secret=True)
-    engine_key: str = _setting("", "Key that engines demand; default: made once, in the state dir.", secret=True)
-    secret_key: str = _setting("", "Key that encrypts stored user values; default: made once.", secret=True)
+    engine_key: str = _setting(
+        "",
+        "Key that engines demand; default: made once, in the state dir.",
+        secret=True,
+        form=r"[!-~]{16,512}",
+        such_as="16 or more ASCII characters without a space",
+    )
+    secret_key: str = _setting(
+        "",
+        "Key that encrypts stored user values; default: made once.",
+        secret=True,
+        form=r"[A-Za-z0-9_-]{43}=",
+        such_as="URL-safe base64 of 32 bytes",
+    )
     tls_certificate: str = _setting("", "PEM file; with tls_key the API speaks TLS.")
     tls_key: str = _setting("", "PEM file of the certificate's key.")
     models_dir: Path = _setting(Path(), "Folder whose GGUF files are models; default: <state>/models.")
-    default_pool: str = _setting("local", "Pool of a create that names none.")
+    default_pool: str = _setting(
+        "local",
+        "Pool of a create that names none.",
+        form=r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?",
+        such_as="the name of a pool",
+    )
     default_model: str = _setting("", "Model of a request that names none.")
     ports: tuple[int, int] = _setting((20000, 29999), "First and last port that engines may be given.")
-    node_name: str = _setting("", "Name of this host in the stack; default: the host's name.")
-    node_gpus: int = _setting(-1, "GPUs of this host; -1 asks the driver.")
-    max_wait_s: float = _setting(300.0, "Longest wait of a request that waits.")
-    max_queued_per_pool: int = _setting(20000, "Queued creates per pool; beyond it 429.")
-    max_body_bytes: int = _setting(1024 * 1024, "Largest request body of the control API.")
-    web_workers: int = _setting(2, "Processes of the API.")
-    worker_concurrency: int = _setting(4, "Launches a worker carries out at once.")
-    control_concurrency: int = _setting(2, "Stops and probes a control worker carries out at once.")
+    node_name: str = _setting(
+        "",
+        "Name of this host in the stack; default: the host's name.",
+        form=r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?",
+        such_as="a host's name",
+    )
+    node_gpus: int = _setting(-1, "GPUs of this host; -1 asks the driver.", within=(-1, 1024))
+    max_wait_s: float = _setting(300.0, "Longest wait of a request that waits.", within=(0, 86400))
+    max_queued_per_pool: int = _setting(20000, "Queued creates per pool; beyond it 429.", within=(0, 10_000_000))
+    max_body_bytes: int = _setting(1024 * 1024, "Largest request body of the control API.", within=(1024, 1 << 30))
+    web_workers: int = _setting(2, "Processes of the API.", within=(1, 256))
+    worker_concurrency: int = _setting(4, "Launches a worker carries out at once.", within=(1, 1024))
+    control_concurrency: int = _setting(2, "Stops and probes a control worker carries out at once.", within=(1, 1024))
     task_events: bool = _setting(True, "Send Celery's events, which Flower shows.")
-    flower_port: int = _setting(0, "Loopback port of Flower; 0 picks a free one.")
-    lease_s: float = _setting(15.0, "How long a worker's claim holds without renewal.")
-    probe_interval_s: float = _setting(5.0, "Between two health probes of a ready replica.")
-    unhealthy_after: int = _setting(3, "Failed probes in a row until a replica is unhealthy.")
+    flower_port: int = _setting(0, "Loopback port of Flower; 0 picks a free one.", within=(0, 65535))
+    lease_s: float = _setting(15.0, "How long a worker's claim holds without renewal.", within=(1, 3600))
+    probe_interval_s: float = _setting(5.0, "Between two health probes of a ready replica.", within=(0.05, 3600))
+    unhealthy_after: int = _setting(3, "Failed probes in a row until a replica is unhealthy.", within=(1, 1000))
     deep_probe_s: float = _setting(
-        300.0, "Between two deep probes (one token) of a replica that finished no request meanwhile; 0: none."
+        300.0,
+        "Between two deep probes (one token) of a replica that finished no request meanwhile; 0: none.",
+        within=(0, 86400),
     )
     orphans: str = _setting(
-        "report", "What runs under our mark and has no record is: report(ed), adopt(ed) where it can be, or kill(ed)."
+        "report",
+        "What runs under our mark and has no record is: report(ed), adopt(ed) where it can be, or kill(ed).",
+        one_of=ORPHAN_POLICIES,
     )
-    sweep_interval_s: float = _setting(5.0, "Between two ticks of the repair sweep.")
-    look_s: float = _setting(0.3, "How long a create looks for readiness before it leaves that to the sweep.")
-    log_bytes: int = _setting(16 * 1024 * 1024, "Output kept per attempt, in two files.")
-    retention_days: float = _setting(30.0, "How long what has ended is kept: see docs/operations.md, Retention.")
-    log_level: str = _setting("info", "debug, info, warning or error.")
-    log_format: str = _setting("plain", "plain for people, json for collectors.")
+    sweep_interval_s: float = _setting(5.0, "Between two ticks of the repair sweep.", within=(0.1, 3600))
+    look_s: float = _setting(
+        0.3, "How long a create looks for readiness before it leaves that to the sweep.", within=(0, 60)
+    )
+    log_bytes: int = _setting(16 * 1024 * 1024, "Output kept per attempt, in two files.", within=(4096, 1 << 40))
+    retention_days: float = _setting(
+        30.0, "How long what has ended is kept: see docs/operations.md, Retention.", within=(0.0001, 36500)
+    )
+    log_level: str = _setting("info", "debug, info, warning or error.", one_of=("debug", "info", "warning", "error"))
+    log_format: str = _setting("plain", "plain for people, json for collectors.", one_of=("plain", "json"))
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
         """Settings from ``environ`` (default: the process's), then ``overrides`` that are not None.
 
-        Raises BadSetting for a value that does not parse.
+        Raises BadSetting for a value that does not parse or cannot be.
         """
         environ = os.environ if environ is None else environ
         values: dict[str, Any] = {}
@@ -85,9 +155,8 @@ class Settings:
                 values[item.name] = _parse(item.name, raw, item.default)
         values.update({name: value for name, value in overrides.items() if value is not None})
         settings = cls(**values)
-        if settings.orphans not in ORPHAN_POLICIES:
-            known = ", ".join(ORPHAN_POLICIES)
-            raise BadSetting(f"{env_name('orphans')}={settings.orphans!r}: unknown; known: {known}")
+        for item in fields(cls):
+            _check(item, getattr(settings, item.name))
         state_dir = Path(settings.state_dir) if settings.state_dir != Path() else default_state_dir(environ)
         state_dir = Path(os.path.abspath(state_dir.expanduser()))
         models_dir = settings.models_dir if settings.models_dir != Path() else state_dir / "models"
@@ -111,6 +180,15 @@ def default_state_dir(environ: Mapping[str, str]) -> Path:
     """``$XDG_STATE_HOME/hostler``, else ``~/.local/state/hostler``."""
     base = environ.get("XDG_STATE_HOME") or str(Path(environ.get("HOME") or "~").expanduser() / ".local" / "state")
     return Path(base) / "hostler"
+
+
+def _check(item: Field[Any], value: Any) -> None:
+    limits: _Limits = item.metadata["limits"]
+    why = "" if value == item.default else limits.refuse(value)
+    if why:
+        shown = "" if item.metadata["secret"] else f"={value!r}"
+        example = f"; an example: {_example(item.default)}" if limits.within else ""
+        raise BadSetting(f"{env_name(item.name)}{shown}: {why}{example}")
 
 
 def _parse(name: str, raw: str, default: Any) -> Any:

@@ -54,7 +54,8 @@ def wait_for_database(settings: Settings, deadline: float) -> None:
         nonlocal said
         try:
             psycopg.connect(url, connect_timeout=5).close()
-        except psycopg.OperationalError as error:
+        except (psycopg.OperationalError, psycopg.ProgrammingError) as error:
+            # the latter for an address that is none
             said = str(error).strip()
             return False
         return True

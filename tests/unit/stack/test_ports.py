@@ -18,7 +18,7 @@ def test_loopback_needs_no_more(host: str) -> None:
     check_address(Settings.load({}, host=host))
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.org", ""])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.org"])
 def test_beyond_loopback_needs_a_long_key_or_tls(host: str, tmp_path: Path) -> None:
     for key in ("", "k" * 31):
         with pytest.raises(TooOpen, match="HOSTLER_API_KEY"):

@@ -36,8 +36,9 @@ def test_many_makers_at_once_agree(settings: Settings) -> None:
 
 
 def test_what_is_set_goes_before_what_is_stored(tmp_path: Path) -> None:
-    settings = Settings.load({}, state_dir=tmp_path, engine_key="set", secret_key="set too", api_key="mine")
-    assert (secrets.engine_key(settings), secrets.secret_key(settings)) == ("set", "set too")
+    engine, secret = "e" * 16, "s" * 43 + "="
+    settings = Settings.load({}, state_dir=tmp_path, engine_key=engine, secret_key=secret, api_key="mine")
+    assert (secrets.engine_key(settings), secrets.secret_key(settings)) == (engine, secret)
     assert secrets.admin_key(settings) == "mine"
     assert not (tmp_path / "secrets").exists()
 

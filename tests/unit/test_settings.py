@@ -1,0 +1,83 @@
+"""Every setting: what can be is taken, what cannot is refused before anything starts, and by its name."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+
+from app.settings import BadSetting, Settings, env_name
+
+CANNOT = {
+    "HOSTLER_DATABASE_URL": ("nonsense", "mysql://a/b"),
+    "HOSTLER_BROKER_URL": ("nonsense", "http://a", "memory://x"),
+    "HOSTLER_NAMESPACE": ("a b", "a:b", "x" * 61),
+    "HOSTLER_HOST": ("a b", "a/b"),
+    "HOSTLER_PORT": ("0", "-1", "65536", "http", "1.5"),
+    "HOSTLER_ENGINE_KEY": ("short", "with a space in the middle of it"),
+    "HOSTLER_SECRET_KEY": ("short", "x" * 44),
+    "HOSTLER_DEFAULT_POOL": ("!!", "Upper", "-a"),
+    "HOSTLER_PORTS": ("0-1", "5-1", "a-b", "1-70000", "-"),
+    "HOSTLER_NODE_NAME": ("a/b", "a b", "-"),
+    "HOSTLER_NODE_GPUS": ("-2", "x"),
+    "HOSTLER_MAX_WAIT_S": ("-1", "nan", "inf", "x"),
+    "HOSTLER_MAX_QUEUED_PER_POOL": ("-1", "1.5"),
+    "HOSTLER_MAX_BODY_BYTES": ("0", "1"),
+    "HOSTLER_WEB_WORKERS": ("0", "-1", "many"),
+    "HOSTLER_WORKER_CONCURRENCY": ("0",),
+    "HOSTLER_CONTROL_CONCURRENCY": ("0",),
+    "HOSTLER_TASK_EVENTS": ("maybe",),
+    "HOSTLER_FLOWER_PORT": ("-1", "65536"),
+    "HOSTLER_LEASE_S": ("0", "-1", "nan"),
+    "HOSTLER_PROBE_INTERVAL_S": ("0", "nan"),
+    "HOSTLER_UNHEALTHY_AFTER": ("0",),
+    "HOSTLER_DEEP_PROBE_S": ("-1", "nan"),
+    "HOSTLER_ORPHANS": ("eat",),
+    "HOSTLER_SWEEP_INTERVAL_S": ("0", "nan"),
+    "HOSTLER_LOOK_S": ("-1",),
+    "HOSTLER_LOG_BYTES": ("-1", "0"),
+    "HOSTLER_RETENTION_DAYS": ("-1", "0", "inf"),
+    "HOSTLER_LOG_LEVEL": ("loud",),
+    "HOSTLER_LOG_FORMAT": ("xml",),
+}
+#: Any path or text is one.
+FREE = {"state_dir", "models_dir", "url", "api_key", "default_model", "tls_certificate", "tls_key"}
+
+
+@pytest.mark.parametrize("name,raw", [(name, raw) for name, values in CANNOT.items() for raw in values])
+def test_what_cannot_be_is_refused_by_name(name: str, raw: str) -> None:
+    with pytest.raises(BadSetting, match=name):
+        Settings.load({name: raw})
+
+
+def test_each_setting_has_its_limits() -> None:
+    assert {env_name(item.name) for item in fields(Settings) if item.name not in FREE} == set(CANNOT)
+
+
+def test_a_secret_is_refused_without_being_shown() -> None:
+    for name, raw in (("HOSTLER_SECRET_KEY", "hunter2"), ("HOSTLER_DATABASE_URL", "hunter2@host/db")):
+        with pytest.raises(BadSetting) as refused:
+            Settings.load({name: raw})
+        assert "hunter2" not in str(refused.value)
+
+
+def test_arguments_have_the_same_limits() -> None:
+    for given in ({"port": 0}, {"host": ""}, {"lease_s": float("nan")}):
+        with pytest.raises(BadSetting):
+            Settings.load({}, **given)
+
+
+def test_what_can_be_is_taken() -> None:
+    given = {
+        "HOSTLER_DATABASE_URL": "postgres://u:p@h/d",
+        "HOSTLER_BROKER_URL": "amqp://u:p@h//",
+        "HOSTLER_HOST": "::1",
+        "HOSTLER_PORTS": "30000",
+        "HOSTLER_MAX_WAIT_S": "2.5",
+        "HOSTLER_TASK_EVENTS": "off",
+        "HOSTLER_LOG_LEVEL": "debug",
+        "HOSTLER_NODE_NAME": "node-01.rack_2",
+    }
+    settings = Settings.load(given)
+    assert (settings.ports, settings.max_wait_s, settings.task_events) == ((30000, 30000), 2.5, False)
+    assert Settings.load({"HOSTLER_PORT": ""}).port == 8080
