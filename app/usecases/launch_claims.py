@@ -54,6 +54,10 @@ class NoRoom(Exception):
     """The pool or node has no free slot, port or GPU for the best row."""
 
 
+class NoGpus(NoRoom):
+    """The best row waits for GPUs. What wants none may pass it."""
+
+
 class Overtaking(NoRoom):
     """Capacity is scarce, and who takes a better row this very moment must have it first."""
 
@@ -71,6 +75,7 @@ def claim_launch(ctx: Context, *, pool: str | None, worker: str) -> LaunchClaim 
 
     ``pool`` None takes what is bound to this node. Full is not an error: what waits is claimed when room is returned.
     """
+    blocked = False
     for _ in range(TURNS):
         try:
             return _claim(ctx, pool, worker, room=True)
@@ -80,10 +85,17 @@ def claim_launch(ctx: Context, *, pool: str | None, worker: str) -> LaunchClaim 
             # it would hold up all that wait behind it for ever
             end = End(Reason.NO_CAPACITY, str(never), gone=True)
             ends.record_failed(ctx, never.replica_id, never.attempt, State.PENDING, end)
-        except NoRoom:
+        except NoRoom as why:
+            blocked = isinstance(why, NoGpus)
             break
     # a launch whose worker died holds its capacity already and must not wait for more
-    return _claim(ctx, pool, worker, room=False)
+    found = _claim(ctx, pool, worker, room=False)
+    if found is None and blocked and pool is not None:
+        try:
+            return _claim(ctx, pool, worker, passing=True)
+        except NoRoom:
+            return None
+    return found
 
 
 def rehearse(ctx: Context) -> None:
@@ -149,18 +161,22 @@ FROM made
 )
 
 
-def _claim(ctx: Context, pool: str | None, worker: str, *, room: bool) -> LaunchClaim | None:
+def _claim(
+    ctx: Context, pool: str | None, worker: str, *, room: bool = True, passing: bool = False
+) -> LaunchClaim | None:
     node = ctx.settings.node_name
 
     def act(connection: Connection) -> LaunchClaim | None:
-        task = tasks.claim_launch(
-            connection, pool=pool, node=node, worker=worker, lease_s=ctx.settings.lease_s, room=room
-        )
+        lease_s = ctx.settings.lease_s
+        if passing and pool is not None:
+            task = tasks.claim_passing(connection, pool=pool, node=node, worker=worker, lease_s=lease_s)
+        else:
+            task = tasks.claim_launch(connection, pool=pool, node=node, worker=worker, lease_s=lease_s, room=room)
         if task is None:
             return None
         row = connection.execute(_LOAD, {"id": task.replica_id, "node": node, "by_pool": pool is not None}).one()
         if row.open_attempt_id is None:
-            return _take_capacity(ctx, connection, row, task, node)
+            return _take_capacity(ctx, connection, row, task, node, passing=passing)
         held = leases.held(connection, row.open_attempt_id)
         port = next(iter(held.get("port") or ()), None)
         state, gpus = State(row.state), tuple(held.get("gpu") or ())
@@ -194,7 +210,9 @@ def _made(
     )
 
 
-def _take_capacity(ctx: Context, connection: Connection, row: Any, task: Any, node: str) -> LaunchClaim:
+def _take_capacity(
+    ctx: Context, connection: Connection, row: Any, task: Any, node: str, *, passing: bool = False
+) -> LaunchClaim:
     name = f"hostler-{ctx.namespace}-{row.id}-{task.attempt}"
     attempt = connection.execute(
         _OPEN_ATTEMPT,
@@ -210,16 +228,16 @@ def _take_capacity(ctx: Context, connection: Connection, row: Any, task: Any, no
         },
     ).one()
     wanted = gpus_wanted(row.spec)
-    if (attempt.scarce or wanted) and tasks.is_overtaking(connection, task.id, row.pool):
+    if (attempt.scarce or wanted) and not passing and tasks.is_overtaking(connection, task.id, row.pool):
         raise Overtaking
     if not attempt.slots:
         raise NoRoom
     gpus: tuple[int, ...] = ()
     _check_fits(connection, row, task, wanted)
     if row.pool_gpus is not None:
-        _take(connection, "pool_gpu", row.pool, wanted, attempt.id, name)
+        _take_gpus(connection, "pool_gpu", row.pool, wanted, attempt.id, name)
     if row.host_bound:
-        gpus = tuple(_take(connection, "gpu", node, wanted, attempt.id, name))
+        gpus = tuple(_take_gpus(connection, "gpu", node, wanted, attempt.id, name))
         if attempt.port is None:
             raise NoRoom
     port = attempt.port
@@ -261,10 +279,10 @@ def change_port(ctx: Context, claim: LaunchClaim) -> int | None:
     return taken[0]
 
 
-def _take(connection: Connection, kind: str, scope: str, count: int, attempt_id: int, name: str) -> list[int]:
+def _take_gpus(connection: Connection, kind: str, scope: str, count: int, attempt_id: int, name: str) -> list[int]:
     taken = leases.take(connection, kind, scope, count, attempt_id, name)
     if len(taken) < count:
-        raise NoRoom
+        raise NoGpus
     return taken
 
 

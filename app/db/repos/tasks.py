@@ -57,6 +57,34 @@ fresh AS MATERIALIZED (
 ),
 best AS MATERIALIZED (SELECT id FROM again UNION ALL SELECT id FROM fresh)
 """
+#: How far behind the head of a queue is looked for what may pass it.
+_AHEAD = 200
+# May pass a head that waits for GPUs: what wants none itself, while a slot and a port are left over for the head. So it
+# takes nothing that the head waits for, and when the GPUs come the head has all it needs: passing never delays it.
+_PASSING = """
+WITH debt AS MATERIALIZED (
+    SELECT (SELECT count(*) FROM units u WHERE u.kind = 'slot' AND u.scope = :pool AND u.retired
+            AND u.lease_id IS NOT NULL) AS slots
+    FROM pools p WHERE p.name = :pool AND p.state = 'active'
+),
+ahead AS MATERIALIZED (
+    SELECT t.id, t.priority, t.seq FROM tasks t
+    WHERE {due} AND t.kind IN ('create', 'restart') AND {scope} ORDER BY t.priority, t.seq LIMIT :ahead
+),
+best AS MATERIALIZED (
+    SELECT t.id FROM ahead JOIN tasks t ON t.id = ahead.id AND t.state = 'queued'
+    JOIN replicas r ON r.id = t.replica_id AND r.attempt = t.attempt JOIN backends b ON b.name = r.backend
+    WHERE r.state = 'pending' AND coalesce(r.spec->'resources'->>'gpus', r.spec->'resources'->>'gpu', '0') = '0'
+      AND EXISTS (SELECT 1 FROM debt WHERE debt.slots + 2 <= (SELECT count(*) FROM (SELECT 1 FROM units
+          WHERE kind = 'slot' AND scope = :pool AND lease_id IS NULL AND NOT retired
+          ORDER BY last_freed_at NULLS FIRST, number LIMIT 2 + debt.slots) AS free))
+      AND (NOT b.host_bound OR 2 <= (SELECT count(*) FROM (SELECT 1 FROM units
+          WHERE kind = 'port' AND scope = :node AND lease_id IS NULL AND NOT retired
+          ORDER BY last_freed_at NULLS FIRST, number LIMIT 2) AS free))
+    ORDER BY ahead.priority, ahead.seq LIMIT 1 FOR UPDATE OF t SKIP LOCKED
+)
+"""
+_CLAIM_PASSING = text(_PASSING.format(due=_DUE, scope=_SCOPES["pool"]) + _HOLD)
 _CLAIM_LAUNCH = {name: text(_LAUNCH.format(due=_DUE, scope=scope) + _HOLD) for name, scope in _SCOPES.items()}
 _CLAIM_OTHER = {
     name: text(
@@ -94,6 +122,16 @@ def claim_launch(
     """
     values = {"pool": pool, "node": node, "worker": worker, "lease_s": lease_s, "room": room, "phase": Phase.CLAIMED}
     return connection.execute(_CLAIM_LAUNCH["pool" if pool else "node"], values).first()
+
+
+def claim_passing(connection: Connection, *, pool: str, node: str, worker: str, lease_s: float) -> Any | None:
+    """The best create or restart of ``pool`` that may pass a head which waits for GPUs; one at a time in each pool."""
+    # two that pass at once would each believe that the other leaves the last slot to the head
+    connection.execute(text("SELECT 1 FROM pools WHERE name = :pool FOR NO KEY UPDATE"), {"pool": pool})
+    values = {
+        "pool": pool, "node": node, "worker": worker, "lease_s": lease_s, "phase": Phase.CLAIMED, "ahead": _AHEAD
+    }  # fmt: skip
+    return connection.execute(_CLAIM_PASSING, values).first()
 
 
 def is_overtaking(connection: Connection, task_id: str, pool: str) -> bool:

@@ -172,6 +172,31 @@ def test_what_can_never_fit_fails_instead_of_holding_up_the_queue(crew: Crew) ->
     crew.end(behind)
 
 
+def test_what_wants_no_gpu_passes_a_head_that_waits_for_them_and_never_delays_it(crew: Crew) -> None:
+    name = f"passing-{int(time.time())}"
+    pools.create(crew.ctx, crew.actor, {"name": name, "backend": "mock", "slots": 4, "gpus": 2})
+    holder = crew.create(pool=name, resources={"gpus": 2})
+    crew.await_ready(holder)
+    head = crew.create(pool=name, resources={"gpus": 2})
+    second = crew.create(pool=name, resources={"gpus": 1})
+    plain = [crew.create(pool=name) for _ in range(4)]
+    # two of them pass; the last slot is the head's
+    for replica in plain[:2]:
+        crew.await_ready(replica)
+    ticks = crew.rows("SELECT count(*) FROM sweeps WHERE name = 'repair'")[0][0]
+    crew.await_that(
+        lambda: crew.rows("SELECT count(*) FROM sweeps WHERE name = 'repair'")[0][0] >= ticks + 3, "three more sweeps"
+    )
+    assert [crew.replica(one).state for one in (head, second, *plain[2:])] == ["pending"] * 4
+    free = crew.rows("SELECT 1 FROM units WHERE kind = 'slot' AND scope = :name AND lease_id IS NULL", name=name)
+    assert len(free) == 1
+    crew.stop_replica(holder, force=True)
+    crew.await_ready(head)
+    crew.end(head)
+    crew.await_ready(second)
+    crew.end(second, *plain)
+
+
 def test_a_pool_without_that_many_gpus_says_so(crew: Crew) -> None:
     name = f"gpus-{int(time.time())}"
     pools.create(crew.ctx, crew.actor, {"name": name, "backend": "mock", "slots": 4, "gpus": 2})
