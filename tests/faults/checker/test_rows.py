@@ -193,18 +193,35 @@ def test_what_is_spoiled_is_found(story: Story, name: str) -> None:
     assert expected in story.findings()
 
 
-def test_what_waits_for_room_is_at_rest(story: Story) -> None:
-    waiting = "dddddddddddd"
-    story.sql("INSERT INTO pools (name, backend, slots) VALUES ('full', 'mock', 0)")
+def _queue(story: Story, replica: str, number: int, pool: str, spec: str = "{}") -> None:
     story.sql(
-        "INSERT INTO replicas (id, owner, pool, backend, engine, server_mode, model_name, priority)"
-        " VALUES (%s, '000000000000', 'full', 'mock', 'mock', 'replica_mock', 'm', 2)",
-        waiting,
+        "INSERT INTO replicas (id, owner, pool, backend, engine, server_mode, model_name, priority, spec)"
+        " VALUES (%s, '000000000000', %s, 'mock', 'mock', 'replica_mock', 'm', 2, %s)",
+        *(replica, pool, spec),
     )
-    story.task("waits", waiting, "create", "queued", f"f-{SEED}-4")
-    story.step(waiting, None, "pending", f"f-{SEED}-4")
-    story.asked(4, "/api/v1/replicas", status=202, replica_id=waiting, task_id="waits")
+    story.task(f"waits-{number}", replica, "create", "queued", f"f-{SEED}-{number}")
+    story.sql("UPDATE tasks SET pool = %s WHERE replica_id = %s", pool, replica)
+    story.step(replica, None, "pending", f"f-{SEED}-{number}")
+    story.asked(number, "/api/v1/replicas", status=202, replica_id=replica, task_id=f"waits-{number}")
+
+
+def test_what_waits_for_room_is_at_rest(story: Story) -> None:
+    story.sql("INSERT INTO pools (name, backend, slots) VALUES ('full', 'mock', 0)")
+    _queue(story, "dddddddddddd", 4, "full")
     assert story.findings() == set()
+
+
+def test_what_waits_for_gpus_is_at_rest_and_so_is_who_stands_behind_it(story: Story) -> None:
+    story.sql("INSERT INTO units (kind, scope, number) VALUES ('gpu', 'node', 0)")
+    _queue(story, "dddddddddddd", 4, "mock", '{"resources": {"gpu": 2}}')
+    _queue(story, "eeeeeeeeeeee", 5, "mock")
+    assert story.findings() == set()
+
+
+def test_what_could_be_launched_is_not_at_rest(story: Story) -> None:
+    story.sql("INSERT INTO units (kind, scope, number) VALUES ('gpu', 'node', 0)")
+    _queue(story, "dddddddddddd", 4, "mock", '{"resources": {"gpu": 1}}')
+    assert "tasks: a task is open though all should be at rest" in story.findings()
 
 
 def test_a_restart_begins_a_new_attempt(story: Story) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +55,8 @@ def script(seed: int) -> list[Step]:
         steps += _ask(rng, born, rng.randint(2, 4))
     # the first in turn, so that a few seeds in a row have used every fault
     names = [list(FAULTS)[seed % len(FAULTS)]]
-    for _ in range(rng.randint(1, MOST_FAULTS) - 1):
+    # one that has its bait is alone: others would keep it from being taken
+    for _ in range(0 if _bait_of(names[0]) else rng.randint(1, MOST_FAULTS) - 1):
         left = {name: fault.weight for name, fault in FAULTS.items() if name not in names}
         names += rng.choices(list(left), list(left.values()))
     for name in names:
@@ -63,9 +64,13 @@ def script(seed: int) -> list[Step]:
         fault = FAULTS[name]
         at_s = round(rng.uniform(0, LENGTH_S * (0.6 if isinstance(fault, ArmPoint) else 0.9)), 2)
         steps.append(Step(at_s, name, fault.draw(rng)))
-        if isinstance(fault, ArmPoint):
-            steps += [Step(round(at_s + after_s, 2), "request", act) for after_s, act in fault.bait]
+        steps += [Step(round(at_s + after_s, 2), "request", act) for after_s, act in _bait_of(name)]
     return sorted([*steps, *_rare(seed)], key=lambda step: step.at_s)
+
+
+def _bait_of(name: str) -> Sequence[tuple[float, Mapping[str, Any]]]:
+    fault = FAULTS[name]
+    return fault.bait if isinstance(fault, ArmPoint) else ()
 
 
 def _rare(seed: int) -> list[Step]:

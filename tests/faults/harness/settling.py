@@ -15,13 +15,19 @@ CONVERGE_S = 30.0
 _LOOK_S = 0.2
 
 #: Open tasks, replicas on their way, and ended ones whose process or lease is left. A create that waits in a pool
-#: without a free slot rests too: it waits as it was asked to.
+#: without a free slot rests too: it waits as it was asked to. So does one that wants more GPUs than are free, and who
+#: stands behind it.
 _MOVING = """
 SELECT 'task ' || t.id || ' ' || t.kind || ' ' || t.state || ' of ' || t.replica_id FROM tasks t
 JOIN replicas r ON r.id = t.replica_id
 WHERE t.state IN ('queued', 'running') AND NOT (
-    t.state = 'queued' AND t.kind IN ('create', 'restart') AND r.state = 'pending' AND NOT EXISTS (
-        SELECT 1 FROM units u WHERE u.kind = 'slot' AND u.scope = r.pool AND u.lease_id IS NULL AND NOT u.retired))
+    t.state = 'queued' AND t.kind IN ('create', 'restart') AND r.state = 'pending' AND (NOT EXISTS (
+        SELECT 1 FROM units u WHERE u.kind = 'slot' AND u.scope = r.pool AND u.lease_id IS NULL AND NOT u.retired)
+    OR EXISTS (
+        SELECT 1 FROM tasks b JOIN replicas br ON br.id = b.replica_id
+        WHERE b.pool = t.pool AND b.state = 'queued' AND b.kind IN ('create', 'restart') AND br.state = 'pending'
+          AND (b.priority, b.seq) <= (t.priority, t.seq) AND CAST(br.spec->'resources'->>'gpu' AS integer) > (
+            SELECT count(*) FROM units WHERE kind = 'gpu' AND lease_id IS NULL AND NOT retired))))
 UNION ALL
 SELECT 'replica ' || id || ' ' || state FROM replicas WHERE released_at IS NULL
     AND state IN ('scheduling', 'preparing', 'starting', 'waiting_for_ready', 'unreachable', 'stopping', 'stopped',

@@ -22,6 +22,24 @@ _EVENTS = f"""
            to_state, reason, message, request_id
     FROM events WHERE id > %(after_event)s OR replica_id IN ({_TOUCHED}) ORDER BY id
 """
+_WAITING = """
+    WITH queue AS (
+        SELECT t.replica_id, t.pool, t.priority, t.seq,
+               CAST(coalesce(r.spec->'resources'->>'gpus', r.spec->'resources'->>'gpu', '0') AS integer) AS gpus
+        FROM tasks t JOIN replicas r ON r.id = t.replica_id
+        WHERE t.state = 'queued' AND t.kind IN ('create', 'restart') AND r.state = 'pending'),
+    slots AS (
+        SELECT p.name, p.state = 'active' AND EXISTS (SELECT 1 FROM units u WHERE u.kind = 'slot' AND u.scope = p.name
+            AND u.lease_id IS NULL AND NOT u.retired) AS free FROM pools p),
+    hosts AS (
+        SELECT scope, count(*) FILTER (WHERE lease_id IS NULL AND NOT retired) AS free FROM units
+        WHERE kind = 'gpu' GROUP BY scope)
+    SELECT q.replica_id FROM queue q JOIN slots ON slots.name = q.pool
+    WHERE NOT slots.free OR EXISTS (
+        SELECT 1 FROM queue before WHERE before.pool = q.pool
+            AND (before.priority, before.seq) <= (q.priority, q.seq)
+            AND before.gpus > coalesce((SELECT max(free) FROM hosts), 0))
+"""
 
 
 @dataclass
@@ -39,8 +57,8 @@ class Rows:
     units: list[Any] = field(default_factory=list)
     events: list[Any] = field(default_factory=list)
     keys: list[Any] = field(default_factory=list)
-    #: pools that could take one more: (active, a slot is free)
-    room: dict[str, bool] = field(default_factory=dict)
+    #: replicas whose launch waits as it should: no slot is free, or no GPU for it or for who stands before it
+    waiting: set[str] = field(default_factory=set)
     host_bound: dict[str, bool] = field(default_factory=dict)
 
     def events_by_replica(self) -> dict[str, list[Any]]:
@@ -80,13 +98,7 @@ def read_rows(database_url: str, after_event: int, after_task: int) -> Rows:
         rows.units = ask("SELECT * FROM units WHERE lease_id IS NOT NULL")
         rows.events = ask(_EVENTS)
         rows.keys = ask("SELECT * FROM idempotency")
-        rows.room = {
-            row.name: row.room
-            for row in ask(
-                "SELECT name, state = 'active' AND EXISTS (SELECT 1 FROM units u WHERE u.kind = 'slot'"
-                " AND u.scope = pools.name AND u.lease_id IS NULL AND NOT u.retired) AS room FROM pools"
-            )
-        }
+        rows.waiting = {row.replica_id for row in ask(_WAITING)}
         rows.host_bound = {row.name: row.host_bound for row in ask("SELECT name, host_bound FROM backends")}
     return rows
 

@@ -25,7 +25,7 @@ def check_tasks(found: Evidence) -> Iterator[Finding]:
         if replica.state in ("stopped", "failed"):
             if replica.released_at is None:
                 yield Finding("tasks", "an ended replica was never released", {**told, "message": replica.message})
-        elif replica.state not in AT_REST and not _waits_for_room(found, replica):
+        elif replica.state not in AT_REST and replica.id not in rows.waiting:
             yield Finding("tasks", "a replica is still on its way though all should be at rest", told)
         if replica.deadline_at is not None and replica.deadline_at < rows.now - LATE:
             yield Finding("tasks", "a replica is past its deadline", {**told, "deadline": str(replica.deadline_at)})
@@ -51,12 +51,8 @@ def _judge_open(found: Evidence, task: Any) -> Iterator[Finding]:
     if task.lease_expires_at is not None and task.lease_expires_at < rows.now - LATE:
         text = "a task is held by one that stopped renewing"
         yield Finding("tasks", text, {**told, "expired": str(task.lease_expires_at), "by": task.claimed_by})
-    waits = replica is not None and _waits_for_room(found, replica) and task.kind in ("create", "restart")
+    waits = task.replica_id in rows.waiting and task.kind in ("create", "restart")
     # a health check of a sick replica asks again until its own deadline
     asks_again = task.kind == "health" and task.state == "queued" and task.deadline_at is not None
     if not waits and not asks_again:
         yield Finding("tasks", "a task is open though all should be at rest", told)
-
-
-def _waits_for_room(found: Evidence, replica: Any) -> bool:
-    return replica.state == "pending" and not found.rows.room.get(replica.pool, False)
