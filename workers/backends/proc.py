@@ -124,7 +124,10 @@ class Table:
         return self._stats
 
     def members(self, name: str, engine: Identity | None) -> list[Stat]:
-        """What lives of the attempt: its engine's session and whoever carries its mark."""
+        """What lives of the attempt: whoever carries its mark, and of its engine's session who carries none.
+
+        Another attempt's mark is proof that it is another's, under whatever session number.
+        """
         # a session's number is not given to a new process while the session lives, so only a *different* process
         # under the engine's pid makes it a foreign session
         holder = stat(engine.pid) if engine else None
@@ -136,7 +139,8 @@ class Table:
         return [
             item
             for item in self.living()
-            if item.start >= oldest and (item.session == session or self.mark(item.pid) == name)
+            if item.start >= oldest
+            and (self.mark(item.pid) in (None, name) if item.session == session else self.mark(item.pid) == name)
         ]
 
     def marked(self, prefix: str) -> Iterator[str]:

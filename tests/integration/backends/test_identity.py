@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.world import SPECIMEN, World
+from tests.support.embedded import wait_until
 from workers.backends.base import BackendError, Handle, Liveness
-from workers.backends.proc import stat
+from workers.backends.proc import MARK, Identity, Table, boot_id, stat
 
 NOBODY = 65534
 
@@ -58,6 +59,23 @@ def test_a_strangers_session_under_a_reused_pid_is_not_lingering(
     reused = replace(handle, ref=dict(handle.ref) | {"pid": stranger.pid, "start": handle.ref["start"] - 100})
     assert world.end(reused).liveness is Liveness.EXITED
     assert stranger.poll() is None
+
+
+def test_another_attempts_engine_is_never_a_member_whatever_its_session_is_called() -> None:
+    """Numbers come round: a session of the same number, whose leader ended, holds an engine that serves."""
+    script = "import os, time\nif os.fork() == 0: time.sleep(600)\nos._exit(0)"
+    environ = {"PATH": os.environ["PATH"], MARK: "hostler-x-serving-1"}
+    leader = subprocess.Popen([sys.executable, "-c", script], env=environ, start_new_session=True)
+    leader.wait()
+    # as if our engine had had that pid, and ended long ago
+    ours = Identity(leader.pid, 1, boot_id())
+    try:
+        wait_until(lambda: Table().members("hostler-x-serving-1", None), 10, "the engine that serves")
+        [serving] = Table().members("hostler-x-serving-1", None)
+        assert serving.session == leader.pid
+        assert Table().members("hostler-x-ours-1", ours) == []
+    finally:
+        os.killpg(leader.pid, signal.SIGKILL)
 
 
 def test_what_ran_before_the_host_restarted_is_gone(world: World) -> None:
