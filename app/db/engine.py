@@ -9,9 +9,16 @@ from contextlib import closing, contextmanager
 from typing import Any, TypeVar
 
 import psycopg
-from sqlalchemy import Connection, Engine, TextClause, create_engine, event
+from sqlalchemy import Connection, Engine, ExceptionContext, TextClause, create_engine, event
 from sqlalchemy.dialects.postgresql.psycopg import dialect as psycopg_dialect
-from sqlalchemy.exc import DBAPIError, DisconnectionError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import (
+    DBAPIError,
+    DisconnectionError,
+    IntegrityError,
+    InterfaceError,
+    NotSupportedError,
+    OperationalError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.errors import Collided, Unavailable
@@ -72,6 +79,7 @@ class Database:
         event.listen(self._engine, "connect", _keep_peeker)
         event.listen(self._engine, "checkout", _refuse_closed)
         event.listen(self._engine, "close", _drop_peeker)
+        event.listen(self._engine, "handle_error", _renew_after_migration)
         self._autocommit = self._engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @contextmanager
@@ -151,6 +159,19 @@ def _refuse_closed(_connection: Any, record: Any, _proxy: Any) -> None:
     raise DisconnectionError("closed by the server")
 
 
+def _renew_after_migration(context: ExceptionContext) -> None:
+    """A statement that was prepared before a migration gave its table a column fails for ever on its connection.
+
+    So do others on the other connections: all are replaced, and whoever was at it tries again.
+    """
+    if _is_outdated_plan(context.original_exception):
+        context.is_disconnect = True
+
+
+def _is_outdated_plan(error: object) -> bool:
+    return isinstance(error, psycopg.errors.FeatureNotSupported) and "cached plan" in str(error)
+
+
 def _constraint(error: IntegrityError) -> str:
     diagnostic = getattr(error.orig, "diag", None)
     return str(getattr(diagnostic, "constraint_name", "") or "")
@@ -160,6 +181,10 @@ def _constraint(error: IntegrityError) -> str:
 def _unavailable_when_down() -> Iterator[None]:
     try:
         yield
+    except NotSupportedError as error:
+        if _is_outdated_plan(error.orig):
+            raise Collided(retry_after_s=1) from error
+        raise
     except (OperationalError, InterfaceError) as error:
         if isinstance(error.orig, _COLLISIONS):
             raise Collided(retry_after_s=1) from error

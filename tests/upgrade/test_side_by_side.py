@@ -28,11 +28,11 @@ pytestmark = pytest.mark.timeout(180)
 def stages(request: pytest.FixtureRequest) -> list[tuple[str, str]]:
     """(version of the API, version of the workers), in the order in which they take over from each other.
 
-    New schema: migrated first, then the API, then the workers, then all of it put back. Schema before: new workers get
-    there before the migration, are put back, and at last everything is new but the schema.
+    New schema: migrated under the running version before, then the API, then the workers, then all of it put back.
+    Schema before: new workers get there before the migration, are put back, and at last all is new but the schema.
     """
     if request.param == "on the new schema":
-        return [(NEW, OLD), (NEW, NEW), (OLD, OLD)]
+        return [(OLD, OLD), (NEW, OLD), (NEW, NEW), (OLD, OLD)]
     return [(OLD, NEW), (OLD, OLD), (NEW, NEW)]
 
 
@@ -41,10 +41,7 @@ def fleet(
     stages: list[tuple[str, str]], parts: Settings, baseline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Fleet]:
     with fresh_database(parts) as url:
-        # a real upgrade: what the version before made, brought to the newest
         run_in(baseline, _MIGRATE, url)
-        if stages[0] == (NEW, OLD):
-            upgrade(url)
         settings = crew_settings(parts, url, tmp_path, port=free_port(), web_workers=1)
         pools = {"faults": ("process", 32), "slow": ("mock", 8)}
         with running_crew(settings, tmp_path, roles=(), pools=pools) as crew:
@@ -78,7 +75,13 @@ def test_what_one_version_began_the_other_carries_on(fleet: Fleet, stages: list[
             assert crew.starts(starting) == 1
             _restarts(fleet, starting)
             crew.end(starting)
+        else:
+            assert fleet.done(fleet.ask(serving, "stop"))["state"] == "succeeded"
+            assert crew.await_released(serving).state == "stopped"
         _every_verb(fleet)
+        if before is None and stages[1] == (NEW, OLD):
+            upgrade(crew.settings.database_url)
+            _every_verb(fleet)
         serving = fleet.create()
         crew.await_ready(serving)
         before = (api, workers)

@@ -9,14 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import CheckConstraint, create_engine, pool, text
+from sqlalchemy import CheckConstraint, Connection, create_engine, pool, text
 from sqlalchemy.dialects.postgresql.base import ischema_names
 
 from app.db.engine import Database
 from app.db.migrate import standing, upgrade
 from app.db.models import metadata
 from app.db.models.events import Xid8
-from app.errors import Unavailable
+from app.errors import Collided, Unavailable
 from app.settings import Settings
 from app.usecases.context import Context
 from app.usecases.health import Health
@@ -138,3 +138,29 @@ def test_what_an_older_schema_lacks_is_told_with_what_to_run(database_url: str) 
         with pytest.raises(Unavailable, match=r"of_the_next_version.*hostler up"), database.read() as connection:
             connection.execute(text(wrong))
     database.close()
+
+
+def test_a_migration_under_a_running_process_costs_it_one_more_try(database_url: str) -> None:
+    """What a connection prepared before its table got a column fails there for ever."""
+    database = Database(database_url, pool_size=1)
+    other = create_engine(database_url, poolclass=pool.NullPool)
+
+    def first(connection: Connection) -> int:
+        return len(connection.execute(text("SELECT * FROM pools ORDER BY name LIMIT 1")).one())
+
+    before = [database.change(first) for _ in range(8)]
+    with other.begin() as connection:
+        connection.execute(text("ALTER TABLE pools ADD COLUMN of_the_next_version TEXT"))
+    assert database.change(first) == before[-1] + 1
+    # a read is not repeated by itself, and goes well the next time
+    for _ in range(8):
+        with database.read() as connection:
+            first(connection)
+    with other.begin() as connection:
+        connection.execute(text("ALTER TABLE pools DROP COLUMN of_the_next_version"))
+    with pytest.raises(Collided), database.read() as connection:
+        first(connection)
+    with database.read() as connection:
+        assert first(connection) == before[-1]
+    database.close()
+    other.dispose()
