@@ -58,7 +58,7 @@ def find(settings: Settings, say: Say) -> list[Leak]:
 
 
 def remove(settings: Settings, leaks: Iterable[Leak], say: Say) -> list[Leak]:
-    """Remove of ``leaks`` what is one still; returns what came of each."""
+    """Remove of ``leaks`` what is one still; returns what came of each: ``removed`` None for what is none any more."""
     wanted = list(leaks)
     done = _workers_gc(
         settings, say, [one for one in wanted if one.kind not in ("socket", "pid_file", "postgres_place")]
@@ -73,7 +73,9 @@ def remove(settings: Settings, leaks: Iterable[Leak], say: Say) -> list[Leak]:
                     done.append(replace(leak, removed=True))
     if any(kind == "postgres_place" for kind, _ in names):
         done += [Leak("postgres_place", str(place), "its state dir was deleted", True) for place in remove_leftovers()]
-    return done
+    dealt_with = {(one.kind, one.name) for one in done}
+    settled = [one for one in wanted if (one.kind, one.name) not in dealt_with]
+    return done + [replace(one, error="was gone, or wanted, by then") for one in settled]
 
 
 def _files(layout: Layout) -> list[Leak]:

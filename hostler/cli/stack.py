@@ -119,22 +119,31 @@ def gc(dry_run: bool, yes: bool, output: str, state_dir: Path | None) -> None:
     settings = _settings(state_dir=state_dir)
     from app.stack.gc import find, remove
 
-    found = _guarded(lambda: find(settings, _talk))
-    ask = found and not dry_run and not yes and sys.stdin.isatty()
+    told: list[str] = []
+
+    def say(line: str) -> None:
+        told.append(line)
+        _talk(line)
+
+    found = _guarded(lambda: find(settings, say))
+    ask = bool(found) and not dry_run and not yes and sys.stdin.isatty()
     if output == "table" and (dry_run or ask):
         _table(("kind", "name", "why"), [(one.kind, one.name, one.why) for one in found])
+    elif ask:
+        _talk("\n".join(f"{one.kind} {one.name}: {one.why}" for one in found))
     if ask and not click.confirm(f"remove these {len(found)}?", err=True):
         raise click.Abort
-    if not dry_run:
+    if not dry_run and found:
         leaked = found
-        found = _guarded(lambda: remove(settings, leaked, _talk))
+        found = _guarded(lambda: remove(settings, leaked, say))
         if output == "table":
             came = [(one.kind, one.name, "removed" if one.removed else one.error) for one in found]
             _table(("kind", "name", "outcome"), came)
-    if output == "json":
-        click.echo(json.dumps([one.body() for one in found], indent=2))
+    if output != "table":
+        _print(output, [one.body() for one in found], "name")
     if not found:
-        _talk("nothing has leaked")
+        # what could not be looked at was told
+        _talk("nothing else is known to have leaked" if told else "nothing has leaked")
     if any(one.removed is False for one in found):
         sys.exit(1)
 

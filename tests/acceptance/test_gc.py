@@ -20,6 +20,19 @@ def _leaks(made: Stack, *options: str) -> dict[str, dict[str, object]]:
     return {one["name"]: one for one in json.loads(made.must("gc", "-o", "json", *options))}
 
 
+def _answer(made: Stack, word: str) -> subprocess.CompletedProcess[str]:
+    """`hostler gc` typed at a terminal, where somebody answers its question."""
+    terminal, side = os.openpty()
+    os.write(terminal, f"{word}\n".encode())
+    try:
+        return subprocess.run(
+            made.argv("gc"), env=made.environ, stdin=side, capture_output=True, text=True, timeout=60, check=False
+        )
+    finally:
+        os.close(terminal)
+        os.close(side)
+
+
 def test_gc_beside_everything_at_work_and_after_it_was_killed(tmp_path: Path) -> None:
     with stack(tmp_path / "ours") as ours, stack(tmp_path / "theirs") as theirs:
         ours.up()
@@ -34,6 +47,11 @@ def test_gc_beside_everything_at_work_and_after_it_was_killed(tmp_path: Path) ->
             assert stray.poll() is None
             shown = ours.must("gc", "--dry-run")
             assert name in shown
+            refused = _answer(ours, "n")
+            assert refused.returncode == 1
+            assert name in refused.stdout
+            assert "remove these 1?" in refused.stderr
+            assert stray.poll() is None, "a person said no"
             done = _leaks(ours, "--yes")
             assert done[name]["removed"] is True
             assert stray.wait(10) == -signal.SIGKILL
