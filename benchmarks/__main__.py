@@ -11,7 +11,19 @@ import sys
 
 from benchmarks.result import ROUNDS, Result
 
-NAMES = ("create", "task", "urgent", "time_to_ready", "burst", "adopt", "death", "mass_launch", "sweep", "list")
+NAMES = (
+    "create",
+    "task",
+    "urgent",
+    "time_to_ready",
+    "burst",
+    "adopt",
+    "death",
+    "mass_launch",
+    "sweep",
+    "list",
+    "streams",
+)
 #: One benchmark may take this long; a hung one must not hold the others.
 LIMIT_S = 600
 #: Takes minutes, or an hour: asked for by name only.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from flask import Response, request
@@ -24,7 +25,9 @@ class Message:
     data: Any
     id: str | None = None
 
-    def __str__(self) -> str:
+    @cached_property
+    def text(self) -> str:
+        """As it goes over the wire; made once, whoever it is sent to."""
         content = self.data if isinstance(self.data, str) else json.dumps(self.data, separators=(",", ":"))
         lines = "".join(f"data: {line}\n" for line in content.split("\n"))
         name = f"id: {self.id}\n" if self.id else ""
@@ -50,7 +53,7 @@ def _lines(messages: Iterator[Message | None]) -> Generator[str]:
     yield f"retry: {RETRY_MS}\n\n"
     try:
         for message in messages:
-            yield KEEP_ALIVE if message is None else str(message)
+            yield KEEP_ALIVE if message is None else message.text
     finally:
         # the client left: let the source give back what it holds
         if isinstance(messages, Generator):

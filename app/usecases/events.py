@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from app.db.engine import Database
@@ -15,8 +14,9 @@ from app.errors import InvalidConfig
 from app.settings import Settings
 from app.stack.urls import database_url
 from app.usecases.context import Context
-from app.usecases.feed import Feed
+from app.usecases.feed import Feed, Queue
 from app.usecases.signals import notify
+from app.usecases.told import Told, reset, told
 
 #: Rows per query of a stream that catches up.
 BATCH = 500
@@ -60,7 +60,7 @@ def record_event(
 
 def list_events(
     context: Context, filters: Mapping[str, str], limit: int, cursor: str | None, *, oldest_first: bool = False
-) -> tuple[list[dict[str, Any]], str | None]:
+) -> tuple[list[Told], str | None]:
     """(events, next cursor). Newest first goes into the past; oldest first goes on where ``cursor`` stood."""
     place = parse_cursor(cursor) if cursor else None
     with context.database.read() as connection:
@@ -68,88 +68,74 @@ def list_events(
             rows = repo.behind(connection, place or (0, 0), filters, limit + 1)
         else:
             rows = repo.newest_first(connection, place, filters, limit + 1)
-    found = [event_body(row) for row in rows[:limit]]
+    found = [told(row) for row in rows[:limit]]
     return found, found[-1]["id"] if len(rows) > limit else None
 
 
-def of_replica(
-    context: Context, replica_id: str, limit: int, cursor: str | None
-) -> tuple[list[dict[str, Any]], str | None]:
+def of_replica(context: Context, replica_id: str, limit: int, cursor: str | None) -> tuple[list[Told], str | None]:
     """(events of one replica in the order they happened, next cursor); they outlive its record."""
     place = parse_cursor(cursor) if cursor else (0, 0)
     with context.database.read() as connection:
         rows = repo.of_replica(connection, replica_id, place[1], limit + 1)
-    found = [event_body(row) for row in rows[:limit]]
+    found = [told(row) for row in rows[:limit]]
     return found, found[-1]["id"] if len(rows) > limit else None
 
 
 def follow(
     context: Context, filters: Mapping[str, str], last_event_id: str | None, quiet_s: float = QUIET_S
-) -> Iterator[dict[str, Any] | None]:
+) -> Iterator[Told | None]:
     """Events behind ``last_event_id`` (None: from now on) for ever; None whenever it was quiet for ``quiet_s``.
 
-    The process's one feed reads what is new for all streams. A client too slow for its bounded queue falls back to
-    reading for itself from where it was, so it misses nothing and holds nothing. What retention deleted before it was
-    read is gone: then a ``reset`` comes in its place, and the stream goes on with the oldest event that is kept.
+    The process's one feed reads what is new for all streams and remembers the newest. A client too slow for its bounded
+    queue gets the rest from there, and one that comes back for what is older reads for itself: it misses nothing and
+    holds little. What retention deleted before it was read is gone: then a ``reset`` comes in its place, and the stream
+    goes on with the oldest event that is kept.
     """
     # settled now and not when the answer is first read: what happens after the request is shown
     place = parse_cursor(last_event_id) if last_event_id else _end(context)
     return _follow(context, dict(filters), place, quiet_s)
 
 
-def _follow(
-    context: Context, filters: dict[str, str], place: repo.Cursor, quiet_s: float
-) -> Iterator[dict[str, Any] | None]:
-    feed = _feed_of(context.database)
-    with feed.subscribe() as queue:
+def _follow(context: Context, filters: dict[str, str], place: repo.Cursor, quiet_s: float) -> Iterator[Told | None]:
+    feed = _feed_of(context)
+    with feed.subscribe(filters, place) as queue:
         while True:
-            if queue.lagging:
-                queue.restart()
-                while True:
-                    rows, kept_from = _read_behind(context, place, filters)
-                    # (0, 0) asks for all that is kept and misses nothing
-                    if (0, 0) < place < kept_from:
-                        place = kept_from
-                        yield _reset(place)
-                        continue
-                    if not rows:
-                        break
-                    for row in rows:
-                        place = (row.xid, row.id)
-                        yield event_body(row)
-            row = queue.get(quiet_s)
-            if row is None:
+            new = queue.get(quiet_s)
+            if new is not None:
+                # what was read from the table comes once more when the feed gets there
+                if new.place > place:
+                    place = new.place
+                    yield new
+            elif not queue.lagging:
                 feed.revive()
                 yield None
-            elif (row.xid, row.id) > place:
-                place = (row.xid, row.id)
-                if all(getattr(row, name) == value for name, value in filters.items()):
-                    yield event_body(row)
+            elif not feed.resume(queue):
+                for old in _read_behind(context, feed, queue, filters):
+                    place = old.place
+                    yield old
+
+
+def _read_behind(context: Context, feed: Feed, queue: Queue, filters: Mapping[str, str]) -> Iterator[Told]:
+    """What happened before all that the feed remembers: one batch of it. ``queue.behind`` is where it ends."""
+    with feed.reading(), context.database.read() as connection:
+        end = repo.settled_end(connection)
+        rows = repo.behind(connection, queue.behind, filters, BATCH)
+        # asked last: what was deleted while the rows were read is noticed
+        kept_from = retention.horizon(connection)
+    # (0, 0) asks for all that is kept and misses nothing
+    if (0, 0) < queue.behind < kept_from:
+        queue.behind = kept_from
+        yield reset(kept_from)
+        return
+    found = [told(row) for row in rows]
+    last = found[-1].place if found else queue.behind
+    queue.behind = last if len(rows) == BATCH else max(last, end)
+    yield from found
 
 
 def _end(context: Context) -> repo.Cursor:
     with context.database.read() as connection:
         return repo.settled_end(connection)
-
-
-def _read_behind(context: Context, place: repo.Cursor, filters: Mapping[str, str]) -> tuple[list[Any], repo.Cursor]:
-    """(rows, the history's beginning). Asked in this order: what was deleted while the rows were read is noticed."""
-    with context.database.read() as connection:
-        return repo.behind(connection, place, filters, BATCH), retention.horizon(connection)
-
-
-def _reset(place: repo.Cursor) -> dict[str, Any]:
-    nothing = dict.fromkeys(("replica_id", "attempt", "task_id", "pool", "node", "from_state", "to_state", "reason"))
-    return nothing | {
-        "id": f"{place[0]}-{place[1]}",
-        "at": datetime.now(UTC),
-        "kind": "reset",
-        "actor": "hostler",
-        "cause": "retention",
-        "message": "Events up to here were kept long enough and are gone. List what there is now, then read on.",
-        "request_id": "",
-        "data": None,
-    }
 
 
 def parse_cursor(cursor: str) -> repo.Cursor:
@@ -163,13 +149,6 @@ def parse_cursor(cursor: str) -> repo.Cursor:
     return place
 
 
-def event_body(row: Any) -> dict[str, Any]:
-    """An event as the API shows it; ``id`` is its cursor."""
-    found = dict(row._mapping)
-    found["id"] = f"{found.pop('xid')}-{found['id']}"
-    return found
-
-
 def _bad_cursor() -> InvalidConfig:
     return InvalidConfig(
         "cursor: not one of ours. Take the `id` of an event, or leave it out.",
@@ -181,11 +160,11 @@ def _open(settings: Settings) -> Database:
     return Database(database_url(settings), pool_size=1, application_name="hostler-events")
 
 
-def _feed_of(database: Database) -> Feed:
+def _feed_of(context: Context) -> Feed:
     with _making:
-        found = _feeds.get(database)
+        found = _feeds.get(context.database)
         if found is None:
-            found = _feeds[database] = Feed(database)
+            found = _feeds[context.database] = Feed(context.database, context.settings.web_workers)
         return found
 
 

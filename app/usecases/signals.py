@@ -130,6 +130,11 @@ class Signals:
         """Whether the process is putting its database away: threads of ``spawn`` end."""
         return self._closed.is_set()
 
+    def rest(self, seconds: float) -> None:
+        """Sleep, unless the process is putting its database away."""
+        if seconds > 0:
+            self._closed.wait(seconds)
+
     def spawn(self, target: Callable[[], None], name: str) -> None:
         """Run ``target`` in a thread that ``close`` waits for. It must look at ``closed`` whenever it was woken."""
 

@@ -12,6 +12,7 @@ from app.api.auth import context
 from app.api.blueprint import LAST_EVENT_ID, Blueprint
 from app.api.schemas.events import EventPage, EventQuery
 from app.usecases import events
+from app.usecases.told import Told
 
 blueprint = Blueprint("events", "The append-only history of everything, with causes and actors.")
 
@@ -41,7 +42,9 @@ def last_event_id() -> str | None:
     return request.headers.get("Last-Event-ID") or None
 
 
-def as_messages(found: Iterable[dict[str, Any] | None]) -> Iterator[sse.Message | None]:
+def as_messages(found: Iterable[Told | None]) -> Iterator[sse.Message | None]:
     """Events as stream messages; None stays a keep-alive."""
     for event in found:
-        yield None if event is None else sse.Message(event["kind"], answers.dumps(event), event["id"])
+        if event is not None and event.rendered is None:
+            event.rendered = sse.Message(event["kind"], answers.dumps(event), event["id"])
+        yield None if event is None else event.rendered

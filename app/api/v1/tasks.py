@@ -14,6 +14,7 @@ from app.api.schemas.events import EventPage
 from app.api.schemas.replicas import EmptyBody
 from app.api.schemas.tasks import Task, TaskPage, TaskQuery, TaskWaitQuery
 from app.api.v1.events import STREAM, as_messages, last_event_id
+from app.domain.tasks import ENDED
 from app.usecases import events, tasks
 from app.usecases.context import Context
 
@@ -21,6 +22,8 @@ blueprint = Blueprint("tasks", "Work that was asked for: what a worker carries o
 
 #: A stream of an ended task stays open so long for events that settle late.
 LINGER_S = 1.0
+#: Kinds of the event that ends a task.
+ENDS = frozenset(f"task_{state}" for state in ENDED)
 
 
 @blueprint.operation("/tasks", "GET", "read", conditional=True)
@@ -72,9 +75,14 @@ def task_events(task_id: str) -> Response:
 
 def _to_the_end(ctx: Context, task_id: str, behind: str) -> Iterator[sse.Message | None]:
     following = events.follow(ctx, {"task_id": task_id}, behind, quiet_s=LINGER_S)
+    # at the first pause, because its end may be told no more; later ones say nothing new, and streams are many
+    may_have_ended = True
     for message in as_messages(following):
         yield message
-        if message is None:
+        if message is not None:
+            may_have_ended = may_have_ended or message.event in ENDS
+        elif may_have_ended:
+            may_have_ended = False
             task = tasks.get(ctx, task_id)
             if task["finished_at"] is not None:
                 yield sse.Message("end", answers.dumps(task))

@@ -98,10 +98,24 @@ def settled_end(connection: Connection) -> Cursor:
     return int(connection.execute(query).scalar_one()) - 1, 2**63 - 1
 
 
-def has_unsettled(connection: Connection) -> bool:
-    """Whether committed events wait for an older transaction to end."""
-    query = text("SELECT EXISTS (SELECT 1 FROM events WHERE xid >= pg_snapshot_xmin(pg_current_snapshot()))")
-    return bool(connection.execute(query).scalar_one())
+def newest_settled(connection: Connection, limit: int) -> list[Any]:
+    """The newest settled events, oldest of them first."""
+    query = text(f"SELECT {_COLUMNS} FROM events WHERE {_SETTLED} ORDER BY xid DESC, id DESC LIMIT :limit")
+    return list(connection.execute(query, {"limit": limit}))[::-1]
+
+
+def settled_behind(connection: Connection, cursor: Cursor, limit: int) -> tuple[list[Any], bool]:
+    """(settled events behind ``cursor``, oldest first; whether committed ones wait for an older transaction to end).
+
+    One statement: this is what runs all the time.
+    """
+    query = text(
+        f"SELECT {_COLUMNS}, {_SETTLED} AS settled FROM events WHERE (xid, id) > (CAST(:xid AS text)::xid8, :id)"
+        " ORDER BY xid, id LIMIT :limit"
+    )
+    rows = list(connection.execute(query, {"xid": str(cursor[0]), "id": cursor[1], "limit": limit}))
+    settled = [row for row in rows if row.settled]
+    return settled, len(settled) < len(rows)
 
 
 def _where(filters: Mapping[str, str]) -> tuple[str, dict[str, Any]]:

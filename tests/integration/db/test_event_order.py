@@ -43,7 +43,7 @@ def _behind(ctx: Context, place: repo.Cursor = (0, 0)) -> list[Any]:
 def test_what_committed_first_waits_for_what_began_first(ctx: Context, reversed_commits: Any) -> None:
     first, _ = reversed_commits
     with ctx.database.read() as connection:
-        assert repo.has_unsettled(connection)
+        assert repo.settled_behind(connection, (0, 0), 10) == ([], True)
     assert _behind(ctx) == [], "a reader that passed `late` would never see `early`"
     first.commit()
     assert [row.kind for row in _behind(ctx)] == ["early", "late"]

@@ -49,8 +49,8 @@ def test_the_wait_is_bounded() -> None:
 
 
 def test_stream_messages() -> None:
-    assert str(sse.Message("log", "a\nb")) == "event: log\ndata: a\ndata: b\n\n"
-    assert str(sse.Message("x", {"a": 1}, "1-2")) == 'id: 1-2\nevent: x\ndata: {"a":1}\n\n'
+    assert sse.Message("log", "a\nb").text == "event: log\ndata: a\ndata: b\n\n"
+    assert sse.Message("x", {"a": 1}, "1-2").text == 'id: 1-2\nevent: x\ndata: {"a":1}\n\n'
 
 
 def test_a_stream_keeps_alive_and_closes_its_source() -> None:

@@ -59,8 +59,28 @@ def _serial_end(original: Callable[..., Any]) -> Callable[..., Any]:
     return settled_end
 
 
+def _settled_serial(original: Callable[..., Any]) -> Callable[..., Any]:
+    behind = _behind_serial(original)
+
+    def settled_behind(connection: Any, cursor: tuple[int, int], limit: int) -> tuple[list[Any], bool]:
+        return behind(connection, cursor, {}, limit), False
+
+    return settled_behind
+
+
+def _newest_serial(original: Callable[..., Any]) -> Callable[..., Any]:
+    columns = original.__globals__["_COLUMNS"]
+
+    def newest_settled(connection: Any, limit: int) -> list[Any]:
+        query = text(f"SELECT {columns} FROM events ORDER BY id DESC LIMIT :limit")
+        return [_Row(row) for row in connection.execute(query, {"limit": limit})][::-1]
+
+    return newest_settled
+
+
 PATCHES: dict[str, Callable[[Any], Any]] = {
     "app.db.repos.events:behind": _behind_serial,
     "app.db.repos.events:settled_end": _serial_end,
-    "app.db.repos.events:has_unsettled": lambda _: lambda connection: False,
+    "app.db.repos.events:settled_behind": _settled_serial,
+    "app.db.repos.events:newest_settled": _newest_serial,
 }
