@@ -76,6 +76,7 @@ def launch_best(runtime: Runtime, pool: str | None, ring_on: Callable[[], None] 
     finally:
         if outcome is None:
             launches.give_back(runtime.ctx, claim, RETRY_S)
+    # last: it would slow down the engine's start, and hold up the news that it is ready
     runtime.prepare(claim.row.backend)
     return f"task={claim.task_id} replica={claim.replica_id} attempt={claim.attempt} outcome={outcome}"
 
@@ -188,8 +189,6 @@ class _Launch:
             return "superseded"
         if leave:
             return "waiting_for_ready"
-        # while the engine starts: later it would hold up the news that it is ready
-        self.runtime.prepare(self.claim.row.backend)
         return self._look(handle)
 
     def _look(self, handle: Handle) -> str:

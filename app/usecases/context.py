@@ -89,9 +89,9 @@ class Context:
     def signals(self) -> Signals:
         return signals_of(self.database)
 
-    def notify(self, *topics: str) -> None:
-        """Wake who waits for ``topics``; call after the commit."""
-        notify(self.database, topics)
+    def notify(self, *topics: str, at_once: bool = False) -> None:
+        """Wake who waits for ``topics``; call after the commit. ``at_once`` where somebody waits for this very one."""
+        notify(self.database, topics, at_once=at_once)
 
     @cached_property
     def _fernet(self) -> Fernet:

@@ -36,12 +36,14 @@ LOOK_S = 0.5
 RECONNECT_S = 1.0
 
 
-def notify(database: Database, topics: Iterable[str]) -> None:
-    """Tell every process that something changed. Call it after the commit; it returns at once and never raises.
+def notify(database: Database, topics: Iterable[str], *, at_once: bool = False) -> None:
+    """Tell every process that something changed. Call it after the commit; it never raises.
+
+    It returns at once and what is told soon after travels together, unless ``at_once``: then it was told on return.
 
     Inside the transaction a NOTIFY would make all commits queue up behind one lock.
     """
-    signals_of(database).publish(topics)
+    signals_of(database).publish(topics, at_once=at_once)
 
 
 def signals_of(database: Database) -> Signals:
@@ -112,12 +114,15 @@ class Signals:
         with self.subscribe(topic) as subscription:
             return subscription.wait(timeout_s)
 
-    def publish(self, topics: Iterable[str]) -> None:
-        """Wake this process's waiters now and the other processes' within milliseconds."""
+    def publish(self, topics: Iterable[str], *, at_once: bool = False) -> None:
+        """Wake this process's waiters now and the other processes' within milliseconds, or before it returns."""
         names = {topic for topic in topics if topic}
         if not names:
             return
         self._wake(names)
+        if at_once:
+            self._send(names)
+            return
         with self._lock:
             self._pending |= names
             start, self._publishing = not self._publishing, True
