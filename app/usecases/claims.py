@@ -56,7 +56,6 @@ def claim(ctx: Context, kind: TaskKind, *, pool: str | None, worker: str, phase:
             ),
             {"id": task.replica_id},
         ).one()
-    ctx.notify(f"task:{task.id}")
     return Claim(task.id, task.lease_token, task.kind, task.arguments, task.request_id, row)
 
 

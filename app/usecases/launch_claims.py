@@ -185,7 +185,7 @@ def _claim(
     # a claim that lost against a user's stop of the same replica has lost that one row, not its turn
     claim = ctx.database.change(act)
     if claim is not None:
-        ctx.notify("events", f"replica:{claim.replica_id}", f"task:{claim.task_id}")
+        ctx.notify("events", f"replica:{claim.replica_id}")
     return claim
 
 

@@ -147,8 +147,7 @@ def _step(ctx: Context, claim: LaunchClaim, move: Move) -> bool:
     # one statement, and so its own transaction
     with ctx.database.read() as connection:
         moved = replicas.record_moves(connection, [move])
-    # whoever asked for a real engine waits for it; those of backends without one become ready by the hundred
-    _tell(ctx, claim, due=move.next_check_s == 0, at_once=move.succeeds and claim.port is not None)
+    _tell(ctx, claim, due=move.next_check_s == 0, ended=move.succeeds)
     return bool(moved)
 
 
@@ -187,6 +186,9 @@ def _move(claim: LaunchClaim, path: tuple[State, ...], cause: str, **more: Any) 
     )
 
 
-def _tell(ctx: Context, claim: LaunchClaim, *, due: bool = False, at_once: bool = False) -> None:
-    soon = (f"due:{ctx.settings.node_name}",) if due else ()
-    ctx.notify("events", f"replica:{claim.replica_id}", f"task:{claim.task_id}", *soon, at_once=at_once)
+def _tell(ctx: Context, claim: LaunchClaim, *, due: bool = False, ended: bool = False) -> None:
+    more = [f"due:{ctx.settings.node_name}"] if due else []
+    more += [f"task:{claim.task_id}"] if ended else []
+    # whoever asked for a real engine waits for it; those of backends without one become ready by the hundred
+    at_once = ended and claim.port is not None
+    ctx.notify("events", f"replica:{claim.replica_id}", *more, at_once=at_once)

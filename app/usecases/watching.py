@@ -123,7 +123,8 @@ def record_sweep_moves(ctx: Context, moves: Sequence[Move]) -> set[str]:
                     TaskState.SUCCEEDED,
                     message=f"replica {replica_id} is ready",
                 )
-    ctx.notify("events", *(f"replica:{one}" for one in moved), *(f"task:{launches[one]}" for one in launches))
+    ended = (f"task:{launches[one]}" for one in ready if one in launches)
+    ctx.notify("events", *(f"replica:{one}" for one in moved), *ended)
     return moved
 
 
