@@ -11,6 +11,9 @@ HARD_LIMIT_S = 300
 SOFT_LIMIT_S = 270
 #: Redis gives an unacknowledged message to somebody else after this; longer than any task may run.
 VISIBILITY_S = 900
+#: Longest wait for Redis's answer; the longest command, BRPOP, answers within a second. After connections were cut
+#: kombu may read an answer to what it never sent, and the worker hears nothing for as long as this allows.
+ANSWER_S = 5
 
 
 def make_celery(settings: Settings, broker_url: str, namespace: str) -> Celery:
@@ -66,7 +69,7 @@ def _transport_options(broker_url: str, namespace: str) -> dict[str, object]:
         return {}
     options: dict[str, object] = {
         "visibility_timeout": VISIBILITY_S,
-        "socket_timeout": 30,
+        "socket_timeout": ANSWER_S,
         "health_check_interval": 10,
         "global_keyprefix": f"hostler:{namespace}:",
     }
