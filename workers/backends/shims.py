@@ -23,6 +23,9 @@ from workers.backends import shim
 from workers.backends.attempt_folder import write_private
 from workers.backends.base import BackendUnavailable
 
+#: Read with the rest of this version: an upgrade may lay another shim in its place while this process works.
+_SOURCE = Path(shim.__file__).read_bytes()
+
 
 class Shims:
     """The shims that one process starts."""
@@ -140,9 +143,8 @@ def _compiled_shim(attempts: Path) -> Path:
 
 @cache
 def _shim_bytecode() -> tuple[bytes, str]:
-    source = Path(shim.__file__).read_bytes()
     # a header without date or hash: nobody imports it, so nobody compares it with its source
-    code = MAGIC_NUMBER + bytes(12) + marshal.dumps(compile(source, shim.__file__, "exec"))
+    code = MAGIC_NUMBER + bytes(12) + marshal.dumps(compile(_SOURCE, shim.__file__, "exec"))
     return code, f".shim-{hashlib.sha256(code).hexdigest()[:16]}.pyc"
 
 

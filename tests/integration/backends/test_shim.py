@@ -57,6 +57,16 @@ def test_a_shim_killed_at_any_line_loses_and_doubles_nothing(world: World, monke
     assert set(outcomes[launched:]) == {Liveness.EXITED, Liveness.RUNNING}
 
 
+def test_a_worker_goes_on_with_its_own_shim_when_another_is_laid_in_its_place(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newer = tmp_path / "newer.py"
+    newer.write_text("raise SystemExit('a shim of another version')")
+    monkeypatch.setattr(shim, "__file__", str(newer))
+    shims._shim_bytecode.cache_clear()
+    world.wait_for_line(world.launch("idle"), "started")
+
+
 def test_a_shim_that_waits_ahead_carries_out_the_next_launch(world: World) -> None:
     world.backend.prepare()
     world.backend.prepare()
