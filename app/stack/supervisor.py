@@ -124,7 +124,7 @@ def start_supervisor(settings: Settings, account: Account, config: Path, environ
     layout = Layout(settings.state_dir)
     layout.supervisor_socket.unlink(missing_ok=True)
     said = layout.logs / "supervisor-start.log"
-    argv = [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(config)]
+    argv = [sys.executable, "-m", "app.stack.supervisord", "-n", "-c", str(config)]
     descriptor = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as log:
         if not account.is_caller:
