@@ -20,6 +20,8 @@ _COLUMNS = (
     " to_state, reason, message, request_id, data"
 )
 _SETTLED = "xid < pg_snapshot_xmin(pg_current_snapshot())"
+# a bare `xid` would be the number that is selected, which no index has: every event would be sorted
+_NEWEST_FIRST = "ORDER BY events.xid DESC, events.id DESC"
 
 _INSERT = text(
     "INSERT INTO events (kind, replica_id, attempt, task_id, pool, node, actor, cause, reason, message, request_id,"
@@ -70,7 +72,7 @@ def insert(
 def behind(connection: Connection, cursor: Cursor, filters: Mapping[str, str], limit: int) -> list[Any]:
     """Settled events behind ``cursor``, oldest first."""
     conditions, values = _where(filters)
-    query = text(f"{_BEHIND}{conditions} ORDER BY xid, id LIMIT :limit")
+    query = text(f"{_BEHIND}{conditions} ORDER BY events.xid, events.id LIMIT :limit")
     return list(connection.execute(query, {**values, "xid": str(cursor[0]), "id": cursor[1], "limit": limit}))
 
 
@@ -80,7 +82,9 @@ def newest_first(connection: Connection, before: Cursor | None, filters: Mapping
     if before is not None:
         conditions += " AND (xid, id) < (CAST(:xid AS text)::xid8, :id)"
         values |= {"xid": str(before[0]), "id": before[1]}
-    query = text(f"SELECT {_COLUMNS} FROM events WHERE true{conditions} ORDER BY xid DESC, id DESC LIMIT :limit")
+    query = text(
+        f"SELECT {_COLUMNS} FROM events WHERE true{conditions} ORDER BY events.xid DESC, events.id DESC LIMIT :limit"
+    )
     return list(connection.execute(query, {**values, "limit": limit}))
 
 
@@ -100,7 +104,9 @@ def settled_end(connection: Connection) -> Cursor:
 
 def newest_settled(connection: Connection, limit: int) -> list[Any]:
     """The newest settled events, oldest of them first."""
-    query = text(f"SELECT {_COLUMNS} FROM events WHERE {_SETTLED} ORDER BY xid DESC, id DESC LIMIT :limit")
+    query = text(
+        f"SELECT {_COLUMNS} FROM events WHERE {_SETTLED} ORDER BY events.xid DESC, events.id DESC LIMIT :limit"
+    )
     return list(connection.execute(query, {"limit": limit}))[::-1]
 
 
@@ -111,7 +117,7 @@ def settled_behind(connection: Connection, cursor: Cursor, limit: int) -> tuple[
     """
     query = text(
         f"SELECT {_COLUMNS}, {_SETTLED} AS settled FROM events WHERE (xid, id) > (CAST(:xid AS text)::xid8, :id)"
-        " ORDER BY xid, id LIMIT :limit"
+        " ORDER BY events.xid, events.id LIMIT :limit"
     )
     rows = list(connection.execute(query, {"xid": str(cursor[0]), "id": cursor[1], "limit": limit}))
     settled = [row for row in rows if row.settled]

@@ -68,8 +68,9 @@ _WORKERS = text(
 )
 _KEYS = text(
     "WITH gone AS (DELETE FROM keys WHERE id IN (SELECT id FROM keys k"
-    f" WHERE least(revoked_at, expires_at) < {_OLD} AND NOT EXISTS (SELECT 1 FROM replicas r WHERE r.owner = k.id)"
-    " LIMIT :limit FOR UPDATE SKIP LOCKED) RETURNING 1) SELECT count(*) FROM gone"
+    f" WHERE least(revoked_at, expires_at) < {_OLD} AND (SELECT r.id FROM replicas r WHERE r.owner = k.id"
+    " ORDER BY r.created_at, r.id LIMIT 1) IS NULL LIMIT :limit FOR UPDATE SKIP LOCKED) RETURNING 1)"
+    " SELECT count(*) FROM gone"
 )
 #: A host goes when it was silent that long and nothing of it is open; its units are deleted once no pool or host is
 #: called so any more and no lease in the history names them.
