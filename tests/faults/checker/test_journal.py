@@ -45,6 +45,11 @@ def _another_answer(story: Story) -> None:
     story.asked(54, "/api/v1/replicas", "key-1", status=202, replica_id=B, task_id=f"create-{B}")
 
 
+def _delete(story: Story, replica: str) -> None:
+    story.journal("request", id=58, method="DELETE", path=f"/api/v1/replicas/{replica}", body=None, key=None)
+    story.journal("answer", id=58, status=204, headers={}, body=None)
+
+
 def _refused_and_done(story: Story) -> None:
     _answer(story, 409)
     story.task("done", A, "health", "succeeded", f"f-{SEED}-50")
@@ -85,6 +90,14 @@ SPOILS: dict[str, tuple[Callable[[Story], None], str]] = {
     "a key with two replicas": (_both_made, "keys: a key acted more than once"),
     "a key with two tasks": (_acted_twice, "keys: a key acted more than once"),
     "a key with two answers": (_another_answer, "keys: a key was answered with different tasks"),
+    "deleted and still there": (
+        lambda s: _delete(s, A),
+        "outcomes: a replica was answered as deleted and is not, or not once",
+    ),
+    "an end taken back": (
+        lambda s: s.asked(57, f"/api/v1/tasks/create-{A}/cancel", status=200, id=f"create-{A}", state="cancelled"),
+        "outcomes: a task ended otherwise than it was shown",
+    ),
     "no rest": (lambda s: s.unrested(), "convergence: not at rest 30 s after the last fault"),
 }
 

@@ -110,6 +110,10 @@ SPOILS: dict[str, tuple[Callable[[Story], None], str]] = {
         "tasks: a replica outlived its lifetime",
     ),
     "a replica on its way": (_set_off, "tasks: a replica is still on its way though all should be at rest"),
+    "asked to stop in vain": (
+        lambda s: s.sql("UPDATE replicas SET desired_state = 'stopped' WHERE id = %s", A),
+        "tasks: a replica serves though it was asked to stop",
+    ),
     "never released": (
         lambda s: s.sql("UPDATE replicas SET released_at = NULL WHERE id = %s", B),
         "tasks: an ended replica was never released",

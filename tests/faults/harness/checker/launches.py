@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from tests.faults.harness import world
 from tests.faults.harness.checker.evidence import Evidence
 from tests.faults.harness.facts import Finding
 from tests.faults.harness.recorders import sightings
@@ -29,6 +28,3 @@ def check_launches(found: Evidence) -> Iterator[Finding]:
         if len(seen) > 1:
             told = {"attempt": name, "engines": sorted(seen)}
             yield Finding("launches", "an attempt was seen with more than one engine", told)
-    for name in names:
-        if found.starts.get(name) == 0 and world.replica_of(name)[0] in found.rows.replicas and engines.get(name):
-            yield Finding("launches", "an engine ran that did not count its start", {"attempt": name})

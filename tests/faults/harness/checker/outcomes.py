@@ -28,6 +28,8 @@ def check_outcomes(found: Evidence) -> Iterator[Finding]:
             yield from _judge_request(found, request, asked[request.request_id], ends)
     yield from _judge_tasks(found, ends)
     yield from _judge_launches(found)
+    yield from _judge_deletes(found)
+    yield from _judge_told_ends(found)
 
 
 def _judge_request(found: Evidence, request: Request, made: list[Any], ends: dict[str, list[str]]) -> Iterator[Finding]:
@@ -77,3 +79,22 @@ def _judge_launches(found: Evidence) -> Iterator[Finding]:
         if gave_up and event.kind == "transition" and event.id > found.run.after_event:
             told = {"replica": event.replica_id, "event": event.id, "message": event.message}
             yield Finding("outcomes", "a launch was given up for no reason of its own", told)
+
+
+def _judge_deletes(found: Evidence) -> Iterator[Finding]:
+    """What was answered 204 is gone, and its history says so once."""
+    told = Counter(event.replica_id for event in found.rows.events if event.kind == "replica_deleted")
+    for replica in {request.deletes() for request in found.requests if request.status == 204} - {None}:
+        if replica in found.rows.replicas or told[replica] != 1:
+            text = "a replica was answered as deleted and is not, or not once"
+            yield Finding("outcomes", text, {"replica": replica, "deletions": told[replica]})
+
+
+def _judge_told_ends(found: Evidence) -> Iterator[Finding]:
+    """A task that was shown as ended has ended so: an end is never taken back."""
+    for request in found.requests:
+        shown = request.answer if isinstance(request.answer, dict) else {}
+        task = found.rows.tasks.get(str(shown.get("id")))
+        if task is not None and shown.get("state") in _ENDS.values() and task.state != shown["state"]:
+            told = {"task": task.id, "id": request.request_id, "shown": shown["state"], "is": task.state}
+            yield Finding("outcomes", "a task ended otherwise than it was shown", told)

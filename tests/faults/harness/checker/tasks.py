@@ -13,6 +13,7 @@ from tests.faults.harness.facts import Finding
 LATE = timedelta(seconds=10)
 #: Where a replica may be when nothing moves any more.
 AT_REST = frozenset({"ready", "unhealthy", "unreachable", "stopped", "failed"})
+_SERVING = frozenset({"ready", "unhealthy", "unreachable"})
 
 
 def check_tasks(found: Evidence) -> Iterator[Finding]:
@@ -27,6 +28,8 @@ def check_tasks(found: Evidence) -> Iterator[Finding]:
                 yield Finding("tasks", "an ended replica was never released", {**told, "message": replica.message})
         elif replica.state not in AT_REST and replica.id not in rows.waiting:
             yield Finding("tasks", "a replica is still on its way though all should be at rest", told)
+        if replica.desired_state == "stopped" and replica.state in _SERVING:
+            yield Finding("tasks", "a replica serves though it was asked to stop", told)
         if replica.deadline_at is not None and replica.deadline_at < rows.now - LATE:
             yield Finding("tasks", "a replica is past its deadline", {**told, "deadline": str(replica.deadline_at)})
         lifetime = replica.lifetime_ends_at
