@@ -6,6 +6,7 @@ import importlib
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,12 +22,30 @@ from tests.support.crew import ROOT
 
 #: What is found depends on who comes first: a plant's seed may need more than one try.
 TRIES = 4
+#: To put its stack away.
+END_S = 60
 
 
-def run(*arguments: str, folder: Path, timeout_s: float, **environ: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, folder: str, timeout_s: float, **environ: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-P", "-m", "tests.faults.harness", *arguments]
-    own = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(folder)} | environ
-    return subprocess.run(command, env=own, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False)
+    own = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": folder} | environ
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=own, cwd=ROOT, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            out, err = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            # told to end it takes its stack with it; killed it could not
+            process.terminate()
+            out, err = process.communicate(timeout=END_S)
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+@pytest.fixture
+def folder() -> Iterator[str]:
+    """Short, and open to whom the stack may run as; pytest's own is neither."""
+    with tempfile.TemporaryDirectory(prefix="hf-") as made:
+        Path(made).chmod(0o711)
+        yield made
 
 
 def patched() -> Iterator[str]:
@@ -44,8 +63,8 @@ def test_what_is_changed_from_outside_is_still_there(target: str) -> None:
         found = getattr(found, name)
 
 
-def test_a_seed_means_the_same_script_in_every_process(tmp_path: Path) -> None:
-    done = run("1-30", "--script", folder=tmp_path, timeout_s=60, PYTHONHASHSEED="7")
+def test_a_seed_means_the_same_script_in_every_process(folder: str) -> None:
+    done = run("1-30", "--script", folder=folder, timeout_s=60, PYTHONHASHSEED="7")
     assert done.stdout.splitlines() == [as_json(script(seed)) for seed in range(1, 31)], done.stderr
 
 
@@ -68,8 +87,8 @@ def test_seeds_are_a_number_or_a_list() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_twenty_seeds_find_nothing(tmp_path: Path) -> None:
-    done = run(str(CI_SEEDS), folder=tmp_path, timeout_s=880)
+def test_twenty_seeds_find_nothing(folder: str) -> None:
+    done = run(str(CI_SEEDS), folder=folder, timeout_s=800)
     assert done.returncode == 0, f"{done.stdout[-20000:]}\n{done.stderr[-4000:]}"
     assert done.stdout.splitlines()[-1].startswith(f"faults: ok: {CI_SEEDS} seeds in "), done.stdout[-2000:]
 
@@ -77,10 +96,10 @@ def test_twenty_seeds_find_nothing(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("plant", sorted(plant for plant, seed in PLANTS.items() if seed))
-def test_a_planted_bug_is_found(plant: str, tmp_path: Path) -> None:
+def test_a_planted_bug_is_found(plant: str, folder: str) -> None:
     seed = PLANTS[plant]
     assert 1 <= seed <= CI_SEEDS
-    done = run(",".join([str(seed)] * TRIES), "--plant", plant, "--first", folder=tmp_path, timeout_s=380)
+    done = run(",".join([str(seed)] * TRIES), "--plant", plant, "--first", folder=folder, timeout_s=320)
     verdict = done.stdout.splitlines()[-1] if done.stdout else done.stderr[-4000:]
     assert done.returncode == 1, done.stdout[-8000:]
     assert verdict.startswith("faults: FAILED: "), verdict
