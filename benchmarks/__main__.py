@@ -23,6 +23,7 @@ NAMES = (
     "sweep",
     "list",
     "streams",
+    "held",
 )
 #: One benchmark may take this long; a hung one must not hold the others.
 LIMIT_S = 600
