@@ -91,7 +91,8 @@ def status(output: str, state_dir: Path | None) -> None:
 @_OUTPUT
 @_STATE_DIR
 def doctor(output: str, state_dir: Path | None) -> None:
-    """Check database, broker, migrations, queues, clock and permissions; exit code 1 when something is wrong."""
+    """Check processes, database, broker, queues, clock and permissions, and whether work, sweeps and hosts are as they
+    should be; each finding with what to type next. Exit code 1 when something is wrong."""
     settings = _settings(state_dir=state_dir)
     from app.stack.doctor import FAIL
     from app.stack.doctor import doctor as examine
