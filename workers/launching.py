@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -51,22 +52,38 @@ TAIL_LINES = 50
 LAUNCH_S = 20.0
 #: After an unexpected error the launch is tried again this much later, a bounded number of times.
 RETRY_S = 2.0
+#: For so long a worker goes on with the next launch on one message, while each is that quick.
+GO_ON_S = 0.2
+NOTHING = "nothing to claim"
 
 
 def carry_out_launch(runtime: Runtime, pool: str | None, spread: int = SPREAD) -> str:
     """Claim the best create or restart and carry it as far as can be seen now. Returns the task's result line.
 
     While there is more to do it rings on: twice for the first ``spread`` rings, so that one bell soon keeps
-    ``2 ** SPREAD`` processes busy, and once after that, so that bells never pile up.
+    ``2 ** SPREAD`` processes busy, and once after that, so that bells never pile up. And it goes on itself while
+    launches are quick, so that a crowd of small ones does not cost a message each: the line then names each of them.
     """
-    return launch_best(runtime, pool, lambda: _ring_on(runtime, pool, spread))
+    until = time.monotonic() + GO_ON_S
+    outcome, more = _launch_next(runtime, pool, lambda: _ring_on(runtime, pool, spread))
+    outcomes = [outcome]
+    while more and time.monotonic() < until:
+        outcome, more = _launch_next(runtime, pool, None)
+        if outcome != NOTHING:
+            outcomes.append(outcome)
+    return "; ".join(outcomes)
 
 
-def launch_best(runtime: Runtime, pool: str | None, ring_on: Callable[[], None] | None = None) -> str:
-    """The same; ``ring_on`` is called while there is more to do. None: nobody would hear, the caller goes on itself."""
+def launch_best(runtime: Runtime, pool: str | None) -> str:
+    """One launch without a ring: nobody would hear it, the caller goes on itself."""
+    return _launch_next(runtime, pool, None)[0]
+
+
+def _launch_next(runtime: Runtime, pool: str | None, ring_on: Callable[[], None] | None) -> tuple[str, bool]:
+    """The result line, and whether there was more to do when this one was claimed."""
     claim = launch_claims.claim_launch(runtime.ctx, pool=pool, worker=runtime.id)
     if claim is None:
-        return "nothing to claim"
+        return NOTHING, False
     if claim.more and ring_on is not None:
         ring_on()
     outcome = None
@@ -78,7 +95,7 @@ def launch_best(runtime: Runtime, pool: str | None, ring_on: Callable[[], None] 
             launches.give_back(runtime.ctx, claim, RETRY_S)
     # last: it would slow down the engine's start, and hold up the news that it is ready
     runtime.prepare(claim.row.backend)
-    return f"task={claim.task_id} replica={claim.replica_id} attempt={claim.attempt} outcome={outcome}"
+    return f"task={claim.task_id} replica={claim.replica_id} attempt={claim.attempt} outcome={outcome}", claim.more
 
 
 def _ring_on(runtime: Runtime, pool: str | None, spread: int) -> None:

@@ -73,7 +73,10 @@ class Database:
                 "application_name": application_name,
                 "connect_timeout": 5,
                 # a client that froze inside a transaction must not hold its row locks for ever
-                "options": "-c idle_in_transaction_session_timeout=20000 -c statement_timeout=30000 -c timezone=UTC",
+                "options": "-c idle_in_transaction_session_timeout=20000 -c statement_timeout=30000 -c timezone=UTC"
+                # a plan is kept from when a table was small, where reading all of it looked cheapest, and tables grow
+                # by thousands before anybody counts them again: take the index wherever there is one
+                " -c enable_seqscan=off",
             },
         )
         event.listen(self._engine, "connect", _keep_peeker)

@@ -55,6 +55,10 @@ SELECT {REPLICA_WITH_ATTEMPT} FROM claimed r LEFT JOIN attempts a ON a.replica_i
 """
 )
 
+# Each launch leaves index entries of its former states. A plain scan takes those it meets out of its own next way, a
+# bitmap scan looks their rows up each time until a vacuum comes.
+_CLAIM_PLAINLY = text("SET LOCAL enable_bitmapscan = off")
+
 _FACTS = text(
     """
 UPDATE replicas r SET check_failures = f.failures, last_health = coalesce(f.health, r.last_health),
@@ -88,6 +92,7 @@ def claim_due(ctx: Context, *, limit: int = 500) -> list[Any]:
             "busy_s": BUSY_RECHECK_S,
             "settle_s": SETTLE_S,
         }
+        connection.execute(_CLAIM_PLAINLY)
         return list(connection.execute(_CLAIM_DUE, values))
 
 

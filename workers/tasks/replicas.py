@@ -1,6 +1,7 @@
 """The replica verbs as Celery tasks, one each, so that Flower shows what runs. A message names only where to look.
 
-The result line names task id, replica and outcome; no argument and no result holds a secret.
+The result line names task id, replica and outcome, of each launch when there were several; no argument and no result
+holds a secret.
 """
 
 from __future__ import annotations

@@ -79,12 +79,14 @@ def _patched(column: str, sql_type: str) -> str:
     return f"{column} = CASE WHEN m.patch ? '{column}' THEN {value} ELSE r.{column} END"
 
 
+# Rows are named by the ids beside ``m``, so that a plan made while the tables were small still fetches them by index.
 _MOVE = text(
     f"""
 WITH m AS MATERIALIZED (SELECT * FROM {_RECORD}),
+-- only a running task has a token (ck_tasks_lease_only_running)
 fence AS MATERIALIZED (
     SELECT t.id FROM tasks t JOIN m ON t.id = m.task_id AND t.lease_token = m.lease_token
-    WHERE m.lease_token IS NOT NULL AND t.state = 'running' FOR UPDATE OF t
+    WHERE t.id = ANY(:task_ids) AND m.lease_token IS NOT NULL FOR UPDATE OF t
 ),
 moved AS (
     UPDATE replicas r SET
@@ -100,7 +102,7 @@ moved AS (
             ELSE hostler_now() + make_interval(secs => m.deadline_s) END,
         {", ".join(_patched(column, sql_type) for column, sql_type in PATCHABLE.items())}
     FROM m
-    WHERE r.id = m.replica_id AND r.state = m.path[1] AND r.attempt = m.attempt
+    WHERE r.id = ANY(:replica_ids) AND r.id = m.replica_id AND r.state = m.path[1] AND r.attempt = m.attempt
       AND (m.lease_token IS NULL OR m.task_id IN (SELECT id FROM fence))
     RETURNING r.id, r.pool, r.node, m.*
 ),
@@ -114,15 +116,15 @@ stepped AS (
         result = CASE WHEN m.succeeds THEN m.result ELSE t.result END,
         lease_token = CASE WHEN m.let_go OR m.succeeds THEN NULL ELSE t.lease_token END,
         lease_expires_at = CASE WHEN m.let_go OR m.succeeds THEN NULL ELSE t.lease_expires_at END
-    FROM moved m WHERE t.id = m.task_id AND m.lease_token IS NOT NULL
+    FROM moved m WHERE t.id = ANY(:task_ids) AND t.id = m.task_id AND m.lease_token IS NOT NULL
 ),
 noted AS (
     UPDATE attempts a SET
         launching_at = CASE WHEN m.launching THEN coalesce(a.launching_at, hostler_now()) ELSE a.launching_at END,
         backend_ref = coalesce(m.handle, a.backend_ref),
         log_tail = CASE WHEN m.log_tail = '' THEN a.log_tail ELSE m.log_tail END
-    FROM moved m WHERE a.replica_id = m.id AND a.number = m.attempt AND a.released_at IS NULL
-      AND (m.launching OR m.handle IS NOT NULL)
+    FROM moved m WHERE a.replica_id = ANY(:replica_ids) AND a.replica_id = m.id AND a.number = m.attempt
+      AND a.released_at IS NULL AND (m.launching OR m.handle IS NOT NULL)
 ),
 told AS (
     INSERT INTO events (kind, replica_id, attempt, task_id, pool, node, actor, cause, from_state, to_state,
@@ -185,12 +187,17 @@ def record_moves(connection: Connection, moves: Sequence[Move]) -> set[str]:
     for move in moves:
         check_path(move.path)
     rows = [asdict(move) for move in sorted(moves, key=lambda move: move.replica_id)]
-    return {row[0] for row in connection.execute(_MOVE, {"moves": json.dumps(rows)})}
+    values = {
+        "moves": json.dumps(rows),
+        "replica_ids": [move.replica_id for move in moves],
+        "task_ids": [move.task_id for move in moves if move.task_id is not None],
+    }
+    return {row[0] for row in connection.execute(_MOVE, values)}
 
 
 def rehearse(connection: Connection) -> None:
     """Move nothing. It lets the connection plan ``record_moves``, which costs more than carrying it out."""
-    connection.execute(_MOVE, {"moves": "[]"})
+    connection.execute(_MOVE, {"moves": "[]", "replica_ids": [], "task_ids": []})
 
 
 def record_released(connection: Connection, replica_id: str, attempt: int) -> bool:
