@@ -57,33 +57,32 @@ GO_ON_S = 0.2
 NOTHING = "nothing to claim"
 
 
+def carry_out_launches(runtime: Runtime, pool: str | None, spread: int = SPREAD) -> str:
+    """``carry_out_launch``, and more of them while they are quick: a crowd of small ones does not cost a message each.
+
+    The first one rings on, so nobody waits for those behind it. The result line names each of them.
+    """
+    until = time.monotonic() + GO_ON_S
+    outcomes = [carry_out_launch(runtime, pool, spread)]
+    while outcomes[-1] != NOTHING and time.monotonic() < until:
+        outcomes.append(launch_best(runtime, pool))
+    return "; ".join([one for one in outcomes if one != NOTHING]) or NOTHING
+
+
 def carry_out_launch(runtime: Runtime, pool: str | None, spread: int = SPREAD) -> str:
     """Claim the best create or restart and carry it as far as can be seen now. Returns the task's result line.
 
     While there is more to do it rings on: twice for the first ``spread`` rings, so that one bell soon keeps
-    ``2 ** SPREAD`` processes busy, and once after that, so that bells never pile up. And it goes on itself while
-    launches are quick, so that a crowd of small ones does not cost a message each: the line then names each of them.
+    ``2 ** SPREAD`` processes busy, and once after that, so that bells never pile up.
     """
-    until = time.monotonic() + GO_ON_S
-    outcome, more = _launch_next(runtime, pool, lambda: _ring_on(runtime, pool, spread))
-    outcomes = [outcome]
-    while more and time.monotonic() < until:
-        outcome, more = _launch_next(runtime, pool, None)
-        if outcome != NOTHING:
-            outcomes.append(outcome)
-    return "; ".join(outcomes)
+    return launch_best(runtime, pool, lambda: _ring_on(runtime, pool, spread))
 
 
-def launch_best(runtime: Runtime, pool: str | None) -> str:
-    """One launch without a ring: nobody would hear it, the caller goes on itself."""
-    return _launch_next(runtime, pool, None)[0]
-
-
-def _launch_next(runtime: Runtime, pool: str | None, ring_on: Callable[[], None] | None) -> tuple[str, bool]:
-    """The result line, and whether there was more to do when this one was claimed."""
+def launch_best(runtime: Runtime, pool: str | None, ring_on: Callable[[], None] | None = None) -> str:
+    """The same; ``ring_on`` is called while there is more to do. None: nobody would hear, the caller goes on itself."""
     claim = launch_claims.claim_launch(runtime.ctx, pool=pool, worker=runtime.id)
     if claim is None:
-        return NOTHING, False
+        return NOTHING
     if claim.more and ring_on is not None:
         ring_on()
     outcome = None
@@ -95,7 +94,7 @@ def _launch_next(runtime: Runtime, pool: str | None, ring_on: Callable[[], None]
             launches.give_back(runtime.ctx, claim, RETRY_S)
     # last: it would slow down the engine's start, and hold up the news that it is ready
     runtime.prepare(claim.row.backend)
-    return f"task={claim.task_id} replica={claim.replica_id} attempt={claim.attempt} outcome={outcome}", claim.more
+    return f"task={claim.task_id} replica={claim.replica_id} attempt={claim.attempt} outcome={outcome}"
 
 
 def _ring_on(runtime: Runtime, pool: str | None, spread: int) -> None:

@@ -13,14 +13,14 @@ from celery import Celery
 from app.domain.tasks import TaskKind
 from app.doorbell.queues import task_name
 from workers.bootstrap import runtime
-from workers.launching import carry_out_launch
+from workers.launching import carry_out_launches
 from workers.probing import carry_out_diagnose, carry_out_health
 from workers.stopping import carry_out_stop
 
 #: The verb's carrier takes the runtime and the pool (None: what is bound to this node).
 CARRIERS: dict[TaskKind, Callable[..., str]] = {
-    TaskKind.CREATE: carry_out_launch,
-    TaskKind.RESTART: carry_out_launch,
+    TaskKind.CREATE: carry_out_launches,
+    TaskKind.RESTART: carry_out_launches,
     TaskKind.STOP: carry_out_stop,
     TaskKind.HEALTH: carry_out_health,
     TaskKind.DIAGNOSE: carry_out_diagnose,
