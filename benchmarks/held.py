@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from itertools import count
 
@@ -34,7 +35,7 @@ SELECT count(*) FROM (
 """
 ONCE = """
 SELECT count(*), count(DISTINCT t.replica_id), coalesce(sum((SELECT count(*) FROM attempts a
-    WHERE a.replica_id = t.replica_id)), 0) FROM tasks t WHERE t.kind = 'create' AND t.state = 'succeeded'
+    WHERE a.replica_id = t.replica_id)), 0)::bigint FROM tasks t WHERE t.kind = 'create' AND t.state = 'succeeded'
 """
 SIDE_BY_SIDE = 16
 
@@ -42,8 +43,9 @@ SIDE_BY_SIDE = 16
 def run(rounds: int) -> Result:
     with stack(HOSTLER_MAX_QUEUED_PER_POOL="100000") as ours:
         thunder = _thunder(ours)
-        _fill(ours, SMALL)
+        print(f"held: {thunder.to_json()}", file=sys.stderr, flush=True)
         small = _held(ours, SMALL)
+        print(f"held: {small}", file=sys.stderr, flush=True)
         _fill(ours, LARGE)
         large = _held(ours, LARGE)
     ok = large["cores"] <= 1 and large["oldest_look_s"] <= 30 and bool(large["once"])
@@ -86,6 +88,7 @@ def _fill(ours: Stack, wanted: int) -> None:
     while (ready := api.count(status="ready")) < wanted:
         number = min(BATCH, wanted - ready)
         _send(ours, number, "p2")
+        print(f"held: {ready} ready", file=sys.stderr, flush=True)
         wait_until(lambda: api.count(status="ready") >= ready + number, 240, f"{number} more ready", every_s=0.2)  # noqa: B023
 
 
@@ -131,7 +134,11 @@ def _held(ours: Stack, number: int) -> dict[str, float]:
 def _processor_s(ours: Stack) -> dict[str, float]:
     found: dict[str, float] = {}
     for row in ours.processes():
-        times = psutil.Process(int(row["pid"])).cpu_times()
+        try:
+            times = psutil.Process(int(row["pid"])).cpu_times()
+        except psutil.NoSuchProcess:
+            # a worker's child that was replaced just now
+            continue
         found[row["role"]] = found.get(row["role"], 0.0) + times.user + times.system
     return found
 
