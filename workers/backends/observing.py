@@ -15,7 +15,7 @@ from workers.backends.ports import Listeners, owns_all
 from workers.backends.proc import Identity, Table, boot_id, find, lives
 
 #: How long a look waits in all for shims that are just now writing down how their engines ended.
-RECORDING_S = 0.05
+RECORDING_S = 0.25
 _NO_TRACE = "was never launched, or its record was removed"
 
 
