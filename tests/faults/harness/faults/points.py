@@ -16,6 +16,8 @@ from tests.faults.harness.stack import FaultyStack
 
 #: Of our own code inside one act; one that ends sooner ends unharmed.
 _MOST_LINES = {"line.launch": 260, "line.stop": 140, "line.end": 90, "line.health": 140, "line.judge": 200}
+#: Between taking an order and telling by whom.
+_TELLS_S = 2.0
 
 
 class ArmPoint:
@@ -57,8 +59,13 @@ class ArmPoint:
         return {"point": name, "token": token}
 
     def heal(self, stack: FaultyStack, arguments: Mapping[str, Any], hit: Hit) -> None:
-        name = arguments["point"]
-        (stack.folder / "armed" / name).unlink(missing_ok=True)
+        deadline = time.monotonic() + _TELLS_S
+        try:
+            (stack.folder / "armed" / arguments["point"]).unlink()
+        except FileNotFoundError:
+            # somebody took it, perhaps this very moment: he still has to say who he is, and must not stay frozen
+            while fired_by(stack, hit) is None and time.monotonic() < deadline:
+                time.sleep(0.01)
         pid = fired_by(stack, hit)
         if pid is not None and arguments["signal"] == signal.SIGSTOP:
             # it may have come by late: what is frozen stays so for the whole time
