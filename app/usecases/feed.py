@@ -32,7 +32,7 @@ BATCH = 1000
 RECENT_ROWS, FIRST_ROWS = 10_000, 500
 #: From so many streams on a process reads no more often than once in ``READ_S`` for each process there is.
 CROWD = 50
-READ_S = 1.2
+READ_S = 1.5
 #: While an older transaction holds events back.
 UNSETTLED_S = 0.02
 UNSETTLED_LONGEST_S = 0.25
