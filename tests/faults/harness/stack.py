@@ -21,6 +21,7 @@ from app.stack.processes import Found, control_plane, engines
 from app.stack.record import read_record
 from app.stack.supervisor import Supervisor, SupervisorGone
 from app.stack.urls import database_url
+from tests.faults.harness import world
 from tests.faults.harness.facts import StackFacts
 from tests.faults.harness.injection import FOLDER, PLANT
 from tests.faults.harness.interpreter import make_interpreter
@@ -183,6 +184,8 @@ def faulty_stack(folder: Path, plant: str = "") -> Iterator[FaultyStack]:
         finally:
             thaw_all(found)
             made.hostler("down")
+            # what a planted bug lost sight of is nobody's but ours
+            found.send([one.pid for one in world.processes(found.facts.state_dir)], signal.SIGKILL)
             found.unmount()
 
 
