@@ -25,6 +25,7 @@ from tests.support.crew import Crew
 #: What a shell, a log line or a careless template would break on.
 VALUE = "s3cr3t-of-the-user $(id) `id` 'single' \"double\"\nsecond line; rm -rf /"
 MARK = "s3cr3t-of-the-user"
+_RING = f'"pool": "{POOL}"'
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +37,8 @@ def seen(crew: Crew) -> dict[str, str]:
         os.killpg(worker, signal.SIGSTOP)
         try:
             made = _create_all(crew)
+            # the first ring went to the frozen worker's open socket, and the next comes when the doorbell's gap is over
+            crew.await_that(lambda: _RING in _dump(crew), "a message that waits in the broker")
             collected["broker keys"] = _dump(crew)
             collected["command lines while queued"] = _command_lines()
         finally:
@@ -72,7 +75,7 @@ def test_the_value_reaches_the_engine_as_it_was_written(seen: dict[str, str]) ->
 
 
 def test_there_was_something_to_look_at(seen: dict[str, str]) -> None:
-    assert f'"pool": "{POOL}"' in seen["broker keys"]
+    assert _RING in seen["broker keys"]
     assert "hostler.create" in seen["messages"]
     assert "outcome=ready" in seen["logs"]
     assert "transition" in seen["table events"]
