@@ -67,6 +67,19 @@ def test_a_reader_that_goes_on_from_each_row_sees_both_once(ctx: Context, revers
     assert seen == ["early", "late"]
 
 
+def test_a_replicas_events_are_told_as_they_happened(ctx: Context) -> None:
+    """The one that began first waits for the replica's row, and so writes its step second."""
+    of_replica = "INSERT INTO events (kind, replica_id, actor, cause) VALUES (%s, 'aaaaaaaaaaaa', 'x', 'test')"
+    with psycopg.connect(plain_url(ctx.database.url)) as first, psycopg.connect(plain_url(ctx.database.url)) as second:
+        first.execute(INSERT, ["began first"])
+        second.execute(of_replica, ["step 1"])
+        second.commit()
+        first.execute(of_replica, ["step 2"])
+        assert _behind(ctx) == [], "step 1 would be passed before step 2 is there"
+        first.commit()
+    assert [row.kind for row in _behind(ctx)] == ["began first", "step 1", "step 2"]
+
+
 def test_a_rolled_back_one_holds_nothing_up(ctx: Context, reversed_commits: Any) -> None:
     first, _ = reversed_commits
     first.rollback()
