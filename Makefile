@@ -34,9 +34,9 @@ format: venv ## let ruff put imports and layout right
 	@$(BIN)/ruff check --fix --select I .
 	@$(BIN)/ruff format .
 
-# `make faults SEEDS=1,2,3` or `SEEDS=20` (the first 20); `PLANT=no_fencing` plants a bug that must be found
+# `make faults SEEDS=1,2,3` or `SEEDS=1-20`; `PLANT=no_fencing` (or HOSTLER_FAULT_PLANT) plants a bug that must be found
 faults: venv ## break a running stack by 200 seeded scripts, and see that nothing is lost
-	@$(BIN)/python -m tests.faults.harness $(or $(SEEDS),200) $(if $(PLANT),--plant $(PLANT))
+	@$(BIN)/python -m tests.faults.harness $(or $(SEEDS),1-200) $(if $(PLANT),--plant $(PLANT))
 
 bench: venv ## all benchmarks, each against its floor (one: .venv/bin/python -m benchmarks NAME)
 	@$(BIN)/python -m benchmarks all

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import os
 import subprocess
@@ -79,16 +80,27 @@ def test_the_ci_seeds_use_every_fault_and_ask_for_everything() -> None:
     assert {body["pool"] for body in bodies} == {"local", "tight", "mock", "few"}
 
 
-def test_seeds_are_a_number_or_a_list() -> None:
-    assert seeds_of("3") == [1, 2, 3]
+def test_seeds_are_a_list_with_ranges() -> None:
+    assert seeds_of("3") == [3]
     assert seeds_of("7,9-11") == [7, 9, 10, 11]
-    assert seeds_of("7,") == [7]
+
+
+@pytest.mark.parametrize("wrong", ["", "7,", "x", "9-7", "3-", "-3"])
+def test_what_is_no_list_of_seeds_is_told(wrong: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="no seed and no range"):
+        seeds_of(wrong)
+
+
+def test_an_unknown_plant_is_told_before_anything_starts(folder: str) -> None:
+    done = run("1", folder=folder, timeout_s=60, HOSTLER_FAULT_PLANT="no_such")
+    assert done.returncode == 2
+    assert "there is no plant 'no_such'" in done.stderr
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_twenty_seeds_find_nothing(folder: str) -> None:
-    done = run(str(CI_SEEDS), folder=folder, timeout_s=800)
+    done = run(f"1-{CI_SEEDS}", folder=folder, timeout_s=800)
     assert done.returncode == 0, f"{done.stdout[-20000:]}\n{done.stderr[-4000:]}"
     assert done.stdout.splitlines()[-1].startswith(f"faults: ok: {CI_SEEDS} seeds in "), done.stdout[-2000:]
 
