@@ -82,15 +82,19 @@ class Housekeeping:
         """Ring for this host's own workers. In a thread of its own: a broker that hangs must hold up no deadline."""
         node = self._runtime.settings.node_name
         queues = [node_queue(node, control=control) for control in (False, True)]
-        self._canary_begun = time.monotonic()
+        begun = self._canary_begun = time.monotonic()
         try:
-            taken = [self._ctx.doorbell.ring_now("canary", queue, node=node) for queue in queues]
+            taken = all(self._ctx.doorbell.ring_now("canary", queue, node=node) for queue in queues)
         finally:
             self._canary_begun = None
-        if all(taken) == self._canaries_refused:
-            self._canaries_refused = not all(taken)
-            log.warning("the broker %s", "is away: work goes on by sweeps" if self._canaries_refused else "is back")
-        if all(taken):
+        # one that was taken so late was taken by a broker that came back meanwhile
+        was_away = self._canaries_refused or time.monotonic() - begun > CANARY_LATE_S
+        if not taken and not self._canaries_refused:
+            log.warning("the broker is away: its work is carried out here")
+        elif taken and was_away:
+            log.warning("the broker is back")
+        self._canaries_refused = not taken
+        if taken:
             presence.heartbeat_node(self._ctx, canary_sent=True)
 
     def broker_away(self) -> bool:

@@ -85,8 +85,9 @@ def test_ten_thousand_wait_and_nothing_goes_wrong(crew: Crew, queue: str) -> Non
     expected = [
         row.replica_id
         for row in crew.rows(
-            "SELECT replica_id FROM tasks WHERE pool = :pool AND kind = 'create' AND state IN ('queued', 'running',"
-            " 'succeeded') ORDER BY priority, seq LIMIT 12",
+            "SELECT replica_id FROM tasks t JOIN replicas r ON r.id = t.replica_id WHERE t.pool = :pool"
+            " AND t.kind = 'create' AND t.state IN ('queued', 'running', 'succeeded') AND r.released_at IS NULL"
+            " ORDER BY t.priority, t.seq LIMIT 12",
             pool=TIGHT,
         )
     ]
