@@ -9,13 +9,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tests.support.crew import ROOT, Crew, environment
 from tests.support.embedded import wait_until
 from tests.support.records import WAIT_S
+
+#: The forks look for readiness themselves, however slow the machine: what comes after is to be reached, too.
+LOOK_S = 10.0
 
 
 @dataclass
@@ -81,7 +84,7 @@ class Steppers:
         self._log = open(folder / "stepper.log", "wb")  # noqa: SIM115 - closed by ``close``
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.stepper", str(folder)],
-            env=environment(crew.settings),
+            env=environment(replace(crew.settings, look_s=LOOK_S)),
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -38,6 +38,9 @@ def test_a_stop_while_the_launcher_is_at_the_launch_itself(crew: Crew, steppers:
     frozen.await_frozen()
     replica = frozen.replica
     assert len(crew.engines(replica)) == (when == "after")
+    if when == "after":
+        # the stop must meet an engine, not an interpreter that has yet to become one
+        crew.await_that(lambda: crew.starts(replica) == 1, "the engine's own word that it runs", replica_id=replica)
     stop = crew.stop_replica(replica)
     row = crew.await_released(replica)
     frozen.thaw()
