@@ -6,6 +6,7 @@ import argparse
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -27,6 +28,8 @@ NAMES = (
 )
 #: One benchmark may take this long; a hung one must not hold the others.
 LIMIT_S = 600
+#: To put its stack away when it is told to end.
+END_S = 60
 #: Takes minutes, or an hour: asked for by name only.
 SOAK = "soak"
 
@@ -40,6 +43,8 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=6.0, help="soak: acts a second, of all clients together")
     parser.add_argument("--samples", default="", metavar="FILE", help="soak: append every sample to this file")
     arguments = parser.parse_args()
+    # told to end: no stack must be left behind
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     if arguments.name == "all":
         return _all(arguments.rounds)
     module = importlib.import_module(f"benchmarks.{_module(arguments.name)}")
@@ -72,14 +77,13 @@ def _all(rounds: int) -> int:
     broken = 0
     for name in NAMES:
         command = [sys.executable, "-m", "benchmarks", name, "--json", "--rounds", str(rounds)]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, env=os.environ, check=True)
-        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        code, out, talk = _run(command)
+        if code != 0:
             broken += 1
-            talk = (error.stderr or "") if isinstance(error.stderr, str) else ""
-            print(f"{name:<16} did not finish: {talk.strip().splitlines()[-1] if talk.strip() else error}", flush=True)
+            last = talk.strip().splitlines()[-1] if talk.strip() else f"exit code {code}"
+            print(f"{name:<16} did not finish: {last}", flush=True)
             continue
-        body = json.loads(done.stdout.strip().splitlines()[-1])
+        body = json.loads(out.strip().splitlines()[-1])
         for part in body.get("parts") or [body]:
             print(
                 f"{part['name']:<16} {part['ours']:>10.3f} {part['floor']:>10.3f} {part['ratio']:>7.2f}  "
@@ -87,6 +91,19 @@ def _all(rounds: int) -> int:
                 flush=True,
             )
     return 1 if broken else 0
+
+
+def _run(command: list[str]) -> tuple[int, str, str]:
+    """(exit code, stdout, stderr), after at most ``LIMIT_S``; one that is ended by that takes its stack with it."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=os.environ) as process:
+        try:
+            out, err = process.communicate(timeout=LIMIT_S)
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            out, err = process.communicate(timeout=END_S)
+            err += f"\nended after {LIMIT_S} s"
+    return process.returncode, out, err
 
 
 if __name__ == "__main__":
