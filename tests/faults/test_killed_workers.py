@@ -14,6 +14,8 @@ from tests.support.crew import Crew
 Line = tuple[str, int]
 #: Workers that are killed side by side; each leaves an engine behind for a moment.
 TOGETHER = 30
+#: The same for lines that were not reached among so many: on a slow machine the agent sees an engine run first.
+FEW = 5
 
 
 @pytest.mark.timeout(300)
@@ -25,14 +27,9 @@ def test_worker_killed_at_each_line_of_a_launch(crew: Crew, steppers: Steppers) 
     crew.end(listed.replica)
     lines = [tuple(line) for line in listed.result["lines"]]
     assert len(lines) > 60
-    killed = 0
-    for together in _batches(lines):
-        forks = [steppers.fork("launch", stop_at=line, signal=signal.SIGKILL) for line in together]
-        killed += sum(_killed(fork) for fork in forks)
-        for line, fork in zip(together, forks, strict=True):
-            _became_one(crew, fork.replica, line)
-        crew.end(*(fork.replica for fork in forks))
-    assert killed > 0.8 * len(lines), f"only {killed} of {len(lines)} lines were reached"
+    missed = _kill_launchers(crew, steppers, lines, TOGETHER)
+    missed = _kill_launchers(crew, steppers, missed, FEW)
+    assert len(missed) < 0.2 * len(lines), f"{len(missed)} of {len(lines)} lines were not reached: {missed}"
 
 
 @pytest.mark.timeout(300)
@@ -55,9 +52,21 @@ def test_worker_killed_at_each_line_of_a_stop(crew: Crew, steppers: Steppers) ->
     assert killed > 0.8 * len(lines), f"only {killed} of {len(lines)} lines were reached"
 
 
-def _batches(lines: list[Line]) -> Iterator[list[Line]]:
-    for first in range(0, len(lines), TOGETHER):
-        yield lines[first : first + TOGETHER]
+def _kill_launchers(crew: Crew, steppers: Steppers, lines: list[Line], size: int) -> list[Line]:
+    """Those of ``lines`` that nobody came to."""
+    missed: list[Line] = []
+    for together in _batches(lines, size):
+        forks = [steppers.fork("launch", stop_at=line, signal=signal.SIGKILL) for line in together]
+        missed += [line for line, fork in zip(together, forks, strict=True) if not _killed(fork)]
+        for line, fork in zip(together, forks, strict=True):
+            _became_one(crew, fork.replica, line)
+        crew.end(*(fork.replica for fork in forks))
+    return missed
+
+
+def _batches(lines: list[Line], size: int = TOGETHER) -> Iterator[list[Line]]:
+    for first in range(0, len(lines), size):
+        yield lines[first : first + size]
 
 
 def _killed(fork: Fork) -> bool:
