@@ -5,7 +5,10 @@ CREATE FUNCTION put_event_in_order() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     NEW.xid = greatest(
         NEW.xid,
-        (SELECT xid FROM events WHERE replica_id = NEW.replica_id ORDER BY xid DESC, id DESC LIMIT 1)
+        -- as a range, so that only the replica's own index has this order: with `=` a plan that is kept from when the table
+        -- was small walks the whole history back
+        (SELECT xid FROM events WHERE replica_id BETWEEN NEW.replica_id AND NEW.replica_id
+            ORDER BY replica_id DESC, xid DESC, id DESC LIMIT 1)
     );
     RETURN NEW;
 END $$;
