@@ -12,29 +12,19 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from app.errors import Collided, Unavailable
 from app.settings import Settings
 from app.usecases import leaks, orphans
+from app.usecases.leaks import Leak
 from workers.backends.base import Backend, BackendError, Handle
 from workers.bootstrap import Runtime
 
 NO_DATABASE = 3
 #: What is killed needs a moment to be gone.
 KILL_S = 10.0
-
-
-@dataclass(frozen=True)
-class Leak:
-    """``kind`` is engine, attempt_folder, half_made, lease or rows. ``removed`` None: it was only looked at."""
-
-    kind: str
-    name: str
-    why: str
-    removed: bool | None = None
-    error: str = ""
 
 
 def find(runtime: Runtime) -> list[Leak]:
@@ -45,8 +35,7 @@ def find(runtime: Runtime) -> list[Leak]:
             Leak("half_made", name, f"left by a killed process, {backend.name}") for name in backend.tidy(dry_run=True)
         ]
         found += [leak for leak, _handle in _attempts(runtime, backend)]
-    rows = [*leaks.ownerless_leases(runtime.ctx), *leaks.rows_past_their_time(runtime.ctx)]
-    return found + [Leak(row.kind, row.name, row.why) for row in rows]
+    return [*found, *leaks.ownerless_leases(runtime.ctx), *leaks.rows_past_their_time(runtime.ctx)]
 
 
 def remove(runtime: Runtime, wanted: Sequence[tuple[str, str]]) -> list[Leak]:
@@ -66,7 +55,7 @@ def remove(runtime: Runtime, wanted: Sequence[tuple[str, str]]) -> list[Leak]:
         leaks.free_leases(runtime.ctx)
     if "rows" in kinds:
         leaks.forget_rows(runtime.ctx)
-    return done + [Leak(row.kind, row.name, row.why, True) for row in rows if row.kind in kinds]
+    return done + [replace(row, removed=True) for row in rows if row.kind in kinds]
 
 
 def _attempts(runtime: Runtime, backend: Backend) -> list[tuple[Leak, Handle]]:
@@ -124,7 +113,7 @@ def main(argv: Sequence[str]) -> int:
     finally:
         if runtime is not None:
             runtime.ctx.close()
-    json.dump([asdict(one) for one in found], sys.stdout)
+    json.dump([one.body() for one in found], sys.stdout)
     return 0
 
 

@@ -14,9 +14,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -29,25 +28,12 @@ from app.stack.places import leftovers, remove_leftovers
 from app.stack.processes import control_plane
 from app.stack.roles import POSTGRES, REDIS, SUPERVISOR
 from app.stack.runas import INSTALL_ROOT, Account, as_user
+from app.usecases.leaks import Leak
 
 _NO_DATABASE = 3
 _LONGEST_S = 300
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Leak:
-    """One thing that should not be there. ``removed`` is None while it was only looked at."""
-
-    kind: str
-    name: str
-    why: str
-    removed: bool | None = None
-    error: str = ""
-
-    def body(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def find(settings: Settings, say: Say) -> list[Leak]:

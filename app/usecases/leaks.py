@@ -1,8 +1,9 @@
-"""Rows that should be gone: leases that nobody owns, and what retention has not come to yet."""
+"""What leaked; here the rows: leases that nobody owns, and what retention has not come to yet."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from sqlalchemy import Connection, text
 
@@ -17,31 +18,41 @@ COUNTED = 100_000
 
 
 @dataclass(frozen=True)
-class Rows:
-    """``name`` is a unit (``port/node/20001``) or a table, ``why`` says what is wrong with it."""
+class Leak:
+    """One thing that should not be there, as `hostler gc` shows it and ``workers.gc`` tells it.
+
+    ``kind`` is engine, attempt_folder, half_made, lease, rows, socket, pid_file or postgres_place; ``name`` an attempt,
+    a unit (``port/node/20001``), a table or a path; ``why`` says what is wrong with it. ``removed`` is None while it
+    was only looked at.
+    """
 
     kind: str
     name: str
     why: str
+    removed: bool | None = None
+    error: str = ""
+
+    def body(self) -> dict[str, Any]:
+        return asdict(self)
 
 
-def ownerless_leases(ctx: Context) -> list[Rows]:
+def ownerless_leases(ctx: Context) -> list[Leak]:
     """Units that are held for attempts which were seen gone."""
     with ctx.database.read() as connection:
         found = list(connection.execute(text(leases.OWNERLESS)))
     return [
-        Rows("lease", f"{row.kind}/{row.scope}/{row.number}", f"held for {row.holder}, which is gone") for row in found
+        Leak("lease", f"{row.kind}/{row.scope}/{row.number}", f"held for {row.holder}, which is gone") for row in found
     ]
 
 
-def rows_past_their_time(ctx: Context) -> list[Rows]:
+def rows_past_their_time(ctx: Context) -> list[Leak]:
     """What retention deletes by and by, counted by deleting it and taking that back."""
     found = []
     for table, bound in BOUNDS.items():
         if isinstance(bound, Kept):
             count = _would_go(ctx, table, min(bound.at_most_s, ctx.settings.retention_days * DAY_S))
             if count:
-                found.append(Rows("rows", table, f"{count} past their time: {bound.what}"))
+                found.append(Leak("rows", table, f"{count} past their time: {bound.what}"))
     return found
 
 
