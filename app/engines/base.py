@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from app.engines.dialects.base import Dialect
+
 
 @dataclass(frozen=True)
 class EngineRequest:
@@ -107,3 +109,10 @@ class Engine(Protocol):
 
     def counters(self, config: Mapping[str, Any]) -> Counters | None:
         """Where its counters are, asked with the engine key; None when it has none."""
+
+    def dialect(self, config: Mapping[str, Any]) -> Dialect | None:
+        """How the model API asks it for tokens and text. None: it has no such API (embeddings, another protocol)."""
+
+    def max_concurrency(self, config: Mapping[str, Any]) -> int | None:
+        """Requests that it works on at once under this ``config``; more are better queued before it, where another
+        replica may take them. None: no bound of its own. ``gateway_config.max_concurrency`` overrides it."""

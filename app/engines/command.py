@@ -7,6 +7,8 @@ from typing import Any
 
 from app.engines import openai
 from app.engines.base import Command, Counters, EngineRequest, HttpCheck
+from app.engines.dialects.base import Dialect
+from app.engines.dialects.openai import OpenAIDialect
 from app.engines.schema import check, refuse
 
 
@@ -84,6 +86,12 @@ class CommandEngine:
 
     def counters(self, config: Mapping[str, Any]) -> Counters | None:
         # it may have some, and only its user knows what they mean
+        return None
+
+    def dialect(self, config: Mapping[str, Any]) -> Dialect | None:
+        return OpenAIDialect(tells_ids=False) if config.get("diagnostics") == "openai" else None
+
+    def max_concurrency(self, config: Mapping[str, Any]) -> int | None:
         return None
 
 

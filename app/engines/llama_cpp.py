@@ -10,6 +10,8 @@ from typing import Any
 
 from app.engines import openai
 from app.engines.base import Command, Counters, EngineRequest, HttpCheck
+from app.engines.dialects.base import Dialect
+from app.engines.dialects.llama_cpp import LlamaCppDialect
 from app.engines.schema import check, refuse
 from app.errors import InvalidConfig
 
@@ -81,15 +83,15 @@ class LlamaCpp:
             raise InvalidConfig(f"Model {request.model_name!r} has no file. See `hostler model list`.")
         refuse(self.validate(request.config))
         wanted = {name: request.config[name] for name in self.config_schema["properties"] if name in request.config}
-        parallel = wanted.pop("n_parallel", wanted.pop("max_batch_size", DEFAULT_PARALLEL))
-        wanted.pop("max_batch_size", None)
+        for name in ("n_parallel", "max_batch_size"):
+            wanted.pop(name, None)
         launch = {
             "model": str(request.model_path),
             "alias": request.model_name,
             "host": request.host,
             "port": request.port,
             **wanted,
-            "n_parallel": min(int(parallel), MAX_PARALLEL),
+            "n_parallel": self.max_concurrency(request.config),
         }
         return Command(
             argv=(sys.executable, "-I", "-S", str(_PROGRAM), "{folder}/llama-cpp.json"),
@@ -119,6 +121,13 @@ class LlamaCpp:
             finished=(f"llamacpp:{finished}",),
             progress=tuple(f"llamacpp:{name}" for name in (predicted, read, calls)),
         )
+
+    def dialect(self, config: Mapping[str, Any]) -> Dialect | None:
+        return None if config.get("embedding") else LlamaCppDialect()
+
+    def max_concurrency(self, config: Mapping[str, Any]) -> int | None:
+        parallel = config.get("n_parallel", config.get("max_batch_size", DEFAULT_PARALLEL))
+        return min(int(parallel), MAX_PARALLEL)
 
 
 def _patience(environment: Mapping[str, str]) -> dict[str, str]:

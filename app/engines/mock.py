@@ -10,6 +10,8 @@ from typing import Any
 
 from app.engines import openai
 from app.engines.base import Command, Counters, EngineRequest, HttpCheck
+from app.engines.dialects.base import Dialect
+from app.engines.dialects.openai import OpenAIDialect
 from app.engines.schema import check, refuse
 
 _PROGRAM = Path(__file__).parent / "programs" / "mock_server"
@@ -108,3 +110,9 @@ class MockEngine:
     def counters(self, config: Mapping[str, Any]) -> Counters | None:
         tokens, finished = "llamacpp:tokens_predicted_total", "mock:requests_finished_total"
         return Counters("/metrics", finished=(finished,), progress=(tokens, finished))
+
+    def dialect(self, config: Mapping[str, Any]) -> Dialect | None:
+        return OpenAIDialect(tells_ids=True)
+
+    def max_concurrency(self, config: Mapping[str, Any]) -> int | None:
+        return config.get("mock", {}).get("slots") or None

@@ -18,6 +18,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from app.engines.base import Engine
+from app.engines.dialects.base import Ask, Sampling
 from app.engines.registry import ENGINES, engine
 from app.engines.tiny_model import write_tiny_gguf
 from app.errors import InvalidConfig
@@ -181,3 +182,42 @@ def test_a_deep_probe_is_work_that_its_counters_show(subject: Engine, start: Sta
     assert after is not None
     assert after.finished > before.finished
     assert after.progress > before.progress
+
+
+def test_its_dialect_asks_what_it_answers(subject: Engine, start: Start) -> None:
+    dialect = subject.dialect(CONFIGS.get(subject.name, {}))
+    if dialect is None:
+        pytest.skip(f"{subject.name} declares that it has no such API")
+    it = start()
+    it.wait_ready()
+    tokens = dialect.read_tokens(_asked(it, dialect.tokenize("tiny", "the engine")))
+    assert tokens
+    sampling = Sampling(max_tokens=4, strategy="top_p", temperature=0.9, seed=-1)
+    ask = dialect.generate("tiny", "the engine", sampling)
+    first, again = (dialect.read_generation(_asked(it, ask)) for _ in range(2))
+    assert first == again, "the same seed is the same text"
+    assert first.tokens == 4
+    pieces = [
+        dialect.read_piece(data) for data in _events(it, dialect.generate("tiny", "the engine", sampling, stream=True))
+    ]
+    assert pieces[-1].done
+    assert "".join(piece.text for piece in pieces) == first.text
+    assert [piece.tokens for piece in pieces if piece.tokens is not None][-1] == 4
+
+
+def _asked(it: Running, ask: Ask) -> Any:
+    with _answer(it, ask) as answer:
+        return json.load(answer)
+
+
+def _events(it: Running, ask: Ask) -> list[str]:
+    with _answer(it, ask) as answer:
+        lines = answer.read().decode().splitlines()
+    return [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
+
+
+def _answer(it: Running, ask: Ask) -> Any:
+    headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+    return urllib.request.urlopen(
+        urllib.request.Request(it.base_url + ask.path, json.dumps(dict(ask.body)).encode(), headers), timeout=20
+    )

@@ -42,6 +42,8 @@ mock:requests_finished_total {finished}
 mock:requests_cancelled_total {cancelled}
 """
 _PHRASES = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 405: "Method Not Allowed"}
+#: Told, and not enforced.
+MODEL_LENGTH = 32768
 _WAIT_FOR_EVER = None
 _SLOT_POLL_S = 0.005
 
@@ -111,11 +113,15 @@ class Answers:
         yield _json({"pid": os.getpid(), "age_s": self._age_s(), "last_request": self._last, **self._count})
 
     def _tokenize(self, request: Request) -> Steps:
-        body = _object(request.body)
-        if body is None or not isinstance(body.get("content"), str):
-            yield from _error(400, "'content' must be a string", "invalid_request_error")
+        """As llama.cpp has it (``content``) and as vLLM and SGLang have it (``prompt``)."""
+        body = _object(request.body) or {}
+        asked = body.get("content", body.get("prompt"))
+        if not isinstance(asked, str):
+            yield from _error(400, "'content' or 'prompt' must be a string", "invalid_request_error")
             return
-        yield _json({"tokens": text.tokens(body["content"])})
+        tokens = text.tokens(asked)
+        more = {} if "content" in body else {"count": len(tokens), "max_model_len": MODEL_LENGTH}
+        yield _json({"tokens": tokens, **more})
 
     def _work(self, request: Request, route: Callable[[Body], Steps]) -> Steps:
         """What completions, chat and embeddings share: parsing, faults, latency, slots."""
@@ -171,7 +177,8 @@ class Answers:
     def _completion(self, body: Body) -> Steps:
         prompt = body.get("prompt", "")
         prompt = prompt if isinstance(prompt, str) else " ".join(map(str, prompt))
-        return self._generate(body, prompt, "cmpl", "text_completion", lambda piece: {"text": piece})
+        choice = _choice_with_ids if body.get("return_token_ids") is True else _choice
+        return self._generate(body, prompt, "cmpl", "text_completion", choice)
 
     def _chat(self, body: Body) -> Steps:
         messages = body.get("messages")
@@ -219,6 +226,14 @@ class Answers:
             yield piece
 
 
+def _choice(piece: str) -> Body:
+    return {"text": piece}
+
+
+def _choice_with_ids(piece: str) -> Body:
+    return {"text": piece, "token_ids": text.tokens(piece)}
+
+
 def _message(piece: str) -> Body:
     return {"message": {"role": "assistant", "content": piece}}
 
@@ -244,7 +259,7 @@ def _stream(head: Body, steps: Pieces, choice: Callable[[str], Body], reason: st
             yield _event({**head, "choices": [{"index": 0, "finish_reason": None, **choice(step)}]})
         else:
             yield step
-    last: Body = {"delta": {}} if choice is _delta else {"text": ""}
+    last: Body = {"delta": {}} if choice is _delta else choice("")
     yield _event({**head, "choices": [{"index": 0, "finish_reason": reason, **last}]})
     if usage is not None:
         yield _event({**head, "choices": [], "usage": usage})
