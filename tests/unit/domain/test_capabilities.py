@@ -15,7 +15,7 @@ CHAT = {"model": "qwen2", "type": "chat"}
 
 
 @pytest.mark.parametrize(
-    ("query", "found"),
+    "query, found",
     [
         ([("model", "qwen2")], True),
         ([("type", "chat")], True),
@@ -45,7 +45,7 @@ def test_the_subset_is_of_one_capability() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text", "found"),
+    "value, text, found",
     [
         (1, "1", True),
         (1, "1.0", True),
@@ -124,7 +124,8 @@ def test_a_limited_key_sees_its_models_only() -> None:
     assert index.find([("model", "secret")], ("open",)) == []
     assert index.find([("type", "chat")], ("open",)) == ["b"]
     assert sorted(index.find([], ("open",))) == ["a", "b"]
-    assert is_visible({"model": 1}, None) and not is_visible({"model": 1}, ("1",))
+    assert is_visible({"model": 1}, None)
+    assert not is_visible({"model": 1}, ("1",))
 
 
 def test_models_are_words() -> None:
@@ -132,7 +133,7 @@ def test_models_are_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("role", "models", "taken", "may"),
+    "role, models, taken, may",
     [
         ("register", None, (), True),
         ("register", None, ("m",), False),
