@@ -3,6 +3,7 @@
 from app.db.metadata import metadata
 from app.db.models.attempts import attempts
 from app.db.models.events import events, lifecycle_edges
+from app.db.models.gateways import drains, gateway_servers, gateways
 from app.db.models.idempotency import idempotency
 from app.db.models.keys import keys
 from app.db.models.leases import leases, units
@@ -18,7 +19,10 @@ __all__ = [
     "attempts",
     "backends",
     "clock",
+    "drains",
     "events",
+    "gateway_servers",
+    "gateways",
     "idempotency",
     "keys",
     "leases",
