@@ -52,7 +52,8 @@ def _locked() -> dict[str, str]:
 
 def test_every_requirement_is_locked_with_hashes() -> None:
     setup = _setup()
-    wanted = setup["options"]["install_requires"].split("\n") + setup["options.extras_require"]["dev"].split("\n")
+    extras = setup["options.extras_require"]
+    wanted = "\n".join((setup["options"]["install_requires"], *extras.values())).split("\n")
     assert {_name(line) for line in wanted if line} <= set(_locked())
     blocks = re.split(r"^(?=[a-z])", (ROOT / "requirements.lock").read_text(), flags=re.MULTILINE)
     assert all("--hash=sha256:" in block for block in blocks if block.strip() and not block.startswith("#"))
