@@ -10,6 +10,7 @@ from app.db.models.leases import leases, units
 from app.db.models.models import models
 from app.db.models.nodes import nodes, workers
 from app.db.models.pools import backends, pools
+from app.db.models.registrations import registrars, registrations
 from app.db.models.replicas import replica_counts, replica_labels, replicas
 from app.db.models.stack import clock, stack
 from app.db.models.sweeps import sweeps
@@ -31,6 +32,8 @@ __all__ = [
     "models",
     "nodes",
     "pools",
+    "registrars",
+    "registrations",
     "replica_counts",
     "replica_labels",
     "replicas",

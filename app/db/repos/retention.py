@@ -108,6 +108,12 @@ SELECT count(*) FROM gone
 """
 )
 
+_REGISTRATIONS = text(
+    "WITH gone AS (DELETE FROM registrations WHERE replica_id IN (SELECT replica_id FROM registrations"
+    f" WHERE ended_at IS NOT NULL AND ended_at < {_OLD} ORDER BY ended_at LIMIT :limit FOR UPDATE SKIP LOCKED)"
+    " RETURNING 1) SELECT count(*) FROM gone"
+)
+
 _DONE_REPLICAS = text(
     "SELECT id FROM replicas WHERE released_at IS NOT NULL"
     f" AND released_at < {_OLD} AND state IN ('stopped', 'failed') ORDER BY released_at LIMIT :limit"
@@ -162,6 +168,7 @@ _STATEMENTS = {
     "keys": _KEYS,
     "leases": _LEASES,
     "nodes": _NODES,
+    "registrations": _REGISTRATIONS,
     "sweeps": _SWEEPS,
     "tasks": _TASKS,
     "units": _UNITS,

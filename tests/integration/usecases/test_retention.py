@@ -51,6 +51,12 @@ INSERT INTO tasks (id, kind, state, phase, priority, pool, replica_id, attempt, 
     ('t-ended', 'stop', 'succeeded', 'done', 2, 'local', '{ENDED}', 1, 'k', hostler_now()),
     ('t-unreleased', 'stop', 'running', 'stopping', 2, 'local', '{UNRELEASED}', 1, 'k', NULL),
     ('t-restarted', 'restart', 'queued', 'queued', 2, 'local', '{RESTARTED}', 2, 'k', NULL);
+INSERT INTO registrars (id, node) VALUES ('gone/web/1', 'gone');
+INSERT INTO registrations (replica_id, generation, owner, registrar, node, endpoint, host, port, addresses, address, local,
+                           ended_at, end_reason) VALUES
+    ('r-living', 1, '000000000001', 'gone/web/1', 'gone', 'localhost:1', 'localhost', 1, '{{::1}}', '::1', true, NULL, NULL),
+    ('r-ended', 2, '000000000001', NULL, 'gone', 'localhost:1', 'localhost', 1, '{{::1}}', '::1', true, hostler_now(),
+        'closed');
 INSERT INTO idempotency (owner, method, path, key, body_hash) VALUES ('k', 'POST', '/', 'old', 'x');
 INSERT INTO sweeps (name, tick, worker) VALUES ('repair', 1, 'w');
 INSERT INTO workers (id, node, role, pid) VALUES ('gone/worker/1/1', 'gone', 'worker', 1);
@@ -64,6 +70,7 @@ LEFT = {
     "keys": ["later", "revoked owner", "used"],
     "leases": ["living-3"],
     "nodes": ["busy"],
+    "registrations": ["r-living"],
     "replicas": [LIVING, UNRELEASED, RESTARTED],
     "sweeps": ["history horizon"],
     "tasks": ["t-restarted", "t-unreleased"],
@@ -75,6 +82,7 @@ SHOWN = {
     "events": "kind",
     "idempotency": "key",
     "leases": "holder",
+    "registrations": "replica_id",
     "replicas": "id",
     "tasks": "id",
     "units": "kind || ' ' || scope || ' ' || number",
