@@ -49,9 +49,7 @@ BOUNDS: dict[str, Kept | Bounded] = {
     "clock": Bounded("one row"),
     "drains": Bounded("one row per replica that is being drained; goes with the drain"),
     "gateways": Bounded("one row per gateway host, until it is forgotten"),
-    "gateway_servers": Bounded(
-        "one row per gateway and replica it may be routing to; goes when HAProxy has it no more"
-    ),
+    "gateway_servers": Bounded("one row per gateway and replica it may route to; goes when HAProxy has it no more"),
     "lifecycle_edges": Bounded("one row per legal step"),
     "models": Bounded("one row per model that somebody registered, until it is deleted"),
     "pools": Bounded("one row per pool that somebody made, until it is deleted"),

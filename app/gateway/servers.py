@@ -1,0 +1,26 @@
+"""How a member is written as a server: the same words in the file and in ``add server``. Pure."""
+
+from __future__ import annotations
+
+from app.domain.routing import Member, MemberKind, Standing
+
+#: Weights are relative, and least connections divides by them: a member of weight 1 gets a request only where every
+#: other has a hundred times as many, and all of them where it is the only one that answers.
+WEIGHTS = {Standing.IN: 100, Standing.LAST: 1, Standing.DRAINING: 100}
+
+
+def address(member: Member, relay: str) -> str:
+    """Where HAProxy connects to. A registered server is reached through the relay, which takes our engine key off."""
+    if member.kind is MemberKind.REGISTERED:
+        return f"unix@{relay}"
+    return f"[{member.ip}]:{member.port}" if ":" in member.ip else f"{member.ip}:{member.port}"
+
+
+def arguments(member: Member, relay: str, extra: str = "") -> str:
+    """What follows the name of a server. ``extra`` are the words of its checks, the same for every server."""
+    words = [address(member, relay), f"weight {WEIGHTS[member.standing]}"]
+    if member.max_concurrency:
+        words.append(f"maxconn {member.max_concurrency}")
+    if extra:
+        words.append(extra)
+    return " ".join(words)
