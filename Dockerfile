@@ -35,7 +35,7 @@ WORKDIR /opt/hostler
 USER hostler
 VOLUME /var/lib/hostler
 EXPOSE 8080
-# of the web process, which is what the image runs when nothing else is said; compose replaces it for the others
+# of the gateway, which asks web; the image runs all when nothing else is said, and compose replaces it for the others
 HEALTHCHECK --interval=5s --timeout=4s --start-period=30s --retries=6 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/health', timeout=3)"]
 ENTRYPOINT ["tini", "--"]

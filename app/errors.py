@@ -71,7 +71,7 @@ class MethodNotAllowed(HostlerError):
 
 
 class BodyTooLarge(HostlerError):
-    """The request body is too large. HOSTLER_MAX_BODY_BYTES is the limit."""
+    """The request body is too large. HOSTLER_MAX_BODY and HOSTLER_MAX_BODY_BYTES are the limits."""
 
     status, code, title = 413, "body_too_large", "The body is too large"
 
@@ -140,6 +140,30 @@ class KeyReused(InvalidConfig):
     """The Idempotency-Key was used with another body. Use a new key for a new request."""
 
     code, title = "idempotency_key_reused", "Idempotency-Key was used for another request"
+
+
+class RequestTimedOut(HostlerError):
+    """The request did not arrive in time. Send its headers and body without pauses."""
+
+    status, code, title, retryable = 408, "request_timeout", "The request did not arrive in time", True
+
+
+class RateLimited(HostlerError):
+    """Too many requests. Wait as long as Retry-After says."""
+
+    status, code, title, retryable = 429, "rate_limited", "Too many requests", True
+
+
+class BadGateway(HostlerError):
+    """The server behind the gateway ended the connection or answered what cannot be read. See its logs."""
+
+    status, code, title = 502, "bad_gateway", "No readable answer from the server"
+
+
+class GatewayTimedOut(HostlerError):
+    """The server behind the gateway took too long to answer. Ask for less, or look at it with `hostler doctor`."""
+
+    status, code, title = 504, "gateway_timeout", "The server took too long"
 
 
 class QueueFull(HostlerError):

@@ -73,8 +73,13 @@ class Settings:
         form=r"[A-Za-z0-9_-]{1,60}",
         such_as="up to 60 letters, digits, - and _",
     )
-    host: str = _setting("127.0.0.1", "Address of the API.", form=r"[^\s/]+", such_as="an address or a host's name")
-    port: int = _setting(8080, "Port of the API.", within=(1, 65535))
+    host: str = _setting(
+        "127.0.0.1",
+        "Address of the gateway, the one public door.",
+        form=r"[^\s/]+",
+        such_as="an address or a host's name",
+    )
+    port: int = _setting(8080, "Port of the gateway.", within=(1, 65535))
     url: str = _setting("", "Where the CLI finds the API; default: through the state dir.")
     api_key: str = _setting("", "Admin key to use instead of a made one (24+ characters).", secret=True)
     engine_key: str = _setting(
@@ -91,7 +96,7 @@ class Settings:
         form=r"[A-Za-z0-9_-]{43}=",
         such_as="URL-safe base64 of 32 bytes",
     )
-    tls_certificate: str = _setting("", "PEM file; with tls_key the API speaks TLS.")
+    tls_certificate: str = _setting("", "PEM file; with tls_key the gateway speaks TLS.")
     tls_key: str = _setting("", "PEM file of the certificate's key.")
     models_dir: Path = _setting(Path(), "Folder whose GGUF files are models; default: <state>/models.")
     default_pool: str = _setting(
@@ -116,7 +121,17 @@ class Settings:
     worker_concurrency: int = _setting(4, "Launches a worker carries out at once.", within=(1, 1024))
     control_concurrency: int = _setting(2, "Stops and probes a control worker carries out at once.", within=(1, 1024))
     task_events: bool = _setting(True, "Send Celery's events, which Flower shows.")
-    flower_port: int = _setting(0, "Loopback port of Flower; 0 picks a free one.", within=(0, 65535))
+    flower_port: int = _setting(
+        0, "Loopback port on which Flower also listens; 0: none, it is at /flower/ of the gateway.", within=(0, 65535)
+    )
+    haproxy: str = _setting("", "Program of HAProxy, 2.8 or newer; default: the wheel's, else the one on PATH.")
+    max_body: int = _setting(
+        32 * 1024 * 1024, "Largest request body that the gateway lets in, in bytes.", within=(1024, 1 << 30)
+    )
+    gateway_threads: int = _setting(0, "Threads of HAProxy; 0: one per core, eight at most.", within=(0, 256))
+    gateway_connections: int = _setting(
+        0, "Connections the gateway holds at once; 0: as many as the open-file limit allows.", within=(0, 1_000_000)
+    )
     lease_s: float = _setting(15.0, "How long a worker's claim holds without renewal.", within=(1, 3600))
     probe_interval_s: float = _setting(5.0, "Between two health probes of a ready replica.", within=(0.05, 3600))
     unhealthy_after: int = _setting(3, "Failed probes in a row until a replica is unhealthy.", within=(1, 1000))

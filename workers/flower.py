@@ -1,4 +1,8 @@
-"""Flower behind a password, read-only: it leaves pages, ``/metrics`` and ``/healthcheck`` open by itself."""
+"""Flower behind a password, read-only: it leaves pages, ``/metrics`` and ``/healthcheck`` open by itself.
+
+It serves below ``/flower/`` on a Unix socket, which the gateway asks with the password, and on a loopback port where
+one is set.
+"""
 
 from __future__ import annotations
 
@@ -13,32 +17,37 @@ from celery import Celery
 from flower.app import Flower
 from flower.options import options
 from flower.urls import settings as flower_settings
+from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPServerRequest
 from tornado.ioloop import IOLoop
+from tornado.netutil import bind_unix_socket
 from tornado.web import RequestHandler
 
 from app.settings import Settings
+from app.stack.layout import Layout, ensure_run_dir
 from app.stack.secrets import flower_password
 
 USER = "hostler"
-#: Where Flower is looked for when no port was chosen.
-DEFAULT_PORT = 5555
+PREFIX = "flower"
 #: Tasks it remembers. Its own default, 100,000, takes a gigabyte, and the history is in the database.
 MAX_TASKS = 2000
 
 
 def serve(celery: Celery, settings: Settings) -> None:
-    """Serve Flower on loopback until SIGTERM. ``FLOWER_BASIC_AUTH`` (user:password) sets other credentials."""
-    options.address = "127.0.0.1"
-    options.port = settings.flower_port or DEFAULT_PORT
-    options.basic_auth = [os.environ.get("FLOWER_BASIC_AUTH") or f"{USER}:{flower_password(settings)}"]
+    """Serve Flower until SIGTERM."""
+    options.url_prefix = PREFIX
+    options.basic_auth = [f"{USER}:{flower_password(settings)}"]
     options.read_only = True
     options.enable_events = settings.task_events
     options.max_tasks = MAX_TASKS
     loop = IOLoop.current()
     flower = _GuardedFlower(capp=celery, options=options, io_loop=loop, **flower_settings)
     signal.signal(signal.SIGTERM, lambda *_: loop.add_callback_from_signal(loop.stop))
-    flower.start_http_server()
+    server = HTTPServer(flower)
+    ensure_run_dir(settings.state_dir)
+    server.add_socket(bind_unix_socket(str(Layout(settings.state_dir).flower_socket), mode=0o600))
+    if settings.flower_port:
+        server.listen(settings.flower_port, "127.0.0.1")
     flower.start()
     # it keeps nothing, and its threads wait for answers of workers that are ending too
     os._exit(0)

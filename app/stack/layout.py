@@ -18,8 +18,26 @@ POSTGRES_SOCKET = f".s.PGSQL.{POSTGRES_PORT}"
 REDIS_SOCKET = "redis.sock"
 #: supervisord binds ``<name>.<pid>`` first and renames it
 SUPERVISOR_SOCKET = "supervisor.sock"
+#: The control API and Flower, which only the gateway asks.
+WEB_SOCKET = "web.sock"
+FLOWER_SOCKET = "flower.sock"
+#: What HAProxy listens on beside the public port: commands to the worker, commands to the master, the doors inside.
+HAPROXY_SOCKET = "haproxy.sock"
+MASTER_SOCKET = "haproxy-master.sock"
+INSIDE_SOCKET = "door.sock"
+RELAY_SOCKET = "relay.sock"
+SLOW_LANE_SOCKET = "slow-lane.sock"
 #: Every socket name a part makes in the run dir; the longest decides whether ``<state>/run`` will do.
-SOCKET_NAMES = (POSTGRES_SOCKET, REDIS_SOCKET, f"{SUPERVISOR_SOCKET}.4194304", "gateway-master.sock")
+SOCKET_NAMES = (
+    POSTGRES_SOCKET,
+    REDIS_SOCKET,
+    f"{SUPERVISOR_SOCKET}.4194304",
+    WEB_SOCKET,
+    FLOWER_SOCKET,
+    SLOW_LANE_SOCKET,
+    # HAProxy binds ``<name>.<pid>.tmp`` first too
+    *(f"{name}.4194304.tmp" for name in (HAPROXY_SOCKET, MASTER_SOCKET, INSIDE_SOCKET, RELAY_SOCKET)),
+)
 #: Postgres cuts its own paths at 1,024 bytes.
 STATE_PATH_BYTES = 900
 
@@ -76,6 +94,42 @@ class Layout:
         return self.run / SUPERVISOR_SOCKET
 
     @property
+    def gateway(self) -> Path:
+        """The gateway's configuration, maps and access log (see ``app.gateway.places``)."""
+        return self.state_dir / "gateway"
+
+    @property
+    def web_socket(self) -> Path:
+        return self.run / WEB_SOCKET
+
+    @property
+    def flower_socket(self) -> Path:
+        return self.run / FLOWER_SOCKET
+
+    @property
+    def slow_lane_socket(self) -> Path:
+        return self.run / SLOW_LANE_SOCKET
+
+    @property
+    def haproxy_socket(self) -> Path:
+        """HAProxy's runtime socket."""
+        return self.run / HAPROXY_SOCKET
+
+    @property
+    def master_socket(self) -> Path:
+        """The socket of HAProxy's master process."""
+        return self.run / MASTER_SOCKET
+
+    @property
+    def inside_socket(self) -> Path:
+        """The door for our own processes."""
+        return self.run / INSIDE_SOCKET
+
+    @property
+    def relay_socket(self) -> Path:
+        return self.run / RELAY_SOCKET
+
+    @property
     def postgres(self) -> Path:
         """The folder of Postgres, links resolved (see ``app.stack.places``)."""
         home = self.state_dir / "postgres"
@@ -123,6 +177,14 @@ def make_run_dir(state_dir: Path, uid: int, gid: int) -> Path:
     folder.chmod(0o700)
     if folder != inside and not inside.is_symlink():
         inside.symlink_to(folder)
+    return folder
+
+
+def ensure_run_dir(state_dir: Path) -> Path:
+    """The run dir, made for this user where no `hostler up` did: processes may be started one by one."""
+    folder = run_dir(state_dir)
+    if not (state_dir / "run").is_dir():
+        make_run_dir(state_dir, os.geteuid(), os.getegid())
     return folder
 
 

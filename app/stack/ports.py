@@ -52,7 +52,7 @@ def check_free(host: str, port: int) -> None:
     """Raise PortInUse, naming the process when it can be seen, or StackError for an address that is not ours."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
-        # as gunicorn binds: connections of a server that just ended are no obstacle
+        # as HAProxy binds: connections of a server that just ended are no obstacle
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
@@ -80,18 +80,6 @@ def listener_of(port: int) -> str | None:
             except psutil.NoSuchProcess:
                 continue
     return None
-
-
-def free_port(wanted: int = 0) -> int:
-    """A free loopback port: ``wanted`` when it is one, else any."""
-    for port in (wanted, 0):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-                return int(probe.getsockname()[1])
-            except OSError:
-                continue
-    raise StackError("there is no free port on 127.0.0.1; stop something that listens")
 
 
 def is_loopback(host: str) -> bool:

@@ -49,7 +49,7 @@ def prepare(settings: Settings, *, run_as: str | None = None, fast: bool = False
         _check_room(settings, layout)
         chosen = runas.choose(settings.state_dir, run_as)
         rest = chosen.rest
-        for folder in (layout.secrets, layout.logs, layout.attempts, layout.redis, layout.models):
+        for folder in (layout.secrets, layout.logs, layout.attempts, layout.redis, layout.models, layout.gateway):
             folder.mkdir(mode=0o700, exist_ok=True)
         secrets.engine_key(settings)
         secrets.secret_key(settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -129,9 +130,13 @@ def listens_on(process: psutil.Process) -> list[str]:
             host, port = connection.laddr
             found.add(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
     for connection in _read(lambda: process.net_connections(kind="unix")) or []:
-        if connection.laddr.startswith("/"):
-            # supervisor binds under a name with its pid, which the kernel goes on telling, and renames
-            found.add(connection.laddr.removesuffix(f".{process.pid}"))
+        # supervisor and HAProxy bind under a name with a pid, which the kernel goes on telling, and rename
+        name = re.sub(r"\.\d+\.tmp$", "", connection.laddr.removesuffix(f".{process.pid}"))
+        if name.startswith("../"):
+            # HAProxy's, told as it was: seen from its working folder
+            name = os.path.realpath(os.path.join(_read(process.cwd) or "/", name))
+        if name.startswith("/"):
+            found.add(name)
     return sorted(found)
 
 

@@ -25,6 +25,8 @@ class Role:
     arguments: tuple[str, ...]
     stop_wait_s: int
     stop_signal: signal.Signals = signal.SIGTERM
+    #: stopped after the others, so that what they answer last still gets out
+    is_door: bool = False
 
     @property
     def command(self) -> str:
@@ -41,4 +43,7 @@ ROLES: tuple[Role, ...] = (
     # it keeps nothing, and its threads would not let it end
     Role("flower", ("-m", "workers.run", "flower"), 1, signal.SIGKILL),
     Role("agent", ("-m", "workers.agent"), 15),
+    Role("gateway-agent", ("-m", "app.gateway.agent"), 10),
+    # it becomes HAProxy: nobody new comes in, who is inside may end
+    Role("gateway", ("-m", "app.gateway.proxy"), 5, signal.SIGUSR1, is_door=True),
 )

@@ -20,7 +20,7 @@ from supervisor.xmlrpc import Faults
 from app.settings import Settings
 from app.stack.errors import PartFailed, StackError
 from app.stack.layout import Layout
-from app.stack.roles import GROUP, LISTENER
+from app.stack.roles import GROUP, LISTENER, ROLES
 from app.stack.runas import Account, as_user
 
 _SOCKET_S = 15.0
@@ -71,6 +71,9 @@ class Supervisor:
     def start_roles(self) -> None:
         """Start all roles, and what writes down when one of them dies. Does not wait."""
         self.start(f"{LISTENER}:{LISTENER}")
+        for role in ROLES:
+            if role.is_door:
+                self.start(f"{role.name}:{role.name}")
         self._call("startProcessGroup", GROUP, False)
 
     def stop(self, full_name: str) -> None:

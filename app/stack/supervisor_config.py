@@ -47,11 +47,12 @@ def config_text(settings: Settings, *, as_root: bool = False) -> str:
                 + f"autostart=true\nstopsignal={signal}\n"
                 + _log(name)
             )
-    parts.append(f"[group:{GROUP}]\nprograms={','.join(role.name for role in ROLES)}\npriority=100\n")
+    grouped = ",".join(role.name for role in ROLES if not role.is_door)
+    parts.append(f"[group:{GROUP}]\nprograms={grouped}\npriority=100\n")
     for role in ROLES:
         command = " ".join((_PYTHON, *role.arguments))
         parts.append(
-            _section("program", role.name, command, priority=100, stop_wait_s=role.stop_wait_s)
+            _section("program", role.name, command, priority=50 if role.is_door else 100, stop_wait_s=role.stop_wait_s)
             + f"autostart=false\nstopsignal={role.stop_signal.name.removeprefix('SIG')}\n"
             + _log(role.name)
         )

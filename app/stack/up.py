@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import psutil
 
@@ -16,7 +16,7 @@ from app.stack.environment import allow_open_files, supervised_environment
 from app.stack.errors import PartFailed
 from app.stack.layout import Layout
 from app.stack.lock import locked
-from app.stack.ports import check_address, check_free, free_port, url_of
+from app.stack.ports import check_address, check_free, url_of
 from app.stack.postgres import clear_stale_pid
 from app.stack.prepare import disk_errors, make_state_dir, prepare
 from app.stack.processes import control_plane, start_ticks
@@ -71,7 +71,6 @@ def _start(settings: Settings, say: Say, run_as: str | None, environ: Mapping[st
     deadline = time.monotonic() + UP_S
     _end_leftovers(settings, say)
     check_free(settings.host, settings.port)
-    settings = replace(settings, flower_port=settings.flower_port or free_port())
     chosen = prepare(settings, run_as=run_as)
     if chosen.note:
         say(f"all but Postgres runs as root: {chosen.note}")

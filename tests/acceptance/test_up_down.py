@@ -28,7 +28,7 @@ STUBBORN = [
     ".serve_forever()",
     "{port}",
 ]
-ROLES = {"web", "worker", "worker-control", "beat", "flower", "agent"}
+ROLES = {"web", "worker", "worker-control", "beat", "flower", "agent", "gateway-agent", "gateway"}
 pytestmark = pytest.mark.timeout(180)
 
 
@@ -65,14 +65,18 @@ def test_status_shows_every_process_and_where_it_listens(shared: Stack) -> None:
     assert {row["role"] for row in rows} >= ROLES | {"supervisor", "postgres", "redis", "listener"}
     assert {row["pid"] for row in rows} == {process.pid for process in shared.living()}
     listening = {address: row["role"] for row in rows for address in row["listen"]}
-    assert listening[f"127.0.0.1:{shared.port}"] == "web"
-    assert {role for address, role in listening.items() if address.startswith("/")} == {
-        "postgres",
-        "redis",
-        "supervisor",
+    ports = {address: role for address, role in listening.items() if not address.startswith("/")}
+    assert ports == {f"127.0.0.1:{shared.port}": "gateway"}, "one door, and nothing beside it"
+    assert {os.path.basename(address): role for address, role in listening.items() if address not in ports} == {
+        "supervisor.sock": "supervisor",
+        ".s.PGSQL.5432": "postgres",
+        "redis.sock": "redis",
+        "web.sock": "web",
+        "flower.sock": "flower",
+        "haproxy.sock": "gateway",
+        "haproxy-master.sock": "gateway",
     }
     record = json.loads(shared.layout.record.read_text())
-    assert listening[f"127.0.0.1:{record['flower_port']}"] == "flower"
     assert record["url"] == shared.url
     table = shared.must("status")
     assert all(role in table for role in ROLES)

@@ -11,7 +11,6 @@ from tests.faults.stepper import POOL
 from tests.faults.steppers import Steppers, open_steppers
 from tests.support.crew import Crew, crew_settings, running_crew
 from tests.support.embedded import fresh_database
-from tests.support.stacks import free_port
 
 
 @pytest.fixture(scope="package")
@@ -19,8 +18,7 @@ def crew(parts: Settings, migrated: str, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("faults")
     with fresh_database(parts, migrated) as url:
         # the API is started by the tests that kill it
-        api = {"port": free_port(), "web_workers": 1}
-        settings = crew_settings(parts, url, folder, lease_s=2.0, probe_interval_s=1.0, **api)
+        settings = crew_settings(parts, url, folder, lease_s=2.0, probe_interval_s=1.0, web_workers=1)
         pools = {POOL: ("process", 64), "silent": ("mock", 16), "tight": ("mock", 2)}
         with running_crew(settings, folder, pools=pools) as crew:
             yield crew

@@ -36,12 +36,11 @@ class Api:
 
     def post(self, path: str, body: dict[str, Any], key: str) -> httpx2.Response:
         headers = {"X-API-Key": self.key, "Idempotency-Key": key}
-        url = f"http://127.0.0.1:{self.crew.settings.port}{path}"
-        return httpx2.post(url, json=body, headers=headers, timeout=30, trust_env=False)
+        return self.crew.ask_web("POST", path, json=body, headers=headers)
 
     def answers(self) -> bool:
         try:
-            httpx2.get(f"http://127.0.0.1:{self.crew.settings.port}/health", trust_env=False)
+            self.crew.ask_web("GET", "/health")
         except httpx2.TransportError:
             return False
         return True

@@ -17,7 +17,10 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import httpx2
+
 from app.settings import Settings, env_name
+from app.stack.layout import Layout
 from app.usecases.context import Actor, Context
 from app.usecases.creates import request_create
 from app.usecases.outcomes import TaskOutcome
@@ -33,6 +36,7 @@ ROLES = {
     "beat": ("-m", "workers.run", "beat"),
     "agent": ("-m", "workers.agent"),
     "web": ("-m", "gunicorn", "-c", "python:app.stack.gunicorn_conf"),
+    "gateway": ("-m", "app.gateway.proxy"),
 }
 _NOISE = ("hostler.sweep", "hostler.canary", "Sending due task", "'nothing to claim'")
 #: Roles that write a heartbeat; beat does not.
@@ -68,6 +72,12 @@ class Crew(Records):
         process = self.processes.pop(name)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(WAIT_S)
+
+    def ask_web(self, method: str, path: str, **more: Any) -> httpx2.Response:
+        """A request to the API itself, past the gateway, which would answer for one that is dead."""
+        socket = str(Layout(self.settings.state_dir).web_socket)
+        with httpx2.Client(transport=httpx2.HTTPTransport(uds=socket), timeout=60) as client:
+            return client.request(method, f"http://web{path}", **more)
 
     def await_heartbeat(self, name: str) -> None:
         """Until the running process of that name has written its row."""

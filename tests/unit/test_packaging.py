@@ -20,6 +20,8 @@ from app.stack.roles import ROLES
 ROOT = Path(__file__).resolve().parents[2]
 #: Processes of the Procfile and what the compose file adds.
 PARTS = {"postgres", "redis", "migrate"}
+#: Processes that look at, or speak to, the engines of the agent's host.
+ON_NODE = ("worker", "worker-control", "gateway", "gateway-agent")
 
 
 def _compose() -> dict[str, Any]:
@@ -137,7 +139,7 @@ def test_compose_starts_in_order() -> None:
         wanted = services[role]["depends_on"]
         assert wanted["migrate"]["condition"] == "service_completed_successfully", role
         assert wanted["redis"]["condition"] == "service_healthy", role
-    for role in ("worker", "worker-control"):
+    for role in ON_NODE:
         assert set(services[role]["depends_on"]) == {"agent"}
     for service in services.values():
         assert set(service.get("depends_on", {})) <= set(services)
@@ -147,14 +149,14 @@ def test_compose_checks_health_where_something_answers() -> None:
     services = _services()
     for name in ("postgres", "redis"):
         assert services[name]["healthcheck"]["test"]
-    assert "healthcheck" not in services["web"], "the image's own"
-    for name in set(services) - {"postgres", "redis", "web"}:
+    assert "healthcheck" not in services["gateway"], "the image's own"
+    for name in set(services) - {"postgres", "redis", "gateway"}:
         assert services[name]["healthcheck"] == {"disable": True}, name
 
 
 def test_what_shares_a_host_shares_processes_network_and_state() -> None:
     services = _services()
-    for role in ("worker", "worker-control"):
+    for role in ON_NODE:
         assert services[role]["network_mode"] == services[role]["pid"] == "service:agent"
         assert "state:/var/lib/hostler" in services[role]["volumes"]
         assert "ports" not in services[role]

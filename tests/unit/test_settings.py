@@ -28,6 +28,9 @@ CANNOT = {
     "HOSTLER_CONTROL_CONCURRENCY": ("0",),
     "HOSTLER_TASK_EVENTS": ("maybe",),
     "HOSTLER_FLOWER_PORT": ("-1", "65536"),
+    "HOSTLER_MAX_BODY": ("0", "-1", "x"),
+    "HOSTLER_GATEWAY_THREADS": ("-1", "1000"),
+    "HOSTLER_GATEWAY_CONNECTIONS": ("-1", "many"),
     "HOSTLER_LEASE_S": ("0", "-1", "nan"),
     "HOSTLER_PROBE_INTERVAL_S": ("0", "nan"),
     "HOSTLER_UNHEALTHY_AFTER": ("0",),
@@ -41,7 +44,7 @@ CANNOT = {
     "HOSTLER_LOG_FORMAT": ("xml",),
 }
 #: Any path or text is one.
-FREE = {"state_dir", "models_dir", "url", "api_key", "default_model", "tls_certificate", "tls_key"}
+FREE = {"state_dir", "models_dir", "url", "api_key", "default_model", "tls_certificate", "tls_key", "haproxy"}
 
 
 @pytest.mark.parametrize("name,raw", [(name, raw) for name, values in CANNOT.items() for raw in values])

@@ -42,7 +42,7 @@ class Fleet:
 
     def call(self, method: str, path: str, body: Any = None, expect: int | tuple[int, ...] = 200) -> Any:
         headers = {"X-API-Key": self.key}
-        answer = httpx2.request(method, f"{self._url}{path}", json=body, headers=headers, timeout=60, trust_env=False)
+        answer = self._ask(method, path, json=body, headers=headers)
         wanted = expect if isinstance(expect, tuple) else (expect,)
         assert answer.status_code in wanted, f"{method} {path}: {answer.status_code} {answer.text}\n{self.crew.logs()}"
         return answer.json() if "json" in answer.headers.get("content-type", "") else answer.text
@@ -61,13 +61,16 @@ class Fleet:
         found: dict[str, Any] = self.call("GET", f"/api/v1/tasks/{task_id}")
         return found
 
-    @property
-    def _url(self) -> str:
-        return f"http://127.0.0.1:{self.crew.settings.port}"
+    def _ask(self, method: str, path: str, **more: Any) -> httpx2.Response:
+        """The API that runs: this version's listens on a socket only, the one before on a port."""
+        if f"web@{OLD}" in self.crew.processes:
+            url = f"http://127.0.0.1:{self.crew.settings.port}{path}"
+            return httpx2.request(method, url, timeout=60, trust_env=False, **more)
+        return self.crew.ask_web(method, path, **more)
 
     def _answers(self) -> bool:
         try:
-            return httpx2.get(f"{self._url}/health", trust_env=False).status_code == 200
+            return self._ask("GET", "/health").status_code == 200
         except httpx2.TransportError:
             return False
 

@@ -1,0 +1,91 @@
+"""The public frontend. The order of its parts is the order in which a request is judged."""
+
+from __future__ import annotations
+
+from app import errors
+from app.gateway.config.options import Options
+from app.gateway.config.problems import refuse
+from app.gateway.config.text import indented, quoted
+from app.gateway.places import CERTIFICATE
+
+CONTROL = "control"
+FLOWER = "flower"
+#: As the API takes them (app/api/auth.py).
+REQUEST_ID = "^[A-Za-z0-9._:@/+=-]{1,128}$"
+
+
+def lines(options: Options) -> list[str]:
+    """``frontend door``."""
+    return indented(
+        [
+            "frontend door",
+            f"bind {_address(options)}",
+            *_named(),
+            *_cleaned(options),
+            *_bounded(options),
+            *_routed(),
+        ]
+    )
+
+
+def _address(options: Options) -> str:
+    # HAProxy takes "::" for all addresses and "[::]" for none
+    host = options.host if ":" not in options.host else f"ipv6@{options.host}"
+    address = quoted(f"{host}:{options.port}")
+    return f"{address} ssl crt {CERTIFICATE} alpn h2,http/1.1" if options.certificate else address
+
+
+def _named() -> list[str]:
+    """Who asks for what: set before anything can be refused, for the log and the problems."""
+    return [
+        "# one id per request, the caller's where it sent one in good form, in every log line and answer",
+        "http-request set-var(txn.method) method",
+        "http-request set-var(txn.path) path,bytes(0,1000)",
+        f"acl names_itself req.fhdr(X-Request-Id) -m reg {REQUEST_ID}",
+        "acl names_itself_once req.fhdr_cnt(X-Request-Id) eq 1",
+        "http-request set-var(txn.request_id) req.fhdr(X-Request-Id) if names_itself_once names_itself",
+        "http-request set-var(txn.request_id) uuid() unless { var(txn.request_id) -m found }",
+        "http-request set-header X-Request-Id %[var(txn.request_id)]",
+        "http-after-response set-header X-Request-Id %[var(txn.request_id)] if { var(txn.request_id) -m found }",
+    ]
+
+
+def _cleaned(options: Options) -> list[str]:
+    """What a caller may not tell those behind the door."""
+    return [
+        "# what only our own processes may say; the two that callers may are judged by the routing",
+        "http-request del-header ^x-hostler-(?!service$|replica$) -m reg",
+        "# where a request came from is what we saw, not what it says",
+        "http-request del-header x-forwarded- -m beg",
+        "http-request del-header forwarded",
+        "http-request del-header x-real-ip",
+        "# some servers take these for a proxy to use, or for the name with a hyphen",
+        "http-request del-header proxy",
+        "http-request del-header _ -m sub",
+        "http-request set-header X-Forwarded-For %[src]",
+        f"http-request set-header X-Forwarded-Proto {'https' if options.certificate else 'http'}",
+        "http-request set-header X-Forwarded-Host %[req.hdr(Host)] if { req.hdr(Host) -m found }",
+        "# an upgrade would take the connection past all that is checked here; only Flower's pages use one",
+        "acl is_flower path -m reg ^/flower(/|$)",
+        "http-request del-header upgrade unless is_flower",
+        "# what runs behind the door, and in which version, is nobody's business",
+        "http-after-response del-header server",
+        "http-after-response del-header x-powered-by",
+        "http-after-response set-header X-Content-Type-Options nosniff",
+    ]
+
+
+def _bounded(options: Options) -> list[str]:
+    """Sizes. A body without a length is bounded by who reads it."""
+    return [
+        "# a body that nobody will take is refused before it is sent",
+        f"http-request {refuse(errors.BodyTooLarge)} if {{ req.body_size gt {options.max_body} }}",
+    ]
+
+
+def _routed() -> list[str]:
+    return [
+        "# keys and models are judged here (keys.py, bodies.py); what is left is the control API's",
+        f"use_backend {FLOWER} if is_flower",
+        f"default_backend {CONTROL}",
+    ]

@@ -1,0 +1,21 @@
+"""What the configuration depends on beside the routes: settings, limits of this host, secrets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Options:
+    """Durations are seconds, sizes bytes. ``certificate`` is a file in the gateway's folder, empty without TLS."""
+
+    host: str
+    port: int
+    certificate: str = ""
+    threads: int = 1
+    connections: int = 2000
+    max_body: int = 32 * 1024 * 1024
+    #: the longest a request to the control API may be silent: its waits end before it
+    control_silence_s: int = 360
+    #: user:password of Flower in base64
+    flower_credentials: str = ""

@@ -1,0 +1,77 @@
+"""The process: limits, sockets of command, and what holds for every part of the configuration."""
+
+from __future__ import annotations
+
+from app.gateway.config import log, problems
+from app.gateway.config.options import Options
+from app.gateway.config.text import indented
+from app.gateway.places import socket_address
+from app.stack.layout import HAPROXY_SOCKET
+
+#: Idle connections to a server are closed after this; our own servers keep theirs longer, so that it is never them who
+#: close one at the moment a request is put on it.
+IDLE_SERVER_S = 30
+
+
+def lines(options: Options) -> list[str]:
+    """``global`` and ``defaults``."""
+    return [*_global(options), "", *_defaults()]
+
+
+def _global(options: Options) -> list[str]:
+    return indented(
+        [
+            "global",
+            f"log stdout len {log.LINE_BYTES} format raw local0",
+            f"stats socket {socket_address(HAPROXY_SOCKET)} mode 600 level admin",
+            "stats timeout 1m",
+            f"nbthread {options.threads}",
+            "# two descriptors a connection, and some for servers' checks: as many as the open-file limit carries",
+            f"maxconn {options.connections}",
+            "# after a reload the process before it serves its streams to their end, but not for ever",
+            "hard-stop-after 1h",
+            "# more headers than this are an attack on memory and on parsers behind: 400",
+            "tune.http.maxhdr 101",
+            "# a caller may not open streams by the thousand on one HTTP/2 connection and cancel them",
+            "tune.h2.fe.max-concurrent-streams 100",
+            ".if version_atleast(2.8.25)",
+            "# nor misuse the protocol (resets, empty frames, pings) without end: the connection is closed",
+            "tune.h2.fe.glitches-threshold 1000",
+            "tune.h2.fe.max-total-streams 100000",
+            ".endif",
+            "# callers with TLS older than 1.2 can be read by others; tickets would outlive the key's renewal",
+            "ssl-default-bind-options ssl-min-ver TLSv1.2 no-tls-tickets",
+        ]
+    )
+
+
+def _defaults() -> list[str]:
+    return indented(
+        [
+            "defaults",
+            "mode http",
+            "log global",
+            "option dontlognull",
+            *log.lines(),
+            "# a caller that went away wants nothing any more: its wait ends, its engine's slot is free",
+            "option abortonclose",
+            "# a server of ours that is restarted is back in a moment; only what never reached it is tried again",
+            "retries 3",
+            "timeout connect 5s",
+            "timeout queue 30s",
+            "# who sends headers drop by drop holds a connection no longer than this: 408",
+            "timeout http-request 10s",
+            "# an idle kept connection is closed after this; clients that come back soon find it",
+            "timeout http-keep-alive 75s",
+            "# a caller that neither reads nor sends for so long in the middle of something is gone",
+            "timeout client 60s",
+            "timeout client-fin 10s",
+            "timeout server 60s",
+            "# a stuck peer may not hold its half of a closed connection",
+            "timeout server-fin 10s",
+            "timeout tunnel 1h",
+            "# a kept connection to a server serves any caller, the first request of each on one that surely lives",
+            "http-reuse safe",
+            *problems.defaults(),
+        ]
+    )

@@ -1,0 +1,55 @@
+"""Where the gateway's files lie, seen from HAProxy's working folder. Paths only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.stack.layout import Layout
+
+CONFIG = "haproxy.cfg"
+MAPS = "maps"
+TABLE = "table.json"
+ACCESS_LOG = "access.log"
+#: Certificate and key in one file, as HAProxy wants them.
+CERTIFICATE = "tls.pem"
+
+
+@dataclass(frozen=True)
+class Places:
+    """The files in ``<state>/gateway`` (0700), HAProxy's working folder.
+
+    Its configuration names them and its sockets relatively: a state dir's path may hold what HAProxy takes for syntax.
+    """
+
+    layout: Layout
+
+    @property
+    def folder(self) -> Path:
+        return self.layout.gateway
+
+    @property
+    def config(self) -> Path:
+        return self.folder / CONFIG
+
+    @property
+    def maps(self) -> Path:
+        return self.folder / MAPS
+
+    @property
+    def table(self) -> Path:
+        """The snapshot of what is routed where, for who has no database."""
+        return self.folder / TABLE
+
+    @property
+    def access_log(self) -> Path:
+        return self.folder / ACCESS_LOG
+
+    @property
+    def certificate(self) -> Path:
+        return self.folder / CERTIFICATE
+
+
+def socket_address(name: str) -> str:
+    """A socket of the run dir as HAProxy is told it: ``run`` may be a link to a folder elsewhere."""
+    return f"unix@../run/{name}"

@@ -1,0 +1,149 @@
+"""Become HAProxy: ``python -m app.gateway.proxy``, run by supervisord.
+
+The configuration is written and checked first; then this process *is* HAProxy's master, so that nothing of ours stands
+between it and the supervisor, and neither the agent's death nor its restart touches a connection.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+from app.gateway.config import Options, render
+from app.gateway.files import read_file, write_file
+from app.gateway.places import ACCESS_LOG, CERTIFICATE, CONFIG, Places, socket_address
+from app.gateway.program import haproxy_program
+from app.log import configure
+from app.settings import Settings
+from app.stack.environment import allow_open_files
+from app.stack.errors import PartFailed, StackError
+from app.stack.layout import MASTER_SOCKET, Layout, ensure_run_dir
+from app.stack.processes import ROLE_MARK, STATE_MARK
+from app.stack.secrets import flower_password
+
+#: Descriptors that no connection uses: listeners, pipes, logs, one poller per thread, checks of servers.
+RESERVED_FILES = 1500
+#: A request to the control API may wait as long as the settings say; the door is a little more patient.
+PATIENCE_S = 60
+#: More threads than this only cost memory: the engines behind are the limit.
+MOST_THREADS = 8
+_CHECK_S = 60
+
+log = logging.getLogger(__name__)
+
+
+def main() -> int:
+    """Returns only when HAProxy cannot be started."""
+    settings = Settings.load()
+    configure(settings, "gateway")
+    os.umask(0o077)
+    allow_open_files()
+    places = Places(Layout(settings.state_dir))
+    try:
+        program = haproxy_program(settings)
+        make_folder(places)
+        os.chdir(places.folder)
+        write_certificate(settings, places)
+        write_config(program, places, render(options_of(settings)))
+    except StackError as error:
+        log.error("%s", error)
+        return 1
+    # HAProxy writes it itself: no process of ours stands in that path
+    descriptor = os.open(ACCESS_LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.dup2(descriptor, sys.stdout.fileno())
+    os.close(descriptor)
+    return os.execve(program, argv(program), environment(settings))  # noqa: S606  (becoming it is what this is for)
+
+
+def argv(program: Path) -> list[str]:
+    """Master and worker, in the foreground. Relative to the gateway's folder."""
+    return [str(program), "-W", "-S", f"{socket_address(MASTER_SOCKET)},mode,600", "-f", CONFIG]
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """Complete: its marks, and none of the stack's secrets."""
+    marks = {ROLE_MARK: os.environ.get(ROLE_MARK, "gateway"), STATE_MARK: str(settings.state_dir)}
+    return {"PATH": os.defpath, "LANG": "C.UTF-8", "TZ": "UTC", **marks}
+
+
+def options_of(settings: Settings) -> Options:
+    """The options of this host."""
+    credentials = f"hostler:{flower_password(settings)}".encode()
+    return Options(
+        host=settings.host,
+        port=settings.port,
+        certificate=CERTIFICATE if settings.tls_certificate else "",
+        threads=settings.gateway_threads or min(len(os.sched_getaffinity(0)), MOST_THREADS),
+        connections=connections(settings),
+        max_body=settings.max_body,
+        control_silence_s=int(settings.max_wait_s) + PATIENCE_S,
+        flower_credentials=base64.b64encode(credentials).decode(),
+    )
+
+
+def connections(settings: Settings) -> int:
+    """How many the door holds at once. Each takes a descriptor on both sides; HAProxy refuses to start with more."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    fitting = max((soft - min(RESERVED_FILES, soft // 4)) // 2, 16)
+    if settings.gateway_connections > fitting:
+        log.warning(
+            "HOSTLER_GATEWAY_CONNECTIONS=%d does not fit %d open files; %d connections are held; raise `ulimit -n`",
+            settings.gateway_connections,
+            soft,
+            fitting,
+        )
+    return min(settings.gateway_connections or fitting, fitting)
+
+
+def make_folder(places: Places) -> None:
+    """The gateway's folder, that of its maps, and that of the sockets."""
+    ensure_run_dir(places.layout.state_dir)
+    for folder in (places.folder, places.maps):
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def write_certificate(settings: Settings, places: Places) -> None:
+    """Certificate and key in one file, as HAProxy reads them; none where TLS is off."""
+    if not settings.tls_certificate:
+        places.certificate.unlink(missing_ok=True)
+        return
+    try:
+        parts = [Path(path).read_text().strip() for path in (settings.tls_certificate, settings.tls_key)]
+    except OSError as error:
+        raise PartFailed(f"{error.filename}: {error.strerror}; name PEM files that can be read") from error
+    write_file(places.certificate, "\n".join(parts) + "\n")
+
+
+def write_config(program: Path, places: Places, text: str) -> None:
+    """Write the configuration, once HAProxy itself says that it is good; the one before stays where it is not."""
+    if read_file(places.config) == text:
+        return
+    draft = places.folder / f"{CONFIG}.new"
+    write_file(draft, text)
+    check(program, draft)
+    draft.rename(places.config)
+
+
+def check(program: Path, config: Path) -> None:
+    """Raise PartFailed with HAProxy's words when it would not start with ``config``."""
+    done = subprocess.run(
+        [program, "-c", "-q", "-f", config.name],
+        cwd=config.parent,
+        env={"PATH": os.defpath, "LANG": "C.UTF-8"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=_CHECK_S,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise PartFailed(f"HAProxy refuses {config}: {done.stderr.strip()[-2000:]}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
