@@ -25,6 +25,7 @@ NAMES = (
     "list",
     "streams",
     "held",
+    "gateway",
 )
 #: One benchmark may take this long; a hung one must not hold the others.
 LIMIT_S = 600
