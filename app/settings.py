@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import socket
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields, replace
@@ -30,6 +31,8 @@ class _Limits:
     form: str = ""
     #: what such a text is, for people
     such_as: str = ""
+    #: a command line, as one types it
+    words: bool = False
 
     def refuse(self, value: Any) -> str:
         """Why ``value`` cannot be; empty when it can."""
@@ -40,7 +43,14 @@ class _Limits:
             return f"none of {', '.join(self.one_of)}"
         if self.form and not re.fullmatch(self.form, value):
             return f"not {self.such_as}"
-        return ""
+        return _not_words(value) if self.words else ""
+
+
+def _not_words(value: str) -> str:
+    try:
+        return "" if shlex.split(value) else "no command"
+    except ValueError as error:
+        return f"no command line: {str(error).lower()}"
 
 
 def _setting(default: Any, doc: str, *, secret: bool = False, **limits: Any) -> Any:
@@ -107,6 +117,12 @@ class Settings:
     )
     default_model: str = _setting("", "Model of a request that names none.")
     ports: tuple[int, int] = _setting((20000, 29999), "First and last port that engines may be given.")
+    vllm_command: str = _setting(
+        "vllm serve",
+        "What starts vLLM, as one types it; found on the pool's PATH unless it is a path.",
+        words=True,
+    )
+    sglang_command: str = _setting("python -m sglang.launch_server", "What starts SGLang, in the same way.", words=True)
     node_name: str = _setting(
         "",
         "Name of this host in the stack; default: the host's name.",

@@ -55,6 +55,6 @@ def forget(api: Api, ids: list[str], limit_s: float = 120) -> None:
 
 def _program(name: str, model: str, path: Path | None, config: dict[str, Any]) -> Program:
     chosen, port = engine(name), free_port()
-    request = EngineRequest(model, path, "127.0.0.1", port, config, {}, engine_key="k" * 32)
+    request = EngineRequest(model, path, "127.0.0.1", port, config=config, engine_key="k" * 32)
     command = chosen.command(request)
     return Program(command.argv, command.env, command.files, port, chosen.readiness(config).path)

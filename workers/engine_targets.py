@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from app.domain.lifecycle import Reason
 from app.engines.base import Command, Engine
 from app.engines.registry import ENGINES
 from app.errors import Forbidden
@@ -18,13 +19,19 @@ def engine_of(row: Any) -> Engine:
     return ENGINES[row.engine]
 
 
-def command_of(ctx: Context, row: Any, port: int) -> Command:
+def command_of(ctx: Context, row: Any, port: int, gpus: int) -> Command:
     """What one attempt runs. Raises InvalidConfig, or Forbidden: who may run it is checked where it is done."""
     engine = engine_of(row)
     if engine.admin_only and row.spec.get("granted_role") != "admin":
         raise Forbidden(f"The engine {engine.name!r} needs a create by a key of role admin.")
     environment = ctx.unseal(row.environment)
-    return command_for(ctx, engine, row.model_name, row.spec["resolved"], port=port, environment=environment)
+    return command_for(ctx, engine, row.model_name, row.spec["resolved"], port=port, gpus=gpus, environment=environment)
+
+
+def explained_exit(row: Any, reason: Reason | None, message: str, log_tail: str) -> tuple[Reason | None, str]:
+    """The reason and message of an end before it was ready, in the engine's own words where its last lines tell."""
+    cause = engine_of(row).cause_of_exit(log_tail) if reason is Reason.PROCESS_EXITED else None
+    return (Reason(cause.kind), f"{cause.message} ({message})") if cause else (reason, message)
 
 
 def readiness_target(row: Any, port: int) -> ProbeTarget:

@@ -18,8 +18,10 @@ from app.doorbell.bell import SPREAD
 from app.doorbell.queues import queue_for
 from app.errors import Collided, HostlerError, Unavailable
 from app.usecases import ends, launch_claims, launches, orphans
+from app.usecases.context import Context
 from app.usecases.ends import End
 from app.usecases.launch_claims import LaunchClaim
+from app.usecases.logs import without_key
 from workers.backends.base import (
     AlreadyLaunched,
     Backend,
@@ -29,12 +31,14 @@ from workers.backends.base import (
     LaunchRefused,
     Liveness,
     Observation,
+    ProgramMissing,
 )
 from workers.bootstrap import Runtime
 from workers.engine_targets import (
     command_of,
     diagnostics_timeout_s,
     engine_of,
+    explained_exit,
     readiness_target,
     to_json,
     wants_diagnostics,
@@ -132,7 +136,7 @@ class _Launch:
     def _launch(self) -> Handle:
         claim = self._with_free_port()
         try:
-            command = command_of(self.ctx, claim.row, claim.port or 0)
+            command = command_of(self.ctx, claim.row, claim.port or 0, len(claim.gpus))
         except InvalidToken:
             raise _Ended(self._fail(Reason.INVALID_CONFIG, _LOST_KEY)) from None
         except (Collided, Unavailable):
@@ -167,7 +171,9 @@ class _Launch:
                 raise
             handle = adopted
         except LaunchRefused as error:
-            raise _Ended(self._fail(Reason.LAUNCH_FAILED, str(error))) from error
+            missing = command.missing if isinstance(error, ProgramMissing) else ""
+            message = f"{missing} ({error})" if missing else str(error)
+            raise _Ended(self._fail(Reason.LAUNCH_FAILED, message)) from error
         self.claim = replace(claim, state=State.STARTING)
         return handle
 
@@ -242,7 +248,9 @@ class _Launch:
         return self._record(end, State.WAITING_FOR_READY, diagnostics)
 
     def _fail_seen(self, handle: Handle, seen: Observation, reason: Reason, message: str, state: State) -> str:
-        end = End(reason, message, seen.exit_code, seen.signal, self._tail(handle), gone=seen.liveness.gone)
+        tail = self._tail(handle)
+        told, message = explained_exit(self.claim.row, reason, message, tail)
+        end = End(told, message, seen.exit_code, seen.signal, tail, gone=seen.liveness.gone)
         return self._record(end, state)
 
     def _fail(self, reason: Reason, message: str) -> str:
@@ -273,7 +281,7 @@ class _Launch:
         return "superseded"
 
     def _tail(self, handle: Handle) -> str:
-        return tail_of(self.backend, handle)
+        return tail_of(self.ctx, self.backend, handle)
 
 
 class _Ended(Exception):
@@ -303,10 +311,10 @@ def evidence(seen: Observation, state: State, **more: Any) -> Evidence:
     )
 
 
-def tail_of(backend: Backend, handle: Handle) -> str:
+def tail_of(ctx: Context, backend: Backend, handle: Handle) -> str:
     """The last lines of an attempt's output, for the record; empty when they cannot be read."""
     try:
-        return "\n".join(backend.logs(handle, tail=TAIL_LINES))
+        return without_key(ctx, "\n".join(backend.logs(handle, tail=TAIL_LINES)))
     except (BackendError, OSError) as error:
         return f"(the log cannot be read: {error})"
 

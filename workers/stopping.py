@@ -60,7 +60,7 @@ def end_attempt(runtime: Runtime, row: Any, *, force: bool = False, look_s: floa
         left = backend.inspect([handle])[0]
     if not left.liveness.gone:
         return "stopping"
-    end = End(None, left.message, left.exit_code, left.signal, tail_of(backend, handle))
+    end = End(None, left.message, left.exit_code, left.signal, tail_of(runtime.ctx, backend, handle))
     ends.record_gone(runtime.ctx, row.id, row.attempt, end)
     return "gone"
 

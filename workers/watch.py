@@ -22,6 +22,7 @@ from workers.deep import DeepProbes
 from workers.engine_targets import (
     diagnostics_timeout_s,
     engine_of,
+    explained_exit,
     handle_of,
     readiness_target,
     to_json,
@@ -237,14 +238,17 @@ class Watch:
         if diagnostics["passed"]:
             watching.record_sweep_moves(self.ctx, [_move(one, {"diagnostics": diagnostics})])
             return
-        end = diagnostics_end(diagnostics, tail_of(self.runtime.backend(row.backend), one.handle))
+        end = diagnostics_end(diagnostics, tail_of(self.ctx, self.runtime.backend(row.backend), one.handle))
         ends.record_failed(self.ctx, row.id, row.attempt, State(row.state), end, diagnostics=diagnostics)
 
     def _fail(self, one: Seen) -> None:
         row, seen, verdict = one.row, one.observation, one.verdict
         self._suspicion.forget(row.pool, row.id)
-        tail = tail_of(self.runtime.backend(row.backend), one.handle)
-        end = End(verdict.reason, verdict.message, seen.exit_code, seen.signal, tail, gone=verdict.gone)
+        tail = tail_of(self.ctx, self.runtime.backend(row.backend), one.handle)
+        reason, message = verdict.reason, verdict.message
+        if not _was_ready(row):
+            reason, message = explained_exit(row, reason, message, tail)
+        end = End(reason, message, seen.exit_code, seen.signal, tail, gone=verdict.gone)
         ends.record_failed(self.ctx, row.id, row.attempt, State(row.state), end)
 
     def _end(self, row: Any) -> None:

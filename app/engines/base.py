@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from app.engines.dialects.base import Dialect
 
@@ -17,6 +17,8 @@ class EngineRequest:
     ``config`` is the replica's own wish: ``replica_config`` merged over the pool's and the model's defaults.
     ``environment`` holds the user's variables, already checked against ``Engine.user_env``.
     ``engine_key`` is the stack-wide key that the engine must demand from callers, where it can.
+    ``source`` is the catalogue's: a path, or a name on the hub. ``program`` is what starts an engine that Hostler does
+    not bring (``Engine.program_setting``). ``gpus`` are leased to it. What it downloads belongs into ``cache_dir``.
     """
 
     model_name: str
@@ -27,6 +29,10 @@ class EngineRequest:
     environment: Mapping[str, str] = field(default_factory=dict)
     engine_key: str = field(default="", repr=False)
     timeout_s: float = 120.0
+    source: str = ""
+    program: tuple[str, ...] = ()
+    gpus: int = 0
+    cache_dir: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -34,13 +40,15 @@ class Command:
     """What a backend runs. ``env`` is complete but for PATH, HOME and the attempt's mark, which the backend adds.
 
     ``files`` are written (mode 0600) into the attempt's folder before the launch, by bare file name; ``{folder}``
-    in argv and env values stands for that folder. Names in ``secret_env`` are masked wherever env is shown.
+    in argv and env values stands for that folder. Names in ``secret_env`` are masked wherever env is shown; of files
+    only the names are. ``missing`` is what a user is told when there is no such program: what to install or to set.
     """
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict, repr=False)
     secret_env: frozenset[str] = frozenset()
+    missing: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,12 +72,22 @@ class Counters:
     """Where the engine counts its work, as Prometheus text, and by which names.
 
     ``finished`` grows when requests end well, ``progress`` also while they are worked on: what grows is busy, not hung.
-    Each is a tuple of metric names whose values, over all labels, are summed.
+    Each is a tuple of metric names whose values, over all labels, are summed. ``born_late``: it shows a counter only
+    from the first time it counts, so one that is missing stands at 0.
     """
 
     path: str
     finished: tuple[str, ...]
     progress: tuple[str, ...]
+    born_late: bool = False
+
+
+@dataclass(frozen=True)
+class ExitCause:
+    """Why an engine ended. ``kind`` is ``launch_failed`` (it never ran) or ``out_of_memory``."""
+
+    kind: Literal["launch_failed", "out_of_memory"]
+    message: str
 
 
 class Engine(Protocol):
@@ -83,17 +101,27 @@ class Engine(Protocol):
     admin_only: bool
     #: whether a model file must exist on disk
     needs_model_file: bool
+    #: whether a model's source may be a name on the hub or a folder (as transformers have it)
+    takes_hub_model: bool
+    #: the setting that holds the program to start; empty for what Hostler brings with it
+    program_setting: str
     #: whether it checks ``engine_key`` on its API routes
     checks_key: bool
+    #: paths that it answers without the key all the same, by its own rules: of health, counters
+    open_paths: frozenset[str]
     #: environment names that any user may set (exact names; a trailing ``*`` is a prefix)
     user_env: frozenset[str]
     #: of those, the names whose values may be shown unmasked
     public_env: frozenset[str]
-    #: JSON Schema of ``config``: what the engine understands in ``replica_config`` (others are kept and ignored)
+    #: JSON Schema of ``config``: what the engine understands in ``replica_config`` (others are kept and ignored).
+    #: Properties marked ``x-admin`` need role admin, unless an admin set them for the pool or the model.
     config_schema: Mapping[str, Any]
 
     def validate(self, config: Mapping[str, Any]) -> dict[str, list[str]]:
         """Errors by field name (dotted below ``replica_config``); empty when all is well."""
+
+    def gpus_needed(self, config: Mapping[str, Any]) -> int | None:
+        """GPUs that ``config`` is written for; None: as many as it is given."""
 
     def command(self, request: EngineRequest) -> Command:
         """The plan. Raises ``app.errors.InvalidConfig`` when the request cannot be run."""
@@ -109,6 +137,9 @@ class Engine(Protocol):
 
     def counters(self, config: Mapping[str, Any]) -> Counters | None:
         """Where its counters are, asked with the engine key; None when it has none."""
+
+    def cause_of_exit(self, log_tail: str) -> ExitCause | None:
+        """What its last lines say about an end before it was ready, where it is known better than "exited"."""
 
     def dialect(self, config: Mapping[str, Any]) -> Dialect | None:
         """How the model API asks it for tokens and text. None: it has no such API (embeddings, another protocol)."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.engines import openai
-from app.engines.base import Command, Counters, EngineRequest, HttpCheck
+from app.engines.base import Command, Counters, EngineRequest, ExitCause, HttpCheck
 from app.engines.dialects.base import Dialect
 from app.engines.dialects.openai import OpenAIDialect
 from app.engines.schema import check, refuse
@@ -23,7 +23,10 @@ class CommandEngine:
     summary = "Any command that serves HTTP on {port}; admin only."
     admin_only = True
     needs_model_file = False
+    takes_hub_model = False
+    program_setting = ""
     checks_key = False
+    open_paths: frozenset[str] = frozenset()
     user_env: frozenset[str] = frozenset()
     public_env: frozenset[str] = frozenset()
     config_schema: Mapping[str, Any] = {
@@ -58,6 +61,9 @@ class CommandEngine:
             errors["readiness_path"] = ["must be a path that starts with / and holds no spaces"]
         return errors
 
+    def gpus_needed(self, config: Mapping[str, Any]) -> int | None:
+        return None
+
     def command(self, request: EngineRequest) -> Command:
         refuse(self.validate(request.config))
         words = {
@@ -86,6 +92,9 @@ class CommandEngine:
 
     def counters(self, config: Mapping[str, Any]) -> Counters | None:
         # it may have some, and only its user knows what they mean
+        return None
+
+    def cause_of_exit(self, log_tail: str) -> ExitCause | None:
         return None
 
     def dialect(self, config: Mapping[str, Any]) -> Dialect | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from app.engines import openai
-from app.engines.base import Command, Counters, EngineRequest, HttpCheck
+from app.engines.base import Command, Counters, EngineRequest, ExitCause, HttpCheck
 from app.engines.dialects.base import Dialect
 from app.engines.dialects.llama_cpp import LlamaCppDialect
 from app.engines.schema import check, refuse
@@ -31,7 +31,10 @@ class LlamaCpp:
     summary = "llama.cpp server: any GGUF file, OpenAI routes, CPU or GPU."
     admin_only = False
     needs_model_file = True
+    takes_hub_model = False
+    program_setting = ""
     checks_key = True
+    open_paths = frozenset({"/health", "/v1/health"})
     #: exact names: GGML_BACKEND_PATH loads a library and LLAMA_SERVER_* turn the server into something else
     user_env = frozenset(
         {
@@ -78,6 +81,9 @@ class LlamaCpp:
     def validate(self, config: Mapping[str, Any]) -> dict[str, list[str]]:
         return check(config, self.config_schema)
 
+    def gpus_needed(self, config: Mapping[str, Any]) -> int | None:
+        return None
+
     def command(self, request: EngineRequest) -> Command:
         if request.model_path is None:
             raise InvalidConfig(f"Model {request.model_name!r} has no file. See `hostler model list`.")
@@ -121,6 +127,9 @@ class LlamaCpp:
             finished=(f"llamacpp:{finished}",),
             progress=tuple(f"llamacpp:{name}" for name in (predicted, read, calls)),
         )
+
+    def cause_of_exit(self, log_tail: str) -> ExitCause | None:
+        return None
 
     def dialect(self, config: Mapping[str, Any]) -> Dialect | None:
         return None if config.get("embedding") else LlamaCppDialect()

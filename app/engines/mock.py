@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from app.engines import openai
-from app.engines.base import Command, Counters, EngineRequest, HttpCheck
+from app.engines.base import Command, Counters, EngineRequest, ExitCause, HttpCheck
 from app.engines.dialects.base import Dialect
 from app.engines.dialects.openai import OpenAIDialect
 from app.engines.schema import check, refuse
@@ -69,7 +69,10 @@ class MockEngine:
     summary = "Real HTTP, OpenAI routes, made-up text; delays and faults by replica_config.mock."
     admin_only = False
     needs_model_file = False
+    takes_hub_model = False
+    program_setting = ""
     checks_key = True
+    open_paths = frozenset({"/health", "/v1/health"})
     user_env = frozenset({"MOCK_*", "OMP_NUM_THREADS", "LOG_LEVEL", "HF_TOKEN", "TZ"})
     public_env = frozenset({"OMP_NUM_THREADS", "LOG_LEVEL", "TZ"})
     config_schema: Mapping[str, Any] = {
@@ -82,6 +85,9 @@ class MockEngine:
 
     def validate(self, config: Mapping[str, Any]) -> dict[str, list[str]]:
         return check(config, self.config_schema)
+
+    def gpus_needed(self, config: Mapping[str, Any]) -> int | None:
+        return None
 
     def command(self, request: EngineRequest) -> Command:
         refuse(self.validate(request.config))
@@ -110,6 +116,9 @@ class MockEngine:
     def counters(self, config: Mapping[str, Any]) -> Counters | None:
         tokens, finished = "llamacpp:tokens_predicted_total", "mock:requests_finished_total"
         return Counters("/metrics", finished=(finished,), progress=(tokens, finished))
+
+    def cause_of_exit(self, log_tail: str) -> ExitCause | None:
+        return None
 
     def dialect(self, config: Mapping[str, Any]) -> Dialect | None:
         return OpenAIDialect(tells_ids=True)

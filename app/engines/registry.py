@@ -6,10 +6,14 @@ from app.engines.base import Engine
 from app.engines.command import CommandEngine
 from app.engines.llama_cpp import LlamaCpp
 from app.engines.mock import MockEngine
+from app.engines.sglang import Sglang
+from app.engines.vllm import Vllm
 from app.errors import InvalidConfig
 
 ENGINES: dict[str, Engine] = {
     "llama-cpp": LlamaCpp(),
+    "vllm": Vllm(),
+    "sglang": Sglang(),
     "mock": MockEngine(),
     "command": CommandEngine(),
 }

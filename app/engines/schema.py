@@ -26,6 +26,13 @@ def check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, lis
     return errors
 
 
+def for_admins(config: Mapping[str, Any], granted: Mapping[str, Any], schema: Mapping[str, Any]) -> list[str]:
+    """The members of ``config`` that only role admin may set (``x-admin`` in the schema), without those that say what
+    ``granted`` says, which an admin set for all."""
+    marked = [name for name, one in schema.get("properties", {}).items() if one.get("x-admin")]
+    return [name for name in marked if config.get(name) and config[name] != granted.get(name)]
+
+
 def refuse(errors: Mapping[str, list[str]]) -> None:
     """Raise InvalidConfig unless ``errors`` (as ``check`` gives them) is empty."""
     if errors:

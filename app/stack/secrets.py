@@ -26,7 +26,7 @@ def postgres_password(settings: Settings) -> str:
 
 def engine_key(settings: Settings) -> str:
     """The stack-wide key that engines demand from callers."""
-    return settings.engine_key or ensure_secret(settings.state_dir, ENGINE_KEY)
+    return settings.engine_key or ensure_secret(settings.state_dir, ENGINE_KEY, make_engine_key)
 
 
 def secret_key(settings: Settings) -> str:
@@ -46,6 +46,11 @@ def flower_password(settings: Settings) -> str:
 
 def make_admin_key() -> str:
     return f"hostler_{secrets.token_urlsafe(32)}"
+
+
+def make_engine_key() -> str:
+    # a first letter that no program takes for the beginning of a flag
+    return f"k{secrets.token_urlsafe(32)}"
 
 
 def make_fernet_key() -> str:

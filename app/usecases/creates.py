@@ -164,7 +164,15 @@ def plan_create(ctx: Context, actor: Actor, body: Mapping[str, Any]) -> dict[str
             {"pool": plan.pool},
         ).scalar_one()
     first_port = ctx.settings.ports[0]
-    command = command_for(ctx, plan.engine, plan.model_name, resolved(plan), port=first_port, environment=environment)
+    command = command_for(
+        ctx,
+        plan.engine,
+        plan.model_name,
+        resolved(plan),
+        port=first_port,
+        gpus=plan.gpus,
+        environment=environment,
+    )
     return {
         "dry_run": True,
         "engine": plan.engine.name,

@@ -14,6 +14,7 @@ from sqlalchemy import text
 
 from app.db.repos import replicas
 from app.domain.lifecycle import TERMINAL
+from app.domain.masking import MASK
 from app.errors import NotFound
 from app.usecases.context import Context
 
@@ -146,7 +147,7 @@ class _Follower:
                 # the rest of it is still being written
                 return
             self._offset += len(line)
-            yield Line(_text(line), self._place)
+            yield Line(without_key(self._ctx, _text(line)), self._place)
 
     def _path(self) -> Path | None:
         return _folder(self._ctx, self._found) / "log" if self._found.name else None
@@ -190,7 +191,12 @@ def _lines(ctx: Context, found: Any) -> Iterator[str]:
     for path in files:
         with path.open("rb") as file:
             for line in file:
-                yield _text(line)
+                yield without_key(ctx, _text(line))
+
+
+def without_key(ctx: Context, said: str) -> str:
+    """What an engine said, the engine key masked: some log all their settings at their start, SGLang among them."""
+    return said.replace(ctx.engine_key, MASK)
 
 
 def _folder(ctx: Context, found: Any) -> Path:

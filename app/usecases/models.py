@@ -14,7 +14,9 @@ from app.db.repos import events
 from app.db.repos import models as repo
 from app.domain.masking import mask
 from app.engines.gguf_files import ModelFile, header_problem, scan_models
+from app.engines.hub import HUB_NAME, is_path
 from app.engines.registry import ENGINES
+from app.engines.schema import for_admins
 from app.errors import Conflict, Forbidden, InvalidConfig, NameTaken, NotFound
 from app.usecases import idempotency, paging
 from app.usecases.context import Actor, Context, Idempotency
@@ -125,7 +127,13 @@ def _checked(context: Context, actor: Actor, body: Mapping[str, Any]) -> dict[st
     source = body.get("source") or ""
     if engine.needs_model_file:
         source = str(_checked_path(context, actor, source))
-    errors = engine.validate(body.get("defaults") or {})
+    elif engine.takes_hub_model:
+        source = _checked_hub_model(context, actor, source or body["name"])
+    defaults = body.get("defaults") or {}
+    reserved = [] if actor.role == "admin" else for_admins(defaults, {}, engine.config_schema)
+    if reserved:
+        raise Forbidden(f"defaults.{reserved[0]} needs a key of role admin.")
+    errors = engine.validate(defaults)
     if errors:
         raise InvalidConfig(
             "The defaults are not valid. Correct the named fields.",
@@ -137,22 +145,40 @@ def _checked(context: Context, actor: Actor, body: Mapping[str, Any]) -> dict[st
         "engine": name,
         "source": source,
         "format": body.get("format") or ("gguf" if source.endswith(SUFFIX) else ""),
-        "defaults": body.get("defaults") or {},
+        "defaults": defaults,
         "aliases": aliases,
         "owner": actor.key_id,
     }
+
+
+def _checked_hub_model(context: Context, actor: Actor, source: str) -> str:
+    """A name on the hub as it is; a path (it starts with / or .) as the folder or file it means, links followed."""
+    if not is_path(source):
+        if not HUB_NAME.fullmatch(source):
+            words = "is no name on the hub (organisation/model) and no path (a path starts with / or .)."
+            raise InvalidConfig(f"source: {source!r} {words}", errors={"source": ["No hub name and no path."]})
+        return source
+    path = _inside_models(context, actor, source)
+    if not path.exists():
+        raise InvalidConfig(f"source: there is no folder {path}.", errors={"source": ["No such folder."]})
+    return str(path)
 
 
 def _checked_path(context: Context, actor: Actor, source: str) -> Path:
     """The file, links followed. Outside the models folder only an admin may name one: engines read it as we do."""
     if not source:
         raise InvalidConfig("source: this engine reads a file. Name its path.", errors={"source": ["Name a file."]})
+    path = _inside_models(context, actor, source)
+    if not path.is_file():
+        raise InvalidConfig(f"source: there is no file {path}.", errors={"source": ["No such file."]})
+    return path
+
+
+def _inside_models(context: Context, actor: Actor, source: str) -> Path:
     path = Path(os.path.realpath(_resolve(context, source)))
     inside = path.is_relative_to(os.path.realpath(context.settings.models_dir))
     if not inside and actor.role != "admin":
-        raise Forbidden("The file lies outside HOSTLER_MODELS_DIR; that needs a key of role admin.")
-    if not path.is_file():
-        raise InvalidConfig(f"source: there is no file {path}.", errors={"source": ["No such file."]})
+        raise Forbidden("It lies outside HOSTLER_MODELS_DIR; that needs a key of role admin.")
     return path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from app.domain.environment import check_environment
 from app.domain.modes import ServerMode, accepts_any_model, engine_for
 from app.engines.base import Command, Engine, EngineRequest
 from app.engines.registry import ENGINES
+from app.engines.schema import for_admins
 from app.errors import Contradiction, Forbidden, InvalidConfig, UnknownModel, UnknownPool
 from app.usecases import backend_options, models
 from app.usecases.context import Actor, Context
@@ -29,6 +31,8 @@ class Plan:
     engine: Engine
     model_name: str
     model_path: Path | None
+    #: as the catalogue has it, for engines that take a name on the hub
+    source: str
     config: dict[str, Any]
     backend_options: dict[str, Any]
     gpus: int
@@ -53,9 +57,15 @@ def resolve(ctx: Context, connection: Connection, actor: Actor, body: Mapping[st
     if engine.admin_only and actor.role != "admin":
         raise Forbidden(f"The engine {name!r} runs what the request says; that needs a key of role admin.")
     config = merge_config(pool.defaults, model["defaults"] if model else {}, body, mode)
+    if actor.role != "admin":
+        granted = merge_config(pool.defaults, model["defaults"] if model else {}, {}, mode)
+        _check_role(engine, config, granted)
     errors = engine.validate(config)
     errors = {f"replica_config.{field_name}": messages for field_name, messages in errors.items()}
     errors |= check_environment(body.get("environment") or {}, engine.user_env, admin=actor.role == "admin")
+    gpus = _gpus(body)
+    if not errors:
+        errors |= _gpu_errors(engine.gpus_needed(config), gpus)
     if errors:
         raise InvalidConfig("The request cannot run as written. Correct the named fields.", errors=errors)
     own_options = _object(config, "backend_options", "replica_config.")
@@ -72,12 +82,22 @@ def resolve(ctx: Context, connection: Connection, actor: Actor, body: Mapping[st
         engine,
         body["model_name"],
         path,
+        str(model["source"] or "") if model and engine.takes_hub_model else "",
         config,
         options,
-        _gpus(body),
+        gpus,
         _warnings(body),
         pool.updated_at,
     )
+
+
+def _check_role(engine: Engine, config: Mapping[str, Any], granted: Mapping[str, Any]) -> None:
+    reserved = for_admins(config, granted, engine.config_schema)
+    if reserved:
+        raise Forbidden(
+            f"replica_config.{reserved[0]} needs a key of role admin, or a model or pool that has it in its defaults.",
+            errors={f"replica_config.{name}": ["Needs role admin."] for name in reserved},
+        )
 
 
 def merge_config(
@@ -99,6 +119,7 @@ def resolved(plan: Plan) -> dict[str, Any]:
         "config": plan.config,
         "backend_options": plan.backend_options,
         "model_path": str(plan.model_path) if plan.model_path else None,
+        "source": plan.source,
     }
 
 
@@ -117,6 +138,7 @@ def command_for(
     settled: Mapping[str, Any],
     *,
     port: int,
+    gpus: int,
     environment: Mapping[str, str],
 ) -> Command:
     """The command of one attempt. Raises InvalidConfig when the engine cannot run it (a model file is gone)."""
@@ -127,11 +149,19 @@ def command_for(
             model_path=Path(path) if path else None,
             host="127.0.0.1",
             port=port,
+            source=settled.get("source", ""),
+            program=_program(ctx, engine),
+            gpus=gpus,
+            cache_dir=ctx.settings.state_dir / "cache",
             config=settled["config"],
             environment={name: value for name, value in environment.items() if name != "CUDA_VISIBLE_DEVICES"},
             engine_key=ctx.engine_key,
         )
     )
+
+
+def _program(ctx: Context, engine: Engine) -> tuple[str, ...]:
+    return tuple(shlex.split(getattr(ctx.settings, engine.program_setting))) if engine.program_setting else ()
 
 
 def near(word: str, known: Iterable[str]) -> str:
@@ -177,6 +207,13 @@ def _gpus(body: Mapping[str, Any]) -> int:
             errors={"resources.gpus": ["A whole number from 0 to 1024."]},
         )
     return gpus
+
+
+def _gpu_errors(needed: int | None, gpus: int) -> dict[str, list[str]]:
+    """An engine that is told to use other devices than it is leased fails late, or lets some idle."""
+    if needed is None or needed == gpus or (needed == 1 and gpus == 0):
+        return {}
+    return {"resources.gpus": [f"Is {gpus}; this replica_config is written for {needed}. Make them the same."]}
 
 
 def _warnings(body: Mapping[str, Any]) -> list[str]:

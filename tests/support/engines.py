@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import socket
 import subprocess
 import time
@@ -13,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from app.engines.base import Command, Engine, EngineRequest
+from tests.standins import SGLANG, VLLM
 from workers.probes.http import look
 from workers.probes.wire import ProbeTarget
 
+#: What stands in for the programs that Hostler does not bring.
+STANDINS = {"vllm": VLLM, "sglang": SGLANG}
 KEY = "engine-key-of-the-tests-0123456789"
 HOST = "127.0.0.1"
 _READY_S = 20
@@ -60,7 +64,15 @@ def running(
     """``engine`` started in ``folder`` with ``config``; killed at the end when it still lives."""
     port = port or free_port()
     command = engine.command(
-        EngineRequest(model_name="tiny", model_path=model, host=HOST, port=port, config=config, engine_key=KEY)
+        EngineRequest(
+            model_name="tiny",
+            model_path=model,
+            host=HOST,
+            port=port,
+            config=config,
+            engine_key=KEY,
+            program=tuple(shlex.split(STANDINS.get(engine.name, ""))),
+        )
     )
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in command.files.items():
@@ -74,6 +86,7 @@ def running(
     with open(folder / "log", "wb") as log:
         process = subprocess.Popen(
             [placed(word) for word in command.argv],
+            cwd=folder,
             env={"PATH": "/usr/bin:/bin", **{name: placed(value) for name, value in command.env.items()}},
             stdout=log,
             stderr=log,

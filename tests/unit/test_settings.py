@@ -42,6 +42,8 @@ CANNOT = {
     "HOSTLER_RETENTION_DAYS": ("-1", "0", "inf"),
     "HOSTLER_LOG_LEVEL": ("loud",),
     "HOSTLER_LOG_FORMAT": ("xml",),
+    "HOSTLER_VLLM_COMMAND": (" ", "vllm \"serve"),
+    "HOSTLER_SGLANG_COMMAND": ("python -m 'sglang",),
 }
 #: Any path or text is one.
 FREE = {"state_dir", "models_dir", "url", "api_key", "default_model", "tls_certificate", "tls_key", "haproxy"}

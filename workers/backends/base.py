@@ -33,6 +33,10 @@ class LaunchRefused(BackendError):
     """The backend will not run this (bad options, missing program). Nothing was started."""
 
 
+class ProgramMissing(LaunchRefused):
+    """The program of the argv is nowhere to be found, or cannot be run. Nothing was started."""
+
+
 class AlreadyLaunched(BackendError):
     """Something with that name runs or ran. Adopt it instead of launching a second one."""
 

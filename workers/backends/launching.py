@@ -10,7 +10,14 @@ from typing import Any, NoReturn
 
 from workers.backends import shim
 from workers.backends.attempt_folder import RECORDS, RESERVED, AttemptFolder, stage
-from workers.backends.base import AlreadyLaunched, BackendError, BackendUnavailable, Launch, LaunchRefused
+from workers.backends.base import (
+    AlreadyLaunched,
+    BackendError,
+    BackendUnavailable,
+    Launch,
+    LaunchRefused,
+    ProgramMissing,
+)
 from workers.backends.proc import MARK, boot_id
 from workers.backends.shims import Shims
 
@@ -77,13 +84,13 @@ def _check(launch: Launch) -> None:
 
 
 def _program(wanted: str, path: str) -> str:
-    """Where the program is. Raises LaunchRefused when it is nowhere or cannot be run."""
+    """Where the program is. Raises ProgramMissing when it is nowhere or cannot be run."""
     if "/" in wanted and not wanted.startswith("/"):
         return wanted  # relative to the attempt's folder, which is not there yet
     found = shutil.which(wanted, path=path)
     if found is None:
         where = "" if "/" in wanted else f" in {path}"
-        raise LaunchRefused(f"there is no program {wanted!r} that can be run{where}")
+        raise ProgramMissing(f"there is no program {wanted!r} that can be run{where}")
     return found
 
 

@@ -24,7 +24,12 @@ def read_counters(counters: Counters, base_url: str, key: str, timeout_s: float)
 
 
 def parse_counters(counters: Counters, text: str) -> Reading | None:
-    """The sums over all labels; None when one of the names is not there or is no number."""
+    """The sums over all labels; None when one of the names is not there or is no number.
+
+    Of an engine whose counters are ``born_late`` a name that is not there stands at 0; None only when there are no
+    metrics at all.
+    """
+    names = {*counters.finished, *counters.progress}
     found: dict[str, float] = {}
     for line in text.splitlines():
         name, _, value = line.rpartition(" ")
@@ -34,6 +39,8 @@ def parse_counters(counters: Counters, text: str) -> Reading | None:
                 found[name] = found.get(name, 0.0) + float(value)
             except ValueError:
                 continue
-    if not found.keys() >= {*counters.finished, *counters.progress}:
+    if counters.born_late and found:
+        found = dict.fromkeys(names, 0.0) | found
+    if not found.keys() >= names:
         return None
     return Reading(sum(found[name] for name in counters.finished), sum(found[name] for name in counters.progress))

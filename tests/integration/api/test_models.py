@@ -86,3 +86,47 @@ def test_what_is_refused(admin: Caller, tiny: Path) -> None:
     assert_problem(admin.get("/api/v1/models/tny"), 404, "not_found")
     for name in ("../x", "%2e%2e/x", "a/../../b", "." * 3, "x" * 300):
         assert_problem(admin.get(f"/api/v1/models/{name}"), 404, "not_found")
+
+
+def test_a_hub_models_source_is_a_name_on_the_hub_or_a_folder(admin: Caller, caller, web_settings: Settings) -> None:  # type: ignore[no-untyped-def]
+    folder = web_settings.models_dir / "qwen"
+    folder.mkdir(parents=True)
+    operator = caller("operate")
+    body = {"engine": "vllm"}
+    for name, source, kept in (
+        ("a", "Qwen/Qwen2.5", "Qwen/Qwen2.5"),
+        ("b", "./qwen", str(folder)),
+        ("gpt2", "", "gpt2"),
+    ):
+        made = operator.post("/api/v1/models", body | {"name": name, "source": source})
+        assert made.status_code == 201, made.get_json()
+        assert made.get_json()["source"] == kept
+    for source in ("s3://bucket/x", "a/b/c", "-x", "a b", "~/x"):
+        refused = assert_problem(
+            operator.post("/api/v1/models", body | {"name": "c", "source": source}), 422, "invalid_config"
+        )
+        assert list(refused["errors"]) == ["source"]
+    for source in ("/etc", "../..", "./../../etc"):
+        assert_problem(operator.post("/api/v1/models", body | {"name": "c", "source": source}), 403, "forbidden")
+    assert_problem(admin.post("/api/v1/models", body | {"name": "c", "source": "./gone"}), 422, "invalid_config")
+
+
+def test_what_runs_code_needs_admin_or_an_admins_model(admin: Caller, caller, web_settings: Settings) -> None:  # type: ignore[no-untyped-def]
+    operator = caller("operate")
+    body = {"engine": "vllm", "source": "Qwen/Qwen2.5"}
+    trusting = {"defaults": {"trust_remote_code": True}}
+    assert_problem(operator.post("/api/v1/models", {"name": "a", **body, **trusting}), 403, "forbidden")
+    assert admin.post("/api/v1/models", {"name": "trusted", **body, **trusting}).status_code == 201
+    assert operator.post("/api/v1/models", {"name": "plain", **body}).status_code == 201
+    create = {"server_mode": "replica", "dry_run": True}
+    planned = operator.post("/api/v1/replicas", {**create, "model_name": "trusted"})
+    assert "--trust-remote-code" in planned.get_json()["argv"]
+    for config in ({"trust_remote_code": True}, {"extra_args": ["--enforce-eager"]}):
+        for nested in (config, {"replica_config": config}):
+            asked = {**create, "model_name": "plain", "replica_config": nested}
+            refused = assert_problem(operator.post("/api/v1/replicas", asked), 403, "forbidden")
+            assert list(refused["errors"]) == [f"replica_config.{next(iter(config))}"]
+            assert admin.post("/api/v1/replicas", asked).status_code == 200
+    # no is what it is anyway
+    asked = {**create, "model_name": "trusted", "replica_config": {"trust_remote_code": False}}
+    assert "--no-trust-remote-code" in operator.post("/api/v1/replicas", asked).get_json()["argv"]

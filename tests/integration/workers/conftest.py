@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from app.settings import Settings
+from tests.standins import VLLM
 from tests.support.crew import Crew, crew_settings, running_crew
 from tests.support.embedded import fresh_database
 
@@ -19,6 +20,6 @@ def crew(parts: Settings, migrated: str, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("crew")
     with (
         fresh_database(parts, migrated) as url,
-        running_crew(crew_settings(parts, url, folder), folder, pools=POOLS) as crew,
+        running_crew(crew_settings(parts, url, folder, vllm_command=VLLM), folder, pools=POOLS) as crew,
     ):
         yield crew

@@ -49,8 +49,8 @@ def test_a_mistake_is_told_by_its_field(name: str, config: dict[str, Any], field
 
 
 def test_an_unknown_engine_is_told_the_known_ones() -> None:
-    with pytest.raises(InvalidConfig, match="llama-cpp, mock, command"):
-        engine("vllm")
+    with pytest.raises(InvalidConfig, match="llama-cpp, vllm, sglang"):
+        engine("tgi")
 
 
 @pytest.mark.parametrize(

@@ -52,37 +52,45 @@ class Answers:
     """Turns a request into a generator of bytes and waits; see serving."""
 
     def __init__(self, model: str, key: str, knobs: Knobs) -> None:
-        self._model, self._key, self._knobs = model, key, knobs
+        self.model, self._key, self.knobs = model, key, knobs
         self._started_at = time.monotonic()
         self._last: object = None
-        self._count = dict.fromkeys(
+        self.count = dict.fromkeys(
             ("prompt_tokens", "tokens", "active", "waiting", "started", "finished", "cancelled"), 0
         )
         self._dice = text.dice(knobs.seed)
-        self._routes = {
+        self._routes = self.routes()
+
+    def routes(self) -> dict[str, tuple[str, Callable[[Request], Steps]]]:
+        """Method and what answers, by path."""
+        return {
             "/health": ("GET", self._health),
             "/v1/health": ("GET", self._health),
             "/v1/models": ("GET", self._models),
             "/metrics": ("GET", self._metrics),
             "/mock/state": ("GET", self._state),
             "/tokenize": ("POST", self._tokenize),
-            "/v1/completions": ("POST", lambda request: self._work(request, self._completion)),
-            "/v1/chat/completions": ("POST", lambda request: self._work(request, self._chat)),
-            "/v1/embeddings": ("POST", lambda request: self._work(request, self._embeddings)),
+            "/v1/completions": ("POST", lambda request: self.work(request, self.completion)),
+            "/v1/chat/completions": ("POST", lambda request: self.work(request, self.chat)),
+            "/v1/embeddings": ("POST", lambda request: self.work(request, self.embeddings)),
         }
+
+    def is_open(self, path: str) -> bool:
+        """Whether no key is asked for there."""
+        return path in ("/health", "/v1/health")
 
     def answer(self, request: Request) -> Steps:
         """The generator of the answer. Order of checks: key, route, method, still starting."""
         route: Callable[[Request], Steps] | None
         method, route = self._routes.get(request.path, ("", None))
-        if route != self._health and not self._allowed(request):
-            return _error(401, "Invalid API Key", "authentication_error")
+        if not self.is_open(request.path) and not self._allowed(request):
+            return error(401, "Invalid API Key", "authentication_error")
         if route is None:
-            return _error(404, "File Not Found", "not_found_error")
+            return error(404, "File Not Found", "not_found_error")
         if request.method != method:
-            return _error(405, f"Use {method}", "invalid_request_error")
-        if self._age_s() < self._knobs.startup_s:
-            return _error(503, "Loading model", "unavailable_error")
+            return error(405, f"Use {method}", "invalid_request_error")
+        if self._age_s() < self.knobs.startup_s:
+            return error(503, "Loading model", "unavailable_error")
         return route(request)
 
     def _allowed(self, request: Request) -> bool:
@@ -93,97 +101,97 @@ class Answers:
         return time.monotonic() - self._started_at
 
     def _health(self, _request: Request) -> Steps:
-        if self._knobs.health_hangs_after_s is not None and self._age_s() >= self._knobs.health_hangs_after_s:
+        if self.knobs.health_hangs_after_s is not None and self._age_s() >= self.knobs.health_hangs_after_s:
             yield _WAIT_FOR_EVER
-        if self._knobs.health_fails_after_s is not None and self._age_s() >= self._knobs.health_fails_after_s:
-            yield from _error(500, "unhealthy, as told", "server_error")
+        if self.knobs.health_fails_after_s is not None and self._age_s() >= self.knobs.health_fails_after_s:
+            yield from error(500, "unhealthy, as told", "server_error")
             return
-        yield _json({"status": "ok"})
+        yield as_json({"status": "ok"})
 
     def _models(self, _request: Request) -> Steps:
-        yield _json({"object": "list", "data": [{"id": self._model, "object": "model", "owned_by": "hostler-mock"}]})
+        yield as_json({"object": "list", "data": [{"id": self.model, "object": "model", "owned_by": "hostler-mock"}]})
 
     def _metrics(self, _request: Request) -> Steps:
-        shown = dict.fromkeys(self._count, 0) if self._knobs.counters_stuck else dict(self._count)
-        if not self._knobs.counters_stuck:
-            shown["tokens"] += int(self._knobs.busy_tokens_per_s * self._age_s())
-        yield _whole(_METRICS.format(**shown).encode(), "text/plain; version=0.0.4")
+        shown = dict.fromkeys(self.count, 0) if self.knobs.counters_stuck else dict(self.count)
+        if not self.knobs.counters_stuck:
+            shown["tokens"] += int(self.knobs.busy_tokens_per_s * self._age_s())
+        yield an_answer(_METRICS.format(**shown).encode(), "text/plain; version=0.0.4")
 
     def _state(self, _request: Request) -> Steps:
-        yield _json({"pid": os.getpid(), "age_s": self._age_s(), "last_request": self._last, **self._count})
+        yield as_json({"pid": os.getpid(), "age_s": self._age_s(), "last_request": self._last, **self.count})
 
     def _tokenize(self, request: Request) -> Steps:
         """As llama.cpp has it (``content``) and as vLLM and SGLang have it (``prompt``)."""
-        body = _object(request.body) or {}
+        body = as_object(request.body) or {}
         asked = body.get("content", body.get("prompt"))
         if not isinstance(asked, str):
-            yield from _error(400, "'content' or 'prompt' must be a string", "invalid_request_error")
+            yield from error(400, "'content' or 'prompt' must be a string", "invalid_request_error")
             return
         tokens = text.tokens(asked)
         more = {} if "content" in body else {"count": len(tokens), "max_model_len": MODEL_LENGTH}
-        yield _json({"tokens": tokens, **more})
+        yield as_json({"tokens": tokens, **more})
 
-    def _work(self, request: Request, route: Callable[[Body], Steps]) -> Steps:
+    def work(self, request: Request, route: Callable[[Body], Steps]) -> Steps:
         """What completions, chat and embeddings share: parsing, faults, latency, slots."""
-        body = _object(request.body)
+        body = as_object(request.body)
         if body is None:
-            yield from _error(400, "The body is not a JSON object", "invalid_request_error")
+            yield from error(400, "The body is not a JSON object", "invalid_request_error")
             return
         self._last = body
-        number, knobs = self._count["started"], self._knobs
-        self._count["started"] += 1
+        number, knobs = self.count["started"], self.knobs
+        self.count["started"] += 1
         if knobs.crash_after_n is not None and number >= knobs.crash_after_n:
             print(f"mock: crashes at request {number + 1}, as told", file=sys.stderr, flush=True)
             os._exit(knobs.exit_code)
         if knobs.hang or knobs.busy_tokens_per_s or (knobs.hang_after_n is not None and number >= knobs.hang_after_n):
             yield from self._counted(iter((_WAIT_FOR_EVER,)))
         if next(self._dice) < knobs.error_rate:
-            yield from _error(500, "failed, as told", "server_error")
+            yield from error(500, "failed, as told", "server_error")
             return
         yield from self._counted(route(body))
 
     def _counted(self, steps: Steps) -> Steps:
         """Play ``steps`` while holding a slot; whatever ends them gives it back."""
-        self._count["waiting"] += 1
+        self.count["waiting"] += 1
         state = "waiting"
         try:
-            while self._knobs.slots and self._count["active"] >= self._knobs.slots:
+            while self.knobs.slots and self.count["active"] >= self.knobs.slots:
                 yield _SLOT_POLL_S
-            self._count["waiting"] -= 1
-            self._count["active"] += 1
+            self.count["waiting"] -= 1
+            self.count["active"] += 1
             state = "active"
-            if self._knobs.latency_ms:
-                yield self._knobs.latency_ms / 1000
+            if self.knobs.latency_ms:
+                yield self.knobs.latency_ms / 1000
             yield from steps
-            self._count["finished"] += 1
+            self.count["finished"] += 1
         except GeneratorExit:
-            self._count["cancelled"] += 1
+            self.count["cancelled"] += 1
             raise
         finally:
-            self._count[state] -= 1
+            self.count[state] -= 1
 
-    def _embeddings(self, body: Body) -> Steps:
+    def embeddings(self, body: Body) -> Steps:
         inputs = body.get("input", "")
         inputs = [inputs] if isinstance(inputs, str) else list(inputs)
         used = sum(len(text.tokens(str(item))) for item in inputs)
-        self._count["prompt_tokens"] += used
+        self.count["prompt_tokens"] += used
         data = [
-            {"object": "embedding", "index": index, "embedding": text.embedding(str(item), self._knobs.seed)}
+            {"object": "embedding", "index": index, "embedding": text.embedding(str(item), self.knobs.seed)}
             for index, item in enumerate(inputs)
         ]
         usage = {"prompt_tokens": used, "total_tokens": used}
-        yield _json({"object": "list", "model": self._model, "data": data, "usage": usage})
+        yield as_json({"object": "list", "model": self.model, "data": data, "usage": usage})
 
-    def _completion(self, body: Body) -> Steps:
+    def completion(self, body: Body) -> Steps:
         prompt = body.get("prompt", "")
         prompt = prompt if isinstance(prompt, str) else " ".join(map(str, prompt))
         choice = _choice_with_ids if body.get("return_token_ids") is True else _choice
         return self._generate(body, prompt, "cmpl", "text_completion", choice)
 
-    def _chat(self, body: Body) -> Steps:
+    def chat(self, body: Body) -> Steps:
         messages = body.get("messages")
         if not isinstance(messages, list) or not messages:
-            return _error(400, "'messages' must be a list that is not empty", "invalid_request_error")
+            return error(400, "'messages' must be a list that is not empty", "invalid_request_error")
         prompt = "\n".join(str(item.get("content", "")) if isinstance(item, dict) else "" for item in messages)
         if body.get("stream"):
             return self._generate(body, prompt, "chatcmpl", "chat.completion.chunk", _delta)
@@ -191,13 +199,13 @@ class Answers:
 
     def _generate(self, body: Body, prompt: str, prefix: str, kind: str, choice: Callable[[str], Body]) -> Steps:
         seed = body.get("seed")
-        seed = seed if isinstance(seed, int) else self._knobs.seed
+        seed = seed if isinstance(seed, int) else self.knobs.seed
         asked = body.get("max_tokens", body.get("max_completion_tokens"))
-        wanted = asked if isinstance(asked, int) and asked >= 0 else self._knobs.max_tokens
+        wanted = asked if isinstance(asked, int) and asked >= 0 else self.knobs.max_tokens
         used = len(text.tokens(prompt))
-        self._count["prompt_tokens"] += used
-        number = self._count["started"]
-        head = {"id": f"{prefix}-{number}", "object": kind, "created": int(time.time()), "model": self._model}
+        self.count["prompt_tokens"] += used
+        number = self.count["started"]
+        head = {"id": f"{prefix}-{number}", "object": kind, "created": int(time.time()), "model": self.model}
         reason = "stop" if asked is None else "length"
         usage = {"prompt_tokens": used, "completion_tokens": wanted, "total_tokens": used + wanted}
         pieces = self._paced(text.words(prompt, seed, wanted))
@@ -211,18 +219,18 @@ class Answers:
             else:
                 yield step
         choices = [{"index": 0, "finish_reason": reason, "logprobs": None, **choice("".join(whole))}]
-        yield _json({**head, "choices": choices, "usage": usage})
+        yield as_json({**head, "choices": choices, "usage": usage})
 
     def _paced(self, pieces: Iterator[str]) -> Pieces:
         """The pieces, with the waits between them that the knobs ask for. Counts each as it is made."""
-        begun = time.monotonic() + self._knobs.ttft_ms / 1000
+        begun = time.monotonic() + self.knobs.ttft_ms / 1000
         for index, piece in enumerate(pieces):
             # from the start and not from the last token, so that the rate does not drift
-            due = begun + (index / self._knobs.tokens_per_s if self._knobs.tokens_per_s else 0)
+            due = begun + (index / self.knobs.tokens_per_s if self.knobs.tokens_per_s else 0)
             wait_s = due - time.monotonic()
             if wait_s > 0:
                 yield wait_s
-            self._count["tokens"] += 1
+            self.count["tokens"] += 1
             yield piece
 
 
@@ -274,7 +282,7 @@ def _chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def _object(body: bytes) -> Body | None:
+def as_object(body: bytes) -> Body | None:
     try:
         value = json.loads(body)
     except ValueError:
@@ -282,14 +290,14 @@ def _object(body: bytes) -> Body | None:
     return value if isinstance(value, dict) else None
 
 
-def _json(value: object, status: int = 200) -> bytes:
-    return _whole(json.dumps(value).encode(), "application/json", status)
+def as_json(value: object, status: int = 200) -> bytes:
+    return an_answer(json.dumps(value).encode(), "application/json", status)
 
 
-def _error(status: int, message: str, kind: str) -> Steps:
-    yield _json({"error": {"message": message, "type": kind, "code": status}}, status)
+def error(status: int, message: str, kind: str) -> Steps:
+    yield as_json({"error": {"message": message, "type": kind, "code": status}}, status)
 
 
-def _whole(body: bytes, kind: str, status: int = 200) -> bytes:
+def an_answer(body: bytes, kind: str, status: int = 200) -> bytes:
     first = f"HTTP/1.1 {status} {_PHRASES.get(status, 'Error')}"
     return f"{first}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n".encode("latin-1") + body

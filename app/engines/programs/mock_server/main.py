@@ -26,8 +26,13 @@ def main(path: str) -> None:
     """Serve until told to end. ``path`` holds ``host, port, model, knobs``; the key is in HOSTLER_ENGINE_KEY."""
     with open(path, encoding="utf-8") as file:
         config = json.load(file)
-    _record_start(os.path.join(os.path.dirname(path), "starts"))
+    record_start(os.path.dirname(path))
     knobs = Knobs(config["knobs"])
+    serve(config, knobs, Answers(config["model"], os.environ.get("HOSTLER_ENGINE_KEY", ""), knobs))
+
+
+def serve(config: dict[str, Any], knobs: Knobs, answers: Answers) -> None:
+    """Serve ``answers`` at ``host`` and ``port`` of ``config``, with the faults at start that ``knobs`` ask for."""
     for line in knobs.log_lines:
         print(line, flush=True)
     if knobs.exit_on_start is not None:
@@ -36,15 +41,14 @@ def main(path: str) -> None:
     _obey_signals(loop, knobs)
     if knobs.exit_after_s is not None:
         loop.call_later(knobs.exit_after_s, lambda: _end(knobs.exit_code, "exits in the middle, as told"))
-    answers = Answers(config["model"], os.environ.get("HOSTLER_ENGINE_KEY", ""), knobs)
     late_s = 0 if knobs.startup_answers_503 else knobs.startup_s
     loop.call_later(late_s, lambda: _listen(loop, answers, config))
     loop.run()
 
 
-def _record_start(path: str) -> None:
+def record_start(folder: str) -> None:
     """One line per start, so that a test can prove that there was one."""
-    with open(path, "a", encoding="ascii") as file:
+    with open(os.path.join(folder, "starts"), "a", encoding="ascii") as file:
         file.write(f"{os.getpid()} {time.time():.6f}\n")
 
 
