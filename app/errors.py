@@ -188,3 +188,75 @@ class Unavailable(HostlerError):
     """The database does not answer. Try again; see `hostler doctor`."""
 
     status, code, title, retryable = 503, "unavailable", "Not available now", True
+
+
+class EmptyInput(HostlerError):
+    """There is nothing to work on. Send a prompt of at least one character, a batch of at least one item."""
+
+    code, title = "empty_input", "The prompt or batch is empty"
+
+
+class UnknownStrategy(HostlerError):
+    """That strategy is not known. Send greedy, top_k or top_p."""
+
+    code, title = "unknown_strategy", "Unknown strategy"
+
+
+class ModelRequired(HostlerError):
+    """The request names no model and there is no one default. Send model_id, or set HOSTLER_DEFAULT_MODEL."""
+
+    code, title = "model_required", "Which model?"
+
+
+class ModelNotFound(NotFound):
+    """There is no model of that name. `GET /models` lists what there is."""
+
+    code, title = "model_not_found", "Model not found"
+
+
+class ModelForbidden(Forbidden):
+    """The key is limited to other models. Ask an admin for one that is allowed this model."""
+
+    code, title = "model_forbidden", "The key is not allowed this model"
+
+
+class ReplicaRefused(HostlerError):
+    """The replica refused the request. Change what its message names."""
+
+    status, code, title = 422, "replica_refused", "The replica refused the request"
+
+
+class ReplicaBusy(HostlerError):
+    """All replicas of the model are busy and the queue is full, or the key's limit is reached. Try again."""
+
+    status, code, title, retryable = 429, "busy", "Too many requests at once", True
+
+
+class NotOffered(HostlerError):
+    """The model's engine has no way to do this. Ask another model, or serve this one with another engine."""
+
+    status, code, title = 501, "not_offered", "The engine does not offer this"
+
+
+class ReplicaBadAnswer(HostlerError):
+    """The replica did not answer as its API says. Try again; see `hostler replica list` and its logs."""
+
+    status, code, title, retryable = 502, "replica_bad_answer", "The replica answered badly", True
+
+
+class NoReadyReplica(HostlerError):
+    """No replica of the model is ready. Try again; see `hostler replica list`, or create one."""
+
+    status, code, title, retryable = 503, "no_ready_replica", "No replica is ready", True
+
+
+class GatewayDown(HostlerError):
+    """The gateway does not answer. Try again; see `hostler status`."""
+
+    status, code, title, retryable = 503, "gateway_unavailable", "The gateway does not answer", True
+
+
+class ReplicaTooSlow(HostlerError):
+    """The replica did not answer in time. Ask for fewer tokens, or try again."""
+
+    status, code, title, retryable = 504, "replica_too_slow", "The replica was too slow", True

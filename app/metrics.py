@@ -11,11 +11,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, Metric, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from app import inference_metrics
 from app.errors import Unavailable
 from app.usecases.context import Context
 from app.usecases.health import Counts, count
@@ -51,13 +52,16 @@ class Metrics(Collector):
 
     def render(self) -> bytes:
         """The text that Prometheus scrapes."""
-        process = _process
         if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
             process = CollectorRegistry()
             MultiProcessCollector(process)
+            families = list(process.collect())
+        else:
+            families = [*_process.collect(), *inference_metrics.registry.collect()]
+        families, inference = inference_metrics.split(families)
         stack = CollectorRegistry()
         stack.register(self)
-        return generate_latest(process) + generate_latest(stack)
+        return generate_latest(_Collected(families)) + inference.encode() + generate_latest(stack)
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Gauges from the database."""
@@ -85,6 +89,17 @@ class Metrics(Collector):
                 self._counts = count(self._context)
                 self._until = time.monotonic() + CACHED_S
             return self._counts
+
+
+class _Collected(CollectorRegistry):
+    """What was collected already."""
+
+    def __init__(self, families: list[Metric]) -> None:
+        super().__init__()
+        self._families = families
+
+    def collect(self) -> Iterator[Metric]:
+        return iter(self._families)
 
 
 def _family(

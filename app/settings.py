@@ -133,6 +133,7 @@ class Settings:
     max_wait_s: float = _setting(300.0, "Longest wait of a request that waits.", within=(0, 86400))
     max_queued_per_pool: int = _setting(20000, "Queued creates per pool; beyond it 429.", within=(0, 10_000_000))
     max_body_bytes: int = _setting(1024 * 1024, "Largest request body of the control API.", within=(1024, 1 << 30))
+    batch_concurrency: int = _setting(8, "Items of one batch of the model API in work at once.", within=(1, 256))
     web_workers: int = _setting(2, "Processes of the API.", within=(1, 256))
     worker_concurrency: int = _setting(4, "Launches a worker carries out at once.", within=(1, 1024))
     control_concurrency: int = _setting(2, "Stops and probes a control worker carries out at once.", within=(1, 1024))

@@ -11,6 +11,7 @@ from flask import Flask, Request, Response, g, request
 
 from app import log
 from app.api import auth, converters, openapi, problem
+from app.api.inference import routes as inference
 from app.api.v1 import events, keys, models, nodes, pools, replicas, stack, tasks
 from app.domain.tasks import TaskKind
 from app.doorbell.queues import queue_for
@@ -35,6 +36,7 @@ BLUEPRINTS = (
     events.blueprint,
     keys.blueprint,
     stack.blueprint,
+    inference.blueprint,
 )
 
 

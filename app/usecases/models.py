@@ -51,6 +51,13 @@ def names(context: Context, connection: Connection) -> list[str]:
     return sorted(known)
 
 
+def read_all(context: Context, connection: Connection) -> list[dict[str, Any]]:
+    """Every model, by name: the catalogue over the files of the models folder. ``defaults`` are not masked."""
+    known = {file.name: _from_file(file) for file in _scan(context.settings.models_dir)}
+    known |= {row.name: dict(row._mapping) for row in repo.read_all(connection)}
+    return [known[name] for name in sorted(known)]
+
+
 def create(
     context: Context, actor: Actor, body: Mapping[str, Any], request: Idempotency | None = None
 ) -> tuple[dict[str, Any], bool]:
@@ -82,13 +89,12 @@ def list_models(
 ) -> tuple[list[dict[str, Any]], int, str | None]:
     """(models, total, next cursor) by name; filters ``engine`` and ``format``."""
     after = paging.decode(cursor, (str,))
-    known = {file.name: _from_file(file) for file in _scan(context.settings.models_dir)}
     with context.database.read() as connection:
-        known |= {row.name: dict(row._mapping) for row in repo.read_all(connection)}
+        known = read_all(context, connection)
     matching = [
-        _body(known[name])
-        for name in sorted(known)
-        if all(known[name][field] == value for field, value in filters.items() if value is not None)
+        _body(model)
+        for model in known
+        if all(model[field] == value for field, value in filters.items() if value is not None)
     ]
     rest = [model for model in matching if after is None or model["name"] > after[0]]
     more = paging.encode((rest[limit - 1]["name"],)) if len(rest) > limit else None

@@ -26,6 +26,9 @@ class Body(ma.Schema):
         """Messages by field for options that exclude each other; empty when there are none."""
         return {}
 
+    def refuse(self, data: Mapping[str, Any]) -> None:
+        """Raise what is wrong in a way of its own, before the fields are looked at one by one."""
+
     @ma.pre_load
     def check_first(self, data: Any, **_: Any) -> Any:
         """400 before 422: all missing fields at once, then contradictions."""
@@ -41,6 +44,7 @@ class Body(ma.Schema):
         against = self.contradictions(data)
         if against:
             raise Contradiction(f"{', '.join(against)}: send only one of them.", errors=against)
+        self.refuse(data)
         return data
 
 

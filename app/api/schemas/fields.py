@@ -60,16 +60,20 @@ class Whole(ma.fields.Integer):
         return super()._validated(value)
 
 
-class Seconds(ma.fields.Float):
-    """A duration in seconds."""
+class Number(ma.fields.Float):
+    """A number in a range; ``low`` itself is out of it when ``above`` is set."""
 
-    def __init__(self, low: float, high: float, **kwargs: Any) -> None:
-        super().__init__(validate=validate.Range(low, high), **kwargs)
+    def __init__(self, low: float, high: float, *, above: bool = False, **kwargs: Any) -> None:
+        super().__init__(validate=validate.Range(low, high, min_inclusive=not above), **kwargs)
 
     def _validated(self, value: Any) -> float:
         if isinstance(value, bool | str) or (isinstance(value, float) and not math.isfinite(value)):
             raise self.make_error("invalid", input=value)
         return super()._validated(value)
+
+
+class Seconds(Number):
+    """A duration in seconds."""
 
 
 class JsonObject(ma.fields.Dict):

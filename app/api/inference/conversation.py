@@ -1,0 +1,92 @@
+"""What one request of the model API asks of replicas, in their dialect, and what it makes of their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from app.api.inference.caller import Caller
+from app.api.inference.door import Address, Answer, Door, route
+from app.api.inference.refusals import refusal_of
+from app.engines.dialects.base import Ask, BadAnswer, EngineFailed, NotSpoken, Piece, Sampling
+from app.errors import NotOffered, ReplicaBadAnswer
+from app.usecases.served import Target
+
+
+@dataclass
+class Conversation:
+    """``headers`` go with every request; ``replica_id`` is who answered last."""
+
+    door: Door
+    target: Target
+    headers: Mapping[str, str]
+    caller: Caller
+    replica_id: str = ""
+
+    def tokenize(self, text: str) -> dict[str, Any]:
+        """``{token_ids, num_tokens}``. Raises HostlerError, CallerLeft."""
+        with _understood():
+            ask = self.target.dialect.tokenize(self.target.sent, text)
+            with self._asked(ask) as answer:
+                ids = self.target.dialect.read_tokens(answer.json())
+        return {"token_ids": list(ids), "num_tokens": len(ids)}
+
+    def generate(self, prompt: str, sampling: Sampling) -> dict[str, Any]:
+        """``{token_ids, text, num_generated, finish_reason}``. Raises HostlerError, CallerLeft."""
+        with _understood():
+            ask = self.target.dialect.generate(self.target.sent, prompt, sampling)
+            with self._asked(ask) as answer:
+                made = self.target.dialect.read_generation(answer.json())
+        ids = list(made.token_ids or ())
+        return {
+            "token_ids": ids,
+            "text": whole_characters(made.text),
+            "num_generated": len(ids) if made.tokens is None else made.tokens,
+            "finish_reason": made.finish_reason,
+        }
+
+    def stream(self, prompt: str, sampling: Sampling) -> Generator[Piece]:
+        """What ``generate`` gives, as it is made; the last piece is ``done``. Raises HostlerError, CallerLeft."""
+        with _understood():
+            ask = self.target.dialect.generate(self.target.sent, prompt, sampling, stream=True)
+            with self._asked(ask) as answer:
+                for data in answer.events():
+                    piece = self.target.dialect.read_piece(data)
+                    yield piece
+                    if piece.done:
+                        return
+        raise ReplicaBadAnswer("The replica's stream broke off before its end. Try again.")
+
+    @contextmanager
+    def _asked(self, ask: Ask) -> Iterator[Answer]:
+        with self.door.post(self._address(), ask.path, ask.body, self.headers, self.caller) as answer:
+            self.replica_id = answer.replica_id or self.replica_id
+            if answer.status != 200:
+                raise refusal_of(answer)
+            yield answer
+
+    def _address(self) -> Address:
+        if self.target.replica_id:
+            return "X-Hostler-Replica", self.target.replica_id
+        if self.target.service_id:
+            return "X-Hostler-Service", self.target.service_id
+        return route(self.target.route)
+
+
+def whole_characters(text: str) -> str:
+    """``text`` with halves of surrogate pairs joined, and lone ones, which no reader takes, replaced."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+@contextmanager
+def _understood() -> Iterator[None]:
+    try:
+        yield
+    except NotSpoken as error:
+        raise NotOffered(f"{error}. Ask another model, or serve this one with such an engine.") from error
+    except BadAnswer as error:
+        raise ReplicaBadAnswer(f"The replica's answer is not what its API says: {error}. Try again.") from error
+    except EngineFailed as error:
+        raise ReplicaBadAnswer(f"The replica failed: {error}. Try again.") from error

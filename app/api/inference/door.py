@@ -1,0 +1,188 @@
+"""The inside door: HTTP over the gateway's Unix socket to a ready replica of a route.
+
+Balancing, retries, queues and failover stand in the gateway alone. Here a request is sent and its answer read, within
+bounds of size and time, and given up as soon as the caller has gone: the gateway then cancels it at the replica.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from app.api.inference.caller import Caller
+from app.errors import GatewayDown, HostlerError, ReplicaBadAnswer, ReplicaTooSlow
+
+CONNECT_S = 5.0
+#: Longest silence, before the first byte and between two. The gateway's own limits are shorter: this is for one that
+#: hangs.
+SILENCE_S = 3700.0
+#: The most tokens there may be with their ids, and to spare.
+LONGEST_ANSWER = 32 * 1024 * 1024
+LONGEST_EVENT = 1024 * 1024
+LONGEST_PROBLEM = 64 * 1024
+
+#: A header that names what is addressed, and its value.
+Address = tuple[str, str]
+
+
+def route(name: str) -> Address:
+    """The replicas that serve the model ``name``: hashed as the gateway hashes, so that any name can be sent."""
+    return "X-Hostler-Route", sha256(name.encode()).hexdigest().upper()
+
+
+@dataclass(frozen=True)
+class Door:
+    """Where the gateway listens for this stack's own processes."""
+
+    path: Path
+
+    @contextmanager
+    def post(
+        self, address: Address, path: str, body: Any, headers: Mapping[str, str], caller: Caller
+    ) -> Iterator[Answer]:
+        """Send JSON and hand over the answer; the connection ends with the context.
+
+        Raises CallerLeft, GatewayDown, ReplicaTooSlow; reading the answer raises CallerLeft, ReplicaBadAnswer,
+        ReplicaTooSlow.
+        """
+        connection = _Connection(self.path, caller)
+        sent = {**headers, address[0]: address[1], "Content-Type": "application/json", "Connection": "close"}
+        try:
+            with _told(GatewayDown):
+                connection.request("POST", path, json.dumps(body, separators=(",", ":")).encode(), sent)
+                answer = Answer(connection.getresponse())
+            yield answer
+        finally:
+            connection.close()
+
+
+class Answer:
+    """What came back: its status and headers at once, its body as it comes."""
+
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self._response = response
+        self.status = response.status
+        self.replica_id = response.getheader("X-Hostler-Replica", "")
+        self.retry_after = response.getheader("Retry-After", "")
+
+    def json(self) -> Any:
+        """The whole body."""
+        with _told(ReplicaBadAnswer):
+            raw = self._response.read(LONGEST_ANSWER + 1)
+        if len(raw) > LONGEST_ANSWER:
+            raise ReplicaBadAnswer(f"The replica's answer is larger than {LONGEST_ANSWER} bytes. Ask for fewer tokens.")
+        try:
+            return json.loads(raw)
+        except (ValueError, RecursionError) as error:
+            raise ReplicaBadAnswer("The replica's answer is not JSON. See `hostler replica logs`.") from error
+
+    def refusal(self) -> Mapping[str, Any]:
+        """The body of an error as far as it is a JSON object; empty when it is none."""
+        with _told(ReplicaBadAnswer):
+            raw = self._response.read(LONGEST_PROBLEM)
+        try:
+            found = json.loads(raw)
+        except (ValueError, RecursionError):
+            return {}
+        return found if isinstance(found, Mapping) else {}
+
+    def events(self) -> Iterator[str]:
+        """The data of each server-sent event, as soon as it is whole."""
+        data: list[str] = []
+        size = 0
+        while True:
+            with _told(ReplicaBadAnswer):
+                line = self._response.readline(LONGEST_EVENT + 1)
+            size += len(line)
+            if size > LONGEST_EVENT:
+                raise ReplicaBadAnswer(f"An event of the replica's stream is larger than {LONGEST_EVENT} bytes.")
+            if not line.strip():
+                if data:
+                    yield "\n".join(data)
+                data, size = [], 0
+                if not line:
+                    return
+            elif line.startswith(b"data:"):
+                # no character is split here: the line is whole before its bytes become text
+                data.append(line[5:].decode("utf-8", "replace").removeprefix(" ").rstrip("\r\n"))
+
+
+class _Connection(http.client.HTTPConnection):
+    """``http.client`` over a Unix socket, with the caller watched wherever it waits."""
+
+    def __init__(self, path: Path, caller: Caller) -> None:
+        super().__init__("hostler")
+        self._path, self._caller = path, caller
+
+    def connect(self) -> None:
+        wire = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            wire.settimeout(CONNECT_S)
+            wire.connect(str(self._path))
+            wire.setblocking(False)
+        except OSError:
+            wire.close()
+            raise
+        self.sock = _Wire(wire, self._caller)
+
+
+class _Wire:
+    """As much of a socket as ``http.client`` uses."""
+
+    def __init__(self, wire: socket.socket, caller: Caller) -> None:
+        self._wire, self._caller = wire, caller
+
+    def sendall(self, data: bytes) -> None:
+        """Send it all, or as much as is read before the answer comes: a full queue is told without reading on."""
+        left = memoryview(data)
+        while left:
+            readable, writable = self._caller.wait(self._wire, SILENCE_S, to_write=True)
+            if readable:
+                return
+            if not writable:
+                raise TimeoutError
+            with suppress(BlockingIOError):
+                left = left[self._wire.send(left) :]
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(_Reading(self._wire, self._caller), 65536)
+
+    def close(self) -> None:
+        # a reader may hold it open still, and the gateway must learn at once that nobody reads
+        with suppress(OSError):
+            self._wire.shutdown(socket.SHUT_RDWR)
+        self._wire.close()
+
+
+class _Reading(io.RawIOBase):
+    def __init__(self, wire: socket.socket, caller: Caller) -> None:
+        self._wire, self._caller = wire, caller
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        while True:
+            if not self._caller.wait(self._wire, SILENCE_S)[0]:
+                raise TimeoutError
+            with suppress(BlockingIOError):
+                return self._wire.recv_into(buffer)
+
+
+@contextmanager
+def _told(broken: type[HostlerError]) -> Iterator[None]:
+    """What happens to the connection as what the API's caller is told; ``broken``: it ended before its time."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise ReplicaTooSlow() from error
+    except (http.client.HTTPException, OSError) as error:
+        raise broken() from error

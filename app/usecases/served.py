@@ -1,0 +1,209 @@
+"""Which model a request means, and what can be asked of the replicas behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+
+from app.db.repos import models as catalogue
+from app.db.repos import served as repo
+from app.engines.dialects.base import Dialect
+from app.engines.dialects.openai import OpenAIDialect
+from app.engines.registry import ENGINES
+from app.errors import Contradiction, ModelForbidden, ModelNotFound, ModelRequired, NotFound, NotOffered
+from app.usecases import models
+from app.usecases.context import Actor, Context
+from app.usecases.plans import near
+
+#: Names that an error lists.
+SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a request goes. One of ``route``, ``service_id`` and ``replica_id`` says by what the gateway finds it.
+
+    ``name`` is the model's own, ``sent`` what its replicas know it by.
+    """
+
+    name: str
+    sent: str
+    dialect: Dialect
+    route: str = ""
+    service_id: str = ""
+    replica_id: str = ""
+
+
+def choose(context: Context, actor: Actor, asked: str | None, *, service_id: str = "", replica_id: str = "") -> Target:
+    """The target of a request that names the model ``asked``, or none.
+
+    Raises ModelRequired, ModelNotFound, ModelForbidden, NotOffered; with a service or replica NotFound, Contradiction.
+    """
+    with context.database.read() as connection:
+        if replica_id:
+            row = repo.kind_of_replica(connection, replica_id)
+            if row is None:
+                raise NotFound(f"There is no replica {replica_id}. `hostler replica list` shows what there is.")
+            return _addressed(context, connection, actor, asked, [row], "The replica", replica_id=replica_id)
+        if service_id:
+            rows = repo.kinds_of_service(connection, service_id)
+            if not rows:
+                raise NotFound(f"There is no service {service_id}, or nothing of it is left.")
+            return _addressed(context, connection, actor, asked, rows, "The service", service_id=service_id)
+        asked = asked or _default(context, connection, actor)
+        name, names = _names(connection, asked)
+        _check_allowed(actor, asked, names)
+        rows = repo.kinds_of(connection, names)
+        if not rows and models.find(context, connection, asked) is None:
+            raise _unknown(context, connection, actor, asked)
+    return Target(name, _sent(rows, asked), _dialect(rows, asked), route=asked)
+
+
+def list_served(context: Context, actor: Actor) -> list[dict[str, Any]]:
+    """Every model that the key may ask for: catalogue, models folder, and what runs; ``loaded``: a replica is ready."""
+    with context.database.read() as connection:
+        described = {model["name"]: model for model in models.read_all(context, connection)}
+        engines: dict[str, set[str]] = {}
+        ready: dict[str, int] = {}
+        replicas: dict[str, int] = {}
+        own = {alias: name for name, model in described.items() for alias in model["aliases"]}
+        for row in repo.counts(connection):
+            name = row.model_name if row.model_name in described else own.get(row.model_name, row.model_name)
+            engines.setdefault(name, set()).add(row.engine)
+            ready[name] = ready.get(name, 0) + row.ready
+            replicas[name] = replicas.get(name, 0) + row.replicas
+    shown = []
+    for name in sorted({*described, *replicas}):
+        model = described.get(name, {"engine": "", "format": "", "aliases": []})
+        if not _allowed(actor, [name, *model["aliases"]]):
+            continue
+        served_by = ", ".join(sorted(engines.get(name) or {model["engine"]}))
+        counted = f"{ready.get(name, 0)} of {replicas.get(name, 0)} replicas ready"
+        shown.append(
+            {
+                "id": name,
+                "name": name,
+                "description": f"{served_by}; {counted}",
+                "format": model["format"].upper() or "unknown",
+                "loaded": ready.get(name, 0) > 0,
+            }
+        )
+    return shown
+
+
+def _addressed(
+    context: Context,
+    connection: Connection,
+    actor: Actor,
+    asked: str | None,
+    rows: list[Any],
+    what: str,
+    **address: str,
+) -> Target:
+    """A target by service or replica: of one model, that the key is allowed, and that the request means too."""
+    served = {row.model_name for row in rows}
+    name, names = _names(connection, sorted(served)[0])
+    _check_allowed(actor, name, names)
+    if not served <= {name, *names}:
+        shown = ", ".join(sorted(served)[:SHOWN])
+        raise Contradiction(
+            f"{what} serves several models: {shown}. Send model_id alone.", errors={"model_id": ["Which of them?"]}
+        )
+    if asked and asked not in {name, *names}:
+        raise Contradiction(
+            f"{what} serves {name!r}, not {asked!r}. Send only one of them.", errors={"model_id": ["Another model."]}
+        )
+    return Target(name, _sent(rows, name), _dialect(rows, name), **address)
+
+
+def _default(context: Context, connection: Connection, actor: Actor) -> str:
+    if context.settings.default_model:
+        return context.settings.default_model
+    # a limited key chooses among its own
+    ready: dict[str, None] = {}
+    for found in repo.ready_names(connection, 10_000 if actor.models is not None else SHOWN + 1):
+        name, names = _names(connection, found)
+        if _allowed(actor, names):
+            ready[name] = None
+        if len(ready) > SHOWN:
+            break
+    if len(ready) == 1:
+        return next(iter(ready))
+    listed = list(ready)
+    if not listed:
+        raise ModelRequired(
+            "No model_id was sent, and no model is ready. `hostler replica create --model-name NAME` serves one.",
+            errors={"model_id": ["Required while no model is ready."]},
+            extra={"models": []},
+        )
+    shown = ", ".join(listed[:SHOWN]) + (" and more" if len(listed) > SHOWN else "")
+    raise ModelRequired(
+        f"Several models are ready: {shown}. Send one of them as model_id, or set HOSTLER_DEFAULT_MODEL.",
+        errors={"model_id": ["Required while several models are ready."]},
+        extra={"models": listed[:SHOWN]},
+    )
+
+
+def _names(connection: Connection, asked: str) -> tuple[str, list[str]]:
+    """(the model's own name, every name it goes by, the asked one among them)."""
+    row = catalogue.find(connection, asked)
+    return (row.name, [row.name, *row.aliases]) if row is not None else (asked, [asked])
+
+
+def _allowed(actor: Actor, names: Iterable[str]) -> bool:
+    return actor.models is None or not set(actor.models).isdisjoint(names)
+
+
+def _check_allowed(actor: Actor, asked: str, names: Iterable[str]) -> None:
+    if not _allowed(actor, names):
+        raise ModelForbidden(
+            f"Your key is not allowed the model {asked!r}. `GET /models` lists what it is allowed.",
+            errors={"model_id": ["Not allowed with this key."]},
+        )
+
+
+def _unknown(context: Context, connection: Connection, actor: Actor, asked: str) -> ModelNotFound:
+    known = set(models.names(context, connection)) | set(repo.ready_names(connection, 1000))
+    if actor.models is not None:
+        known &= set(actor.models)
+    # these very words are promised
+    return ModelNotFound(
+        f"Model '{asked}' not found", errors={"model_id": [f"Unknown.{near(asked, known)} GET /models lists them."]}
+    )
+
+
+def _sent(rows: list[Any], asked: str) -> str:
+    """The name that the replicas check a request's ``model`` against: their own, where it is one."""
+    own = {row.model_name for row in _ready(rows)}
+    return own.pop() if len(own) == 1 else asked
+
+
+def _dialect(rows: list[Any], asked: str) -> Dialect:
+    """What all that may answer understand: which of them will, only the gateway knows."""
+    if not rows:
+        # nothing runs: the gateway says what becomes of the request
+        return _COMMON
+    spoken: dict[str, Dialect] = {}
+    for row in _ready(rows):
+        engine = ENGINES.get(row.engine)
+        dialect = engine.dialect(_config(row)) if engine is not None else None
+        if dialect is not None:
+            spoken[dialect.name] = dialect
+    if not spoken:
+        engines = ", ".join(sorted({row.engine for row in rows}))
+        raise NotOffered(f"Model {asked!r} is served by {engines}, set up so that it makes no text. Ask another model.")
+    return next(iter(spoken.values())) if len(spoken) == 1 else _COMMON
+
+
+def _ready(rows: list[Any]) -> list[Any]:
+    return [row for row in rows if row.ready] or rows
+
+
+def _config(row: Any) -> Mapping[str, Any]:
+    return row.config or {}
+
+
+_COMMON: Dialect = OpenAIDialect(tells_ids=False)
