@@ -61,7 +61,7 @@ class Door:
                 answer = Answer(connection.getresponse())
             yield answer
         finally:
-            connection.close()
+            connection.hang_up()
 
 
 class Answer:
@@ -121,6 +121,7 @@ class _Connection(http.client.HTTPConnection):
     def __init__(self, path: Path, caller: Caller) -> None:
         super().__init__("hostler")
         self._path, self._caller = path, caller
+        self._wire: socket.socket | None = None
 
     def connect(self) -> None:
         wire = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -131,7 +132,14 @@ class _Connection(http.client.HTTPConnection):
         except OSError:
             wire.close()
             raise
+        self._wire = wire
         self.sock = _Wire(wire, self._caller)
+
+    def hang_up(self) -> None:
+        """End it, read or not: the gateway learns at once that nobody waits."""
+        self.close()
+        if self._wire is not None:
+            self._wire.close()
 
 
 class _Wire:
@@ -156,10 +164,7 @@ class _Wire:
         return io.BufferedReader(_Reading(self._wire, self._caller), 65536)
 
     def close(self) -> None:
-        # a reader may hold it open still, and the gateway must learn at once that nobody reads
-        with suppress(OSError):
-            self._wire.shutdown(socket.SHUT_RDWR)
-        self._wire.close()
+        """``http.client`` has no more use for it; who reads the answer still has."""
 
 
 class _Reading(io.RawIOBase):

@@ -130,6 +130,8 @@ def batch_generate(count: Count, body: dict[str, Any]) -> Response:
     """
     conversation = _conversation(body, count)
     sampling, at_once = _sampling(body), context().settings.batch_concurrency
+    if sampling.seed is not None and conversation.target.dialect.alone_when_seeded:
+        at_once = 1
 
     def work(prompt: str) -> dict[str, Any]:
         return conversation.generate(prompt, sampling)

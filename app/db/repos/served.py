@@ -6,25 +6,33 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-#: Kinds of replicas that are looked at for one model: more than a few never differ in what they understand.
-_KINDS = 64
+#: Replicas that are looked at for one name, the newest: more of them differ no more in what they understand.
+_LOOKED_AT = 64
 _KIND = "model_name, engine, state = 'ready' AS ready, spec->'resolved'->'config' AS config"
+# by name in the order of the index, or a name with a long history would be read from its beginning
+_KINDS = """
+SELECT DISTINCT found.* FROM unnest(CAST(:names AS text[])) AS name, LATERAL (
+    SELECT {kind} FROM replicas WHERE model_name = name AND released_at IS NULL {ready}
+    ORDER BY created_at DESC, id DESC LIMIT {looked_at}
+) AS found
+"""
 
 
 def kinds_of(connection: Connection, names: list[str]) -> list[Any]:
-    """(model_name, engine, ready, config) of the replicas of ``names``, each kind once, ready ones first."""
-    query = text(
-        f"SELECT DISTINCT {_KIND} FROM replicas WHERE model_name = ANY(:names) AND released_at IS NULL"
-        f" ORDER BY ready DESC LIMIT {_KINDS}"
-    )
-    return list(connection.execute(query, {"names": names}))
+    """(model_name, engine, ready, config) of the replicas of ``names``, each kind once: the ready ones, else all."""
+    for ready in ("AND state = 'ready'", ""):
+        query = text(_KINDS.format(kind=_KIND, ready=ready, looked_at=_LOOKED_AT))
+        rows = list(connection.execute(query, {"names": names}))
+        if rows:
+            return rows
+    return []
 
 
 def kinds_of_service(connection: Connection, service_id: str) -> list[Any]:
-    """The same for the replicas that carry the label ``service_id``."""
+    """The same for all replicas that carry the label ``service_id``, ready ones first."""
     query = text(
         f"SELECT DISTINCT {_KIND} FROM replicas WHERE labels @> jsonb_build_object('service_id', CAST(:id AS text))"
-        f" AND released_at IS NULL ORDER BY ready DESC LIMIT {_KINDS}"
+        f" AND released_at IS NULL ORDER BY ready DESC LIMIT {_LOOKED_AT}"
     )
     return list(connection.execute(query, {"id": service_id}))
 

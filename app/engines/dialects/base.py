@@ -80,6 +80,8 @@ class Dialect(Protocol):
 
     #: ``llama.cpp``, ``openai+ids`` (vLLM, SGLang) or ``openai``
     name: str
+    #: a batch with a seed is worked on one item after the other, for a text is only the same again when made alone
+    alone_when_seeded: bool
 
     def tokenize(self, model: str, text: str) -> Ask:
         """Ask for the tokens of ``text``, start token and all, as a prompt would have them. Raises NotSpoken."""

@@ -30,6 +30,8 @@ SEEDS = 2**63
 class OpenAIDialect:
     """``tells_ids``: it has those additions."""
 
+    alone_when_seeded = False
+
     def __init__(self, *, tells_ids: bool) -> None:
         self.tells_ids = tells_ids
         self.name = "openai+ids" if tells_ids else "openai"
