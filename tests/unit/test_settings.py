@@ -23,6 +23,7 @@ CANNOT = {
     "HOSTLER_MAX_WAIT_S": ("-1", "nan", "inf", "x"),
     "HOSTLER_MAX_QUEUED_PER_POOL": ("-1", "1.5"),
     "HOSTLER_MAX_BODY_BYTES": ("0", "1"),
+    "HOSTLER_BATCH_CONCURRENCY": ("0", "257"),
     "HOSTLER_WEB_WORKERS": ("0", "-1", "many"),
     "HOSTLER_WORKER_CONCURRENCY": ("0",),
     "HOSTLER_CONTROL_CONCURRENCY": ("0",),

@@ -11,6 +11,7 @@ from app.engines.dialects.base import words_of
 from app.errors import (
     BodyTooLarge,
     Forbidden,
+    GatewayDown,
     HostlerError,
     ModelNotFound,
     NoReadyReplica,
@@ -26,6 +27,7 @@ _OF_GATEWAY: dict[int, type[HostlerError]] = {
     404: ModelNotFound,
     413: BodyTooLarge,
     429: ReplicaBusy,
+    502: ReplicaBadAnswer,
     503: NoReadyReplica,
     504: ReplicaTooSlow,
 }
@@ -71,11 +73,10 @@ def engine_words(body: Any) -> str:
 
 
 def _of_gateway(status: int, body: Mapping[str, Any], retry_after_s: int | None) -> HostlerError:
-    kind = _OF_GATEWAY.get(status, ReplicaBadAnswer)
-    detail = body.get("detail")
-    error = kind(detail if isinstance(detail, str) else "", retry_after_s=retry_after_s, extra={"source": "gateway"})
-    code = body.get("code")
-    if kind.status == status and isinstance(code, str) and _CODE.fullmatch(code):
+    kind = _OF_GATEWAY.get(status, GatewayDown if status >= 500 else ReplicaBadAnswer)
+    told = {name: value for name in ("detail", "code", "title") if isinstance(value := body.get(name), str)}
+    error = kind(told.get("detail", ""), retry_after_s=retry_after_s, extra={"source": "gateway"})
+    if kind.status == status and _CODE.fullmatch(told.get("code", "")):
         # the gateway knows better than we which limit it was
-        error.code = code
+        error.code, error.title = told["code"], told.get("title", error.title)
     return error

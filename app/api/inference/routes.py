@@ -158,7 +158,7 @@ def _conversation(body: dict[str, Any], count: Count | None = None) -> Conversat
     if count is not None:
         count.model = target.name
     headers = {"X-Hostler-Key-Id": actor().key_id, "X-Request-Id": g.request_id}
-    return Conversation(Door(Layout(ctx.settings.state_dir).run / "door.sock"), target, headers, Caller.of_request())
+    return Conversation(Door(Layout(ctx.settings.state_dir).inside_socket), target, headers, Caller.of_request())
 
 
 def _address(header: str) -> str:

@@ -80,7 +80,7 @@ class Served:
 
     def open(self, **more: Any) -> None:
         """Open the door to what runs now."""
-        socket = Layout(self.ctx.settings.state_dir).run / "door.sock"
+        socket = Layout(self.ctx.settings.state_dir).inside_socket
         self.exits.enter_context(inside_door(socket, self.folder / "gateway", self.routes, **more))
 
     def make_key(self, role: str = "infer", **more: Any) -> str:
