@@ -162,6 +162,16 @@ class Settings:
         "What runs under our mark and has no record is: report(ed), adopt(ed) where it can be, or kill(ed).",
         one_of=ORPHAN_POLICIES,
     )
+    drain_s: float = _setting(
+        30.0,
+        "What a stopping replica gets to finish the requests in flight, unless it or the stop says otherwise.",
+        within=(0, 86400),
+    )
+    gateway_silence_s: float = _setting(
+        86400.0,
+        "A gateway not heard of for so long is declared gone, and ports that it may still route to are given away.",
+        within=(60, 31_536_000),
+    )
     sweep_interval_s: float = _setting(5.0, "Between two ticks of the repair sweep.", within=(0.1, 3600))
     look_s: float = _setting(
         0.3, "How long a create looks for readiness before it leaves that to the sweep.", within=(0, 60)

@@ -67,9 +67,16 @@ class Verbs(Generic[Body, Words]):
         """Remove the record of a replica that has ended and was seen gone; Conflict before that."""
         return self.call(change("DELETE", _path("replicas", replica_id)))
 
-    def stop_replica(self, replica_id: str, *, force: bool = False, grace_s: float | None = None) -> Body:
-        """Ask it to end: SIGKILL after ``grace_s`` seconds, or at once when ``force``."""
+    def stop_replica(
+        self, replica_id: str, *, force: bool = False, grace_s: float | None = None, drain_s: float | None = None
+    ) -> Body:
+        """Ask it to end: SIGKILL after ``grace_s`` seconds, or at once when ``force``.
+
+        Where it is routed it takes nothing new and first gets ``drain_s`` seconds for what is in flight.
+        """
         body: Json = {"force": True} if force else {}
+        if drain_s is not None:
+            body["drain_s"] = drain_s
         if grace_s is not None:
             body["grace_s"] = grace_s
         return self.call(change("POST", _path("replicas", replica_id, "stop"), body))

@@ -38,6 +38,9 @@ class Situation:
     restarting: bool = False
     port: int | None = None
     check_failures: int = 0
+    #: it takes nothing new and may finish what is in flight; the gateways that have not said yet that nothing is
+    draining_until: str | None = None
+    in_use_by: tuple[str, ...] = ()
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -168,6 +171,13 @@ def _unreachable(now: Situation) -> Explanation:
 
 
 def _stopping(now: Situation) -> Explanation:
+    if now.draining_until:
+        return Explanation(
+            "draining",
+            f"It takes no new requests, and gets until {now.draining_until} to finish what is in flight at"
+            f" {', '.join(now.in_use_by) or 'its gateway'}.",
+            f"hostler replica stop {now.replica_id} --force",
+        )
     if now.restarting:
         return Explanation(
             "restarting",

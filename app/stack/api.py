@@ -52,7 +52,7 @@ class Api:
 
     def stop_replica(self, replica_id: str, grace_s: int, timeout_s: float = 10) -> str:
         """Ask for the stop; empty, or why it was refused."""
-        body = {"grace_s": grace_s}
+        body = {"grace_s": grace_s, "drain_s": grace_s}
         status, answer = self._call("POST", f"/api/v1/replicas/{replica_id}/stop", timeout_s, body)
         return "" if status in (200, 202, 404) else f"{status} {answer.get('detail', '')}"
 

@@ -110,7 +110,8 @@ def _of_this_host(api: Api, layout: Layout, node: str) -> list[dict[str, Any]]:
 
 
 def _wait_released(api: Api, wanted: list[str], say: Say, grace_s: int, hurry: threading.Event) -> None:
-    deadline = time.monotonic() + grace_s + _MORE_S
+    # as long again for the requests in flight
+    deadline = time.monotonic() + 2 * grace_s + _MORE_S
     left = list(wanted)
     # one after the other: they end side by side, and a host may hold many
     while left and not hurry.is_set() and time.monotonic() < deadline:

@@ -25,11 +25,15 @@ _PULL_IN = (
     "WITH late AS (SELECT id FROM tasks WHERE state = 'queued' AND claims > 0"
     " AND not_before > hostler_now() + make_interval(secs => :ahead_s) LIMIT :limit FOR UPDATE SKIP LOCKED)"
     " UPDATE tasks t SET not_before = NULL FROM late WHERE t.id = late.id",
+    "WITH late AS (SELECT replica_id FROM drains WHERE until > hostler_now() + make_interval(secs => seconds + 1)"
+    " LIMIT :limit FOR UPDATE SKIP LOCKED)"
+    " UPDATE tasks t SET not_before = NULL FROM late"
+    " WHERE t.replica_id = late.replica_id AND t.kind = 'stop' AND t.state = 'queued' AND t.not_before IS NOT NULL",
     # the living say so again within seconds
     *(
         f"UPDATE {table} SET heartbeat_at = hostler_now()"
         " WHERE heartbeat_at > hostler_now() + make_interval(secs => :ahead_s)"
-        for table in ("workers", "nodes")
+        for table in ("workers", "nodes", "gateways")
     ),
 )
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from app.db.repos import drains
+from app.db.repos.gateways import PORT_IS_FREE
 from app.domain.explanations import Situation
 from app.domain.explanations import explain as apply_rules
 from app.domain.lifecycle import LAUNCHING, Reason, State
@@ -19,7 +21,7 @@ from app.usecases.replicas import cleanup_of
 HEARD_S = 30
 
 _READ = text(
-    """
+    f"""
 SELECT r.*, p.state AS pool_state, p.slots AS slots_total, p.gpus AS pool_gpus, b.host_bound,
     a.name AS attempt_name, a.launching_at, a.stop_asked_at, a.exit_code, a.signal,
     t.id AS task_id, t.kind AS task_kind, t.state AS task_state, t.claimed_by, t.lease_expires_at, t.seq,
@@ -30,8 +32,8 @@ SELECT r.*, p.state AS pool_state, p.slots AS slots_total, p.gpus AS pool_gpus, 
     (SELECT count(*) FROM units u WHERE u.kind = 'gpu' AND u.lease_id IS NULL AND NOT u.retired) AS gpus_free,
     (SELECT count(*) FROM units u WHERE u.kind = 'pool_gpu' AND u.scope = r.pool AND u.lease_id IS NULL
         AND NOT u.retired) AS pool_gpus_free,
-    (SELECT count(*) FROM (SELECT 1 FROM units u WHERE u.kind = 'port' AND u.lease_id IS NULL AND NOT u.retired
-        LIMIT 1) AS one) AS ports_free,
+    (SELECT count(*) FROM (SELECT 1 FROM units WHERE kind = 'port' AND lease_id IS NULL AND NOT retired
+        AND {PORT_IS_FREE} LIMIT 1) AS one) AS ports_free,
     EXISTS (SELECT 1 FROM workers w WHERE 'pool.' || r.pool = ANY(w.queues)
         AND w.heartbeat_at > hostler_now() - make_interval(secs => :heard_s)) AS workers_heard,
     (SELECT id FROM events e WHERE e.replica_id = r.id AND e.kind = 'transition' ORDER BY id DESC LIMIT 1) AS event_id
@@ -51,6 +53,7 @@ def explain(ctx: Context, replica_id: str) -> dict[str, Any]:
         if row is None:
             raise NotFound(f"There is no replica {replica_id}. See `hostler replica list`.")
         position, first = _position(connection, row)
+        drain = drains.read(connection, replica_id) if row.state == State.STOPPING else None
     state = State(row.state)
     found = apply_rules(
         Situation(
@@ -75,6 +78,8 @@ def explain(ctx: Context, replica_id: str) -> dict[str, Any]:
             restarting=row.task_kind == "restart",
             port=row.port,
             check_failures=row.check_failures,
+            draining_until=_iso(drain.until) if drain else None,
+            in_use_by=tuple(drain.gateways) if drain else (),
         )
     )
     return {
@@ -83,10 +88,12 @@ def explain(ctx: Context, replica_id: str) -> dict[str, Any]:
         "reason": row.reason,
         "rule": found.rule,
         "message": found.text,
-        "evidence": _evidence(row),
+        "evidence": _evidence(row, drain),
         "since": _iso(row.state_since),
         "position": position,
-        "deadline": _iso(row.deadline_at or (row.lifetime_ends_at if state not in LAUNCHING else None)),
+        "deadline": _iso(
+            drain.until if drain else row.deadline_at or (row.lifetime_ends_at if state not in LAUNCHING else None)
+        ),
         "command": found.command,
     }
 
@@ -110,7 +117,7 @@ def _gpus_free(row: Any) -> int:
     return min(limits, default=0)
 
 
-def _evidence(row: Any) -> list[dict[str, Any]]:
+def _evidence(row: Any, drain: Any | None) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [{"what": "last transition", "event_id": row.event_id}]
     if row.task_id:
         found.append(
@@ -141,6 +148,10 @@ def _evidence(row: Any) -> list[dict[str, Any]]:
                 "slots_free": row.slots_free,
                 "slots": row.slots_total,
             }
+        )
+    if drain:
+        found.append(
+            {"what": "drain", "seconds": drain.seconds, "until": _iso(drain.until), "gateways": drain.gateways}
         )
     if row.last_health:
         found.append({"what": "last probe", **row.last_health})

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from app.db.repos import leases, replicas, tasks
+from app.db.repos.gateways import PORT_IS_FREE
 from app.db.repos.replicas import Move
 from app.domain.lifecycle import Reason, State
 from app.domain.placement import gpus_wanted
@@ -129,14 +130,14 @@ WHERE r.id = :id
 # One statement, because each round trip holds up the launch. ``node`` is NULL unless the backend is bound to its host:
 # then a port of that host is leased with the slot, and what follows goes to that node's queue.
 _OPEN_ATTEMPT = text(
-    """
+    f"""
 WITH slot AS MATERIALIZED (
     SELECT kind, scope, number FROM units WHERE kind = 'slot' AND scope = :pool AND lease_id IS NULL AND NOT retired
     ORDER BY last_freed_at NULLS FIRST, number LIMIT 1 FOR UPDATE SKIP LOCKED
 ),
 port AS MATERIALIZED (
     SELECT kind, scope, number FROM units
-    WHERE kind = 'port' AND scope = CAST(:node AS text) AND lease_id IS NULL AND NOT retired
+    WHERE kind = 'port' AND scope = CAST(:node AS text) AND lease_id IS NULL AND NOT retired AND {PORT_IS_FREE}
     ORDER BY last_freed_at NULLS FIRST, number LIMIT 1 FOR UPDATE SKIP LOCKED
 ),
 made AS (

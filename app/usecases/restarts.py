@@ -7,12 +7,14 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from app.db.repos import drains as drains_repo
 from app.db.repos import replicas, tasks
 from app.db.repos.replicas import Move
 from app.domain.lifecycle import TERMINAL, State
 from app.domain.tasks import LIFECYCLE_KINDS, TaskKind
 from app.doorbell.queues import queue_for
 from app.errors import Conflict, NotFound
+from app.usecases import drains
 from app.usecases import idempotency as remembered
 from app.usecases.context import Actor, Context, Idempotency
 from app.usecases.outcomes import TaskOutcome, found
@@ -28,6 +30,8 @@ def request_restart(ctx: Context, actor: Actor, replica_id: str, idempotency: Id
             if before is not None:
                 return found(before)
         row = _restart(connection, actor, replica_id, task_id)
+        if State(row.state) not in TERMINAL:
+            drains_repo.begin(connection, replica_id, row.attempt, drains.seconds_of(ctx.settings, row.spec))
         if idempotency:
             remembered.remember(connection, actor, idempotency, {"replica_id": replica_id, "task_id": task_id})
         return row

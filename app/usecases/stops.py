@@ -8,12 +8,14 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from app.db.repos import drains as drains_repo
 from app.db.repos import replicas, tasks
 from app.db.repos.replicas import Move
-from app.domain.lifecycle import TERMINAL, Reason, State
+from app.domain.lifecycle import SERVING, TERMINAL, Reason, State
 from app.domain.tasks import LAUNCH_KINDS, LIFECYCLE_KINDS, TaskKind, TaskState
 from app.doorbell.queues import queue_for
 from app.errors import NotFound
+from app.usecases import drains
 from app.usecases import idempotency as remembered
 from app.usecases.context import Actor, Context, Idempotency
 from app.usecases.outcomes import TaskOutcome, found
@@ -30,15 +32,20 @@ def request_stop(
     grace_s: int | None = None,
     idempotency: Idempotency | None = None,
     cause: str = "stop requested",
+    drain_s: float | None = None,
 ) -> TaskOutcome:
-    """Accept a stop. ``already`` when the replica has ended and is gone. Raises NotFound."""
+    """Accept a stop. ``already`` when the replica has ended and is gone. Raises NotFound.
+
+    A replica that is routed first gets ``drain_s`` (None: what was said at its create, else the setting) to finish what
+    is in flight. ``force`` gives it none.
+    """
 
     def act(connection: Connection) -> tuple[TaskOutcome, str | None, str]:
         if idempotency:
             before = remembered.claim(connection, actor, idempotency)
             if before is not None:
                 return found(before), None, ""
-        asked = _stop(connection, actor, replica_id, force, grace_s, cause)
+        asked = _stop(ctx, connection, actor, replica_id, force, grace_s, drain_s, cause)
         if idempotency:
             remembered.remember(connection, actor, idempotency, {"replica_id": replica_id, "task_id": asked[0].task_id})
         return asked
@@ -53,7 +60,14 @@ def request_stop(
 
 
 def _stop(
-    connection: Connection, actor: Actor, replica_id: str, force: bool, grace_s: int | None, cause: str
+    ctx: Context,
+    connection: Connection,
+    actor: Actor,
+    replica_id: str,
+    force: bool,
+    grace_s: int | None,
+    drain_s: float | None,
+    cause: str,
 ) -> tuple[TaskOutcome, str | None, str]:
     open_tasks, row = tasks.lock_with_replica(connection, replica_id, LIFECYCLE_KINDS)
     if row is None:
@@ -61,7 +75,7 @@ def _stop(
     grace = 0 if force else DEFAULT_GRACE_S if grace_s is None else grace_s
     stopping = [task for task in open_tasks if task.kind == TaskKind.STOP]
     if stopping:
-        _hurry(connection, row, stopping[0], force, grace_s)
+        _hurry(connection, row, stopping[0], force, grace_s, drain_s)
         return TaskOutcome(replica_id, stopping[0].id), row.node, row.pool
     if row.state in TERMINAL and row.released_at is not None:
         return TaskOutcome(replica_id, _last_stop(connection, replica_id), already=True), row.node, row.pool
@@ -76,6 +90,7 @@ def _stop(
     )
     task_id = _insert_stop_task(connection, actor, row, force, grace)
     _set_off(connection, actor, row, task_id, grace, cause, cancelled=bool(launching))
+    _drain(connection, row, 0 if force else drains.seconds_of(ctx.settings, row.spec, drain_s))
     return TaskOutcome(replica_id, task_id), row.node, row.pool
 
 
@@ -111,7 +126,21 @@ def _set_off(
         )
 
 
-def _hurry(connection: Connection, row: Any, task: Any, force: bool, grace_s: int | None) -> None:
+def _drain(connection: Connection, row: Any, seconds: float) -> None:
+    if row.state in (*SERVING, State.UNREACHABLE):
+        drains_repo.begin(connection, row.id, row.attempt, seconds)
+    elif row.state == State.STOPPING and seconds > 0:
+        # in the middle of a restart
+        drains_repo.keep(connection, row.id)
+    elif row.state == State.STOPPING:
+        drains_repo.end(connection, row.id)
+
+
+def _hurry(
+    connection: Connection, row: Any, task: Any, force: bool, grace_s: int | None, drain_s: float | None
+) -> None:
+    if force or drain_s is not None:
+        drains_repo.shorten(connection, row.id, 0 if force else drain_s or 0)
     if not force and grace_s is None:
         return
     wanted = 0 if force else grace_s

@@ -13,13 +13,14 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from app.db.repos import drains as drains_repo
 from app.db.repos import replica_pages, replicas, tasks
 from app.db.repos.replicas import Move
 from app.domain.lifecycle import Reason, State
 from app.domain.tasks import LAUNCH_KINDS, LIFECYCLE_KINDS, TaskKind, TaskState
 from app.doorbell.queues import queue_for
 from app.errors import Collided, Unavailable
-from app.usecases import clock, retention
+from app.usecases import clock, drains, gateways, retention
 from app.usecases.context import Context
 from app.usecases.launches import MAX_CLAIMS
 from app.usecases.silent_nodes import judge_silent_nodes
@@ -119,6 +120,7 @@ _SWEEPS: dict[str, Callable[[Context], int]] = {
     "rung": ring_waiting,
     "forgotten": retention.forget_old,
     "folded": fold_counts,
+    "silent_gateways": gateways.forget_silent,
 }
 _BELTS: dict[str, Callable[[Context], int]] = {
     "silent_nodes": judge_silent_nodes,
@@ -304,5 +306,7 @@ def _end_lifetime(ctx: Context, replica_id: str) -> bool:
         )
         launching = [task.id for task in open_tasks if task.kind in LAUNCH_KINDS]
         ended = tasks.finish(connection, launching, TaskState.FAILED, reason=Reason.LIFETIME_EXPIRED, message=message)
+        if moved:
+            drains_repo.begin(connection, replica_id, row.attempt, drains.seconds_of(ctx.settings, row.spec))
     ctx.notify("events", f"replica:{replica_id}", f"due:{row.node or ''}", *(f"task:{one}" for one in ended))
     return bool(moved)

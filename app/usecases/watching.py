@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from app.db.repos import replicas, tasks
+from app.db.repos.drains import IS_DRAINING
 from app.db.repos.replicas import Move as Move
 from app.domain.lifecycle import State
 from app.domain.tasks import Phase, TaskState
@@ -27,6 +28,8 @@ _MOVING = ", ".join(f"'{state}'" for state in State if state not in (State.PENDI
 #: Due by its own clock, or left behind when the clock was set back: no look is ever put off that far.
 _DUE = """r.released_at IS NULL
     AND (r.next_check_at <= hostler_now() OR r.next_check_at > hostler_now() + interval '1 minute')"""
+#: It may finish what is in flight: nobody ends it meanwhile, and an end of its own is seen by the death watch.
+_LEFT_ALONE = f"NOT (r.state = 'stopping' AND {IS_DRAINING})"
 _SETTLING = f"""r.state IN ({IN_ROUND})
     AND r.state_since > hostler_now() - make_interval(secs => :settle_s) AND r.next_check_at <= hostler_now()"""
 _CANDIDATES = "SELECT r.id, r.next_check_at FROM replicas r WHERE"
@@ -36,13 +39,13 @@ _CANDIDATES = "SELECT r.id, r.next_check_at FROM replicas r WHERE"
 _CLAIM_DUE = text(
     f"""
 WITH found AS MATERIALIZED (
-    {_CANDIDATES} {_DUE} AND r.state IN ({_MOVING}) AND r.node = :node
-    UNION ALL {_CANDIDATES} {_DUE} AND r.state IN ({_MOVING}) AND r.node IS NULL
+    {_CANDIDATES} {_DUE} AND r.state IN ({_MOVING}) AND {_LEFT_ALONE} AND r.node = :node
+    UNION ALL {_CANDIDATES} {_DUE} AND r.state IN ({_MOVING}) AND {_LEFT_ALONE} AND r.node IS NULL
     UNION ALL {_CANDIDATES} {_DUE} AND {_SETTLING} AND (r.node = :node OR r.node IS NULL)
 ),
 due AS MATERIALIZED (
     SELECT r.id FROM replicas r
-    WHERE r.id = ANY(ARRAY(SELECT id FROM found ORDER BY next_check_at LIMIT :limit)) AND {_DUE}
+    WHERE r.id = ANY(ARRAY(SELECT id FROM found ORDER BY next_check_at LIMIT :limit)) AND {_DUE} AND {_LEFT_ALONE}
     FOR UPDATE SKIP LOCKED
 ),
 claimed AS (

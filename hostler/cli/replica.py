@@ -71,6 +71,11 @@ def get(session: Session, replica_id: str) -> None:
 @click.argument("replica_ids", nargs=-1, shell_complete=replica_ids, metavar="[ID]...")
 @click.option("-l", "--label", metavar="LABEL=V", multiple=True, help="Every live one with this label (repeatable).")
 @click.option("--grace", type=Duration(), help="Time between SIGTERM and SIGKILL [default: 30s].")
+@click.option(
+    "--drain",
+    type=Duration(),
+    help="Time for requests in flight before that [default: what its create or setting says].",
+)
 @click.option("--force", is_flag=True, help="Kill it at once.")
 @following.wait_option("Return when it was seen gone.")
 @click.option("--timeout", type=Duration(), help="With --wait: give up (exit 7) after so long.")
@@ -80,6 +85,7 @@ def stop(
     replica_ids: tuple[str, ...],
     label: tuple[str, ...],
     grace: float | None,
+    drain: float | None,
     force: bool,
     wait: bool | None,
     timeout: float | None,
@@ -87,7 +93,7 @@ def stop(
     """Stop replicas, by id or by label. Works in every state; a queued launch is cancelled."""
     client = session.client
     grace_s = None if grace is None else number(grace)
-    stop_one = partial(client.stop_replica, force=force, grace_s=grace_s)
+    stop_one = partial(client.stop_replica, force=force, grace_s=grace_s, drain_s=drain)
     asked, refused = _each(_chosen(client, replica_ids, label), stop_one)
     if wait:
         # all were asked before the first is waited for

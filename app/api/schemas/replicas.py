@@ -60,6 +60,27 @@ class Timeouts(Body):
     health_check_timeout_s = Seconds(0.001, 3600, metadata={"default": 120})
 
 
+class GatewayConfig(JsonObject):
+    """How the gateway treats it. What else stands there is kept and not looked at."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        shown = {"description": "`drain_s`: for requests in flight when it stops. `max_concurrency`: requests at once."}
+        super().__init__(metadata=shown, **kwargs)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> dict[str, Any]:
+        found = super()._deserialize(value, attr, data, **kwargs)
+        errors = {}
+        for name, known in (("drain_s", Seconds(0, 86400)), ("max_concurrency", Whole(1, 100_000))):
+            try:
+                if name in found:
+                    known.deserialize(found[name])
+            except ma.ValidationError as error:
+                errors[name] = error.messages
+        if errors:
+            raise ma.ValidationError(errors)
+        return found
+
+
 class ReplicaCreate(Body):
     """An inference server to bring into service."""
 
@@ -76,7 +97,7 @@ class ReplicaCreate(Body):
     timeouts = ma.fields.Nested(Timeouts)
     api_config = JsonObject()
     platform_config = JsonObject(metadata={"description": "Required for platform_workload."})
-    gateway_config = JsonObject()
+    gateway_config = GatewayConfig()
     pool = Text(1, 63, POOL_NAME)
     recipe = Text(1, 200)
     resources = JsonObject(metadata={"description": "`gpus`: how many."})
@@ -105,6 +126,14 @@ class StopBody(Body):
 
     force = Flag(load_default=False, metadata={"description": "Kill at once."})
     grace_s = Whole(0, 86400, metadata={"description": "Between asking and killing.", "default": 30})
+    drain_s = Seconds(
+        0,
+        86400,
+        metadata={
+            "description": "For requests in flight, before it is asked to end; none of it with `force`. Default: the"
+            " replica's `gateway_config.drain_s`, else HOSTLER_DRAIN_S."
+        },
+    )
 
 
 class HealthBody(Body):

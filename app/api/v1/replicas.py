@@ -91,7 +91,13 @@ def delete_replica(replica_id: str) -> Response:
 def stop_replica(body: dict[str, Any], replica_id: str) -> Response:
     """Stop a replica, from every state; overtakes the queue"""
     outcome = replicas.request_stop(
-        context(), actor(), replica_id, body["force"], body.get("grace_s"), idempotency.from_request()
+        context(),
+        actor(),
+        replica_id,
+        body["force"],
+        body.get("grace_s"),
+        idempotency.from_request(),
+        drain_s=body.get("drain_s"),
     )
     return _asked(outcome, then_raise=False)
 

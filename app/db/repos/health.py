@@ -27,7 +27,7 @@ SELECT
      WHERE w.role <> 'agent' AND w.heartbeat_at > hostler_now() - make_interval(secs => :silent_s)
        AND n.canary_at - greatest(w.consumed_at, w.started_at) > make_interval(secs => :deaf_s)) AS deaf_workers,
     (SELECT extract(epoch FROM hostler_now() - max(started_at)) FROM sweeps WHERE tick > 0) AS last_sweep_s,
-    (SELECT extract(epoch FROM hostler_now() - min(created_at)) FROM tasks
+    (SELECT extract(epoch FROM hostler_now() - min(greatest(created_at, not_before))) FROM tasks
      WHERE state = 'queued' AND kind NOT IN ('create', 'restart')) AS oldest_control_s,
     (SELECT extract(epoch FROM hostler_now() - min(started_at)) FROM sweeps WHERE tick > 0) AS first_sweep_s,
     (SELECT extract(epoch FROM hostler_now() - max(finished_at)) FROM sweeps WHERE tick > 0) AS finished_sweep_s,

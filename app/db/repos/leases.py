@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, text
 
+from app.db.repos.gateways import PORT_IS_FREE
+
 _TAKE = text(
-    """
+    f"""
 WITH free AS MATERIALIZED (
     SELECT kind, scope, number FROM units
-    WHERE kind = :kind AND scope = :scope AND lease_id IS NULL AND NOT retired
+    WHERE kind = :kind AND scope = :scope AND lease_id IS NULL AND NOT retired AND {PORT_IS_FREE}
     ORDER BY last_freed_at NULLS FIRST, number LIMIT :count FOR UPDATE SKIP LOCKED
 ),
 made AS (
@@ -63,6 +65,7 @@ def free_count(connection: Connection, kind: str, scope: str) -> int:
     """How many units are free now."""
     query = text(
         "SELECT count(*) FROM units WHERE kind = :kind AND scope = :scope AND lease_id IS NULL AND NOT retired"
+        f" AND {PORT_IS_FREE}"
     )
     return int(connection.execute(query, {"kind": kind, "scope": scope}).scalar_one())
 
@@ -106,7 +109,8 @@ def pools_short_of(connection: Connection, node: str, but: str) -> list[str]:
         "SELECT p.name FROM pools p JOIN backends b ON b.name = p.backend"
         " WHERE (EXISTS (SELECT 1 FROM units WHERE kind = 'gpu' AND scope = :node AND NOT retired)"
         "     OR (SELECT count(*) FROM (SELECT 1 FROM units WHERE kind = 'port' AND scope = :node AND lease_id IS NULL"
-        "         AND NOT retired ORDER BY last_freed_at NULLS FIRST, number LIMIT :scarce) AS free) < :scarce)"
+        f"         AND NOT retired AND {PORT_IS_FREE}"
+        "         ORDER BY last_freed_at NULLS FIRST, number LIMIT :scarce) AS free) < :scarce)"
         " AND b.host_bound AND p.name <> :but AND p.state = 'active'"
         " AND EXISTS (SELECT 1 FROM tasks t WHERE t.pool = p.name AND t.state = 'queued'"
         "     AND t.kind IN ('create', 'restart')) ORDER BY p.name"
@@ -146,7 +150,7 @@ def take_exactly(
     """Lease these very units; False when one of them is not free or not there."""
     query = text(
         "WITH free AS MATERIALIZED (SELECT kind, scope, number FROM units WHERE kind = :kind AND scope = :scope"
-        "     AND number = ANY(:numbers) AND lease_id IS NULL AND NOT retired FOR UPDATE),"
+        f"     AND number = ANY(:numbers) AND lease_id IS NULL AND NOT retired AND {PORT_IS_FREE} FOR UPDATE),"
         " made AS (INSERT INTO leases (kind, scope, number, attempt_id, holder)"
         "     SELECT kind, scope, number, :attempt_id, :holder FROM free RETURNING id, kind, scope, number)"
         " UPDATE units u SET lease_id = made.id FROM made"

@@ -159,7 +159,8 @@ freed AS (
 ),
 unheld AS (
     UPDATE units SET lease_id = NULL, last_freed_at = hostler_now() WHERE lease_id IN (SELECT id FROM freed)
-)
+),
+drained AS (DELETE FROM drains WHERE replica_id = :replica_id AND attempt = :attempt)
 INSERT INTO events (kind, replica_id, attempt, pool, node, actor, cause)
 SELECT 'released', :replica_id, :attempt, pool, node, 'hostler', 'seen gone, leases returned' FROM ended
 RETURNING id

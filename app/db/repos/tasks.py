@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from app.db.repos import replicas
+from app.db.repos.gateways import PORT_IS_FREE
 from app.domain.lifecycle import Reason
 from app.domain.tasks import Phase, TaskKind, TaskState
 from app.errors import Collided
@@ -79,12 +80,12 @@ best AS MATERIALIZED (
           WHERE kind = 'slot' AND scope = :pool AND lease_id IS NULL AND NOT retired
           ORDER BY last_freed_at NULLS FIRST, number LIMIT 2 + debt.slots) AS free))
       AND (NOT b.host_bound OR 2 <= (SELECT count(*) FROM (SELECT 1 FROM units
-          WHERE kind = 'port' AND scope = :node AND lease_id IS NULL AND NOT retired
+          WHERE kind = 'port' AND scope = :node AND lease_id IS NULL AND NOT retired AND {port_is_free}
           ORDER BY last_freed_at NULLS FIRST, number LIMIT 2) AS free))
     ORDER BY ahead.priority, ahead.seq LIMIT 1 FOR UPDATE OF t SKIP LOCKED
 )
 """
-_CLAIM_PASSING = text(_PASSING.format(due=_DUE, scope=_SCOPES["pool"]) + _HOLD)
+_CLAIM_PASSING = text(_PASSING.format(due=_DUE, scope=_SCOPES["pool"], port_is_free=PORT_IS_FREE) + _HOLD)
 _CLAIM_LAUNCH = {name: text(_LAUNCH.format(due=_DUE, scope=scope) + _HOLD) for name, scope in _SCOPES.items()}
 _CLAIM_OTHER = {
     name: text(

@@ -1,0 +1,55 @@
+"""What the route table is made from. All of it is read in one snapshot: a part of it is never taken for the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+_SNAPSHOT = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+# what was ready once in this attempt has a base_url; one arm per index
+_MEMBERS = text(
+    """
+SELECT id, attempt, state FROM replicas WHERE released_at IS NULL AND base_url IS NOT NULL AND port IS NOT NULL
+    AND state IN ('ready', 'unhealthy', 'unreachable')
+UNION ALL
+SELECT id, attempt, state FROM replicas WHERE released_at IS NULL AND base_url IS NOT NULL AND port IS NOT NULL
+    AND state = 'stopping'
+"""
+)
+_DETAILS = text(
+    "SELECT id, attempt, model_name, pool, node, port, base_url, engine, labels->>'service_id' AS service_id,"
+    " spec->'resolved'->'config' AS config, spec->'gateway_config' AS gateway_config"
+    " FROM replicas WHERE id = ANY(:ids)"
+)
+#: Models of replicas that are not gone, from the totals: walking along a long queue would cost more with each replica.
+_MODELS = text(
+    "SELECT model_name FROM replica_counts WHERE state NOT IN ('stopped', 'failed')"
+    " GROUP BY model_name HAVING sum(change) > 0"
+)
+
+
+def begin_snapshot(connection: Connection) -> None:
+    """Every later read of this transaction sees one moment. The first statement of the transaction."""
+    connection.execute(_SNAPSHOT)
+
+
+def members(connection: Connection) -> list[Any]:
+    """(id, attempt, state) of every replica that was ready in its present attempt and may still run."""
+    return list(connection.execute(_MEMBERS))
+
+
+def details(connection: Connection, ids: Sequence[str]) -> list[Any]:
+    """What does not change as long as the attempt is the same."""
+    return list(connection.execute(_DETAILS, {"ids": list(ids)})) if ids else []
+
+
+def models_in_use(connection: Connection) -> list[str]:
+    """Names of models that have replicas, ready or not."""
+    return list(connection.execute(_MODELS).scalars())
+
+
+def catalogue(connection: Connection) -> list[Any]:
+    """(name, aliases) of the catalogue."""
+    return list(connection.execute(text("SELECT name, aliases FROM models")))

@@ -1,0 +1,103 @@
+"""The route table as the database has it now, for one gateway."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from app.db.repos import gateways as gateways_repo
+from app.db.repos import routes as repo
+from app.domain.lifecycle import State
+from app.domain.routing import ModelFacts, ReplicaFacts, RouteTable, plan_routes
+from app.engines.gguf_files import scan_models
+from app.engines.registry import ENGINES
+from app.usecases.context import Context
+from app.usecases.gateways import gateway_id
+
+#: More at once than any engine of ours takes, and a number that HAProxy takes.
+_MOST = 100_000
+
+
+@dataclass(frozen=True)
+class Read:
+    """One moment: the table, and the servers that this gateway may be routing to by its own rows."""
+
+    table: RouteTable
+    held: frozenset[str]
+
+
+@dataclass
+class TableReader:
+    """Reads the table again and again; what cannot change of an attempt is read once."""
+
+    ctx: Context
+    _known: dict[tuple[str, int], ReplicaFacts] = field(default_factory=dict)
+
+    def read(self) -> Read:
+        """All of it in one snapshot. Raises Unavailable or Collided: then nothing is known to have changed."""
+        files = [ModelFacts(file.name) for file in scan_models(self.ctx.settings.models_dir)]
+        with self.ctx.database.begin() as connection:
+            repo.begin_snapshot(connection)
+            rows = repo.members(connection)
+            missing = [row.id for row in rows if (row.id, row.attempt) not in self._known]
+            details = repo.details(connection, missing)
+            in_use = repo.models_in_use(connection)
+            catalogue = repo.catalogue(connection)
+            held = gateways_repo.held(connection, gateway_id(self.ctx.settings))
+        self._remember(rows, details)
+        named = {row.name: ModelFacts(row.name, tuple(row.aliases)) for row in catalogue}
+        models = {model.name: model for model in files} | named
+        known = {name for model in models.values() for name in (model.name, *model.aliases)}
+        models |= {name: ModelFacts(name) for name in in_use if name not in known}
+        table = plan_routes(self._facts(rows), models.values())
+        return Read(table, frozenset(held))
+
+    def _remember(self, rows: list[Any], details: list[Any]) -> None:
+        here = {(row.id, row.attempt) for row in rows}
+        self._known = {key: facts for key, facts in self._known.items() if key in here}
+        for row in details:
+            self._known[row.id, row.attempt] = _facts(row)
+
+    def _facts(self, rows: list[Any]) -> list[ReplicaFacts]:
+        found = [replace(self._known[row.id, row.attempt], state=State(row.state)) for row in rows]
+        return [facts for facts in found if _is_reachable(facts, self.ctx.settings.node_name)]
+
+
+def _facts(row: Any) -> ReplicaFacts:
+    engine = ENGINES.get(row.engine)
+    config: Mapping[str, Any] = row.config or {}
+    return ReplicaFacts(
+        id=row.id,
+        attempt=row.attempt,
+        state=State.PENDING,
+        model=row.model_name,
+        ip=urlsplit(row.base_url).hostname,
+        port=row.port,
+        pool=row.pool,
+        node=row.node or "",
+        service=row.service_id or "",
+        # an engine that this version does not know is asked for what most have
+        check_path=engine.readiness(config).path if engine else "/health",
+        max_concurrency=_limit(row.gateway_config, engine.max_concurrency(config) if engine else None),
+    )
+
+
+def _limit(gateway_config: Any, of_engine: int | None) -> int:
+    said = (gateway_config or {}).get("max_concurrency")
+    # a create of an older version took any value there
+    if isinstance(said, int) and not isinstance(said, bool) and 1 <= said <= _MOST:
+        return said
+    return of_engine or 0
+
+
+def _is_reachable(facts: ReplicaFacts, here: str) -> bool:
+    """Another host's loopback address means somebody else here."""
+    if not facts.node or facts.node == here or facts.ip is None:
+        return True
+    try:
+        return not ipaddress.ip_address(facts.ip).is_loopback
+    except ValueError:
+        return facts.ip != "localhost"
