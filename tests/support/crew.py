@@ -9,6 +9,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -75,8 +76,14 @@ class Crew(Records):
 
     def ask_web(self, method: str, path: str, **more: Any) -> httpx2.Response:
         """A request to the API itself, past the gateway, which would answer for one that is dead."""
-        socket = str(Layout(self.settings.state_dir).web_socket)
-        with httpx2.Client(transport=httpx2.HTTPTransport(uds=socket), timeout=60) as client:
+        address = str(Layout(self.settings.state_dir).web_socket)
+        # httpx2 leaves a socket open on which it could not connect
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(address)
+            except OSError as error:
+                raise httpx2.ConnectError(str(error)) from error
+        with httpx2.Client(transport=httpx2.HTTPTransport(uds=address), timeout=60) as client:
             return client.request(method, f"http://web{path}", **more)
 
     def await_heartbeat(self, name: str) -> None:
