@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -14,10 +14,12 @@ import httpx2
 
 from hostler import __version__
 from hostler.connection import Connection, find_connection
-from hostler.errors import ApiError, NoAnswer, Unreachable
+from hostler.errors import ApiError, BadInput, HostlerError, NoAnswer, Unreachable
 from hostler.feed import Feed, Item
+from hostler.inference.caller import AsyncCaller, Caller
+from hostler.inference.discovery import Discovery
 from hostler.verbs import Verbs
-from hostler.wire import Call, Json, Pause, Reply, Steps, problem
+from hostler.wire import Ask, Call, Json, Pause, Reply, Steps, problem
 
 CONNECT_TIMEOUT_S = 5.0
 T = TypeVar("T")
@@ -31,6 +33,12 @@ class Client(Verbs[Json, str]):
 
     >>> with Client() as hostler:
     ...     hostler.list_replicas(status="ready")["replicas"]
+
+    ``api_server`` is another word for ``url``. With a ``capability`` it finds a registered server that has it, when one
+    is first needed, and ``infer`` asks that server; ``protocol`` is ``grpc``, ``http``, or whatever the server speaks.
+
+    >>> with Client(api_server="http://127.0.0.1:8080", capability={"type": "chat"}) as client:
+    ...     client.infer("chat", {"prompt": ["Hello"]})
     """
 
     def __init__(
@@ -38,12 +46,17 @@ class Client(Verbs[Json, str]):
         url: str | None = None,
         key: str | None = None,
         *,
+        api_server: str | None = None,
+        capability: Mapping[str, Any] | None = None,
+        protocol: str | None = None,
         state_dir: str | Path | None = None,
         connection: Connection | None = None,
         timeout_s: float | None = None,
     ) -> None:
-        self.connection = connection or find_connection(url, key, state_dir=state_dir)
+        self._discovery = Discovery(capability, protocol)
+        self.connection = connection or find_connection(_one_of(url, api_server), key, state_dir=state_dir)
         self._timeout_s = timeout_s
+        self._caller = Caller()
         self._http = httpx2.Client(**_options(self.connection))
 
     def follow(self, feed: Feed) -> Iterator[Item]:
@@ -68,6 +81,8 @@ class Client(Verbs[Json, str]):
 
     def close(self) -> None:
         """Close the connections."""
+        self._discovery.closed = True
+        self._caller.close(self._discovery.found)
         self._http.close()
 
     def __enter__(self) -> Self:
@@ -88,19 +103,27 @@ class Client(Verbs[Json, str]):
         try:
             step = next(steps)
             while True:
-                if isinstance(step, Pause):
-                    time.sleep(step.seconds)
-                    step = steps.send(_NOTHING)
-                    continue
                 try:
-                    response = self._http.request(**_arguments(step, self._timeout_s))
-                except httpx2.RequestError as error:
-                    step = steps.throw(_unreachable(error, self.connection))
+                    reply = self._take(step)
+                except HostlerError as error:
+                    step = steps.throw(error)
                 else:
-                    step = steps.send(_reply(response))
+                    step = steps.send(reply)
         except StopIteration as stop:
             result: T = stop.value
             return result
+
+    def _take(self, step: Call | Pause | Ask) -> Reply:
+        if isinstance(step, Pause):
+            time.sleep(step.seconds)
+            return _NOTHING
+        if isinstance(step, Ask):
+            step.outputs = self._caller.infer(step)
+            return _NOTHING
+        try:
+            return _reply(self._http.request(**_arguments(step, self._timeout_s)))
+        except httpx2.RequestError as error:
+            raise _unreachable(error, self.connection) from error
 
 
 class AsyncClient(Verbs[Awaitable[Json], Awaitable[str]]):
@@ -111,12 +134,17 @@ class AsyncClient(Verbs[Awaitable[Json], Awaitable[str]]):
         url: str | None = None,
         key: str | None = None,
         *,
+        api_server: str | None = None,
+        capability: Mapping[str, Any] | None = None,
+        protocol: str | None = None,
         state_dir: str | Path | None = None,
         connection: Connection | None = None,
         timeout_s: float | None = None,
     ) -> None:
-        self.connection = connection or find_connection(url, key, state_dir=state_dir)
+        self._discovery = Discovery(capability, protocol)
+        self.connection = connection or find_connection(_one_of(url, api_server), key, state_dir=state_dir)
         self._timeout_s = timeout_s
+        self._caller = AsyncCaller()
         self._http = httpx2.AsyncClient(**_options(self.connection))
 
     async def follow(self, feed: Feed) -> AsyncIterator[Item]:
@@ -141,6 +169,8 @@ class AsyncClient(Verbs[Awaitable[Json], Awaitable[str]]):
 
     async def close(self) -> None:
         """Close the connections."""
+        self._discovery.closed = True
+        await self._caller.close(self._discovery.found)
         await self._http.aclose()
 
     async def __aenter__(self) -> Self:
@@ -161,23 +191,37 @@ class AsyncClient(Verbs[Awaitable[Json], Awaitable[str]]):
         try:
             step = next(steps)
             while True:
-                if isinstance(step, Pause):
-                    await asyncio.sleep(step.seconds)
-                    step = steps.send(_NOTHING)
-                    continue
                 try:
-                    response = await self._http.request(**_arguments(step, self._timeout_s))
-                except httpx2.RequestError as error:
-                    step = steps.throw(_unreachable(error, self.connection))
+                    reply = await self._take(step)
+                except HostlerError as error:
+                    step = steps.throw(error)
                 else:
-                    step = steps.send(_reply(response))
+                    step = steps.send(reply)
         except StopIteration as stop:
             result: T = stop.value
             return result
 
+    async def _take(self, step: Call | Pause | Ask) -> Reply:
+        if isinstance(step, Pause):
+            await asyncio.sleep(step.seconds)
+            return _NOTHING
+        if isinstance(step, Ask):
+            step.outputs = await self._caller.infer(step)
+            return _NOTHING
+        try:
+            return _reply(await self._http.request(**_arguments(step, self._timeout_s)))
+        except httpx2.RequestError as error:
+            raise _unreachable(error, self.connection) from error
+
 
 #: What a Pause is answered with.
 _NOTHING = Reply(0, {})
+
+
+def _one_of(url: str | None, api_server: str | None) -> str | None:
+    if url and api_server and url != api_server:
+        raise BadInput("url and api_server are the same thing; give one of them")
+    return url or api_server
 
 
 def _options(connection: Connection) -> dict[str, Any]:

@@ -147,6 +147,61 @@ class Busy(ApiError):
     """A limit was reached, or the server is not ready. Trying again later can help."""
 
 
+class NoMatchingServer(NotFound):
+    """No registered server has this capability."""
+
+    def __init__(self, message: str = "", *, capability: Mapping[str, Any] | None = None, **more: Any) -> None:
+        super().__init__(message, **more)
+        self.capability = dict(capability or {})
+
+
+class InferenceError(HostlerError):
+    """The inference was not carried out, or not answered."""
+
+    exit_code = 6
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        endpoint: str = "",
+        replica_id: str = "",
+        status: str = "",
+        sent: bool = True,
+        calls: int = 1,
+        hint: str = "",
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.endpoint = endpoint
+        self.replica_id = replica_id
+        #: the server's own word: an HTTP status, a gRPC status, or ``unreachable``
+        self.status = status
+        #: False when the call certainly never reached a server; True when it may have been carried out
+        self.sent = sent
+        #: how often it was sent out in all
+        self.calls = calls
+
+
+class ServerFailed(InferenceError):
+    """The server was not there, broke off, or failed. Another one may do it."""
+
+
+class InferenceRefused(InferenceError):
+    """The server will not carry out this call: wrong inputs, unknown model, over a limit."""
+
+    exit_code = 2
+
+
+class InferenceTimedOut(InferenceError):
+    """The server did not answer in time. It may still carry the call out."""
+
+    exit_code = 7
+
+
+class MissingExtra(HostlerError):
+    """A part of Hostler that is installed only on demand is missing."""
+
+
 _BY_STATUS: dict[int, type[ApiError]] = {
     **dict.fromkeys((400, 413, 414, 415, 422, 431), Refused),
     401: Unauthenticated,

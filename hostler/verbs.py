@@ -10,9 +10,13 @@ from urllib.parse import quote
 from hostler import waiting
 from hostler.errors import BadInput
 from hostler.feed import Feed
+from hostler.inference.discovery import Discovery, find_steps
+from hostler.inference.question import question_of
 from hostler.wire import READ_TIMEOUT_S, Call, Json, Steps, change, exchange
 
 API = "/api/v1"
+#: Longest wait for an inference when nothing else is said.
+INFER_TIMEOUT_S = 300.0
 #: ``dict`` and ``str`` for the blocking client, awaitables of them for the other.
 Body = TypeVar("Body")
 Words = TypeVar("Words")
@@ -27,6 +31,21 @@ class Verbs(Generic[Body, Words]):
 
     #: how long each request goes on asking a server that is away: set it while following something for long
     outage_s: float = 0.0
+    #: longest wait for any single answer
+    _timeout_s: float | None
+    _discovery: Discovery
+
+    @property
+    def endpoint(self) -> str | None:
+        """The server that ``infer`` asks, as it was registered; None until one was found."""
+        found = self._discovery.found
+        return None if found is None else found.endpoint.text
+
+    @property
+    def replica_id(self) -> str | None:
+        """The registry's name of that server."""
+        found = self._discovery.found
+        return None if found is None else found.replica_id
 
     def _run(self, steps: Steps[Json]) -> Body:
         raise NotImplementedError
@@ -195,6 +214,39 @@ class Verbs(Generic[Body, Words]):
 
     def delete_key(self, key_id: str) -> Body:
         return self.call(change("DELETE", _path("keys", key_id)))
+
+    # inference at registered servers
+
+    def infer(
+        self,
+        model_name: str,
+        inputs: Mapping[str, Any],
+        retry_on_failure: bool = True,
+        *,
+        model_version: str = "",
+        timeout_s: float | None = None,
+    ) -> Body:
+        """Ask a server that has this client's ``capability``: name of each output to its values, nested by row.
+
+        ``inputs`` are lists of text, numbers or booleans, or numpy arrays, by name. When the server was away, broke off
+        or failed, another is looked for and asked once more. The first may have carried the call out all the same:
+        ``retry_on_failure=False`` asks at most once. A call that the server refuses, or does not answer within
+        ``timeout_s`` (300) seconds, is never repeated. Raises an InferenceError, NoMatchingServer, MissingExtra.
+        """
+        longest_s = min((limit for limit in (timeout_s, self._timeout_s) if limit is not None), default=INFER_TIMEOUT_S)
+        return self._run(
+            self._discovery.infer_steps(
+                question_of(model_name, inputs, model_version), retry=retry_on_failure, timeout_s=longest_s
+            )
+        )
+
+    def find_server(self, capability: Mapping[str, Any]) -> Body:
+        """A registered server that has ``capability``: ``endpoint`` and ``replica_id``. Raises NoMatchingServer."""
+        return self._run(find_steps(capability))
+
+    def list_registered(self, **filters: Any) -> Body:
+        """One page of the capability registry: ``replicas``, each with its ``endpoint`` and ``capabilities``."""
+        return self.call(Call("GET", "/registry", filters))
 
     # history and health
 

@@ -88,7 +88,18 @@ class Reply:
         return self.content.decode("utf-8", "replace")
 
 
-Steps = Generator[Call | Pause, Reply, T]
+@dataclass
+class Ask:
+    """An inference to be asked of a server that the registry named. Whoever carries it out puts ``outputs`` in."""
+
+    #: an ``inference.discovery.Found`` and an ``inference.question.Question``
+    found: Any
+    question: Any
+    timeout_s: float
+    outputs: Json = field(default_factory=dict)
+
+
+Steps = Generator[Call | Pause | Ask, Reply, T]
 
 
 def change(method: str, path: str, body: Any = None, *, idempotency_key: str | None = None, **more: Any) -> Call:
