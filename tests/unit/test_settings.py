@@ -43,7 +43,7 @@ CANNOT = {
     "HOSTLER_RETENTION_DAYS": ("-1", "0", "inf"),
     "HOSTLER_LOG_LEVEL": ("loud",),
     "HOSTLER_LOG_FORMAT": ("xml",),
-    "HOSTLER_VLLM_COMMAND": (" ", "vllm \"serve"),
+    "HOSTLER_VLLM_COMMAND": (" ", 'vllm "serve'),
     "HOSTLER_SGLANG_COMMAND": ("python -m 'sglang",),
 }
 #: Any path or text is one.
