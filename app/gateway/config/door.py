@@ -12,6 +12,8 @@ CONTROL = "control"
 FLOWER = "flower"
 #: As the API takes them (app/api/auth.py).
 REQUEST_ID = "^[A-Za-z0-9._:@/+=-]{1,128}$"
+#: A step upwards in a path, encoded or not.
+CLIMBING = r"'(/|%2f|\\)(\.|%2e){2}(/|%2f|\\|;|$)'"
 
 
 def lines(options: Options) -> list[str]:
@@ -21,8 +23,8 @@ def lines(options: Options) -> list[str]:
             "frontend door",
             f"bind {_address(options)}",
             *_named(),
+            *_refused(options),
             *_cleaned(options),
-            *_bounded(options),
             *_routed(),
         ]
     )
@@ -50,6 +52,24 @@ def _named() -> list[str]:
     ]
 
 
+def _refused(options: Options) -> list[str]:
+    """What nobody behind the door is asked about. What is no HTTP at all was refused before any rule."""
+    return [
+        "acl is_flower path -m reg ^/flower(/|$)",
+        "# a tunnel would take the connection past all that is checked here, and an echo shows a page its own cookies",
+        f"http-request {refuse(errors.MethodNotAllowed)} if {{ method CONNECT TRACE }}",
+        "# HTTP/1.0 has no chunks: two servers could disagree where this request ends",
+        f"http-request {refuse(errors.Malformed)} if HTTP_1.0 {{ req.hdr_cnt(Transfer-Encoding) gt 0 }}",
+        "# a body that nobody will take is refused before it is sent; one without a length by who reads it",
+        f"http-request {refuse(errors.BodyTooLarge)} if {{ req.body_size gt {options.max_body} }}",
+        "# a path is judged as it stands, and not normalised, for servers read it in ways of their own; one that leads",
+        "# out of the place that it was let into is refused there",
+        f"acl climbs path -m reg -i {CLIMBING}",
+        f"http-request {refuse(errors.Malformed, detail='The address climbs out of its place. Send it without ..')}"
+        " if is_flower climbs",
+    ]
+
+
 def _cleaned(options: Options) -> list[str]:
     """What a caller may not tell those behind the door."""
     return [
@@ -65,21 +85,15 @@ def _cleaned(options: Options) -> list[str]:
         "http-request set-header X-Forwarded-For %[src]",
         f"http-request set-header X-Forwarded-Proto {'https' if options.certificate else 'http'}",
         "http-request set-header X-Forwarded-Host %[req.hdr(Host)] if { req.hdr(Host) -m found }",
-        "# an upgrade would take the connection past all that is checked here; only Flower's pages use one",
-        "acl is_flower path -m reg ^/flower(/|$)",
+        "# what is said of one connection ends with it: a caller could have the next server drop headers that we set, or",
+        "# change to a protocol in which nothing is checked; only Flower's pages use an upgrade",
+        "http-request del-header connection unless is_flower",
         "http-request del-header upgrade unless is_flower",
+        "http-request del-header ^(keep-alive|te|trailer|proxy-.*|http2-settings)$ -m reg",
         "# what runs behind the door, and in which version, is nobody's business",
         "http-after-response del-header server",
         "http-after-response del-header x-powered-by",
         "http-after-response set-header X-Content-Type-Options nosniff",
-    ]
-
-
-def _bounded(options: Options) -> list[str]:
-    """Sizes. A body without a length is bounded by who reads it."""
-    return [
-        "# a body that nobody will take is refused before it is sent",
-        f"http-request {refuse(errors.BodyTooLarge)} if {{ req.body_size gt {options.max_body} }}",
     ]
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 LINE_BYTES = 8192
 PATH_BYTES = 1000
 
-#: name -> (log-format, whether it is a text). What a request never had is empty, or -1 for a time.
+#: name -> (log-format, whether it is a text). What a request never had is ``-``, or -1 for a time.
 _FIELDS: dict[str, tuple[str, bool]] = {
     # when it came, in seconds since 1970
     "time": ("%Ts.%ms", False),
