@@ -18,8 +18,8 @@ wrk.body = %(body)s
 function done(summary, latency, requests)
   local e = summary.errors
   io.write(string.format(
-    '\\n{"requests": %%d, "us": %%d, "p50_us": %%d, "p99_us": %%d, "failed": %%d, "refused": %%d}\\n',
-    summary.requests, summary.duration, latency:percentile(50), latency:percentile(99),
+    '\\n{"requests": %%d, "us": %%d, "p50_us": %%d, "p99_us": %%d, "max_us": %%d, "failed": %%d, "refused": %%d}\\n',
+    summary.requests, summary.duration, latency:percentile(50), latency:percentile(99), latency.max,
     e.connect + e.read + e.write + e.timeout, e.status))
 end
 """
@@ -33,6 +33,7 @@ class Seen:
     per_s: float
     p50_ms: float
     p99_ms: float
+    max_ms: float
     failed: int
     refused: int
     cpu_share: float
@@ -70,6 +71,7 @@ def wrk(
         per_s=found["requests"] / (found["us"] / 1e6),
         p50_ms=found["p50_us"] / 1000,
         p99_ms=found["p99_us"] / 1000,
+        max_ms=found["max_us"] / 1000,
         failed=found["failed"],
         refused=found["refused"],
         cpu_share=used_s / took_s,
