@@ -58,10 +58,22 @@ class Forbidden(HostlerError):
     status, code, title = 403, "forbidden", "The key's role is too low"
 
 
+class EndpointRefused(Forbidden):
+    """Nothing may be registered there. HOSTLER_REGISTER_ALLOW names the hosts that are allowed."""
+
+    code, title = "endpoint_refused", "The endpoint is not allowed"
+
+
 class NotFound(HostlerError):
     """There is nothing by that name. List what there is and try again."""
 
     status, code, title = 404, "not_found", "Not found"
+
+
+class NoMatch(NotFound):
+    """No registered server has all of these capabilities at once. `hostler registration list` shows what there is."""
+
+    code, title = "no_matching_replica", "No server has these capabilities"
 
 
 class MethodNotAllowed(HostlerError):
@@ -164,6 +176,12 @@ class GatewayTimedOut(HostlerError):
     """The server behind the gateway took too long to answer. Ask for less, or look at it with `hostler doctor`."""
 
     status, code, title = 504, "gateway_timeout", "The server took too long"
+
+
+class RegistryFull(HostlerError):
+    """No more servers may be registered. HOSTLER_MAX_REGISTRATIONS is the limit."""
+
+    status, code, title, retryable = 429, "registry_full", "The registry is full", True
 
 
 class QueueFull(HostlerError):

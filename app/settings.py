@@ -14,6 +14,8 @@ from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from app.domain.endpoints import parse_allowance
+
 #: What may be done with what runs under our mark and has no record.
 ORPHAN_POLICIES = ("report", "adopt", "kill")
 
@@ -177,6 +179,23 @@ class Settings:
         0.3, "How long a create looks for readiness before it leaves that to the sweep.", within=(0, 60)
     )
     log_bytes: int = _setting(16 * 1024 * 1024, "Output kept per attempt, in two files.", within=(4096, 1 << 40))
+    register_allow: str = _setting(
+        "127.0.0.0/8,::1,localhost",
+        "Hosts and networks whose servers may be registered: names, addresses and CIDRs between commas.",
+        form=r"[A-Za-z0-9._:/,\[\] -]*",
+        such_as="names, addresses and CIDRs between commas",
+    )
+    register_lease_s: float = _setting(
+        15.0,
+        "How long a registration may outlive a connection that was cut without a word.",
+        within=(1, 3600),
+    )
+    register_grace_s: float = _setting(
+        30.0,
+        "How long, beyond the lease, registrations outlive a process of the API: until their servers are back.",
+        within=(0, 86400),
+    )
+    max_registrations: int = _setting(20_000, "Registered servers; beyond it 429.", within=(0, 1_000_000))
     retention_days: float = _setting(
         30.0, "How long what has ended is kept: see docs/operations.md, Retention.", within=(0.0001, 36500)
     )
@@ -199,6 +218,10 @@ class Settings:
         settings = cls(**values)
         for item in fields(cls):
             _check(item, getattr(settings, item.name))
+        try:
+            parse_allowance(settings.register_allow)
+        except ValueError as error:
+            raise BadSetting(f"HOSTLER_REGISTER_ALLOW: {error}; an example: 10.0.0.0/8,gpu1.example") from error
         state_dir = Path(settings.state_dir) if settings.state_dir != Path() else default_state_dir(environ)
         state_dir = Path(os.path.abspath(state_dir.expanduser()))
         models_dir = settings.models_dir if settings.models_dir != Path() else state_dir / "models"

@@ -10,9 +10,9 @@ from typing import Any
 from flask import Flask, Request, Response, g, request
 
 from app import log
-from app.api import auth, converters, openapi, problem
+from app.api import auth, converters, openapi, problem, registry
 from app.api.inference import routes as inference
-from app.api.v1 import events, keys, models, nodes, pools, replicas, stack, tasks
+from app.api.v1 import events, keys, models, nodes, pools, registrations, replicas, stack, tasks
 from app.domain.tasks import TaskKind
 from app.doorbell.queues import queue_for
 from app.errors import Unavailable
@@ -35,6 +35,8 @@ BLUEPRINTS = (
     nodes.blueprint,
     events.blueprint,
     keys.blueprint,
+    registry.blueprint,
+    registrations.blueprint,
     stack.blueprint,
     inference.blueprint,
 )

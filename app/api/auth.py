@@ -23,20 +23,21 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9._:@/+=-]{1,128}")
 LONGEST_KEY = 512
 
 
-def allow(role: str) -> Callable[[View], View]:
-    """Mark a view with the role that may use it. A route without a mark is closed to all but admins."""
+def allow(role: str, *also: str) -> Callable[[View], View]:
+    """Mark a view with the roles of which any may use it. A route without a mark is closed to all but admins."""
 
     def mark(view: View) -> View:
-        view.hostler_role = role  # type: ignore[attr-defined]
+        view.hostler_roles = (role, *also)  # type: ignore[attr-defined]
         return view
 
     return mark
 
 
-def role_of(endpoint: str | None) -> str:
-    """The role that the route of ``endpoint`` asks for."""
+def roles_of(endpoint: str | None) -> tuple[str, ...]:
+    """The roles of which the route of ``endpoint`` asks for one."""
     view = current_app.view_functions.get(endpoint or "")
-    return getattr(view, "hostler_role", "admin")
+    found: tuple[str, ...] = getattr(view, "hostler_roles", ("admin",))
+    return found
 
 
 def context() -> Context:
@@ -71,11 +72,12 @@ def _check_key() -> None:
         if request.path.startswith("/api/"):
             _authenticate()
         return
-    role = role_of(request.endpoint)
-    if role != OPEN:
+    roles = roles_of(request.endpoint)
+    if roles[0] != OPEN:
         g.actor = _authenticate()
-        if not keys.may(g.actor.role, role):
-            raise Forbidden(f"This needs a key of role {role}; yours has role {g.actor.role}. Ask an admin for one.")
+        if not any(keys.may(g.actor.role, role) for role in roles):
+            needed = " or ".join(roles)
+            raise Forbidden(f"This needs a key of role {needed}; yours has role {g.actor.role}. Ask an admin for one.")
     if b"%00" in request.query_string or "\0" in request.path:
         raise Malformed("The address holds a NUL character. Send it without.")
 

@@ -94,15 +94,17 @@ class Blueprint(SmorestBlueprint):
         conditional: bool = False,
         parameters: tuple[dict[str, Any], ...] = (),
         replays: bool = True,
+        also: tuple[str, ...] = (),
     ) -> Callable[[View], View]:
         """Register a view for one method of ``rule``.
 
         ``errors`` are statuses beside those of every route; ``waits``: it heeds Prefer; ``conditional``: a read with
-        an ETag; ``replays``: a write that heeds Idempotency-Key. Everything named here shows in the documentation.
+        an ETag; ``replays``: a write that heeds Idempotency-Key; ``also``: other roles that may use it. Everything named
+        here shows in the documentation.
         """
 
         def register(view: View) -> View:
-            view = allow(role)(view)
+            view = allow(role, *also)(view)
             headers = [REQUEST_ID, *parameters]
             if replays and method.lower() in WRITES:
                 headers.append(IDEMPOTENCY_KEY)

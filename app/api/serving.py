@@ -24,6 +24,12 @@ class Worker(GeventWorker):
         # a caller that speaks no TLS, or goes away, is no defect to be traced in the log
         get_hub().NOT_ERROR += (ssl.SSLError, ConnectionError)
 
+    def is_already_handled(self, respiter: Any) -> bool:
+        """A socket that was taken over (``app.api.held``) is no more this greenlet's to read from."""
+        if super().is_already_handled(respiter):
+            raise StopIteration
+        return False
+
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answer a request that could not be read, and close: where the next one would begin is unknown."""
         if isinstance(exc, ssl.SSLError):

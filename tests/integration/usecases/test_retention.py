@@ -52,11 +52,10 @@ INSERT INTO tasks (id, kind, state, phase, priority, pool, replica_id, attempt, 
     ('t-unreleased', 'stop', 'running', 'stopping', 2, 'local', '{UNRELEASED}', 1, 'k', NULL),
     ('t-restarted', 'restart', 'queued', 'queued', 2, 'local', '{RESTARTED}', 2, 'k', NULL);
 INSERT INTO registrars (id, node) VALUES ('gone/web/1', 'gone');
-INSERT INTO registrations (replica_id, generation, owner, registrar, node, endpoint, host, port, addresses, address, local,
-                           ended_at, end_reason) VALUES
-    ('r-living', 1, '000000000001', 'gone/web/1', 'gone', 'localhost:1', 'localhost', 1, '{{::1}}', '::1', true, NULL, NULL),
-    ('r-ended', 2, '000000000001', NULL, 'gone', 'localhost:1', 'localhost', 1, '{{::1}}', '::1', true, hostler_now(),
-        'closed');
+INSERT INTO registrations (replica_id, generation, owner, registrar, ended_at, end_reason, node, endpoint, host, port,
+                           addresses, address, local) VALUES
+    ('r-living', 1, '000000000001', 'gone/web/1', NULL, NULL, 'gone', 'a:1', 'a', 1, '{{::1}}', '::1', true),
+    ('r-ended', 2, '000000000001', NULL, hostler_now(), 'closed', 'gone', 'a:1', 'a', 1, '{{::1}}', '::1', true);
 INSERT INTO idempotency (owner, method, path, key, body_hash) VALUES ('k', 'POST', '/', 'old', 'x');
 INSERT INTO sweeps (name, tick, worker) VALUES ('repair', 1, 'w');
 INSERT INTO workers (id, node, role, pid) VALUES ('gone/worker/1/1', 'gone', 'worker', 1);

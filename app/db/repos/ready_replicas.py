@@ -1,0 +1,32 @@
+"""Replicas that serve, and which of them began or ceased to since one looked last."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+_READY = (
+    "SELECT id, model_name, engine, host, port, spec->'capabilities' AS capabilities FROM replicas"
+    " WHERE state = 'ready'"
+)
+
+
+def all_ready(connection: Connection) -> list[Any]:
+    """(id, model_name, engine, host, port, capabilities) of every ready replica."""
+    return list(connection.execute(text(_READY)))
+
+
+def named(connection: Connection, ids: Sequence[str]) -> list[Any]:
+    """Those of ``ids`` that are ready."""
+    return list(connection.execute(text(f"{_READY} AND id = ANY(:ids)"), {"ids": list(ids)}))
+
+
+def touched(connection: Connection, since: int) -> list[str]:
+    """Replicas that a transaction from ``since`` on made ready or took out of it."""
+    query = text(
+        "SELECT DISTINCT replica_id FROM events WHERE xid >= CAST(CAST(:since AS text) AS xid8)"
+        " AND replica_id IS NOT NULL AND 'ready' IN (from_state, to_state)"
+    )
+    return [row.replica_id for row in connection.execute(query, {"since": str(since)})]
