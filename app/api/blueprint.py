@@ -99,8 +99,8 @@ class Blueprint(SmorestBlueprint):
         """Register a view for one method of ``rule``.
 
         ``errors`` are statuses beside those of every route; ``waits``: it heeds Prefer; ``conditional``: a read with
-        an ETag; ``replays``: a write that heeds Idempotency-Key; ``also``: other roles that may use it. Everything named
-        here shows in the documentation.
+        an ETag; ``replays``: a write that heeds Idempotency-Key; ``also``: other roles that may use it. Everything
+        named here shows in the documentation.
         """
 
         def register(view: View) -> View:

@@ -10,9 +10,10 @@ from flask import Response, request
 from app.api import answers, paging
 from app.api.auth import actor, context
 from app.api.blueprint import Blueprint
-from app.api.held import KEEP_ALIVE_S, Hold, line
+from app.api.held import Hold, line
 from app.api.schemas.registry import Found, RegisterBody, RegistryPage, RegistryQuery
 from app.api.sse import MIMETYPE
+from app.api.streams import KEEP_ALIVE_S
 from app.usecases import registrations
 from app.usecases.registrars import registrar_of
 from app.usecases.registry import registry_of
@@ -26,8 +27,6 @@ STREAM = {
     "description": 'Server-sent events: `data: {"status": "registered", "replica_id": "r1"}`, then'
     ' `data: {"status": "alive"}` every five seconds. What is registered ends with the connection.',
 }
-#: More pairs than any capability has.
-MOST_PAIRS = 64
 QUERY = {
     "in": "query",
     "name": "capabilities",
@@ -67,8 +66,7 @@ def route() -> Response:
 
     Healthy ones come first; among them the one that was handed out least of late.
     """
-    pairs = list(request.args.items(multi=True))
-    entry = registry_of(context()).route(pairs[:MOST_PAIRS], actor().models)
+    entry = registry_of(context()).route(list(request.args.items(multi=True)), actor().models)
     return answers.answer(
         {"endpoint": entry.endpoint, "replica_id": entry.replica_id}, headers={"Cache-Control": "no-store"}
     )

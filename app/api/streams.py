@@ -59,7 +59,7 @@ class Streams:
     def open(
         self, connection: Any, head: bytes, first: bytes, *, is_chunked: bool, on_end: Callable[[], None]
     ) -> Stream:
-        """Take over ``connection``, whose own object may be closed afterwards: send ``head`` and ``first``, and hold it.
+        """Take over ``connection``, whose own object may be closed afterwards: send ``head`` and ``first``, hold it.
 
         A client that is gone already is an end like any other.
         """

@@ -58,11 +58,6 @@ def read_all(context: Context, connection: Connection) -> list[dict[str, Any]]:
     return [known[name] for name in sorted(known)]
 
 
-def aliases(connection: Connection) -> dict[str, tuple[str, ...]]:
-    """The aliases of every model that has some."""
-    return {row.name: tuple(row.aliases) for row in repo.read_all(connection) if row.aliases}
-
-
 def create(
     context: Context, actor: Actor, body: Mapping[str, Any], request: Idempotency | None = None
 ) -> tuple[dict[str, Any], bool]:

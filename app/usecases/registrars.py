@@ -1,8 +1,8 @@
 """What one process of the API holds of the registry: streams, the lease that keeps them, and their ends.
 
 One row says of all its streams that the process lives, and is written every few seconds, however many they are. What
-ends does so by generation: the end of an old stream takes nothing from the one that came after it. While the database is
-away streams are held and ends are remembered.
+ends does so by generation: the end of an old stream takes nothing from the one that came after it. While the database
+is away streams are held and ends are remembered.
 """
 
 from __future__ import annotations

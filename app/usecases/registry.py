@@ -250,7 +250,9 @@ class Registry:
         if time.monotonic() - self._names_read_at < NAMES_S:
             return False
         self._names_read_at = time.monotonic()
-        found = (frozenset(models.names(self._context, connection)), models.aliases(connection))
+        rows = models.read_all(self._context, connection)
+        aliases = {row["name"]: tuple(row["aliases"]) for row in rows}
+        found = (frozenset((*aliases, *(one for names in aliases.values() for one in names))), aliases)
         changed, self._names = found != self._names, found
         return changed
 

@@ -46,9 +46,7 @@ class RegisterBody(Body):
     """A server, where it is and what it can do."""
 
     replica_id = Text(1, 128, REGISTERED_ID, required=True)
-    endpoint = Text(
-        3, 300, required=True, metadata={"description": "HOST:PORT; HOSTLER_REGISTER_ALLOW names the hosts."}
-    )
+    endpoint = Text(3, 300, required=True, metadata={"description": "HOST:PORT. HOSTLER_REGISTER_ALLOW has the hosts."})
     capabilities = ma.fields.List(CapabilityField(), required=True, validate=validate.Length(max=MOST_CAPABILITIES))
 
 

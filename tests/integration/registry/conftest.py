@@ -1,0 +1,193 @@
+"""The API as it is served, gunicorn with gevent, on a database of its own: several of them where a test wants."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from app.settings import Settings, env_name
+from app.usecases import keys
+from app.usecases.context import Actor, Context
+from tests.support.embedded import wait_until
+
+ROOT = Path(__file__).parents[3]
+ADMIN = Actor("test", "test", "admin")
+
+
+@dataclass
+class Stream:
+    """A registration as a client holds it: a socket, and what came over it."""
+
+    connection: socket.socket
+    received: bytes = b""
+    is_over: bool = False
+
+    def read(self, wanted: bytes, timeout_s: float = 10) -> bytes:
+        """Until ``wanted`` was received, or the end; all that was received."""
+        deadline = time.monotonic() + timeout_s
+        while wanted not in self.received and not self.is_over:
+            self.connection.settimeout(max(0.01, deadline - time.monotonic()))
+            data = self.connection.recv(65536)
+            self.received += data
+            self.is_over = not data
+        return self.received
+
+    def read_to_end(self, timeout_s: float = 10) -> bytes:
+        """All of it, until the server closes."""
+        return self.read(b"\0 never sent", timeout_s)
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+@dataclass
+class Api:
+    """One API with ``workers`` processes. ``address`` is a port of loopback."""
+
+    settings: Settings
+    key: str
+    address: tuple[str, int]
+    log: Path
+    workers: int = 2
+    process: subprocess.Popen[bytes] | None = None
+    _streams: list[Stream] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address[0]}:{self.address[1]}"
+
+    def start(self) -> None:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("HOSTLER_")}
+        for name in ("state_dir", "database_url", "broker_url", "namespace", "node_name", "register_allow"):
+            environment[env_name(name)] = str(getattr(self.settings, name))
+        for name in ("register_lease_s", "register_grace_s", "max_registrations"):
+            environment[env_name(name)] = str(getattr(self.settings, name))
+        environment |= {"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1", "HOSTLER_PORT": str(self.address[1])}
+        host, port = self.address
+        arguments = ["-b", f"{host}:{port}", "-w", str(self.workers), "--graceful-timeout", "1"]
+        command = [sys.executable, "-m", "gunicorn", "-c", "python:app.stack.gunicorn_conf", *arguments]
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        wait_until(self._answers, 30, f"the API; see {self.log}")
+
+    def kill(self) -> None:
+        """SIGKILL to all its processes, as a power cut would."""
+        assert self.process is not None
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(10)
+
+    def stop(self) -> None:
+        for stream in self._streams:
+            stream.close()
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(15)
+
+    def ask(self, method: str, path: str, body: Any = None, key: str | None = None) -> httpx2.Response:
+        """One request on a connection of its own: any of the processes may take it."""
+        headers = {"X-API-Key": self.key if key is None else key}
+        return httpx2.request(method, self.url + path, json=body, headers=headers, timeout=30)
+
+    def register(
+        self, replica_id: str, endpoint: str = "localhost:50051", *capabilities: dict[str, Any], key: str | None = None
+    ) -> Stream:
+        """Open a registration and wait for its first line; a refusal is an AssertionError with the answer."""
+        stream = self.send(
+            {"replica_id": replica_id, "endpoint": endpoint, "capabilities": list(capabilities)}, key=key
+        )
+        found = stream.read(b'data: {"status": "registered"')
+        assert f'data: {{"status": "registered", "replica_id": "{replica_id}"}}\n\n'.encode() in found, found
+        return stream
+
+    def send(self, body: Any, *, key: str | None = None, version: str = "1.1") -> Stream:
+        """The request of a registration, and whatever comes."""
+        content = json.dumps(body)
+        connection = socket.create_connection(self.address)
+        connection.sendall(
+            f"POST /register HTTP/{version}\r\nHost: test\r\nX-API-Key: {self.key if key is None else key}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n{content}".encode()
+        )
+        stream = Stream(connection)
+        self._streams.append(stream)
+        return stream
+
+    def route(self, **query: str) -> dict[str, Any] | None:
+        """What `/route` finds; None for its 404."""
+        answer = self.ask("GET", f"/route?{httpx2.QueryParams(query)}")
+        assert answer.status_code in (200, 404), answer.text
+        return answer.json() if answer.status_code == 200 else None
+
+    def ids(self) -> list[str]:
+        return [one["replica_id"] for one in self.ask("GET", "/registry").json()["replicas"]]
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, self.log.read_text()[-4000:]
+        try:
+            return httpx2.get(f"{self.url}/ready").status_code == 200
+        except httpx2.TransportError:
+            return False
+
+
+@pytest.fixture
+def ctx(settings: Settings) -> Iterator[Context]:
+    context = Context.open(settings, pool_size=3)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def make_key(ctx: Context) -> Callable[..., str]:
+    """A key with that role and those models."""
+
+    def make(role: str, models: list[str] | None = None) -> str:
+        made = keys.create(ctx, ADMIN, {"name": secrets.token_hex(6), "role": role, "models": models}, None)
+        assert made.key is not None
+        return made.key
+
+    return make
+
+
+@pytest.fixture
+def start_api(settings: Settings, tmp_path: Path) -> Iterator[Callable[..., Api]]:
+    """Starts an API; every one of a test is on the same database, each as a host of its own where it is told so."""
+    key = f"server-{secrets.token_hex(16)}"
+    keys.ensure_admin_key(settings, key)
+    started: list[Api] = []
+
+    def start(workers: int = 2, **changed: Any) -> Api:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            address = probe.getsockname()
+        number = len(started)
+        state_dir = settings.state_dir
+        if "node_name" in changed:
+            state_dir = tmp_path / changed["node_name"]
+            (state_dir / "run").mkdir(parents=True)
+        ours = replace(settings, state_dir=state_dir, **changed)
+        api = Api(ours, key, address, tmp_path / f"api-{number}.log", workers)
+        started.append(api)
+        api.start()
+        return api
+
+    yield start
+    for api in started:
+        api.stop()
+
+
+@pytest.fixture
+def api(start_api: Callable[..., Api]) -> Api:
+    return start_api()
