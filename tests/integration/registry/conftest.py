@@ -1,4 +1,4 @@
-"""The API as it is served, gunicorn with gevent, on a database of its own: several of them where a test wants."""
+"""The API as it is served, gunicorn with gevent behind its gateway, on a database of its own; as many as a test wants."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from app.settings import Settings, env_name
+from app.settings import Settings
+from app.stack.environment import settings_environment
+from app.stack.layout import remove_run_dir
 from app.usecases import keys
 from app.usecases.context import Actor, Context
 from tests.support.embedded import wait_until
@@ -55,14 +57,13 @@ class Stream:
 
 @dataclass
 class Api:
-    """One API with ``workers`` processes. ``address`` is a port of loopback."""
+    """One host's API and gateway. ``address`` is a port of loopback."""
 
     settings: Settings
     key: str
     address: tuple[str, int]
     log: Path
-    workers: int = 2
-    process: subprocess.Popen[bytes] | None = None
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _streams: list[Stream] = field(default_factory=list)
 
     @property
@@ -70,31 +71,38 @@ class Api:
         return f"http://{self.address[0]}:{self.address[1]}"
 
     def start(self) -> None:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("HOSTLER_")}
-        for name in ("state_dir", "database_url", "broker_url", "namespace", "node_name", "register_allow"):
-            environment[env_name(name)] = str(getattr(self.settings, name))
-        for name in ("register_lease_s", "register_grace_s", "max_registrations"):
-            environment[env_name(name)] = str(getattr(self.settings, name))
-        environment |= {"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1", "HOSTLER_PORT": str(self.address[1])}
-        host, port = self.address
-        arguments = ["-b", f"{host}:{port}", "-w", str(self.workers), "--graceful-timeout", "1"]
-        command = [sys.executable, "-m", "gunicorn", "-c", "python:app.stack.gunicorn_conf", *arguments]
-        with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        self.start_web()
+        if "gateway" not in self.processes:
+            self._spawn("gateway", "-m", "app.gateway.proxy")
         wait_until(self._answers, 30, f"the API; see {self.log}")
 
-    def kill(self) -> None:
-        """SIGKILL to all its processes, as a power cut would."""
-        assert self.process is not None
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(10)
+    def start_web(self) -> None:
+        self._spawn("web", "-m", "gunicorn", "-c", "python:app.stack.gunicorn_conf", "--graceful-timeout", "1")
+
+    def _spawn(self, name: str, *arguments: str) -> None:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("HOSTLER_")}
+        environment |= settings_environment(self.settings)
+        environment |= {"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"}
+        with open(self.log, "ab") as log:
+            self.processes[name] = subprocess.Popen(
+                [sys.executable, *arguments], env=environment, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def kill(self, name: str = "web") -> None:
+        """SIGKILL to all processes of a role, as a power cut would."""
+        self.signal(name, signal.SIGKILL)
+        self.processes.pop(name).wait(10)
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        os.killpg(self.processes[name].pid, number)
 
     def stop(self) -> None:
         for stream in self._streams:
             stream.close()
-        if self.process is not None and self.process.poll() is None:
-            self.process.terminate()
-            self.process.wait(15)
+        for process in self.processes.values():
+            process.terminate()
+        for process in self.processes.values():
+            process.wait(15)
 
     def ask(self, method: str, path: str, body: Any = None, key: str | None = None) -> httpx2.Response:
         """One request on a connection of its own: any of the processes may take it."""
@@ -134,8 +142,8 @@ class Api:
         return [one["replica_id"] for one in self.ask("GET", "/registry").json()["replicas"]]
 
     def _answers(self) -> bool:
-        assert self.process is not None
-        assert self.process.poll() is None, self.log.read_text()[-4000:]
+        for name, process in self.processes.items():
+            assert process.poll() is None, f"{name} ended: {self.log.read_text()[-4000:]}"
         try:
             return httpx2.get(f"{self.url}/ready").status_code == 200
         except httpx2.TransportError:
@@ -163,22 +171,20 @@ def make_key(ctx: Context) -> Callable[..., str]:
 
 @pytest.fixture
 def start_api(settings: Settings, tmp_path: Path) -> Iterator[Callable[..., Api]]:
-    """Starts an API; every one of a test is on the same database, each as a host of its own where it is told so."""
+    """Starts an API; all of a test are on the same database, each as a host of its own with its own state dir."""
     key = f"server-{secrets.token_hex(16)}"
     keys.ensure_admin_key(settings, key)
     started: list[Api] = []
 
-    def start(workers: int = 2, **changed: Any) -> Api:
+    def start(**changed: Any) -> Api:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             address = probe.getsockname()
-        number = len(started)
-        state_dir = settings.state_dir
-        if "node_name" in changed:
-            state_dir = tmp_path / changed["node_name"]
-            (state_dir / "run").mkdir(parents=True)
-        ours = replace(settings, state_dir=state_dir, **changed)
-        api = Api(ours, key, address, tmp_path / f"api-{number}.log", workers)
+        name = f"api-{len(started)}"
+        state_dir = tmp_path / name
+        state_dir.mkdir(mode=0o700)
+        fixed: dict[str, Any] = {"state_dir": state_dir, "port": address[1], "engine_key": "engine-key-of-the-tests"}
+        api = Api(replace(settings, **{**fixed, "node_name": name, **changed}), key, address, tmp_path / f"{name}.log")
         started.append(api)
         api.start()
         return api
@@ -186,6 +192,7 @@ def start_api(settings: Settings, tmp_path: Path) -> Iterator[Callable[..., Api]
     yield start
     for api in started:
         api.stop()
+        remove_run_dir(api.settings.state_dir)
 
 
 @pytest.fixture
