@@ -205,7 +205,14 @@ class Answers:
         used = len(text.tokens(prompt))
         self.count["prompt_tokens"] += used
         number = self.count["started"]
-        head = {"id": f"{prefix}-{number}", "object": kind, "created": int(time.time()), "model": self.model}
+        head = {
+            "id": f"{prefix}-{number}",
+            "object": kind,
+            "created": int(time.time()),
+            "model": self.model,
+            # which attempt of which replica made it, in its own words
+            "system_fingerprint": os.environ.get("HOSTLER_MARK", "mock"),
+        }
         reason = "stop" if asked is None else "length"
         usage = {"prompt_tokens": used, "completion_tokens": wanted, "total_tokens": used + wanted}
         pieces = self._paced(text.words(prompt, seed, wanted))
