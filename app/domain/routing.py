@@ -33,23 +33,29 @@ class MemberKind(StrEnum):
 
 
 class Standing(StrEnum):
-    """How much a member is asked.
+    """Whether a member is asked.
 
-    LAST is asked when no other member answers: its backend cannot be asked, which proves no death, and the control
-    plane's silence must not end traffic. The gateway's own checks tell whether it still answers.
-    DRAINING gets nothing new; what is in flight goes on.
+    OUT and DRAINING get nothing new; what is in flight goes on. OUT may come back, DRAINING is asked to end.
     """
 
     IN = "in"
-    LAST = "last"
+    OUT = "out"
     DRAINING = "draining"
+
+    @property
+    def takes_requests(self) -> bool:
+        return self is Standing.IN
 
 
 #: Which states of a replica that was ready in this attempt make it a member; every other state is none.
+#:
+#: ``unreachable`` stays in: that its backend or its host's agent is silent proves nothing about the engine, and the
+#: control plane's silence must not end traffic. The gateway asks the engine itself, every second, and takes out what
+#: does not answer. Its port is leased to it until it was seen gone, so nobody else of ours can answer there.
 STANDING: Mapping[State, Standing] = {
     State.READY: Standing.IN,
-    State.UNREACHABLE: Standing.LAST,
-    State.UNHEALTHY: Standing.DRAINING,
+    State.UNREACHABLE: Standing.IN,
+    State.UNHEALTHY: Standing.OUT,
     State.STOPPING: Standing.DRAINING,
 }
 #: States whose replicas make their model known, though it may have no ready replica now.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from app.domain.routing import Member, Route, RouteKind, RouteTable, Standing
+from app.domain.routing import Member, Route, RouteKind, RouteTable
 
 #: A route's identity: its kind and name.
 Name = tuple[RouteKind, str]
@@ -80,7 +80,7 @@ def servers_of(table: RouteTable, assignment: Assignment) -> dict[tuple[str, str
 
 def is_asked(table: RouteTable, route: Route) -> bool:
     """Whether anything behind the route takes new requests."""
-    return any(table.members[server].standing is not Standing.DRAINING for server in route.members)
+    return any(table.members[server].standing.takes_requests for server in route.members)
 
 
 def _name(route: Route) -> Name:

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from app.domain.routing import Member, MemberKind, Standing
+from app.domain.routing import Member, MemberKind
 from app.gateway.assignment import Picture
-from app.gateway.servers import WEIGHTS, arguments
+from app.gateway.servers import WEIGHT, arguments
 from app.haproxy.shown import ShownServer
 
 
@@ -61,12 +61,12 @@ def plan_commands(shown: Shown, wanted: Picture, place: Place) -> list[Command]:
     kept = {server for _slot, server in wanted.servers}
     found: list[Command] = []
     for key, member in wanted.servers.items():
-        if key in shown.servers and member.standing is Standing.DRAINING:
+        if key in shown.servers and not member.standing.takes_requests:
             found += _adjust(key, shown.servers[key], member, place)
     # a server that is wanted in another slot leaves this one after the names have moved
     found += _silence(shown, [key for key in leaving if key[1] not in kept])
     for key, member in wanted.servers.items():
-        if member.standing is Standing.DRAINING:
+        if not member.standing.takes_requests:
             continue
         if key in shown.servers:
             found += _adjust(key, shown.servers[key], member, place)
@@ -92,13 +92,13 @@ def _adjust(key: tuple[str, str], shown: ShownServer, member: Member, place: Pla
     if _is_elsewhere(shown, member):
         # never ours: a name is used once. Somebody made or moved it; it goes, and comes back as it should be
         gone = [Command(f"set server {name} state maint"), _delete(key)]
-        return gone if member.standing is Standing.DRAINING else gone + _add(key, member, place)
-    drains = member.standing is Standing.DRAINING
+        return gone if not member.standing.takes_requests else gone + _add(key, member, place)
+    drains = not member.standing.takes_requests
     found = []
     if drains != shown.draining or shown.maintenance:
         found.append(Command(f"set server {name} state {'drain' if drains else 'ready'}"))
-    if not drains and shown.weight != WEIGHTS[member.standing]:
-        found.append(Command(f"set server {name} weight {WEIGHTS[member.standing]}"))
+    if not drains and shown.weight != WEIGHT:
+        found.append(Command(f"set server {name} weight {WEIGHT}"))
     return found
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from app.domain.routing import MemberKind, RouteKind, RouteTable, Standing, hashed
+from app.domain.routing import MemberKind, RouteKind, RouteTable, hashed
 from app.gateway.assignment import Assignment, is_asked
 
 #: model or alias -> ``slot|model hash``; slot ``-``: known, and nothing of it is ready
@@ -40,7 +40,7 @@ def make_maps(table: RouteTable, assignment: Assignment) -> dict[str, dict[str, 
     for server, member in table.members.items():
         if member.kind is MemberKind.REGISTERED:
             maps[REGISTERED][server] = f"{member.ip}|{member.port}"
-        elif member.standing is not Standing.DRAINING:
+        elif member.standing.takes_requests:
             maps[REPLICAS][member.id] = f"{member.ip}|{member.port}|{hashed(member.model)}|{server}"
         maps[CHECKS][server] = member.check_path if _PATH.fullmatch(member.check_path) else "/health"
     return maps

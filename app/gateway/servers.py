@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from app.domain.routing import Member, MemberKind, Standing
+from app.domain.routing import Member, MemberKind
 
-#: Weights are relative, and least connections divides by them: a member of weight 1 gets a request only where every
-#: other has a hundred times as many, and all of them where it is the only one that answers.
-WEIGHTS = {Standing.IN: 100, Standing.LAST: 1, Standing.DRAINING: 100}
+#: All are asked alike. What a foreign hand sets is put right.
+WEIGHT = 100
 
 
 def address(member: Member, relay: str) -> str:
@@ -18,7 +17,7 @@ def address(member: Member, relay: str) -> str:
 
 def arguments(member: Member, relay: str, extra: str = "") -> str:
     """What follows the name of a server. ``extra`` are the words of its checks, the same for every server."""
-    words = [address(member, relay), f"weight {WEIGHTS[member.standing]}"]
+    words = [address(member, relay), f"weight {WEIGHT}"]
     if member.max_concurrency:
         words.append(f"maxconn {member.max_concurrency}")
     if extra:

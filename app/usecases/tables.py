@@ -23,10 +23,14 @@ _MOST = 100_000
 
 @dataclass(frozen=True)
 class Read:
-    """One moment: the table, and the servers that this gateway may be routing to by its own rows."""
+    """One moment: the table, the servers that this gateway may be routing to by its own rows, and who may ask.
+
+    ``keys`` are rows of (id, hash, role, models, limits, expires_at).
+    """
 
     table: RouteTable
     held: frozenset[str]
+    keys: tuple[Any, ...] = ()
 
 
 @dataclass
@@ -47,13 +51,14 @@ class TableReader:
             in_use = repo.models_in_use(connection)
             catalogue = repo.catalogue(connection)
             held = gateways_repo.held(connection, gateway_id(self.ctx.settings))
+            keys = repo.live_keys(connection)
         self._remember(rows, details)
         named = {row.name: ModelFacts(row.name, tuple(row.aliases)) for row in catalogue}
         models = {model.name: model for model in files} | named
         known = {name for model in models.values() for name in (model.name, *model.aliases)}
         models |= {name: ModelFacts(name) for name in in_use if name not in known}
         table = plan_routes(self._facts(rows), models.values())
-        return Read(table, frozenset(held))
+        return Read(table, frozenset(held), tuple(keys))
 
     def _remember(self, rows: list[Any], details: list[Any]) -> None:
         here = {(row.id, row.attempt) for row in rows}

@@ -50,6 +50,15 @@ def models_in_use(connection: Connection) -> list[str]:
     return list(connection.execute(_MODELS).scalars())
 
 
+def live_keys(connection: Connection) -> list[Any]:
+    """(id, hash, role, models, limits, expires_at) of every key that is neither revoked nor expired."""
+    query = text(
+        "SELECT id, hash, role, models, limits, expires_at FROM keys"
+        " WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > hostler_now())"
+    )
+    return list(connection.execute(query))
+
+
 def catalogue(connection: Connection) -> list[Any]:
     """(name, aliases) of the catalogue."""
     return list(connection.execute(text("SELECT name, aliases FROM models")))

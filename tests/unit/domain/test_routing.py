@@ -89,7 +89,7 @@ def test_only_what_was_ready_and_has_an_address_is_a_member(
     for member in table.members.values():
         if member.kind is MemberKind.OWN:
             assert states[member.id] in (State.READY, State.UNREACHABLE, State.UNHEALTHY, State.STOPPING)
-            assert (member.standing is Standing.IN) == (states[member.id] is State.READY)
+            assert member.standing.takes_requests == (states[member.id] in (State.READY, State.UNREACHABLE))
     assert {one.id for one in table.members.values() if one.kind is MemberKind.REGISTERED} == {
         one.id for one in registrations if one.answers and one.model
     }
@@ -132,8 +132,8 @@ def test_without_some_servers_the_routes_stay_known(rows: list[ReplicaFacts], mo
     [
         (State.READY, Standing.IN),
         # its host's agent may be down, or its cluster: no reason to send its users away while it answers
-        (State.UNREACHABLE, Standing.LAST),
-        (State.UNHEALTHY, Standing.DRAINING),
+        (State.UNREACHABLE, Standing.IN),
+        (State.UNHEALTHY, Standing.OUT),
         (State.STOPPING, Standing.DRAINING),
     ],
 )

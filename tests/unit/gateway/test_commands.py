@@ -12,7 +12,7 @@ from app.domain.routing import Member, MemberKind, ReplicaFacts, Standing, plan_
 from app.gateway.assignment import Picture, assign, servers_of, slot_names
 from app.gateway.commands import Command, Place, Shown, plan_commands
 from app.gateway.maps import make_maps
-from app.gateway.servers import WEIGHTS
+from app.gateway.servers import WEIGHT
 from app.haproxy.shown import ShownServer
 
 PLACE = Place("/m", "/run/relay.sock", "check inter 1s")
@@ -121,11 +121,11 @@ def test_from_anything_to_what_is_wanted_and_no_further(shown: Shown, wanted: Pi
         answer = haproxy.do(command)
         assert command.succeeded(answer), (command, answer)
     for key, member in wanted.servers.items():
-        if member.standing is Standing.DRAINING:
+        if not member.standing.takes_requests:
             assert key not in haproxy.servers or haproxy.servers[key].draining
         else:
             found = haproxy.servers[key]
-            assert (found.draining, found.maintenance, found.weight) == (False, False, WEIGHTS[member.standing])
+            assert (found.draining, found.maintenance, found.weight) == (False, False, WEIGHT)
             ours = ("-", found.port) if member.kind is MemberKind.REGISTERED else (member.ip, member.port)
             assert (found.ip, found.port) == ours
     assert set(haproxy.servers) <= set(wanted.servers)

@@ -1,0 +1,63 @@
+"""The gateway's files: the snapshot first, then what HAProxy is started with. Only what differs is written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from app.gateway.assignment import Picture
+from app.gateway.files import read_file, write_file
+from app.gateway.maps import render_map
+from app.gateway.places import Places
+from app.gateway.servers import arguments
+from app.gateway.snapshot import Snapshot, to_json
+
+#: slot -> the words after ``server`` of each of its servers, to the configuration file
+Render = Callable[[Mapping[str, Sequence[str]]], str]
+
+
+class Files:
+    """Writes and remembers what it wrote: what nobody touched since is not made again."""
+
+    def __init__(self, places: Places, render: Render, relay: str, checks: str) -> None:
+        self._places = places
+        self._render = render
+        self._relay = relay
+        self._checks = checks
+        self._wrote: tuple[Snapshot, Picture] | None = None
+        self._marks: dict[Path, tuple[int, int, int] | None] = {}
+
+    def write(self, snapshot: Snapshot, picture: Picture) -> None:
+        """Until it returns nothing of ``picture`` may be applied. Raises OSError."""
+        if (snapshot, picture) == self._wrote and all(_mark(path) == mark for path, mark in self._marks.items()):
+            return
+        self._wrote = None
+        servers = file_servers(picture, self._relay, self._checks)
+        texts = {
+            self._places.table: to_json(snapshot),
+            **{self._places.maps / name: render_map(entries) for name, entries in picture.maps.items()},
+            self._places.config: self._render(servers),
+        }
+        for path, text in texts.items():
+            if read_file(path) != text:
+                write_file(path, text)
+        self._marks = {path: _mark(path) for path in texts}
+        self._wrote = (snapshot, picture)
+
+
+def file_servers(picture: Picture, relay: str, checks: str) -> dict[str, list[str]]:
+    """What takes requests, by slot: HAProxy started anew has nothing in flight that would have to be drained."""
+    found: dict[str, list[str]] = {}
+    for (slot, server), member in sorted(picture.servers.items()):
+        if member.standing.takes_requests:
+            found.setdefault(slot, []).append(f"{server} {arguments(member, relay, checks)}")
+    return found
+
+
+def _mark(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
