@@ -63,21 +63,23 @@ class Client(Verbs[Json, str]):
         """What ``feed`` tells, over broken connections, until it ends. Raises ApiError, Unreachable."""
         while not feed.is_over():
             broken: Unreachable | None = None
+            refusal: ApiError | None = None
             try:
                 with self._http.stream(**_arguments(feed.call, None)) as response:
                     if not _is_stream(response):
                         response.read()
-                        raise _no_stream(response)
-                    feed.opened()
-                    for event in httpx2.EventSource(response):
-                        item = feed.take(event.event, event.data, event.id)
-                        if item is not None:
-                            yield item
-                        if feed.is_over():
-                            return
+                        refusal = _no_stream(response)
+                    else:
+                        feed.opened()
+                        for event in httpx2.EventSource(response):
+                            item = feed.take(event.event, event.data, event.id)
+                            if item is not None:
+                                yield item
+                            if feed.is_over():
+                                return
             except httpx2.RequestError as error:
                 broken = _unreachable(error, self.connection)
-            time.sleep(feed.broke(broken))
+            time.sleep(feed.broke(broken) if refusal is None else feed.refused(refusal))
 
     def close(self) -> None:
         """Close the connections."""
@@ -151,21 +153,23 @@ class AsyncClient(Verbs[Awaitable[Json], Awaitable[str]]):
         """What ``feed`` tells, over broken connections, until it ends. Raises ApiError, Unreachable."""
         while not feed.is_over():
             broken: Unreachable | None = None
+            refusal: ApiError | None = None
             try:
                 async with self._http.stream(**_arguments(feed.call, None)) as response:
                     if not _is_stream(response):
                         await response.aread()
-                        raise _no_stream(response)
-                    feed.opened()
-                    async for event in httpx2.EventSource(response):
-                        item = feed.take(event.event, event.data, event.id)
-                        if item is not None:
-                            yield item
-                        if feed.is_over():
-                            return
+                        refusal = _no_stream(response)
+                    else:
+                        feed.opened()
+                        async for event in httpx2.EventSource(response):
+                            item = feed.take(event.event, event.data, event.id)
+                            if item is not None:
+                                yield item
+                            if feed.is_over():
+                                return
             except httpx2.RequestError as error:
                 broken = _unreachable(error, self.connection)
-            await asyncio.sleep(feed.broke(broken))
+            await asyncio.sleep(feed.broke(broken) if refusal is None else feed.refused(refusal))
 
     async def close(self) -> None:
         """Close the connections."""

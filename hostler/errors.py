@@ -198,6 +198,12 @@ class InferenceTimedOut(InferenceError):
     exit_code = 7
 
 
+class RegistrationEnded(HostlerError):
+    """The registration was ended by Hostler, and is not to be sent again."""
+
+    exit_code = 5
+
+
 class MissingExtra(HostlerError):
     """A part of Hostler that is installed only on demand is missing."""
 

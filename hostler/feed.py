@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hostler.errors import Unreachable
+from hostler.errors import ApiError, Unreachable
 from hostler.wire import Call
 
 #: A stream that is silent for so long (servers send keep-alive comments) is taken for dead.
@@ -47,6 +47,7 @@ class Feed:
         last_kind: str = "end",
         ends_when_closed: bool = False,
         without_place: Mapping[str, Any] | None = None,
+        silence_s: float = SILENCE_S,
     ) -> None:
         """``last_kind``: the event after which nothing comes. ``ends_when_closed``: so says an orderly end too.
 
@@ -58,6 +59,7 @@ class Feed:
         self._last_kind = last_kind
         self._ends_when_closed = ends_when_closed
         self._without_place = without_place
+        self._silence_s = silence_s
         self.gaps = 0
         self._tries = 0
         self._began = False
@@ -72,7 +74,7 @@ class Feed:
         query = self._call.query
         if self._began and not self._last_id and self._without_place is not None:
             query = {**query, **self._without_place}
-        return replace(self._call, query=query, headers=headers, read_timeout_s=SILENCE_S)
+        return replace(self._call, query=query, headers=headers, read_timeout_s=self._silence_s)
 
     def is_over(self) -> bool:
         """Whether the server said that nothing more will come."""
@@ -94,6 +96,10 @@ class Feed:
         if not data and kind == "message":
             return None
         return Item(kind, data, event_id)
+
+    def refused(self, error: ApiError) -> float:
+        """There is no stream; seconds to wait before the next try. Raises ``error`` when that is no use."""
+        raise error
 
     def broke(self, error: Unreachable | None) -> float:
         """The connection ended (None) or broke; seconds to wait before the next. Raises when it is no use."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
@@ -12,6 +12,7 @@ from hostler.errors import BadInput
 from hostler.feed import Feed
 from hostler.inference.discovery import Discovery, find_steps
 from hostler.inference.question import question_of
+from hostler.registering import Registration
 from hostler.wire import READ_TIMEOUT_S, Call, Json, Steps, change, exchange
 
 API = "/api/v1"
@@ -244,6 +245,17 @@ class Verbs(Generic[Body, Words]):
         """A registered server that has ``capability``: ``endpoint`` and ``replica_id``. Raises NoMatchingServer."""
         return self._run(find_steps(capability))
 
+    def list_registrations(self, **filters: Any) -> Body:
+        """One page of registered servers as an operator sees them: owner, health, addresses."""
+        return self.call(Call("GET", f"{API}/registrations", filters))
+
+    def get_registration(self, replica_id: str) -> Body:
+        return self.call(Call("GET", _path("registrations", replica_id)))
+
+    def delete_registration(self, replica_id: str) -> Body:
+        """End a registration, whoever holds it."""
+        return self.call(change("DELETE", _path("registrations", replica_id)))
+
     def list_registered(self, **filters: Any) -> Body:
         """One page of the capability registry: ``replicas``, each with its ``endpoint`` and ``capabilities``."""
         return self.call(Call("GET", "/registry", filters))
@@ -271,6 +283,17 @@ def replica_events_feed(replica_id: str, *, after: str | None = None) -> Feed:
 def task_events_feed(task_id: str, *, after: str | None = None) -> Feed:
     """One task's history as it is written, until the task has ended."""
     return Feed(Call("GET", _path("tasks", task_id, "events")), last_id=after)
+
+
+def registration_feed(
+    endpoint: str,
+    capabilities: Iterable[Mapping[str, Any]],
+    *,
+    replica_id: str | None = None,
+    on_break: Callable[[str, float], None] | None = None,
+) -> Registration:
+    """A server that is registered for as long as this is followed; see ``registering.Registration``."""
+    return Registration(endpoint, capabilities, replica_id=replica_id, on_break=on_break)
 
 
 def logs_feed(replica_id: str, *, attempt: int | None = None, tail: int | None = None) -> Feed:

@@ -33,6 +33,10 @@ SECTIONS: dict[str, dict[str, str]] = {
         "node": "hostler.cli.node",
         "key": "hostler.cli.key",
     },
+    "Servers of others": {
+        "register": "hostler.cli.register",
+        "registration": "hostler.cli.registration",
+    },
     "The shell": {"completion": "hostler.cli.completion"},
 }
 _MODULES = {name: module for section in SECTIONS.values() for name, module in section.items()}

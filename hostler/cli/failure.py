@@ -27,7 +27,7 @@ _HINTS_BY_CODE = {
     "not_hostler": "check --url, HOSTLER_URL",
 }
 
-_INSTANCE = re.compile(r"/api/v1/(replica|task|pool|model|node|key)s(?:/([A-Za-z0-9._-]+))?")
+_INSTANCE = re.compile(r"/api/v1/(replica|task|pool|model|node|key|registration)s(?:/([A-Za-z0-9._-]+))?")
 
 
 class Failure(click.ClickException):

@@ -51,6 +51,14 @@ def key_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list
     return _complete(ctx, incomplete, lambda client: _rows(client.list_keys(), "keys", "id", "name", "role"))
 
 
+def registration_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    return _complete(
+        ctx,
+        incomplete,
+        lambda client: _rows(client.list_registrations(limit=100), "registrations", "replica_id", "endpoint", "health"),
+    )
+
+
 def _complete(
     ctx: click.Context, incomplete: str, found: Callable[[Client], Iterator[CompletionItem[str]]]
 ) -> list[CompletionItem[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,8 @@ from typing import Any
 
 import click
 
+#: NAME=VALUE up to the next comma; a value in quotes is JSON's string and may hold commas.
+_CONDITION = re.compile(r'([^=,"]+)=("(?:[^"\\]|\\.)*"|[^,"]*)(?=,|$)')
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?")
 
 
@@ -73,6 +76,21 @@ def settings(values: Sequence[str], flag: str) -> dict[str, Any]:
     return found
 
 
+def capability(text: str, flag: str) -> dict[str, Any]:
+    """``model=llama,type=chat`` or a JSON object. A value in double quotes is text; a bare number or boolean is one."""
+    if text.lstrip().startswith("{"):
+        return _object(text, flag)
+    found: dict[str, Any] = {}
+    at = 0
+    while at <= len(text):
+        match = _CONDITION.match(text, at)
+        if match is None or match[1] in found:
+            raise click.BadParameter(f"{text!r} is not NAME=VALUE[,NAME=VALUE...]", param_hint=flag)
+        found[match[1]] = _scalar(match[2])
+        at = match.end() + 1
+    return found
+
+
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """Lay ``above`` over ``below``, dict by dict; changes and returns ``below``."""
     for name, value in above.items():
@@ -117,6 +135,17 @@ def _object(text: str, flag: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise click.BadParameter(f"{text!r} is no JSON object", param_hint=flag)
     return value
+
+
+def _scalar(text: str) -> Any:
+    """A number, a boolean, a text in quotes, or the text as it stands."""
+    try:
+        value = json.loads(text, parse_constant=lambda word: word)
+    except ValueError:
+        return text
+    # 1e999 is no number that JSON could carry on; null and lists are nothing that a server can do
+    finite = isinstance(value, (str, int)) or (isinstance(value, float) and math.isfinite(value))
+    return value if finite else text
 
 
 def _json_or_text(text: str) -> Any:

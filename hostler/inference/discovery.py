@@ -5,6 +5,7 @@ The rules stand here once, as steps that both clients carry out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -118,7 +119,7 @@ def find_steps(capability: Mapping[str, Any]) -> Steps[Json]:
             request_id=error.request_id,
             body=error.body,
             capability=capability,
-            hint="hostler registry shows what there is; hostler register adds a server",
+            hint="hostler registration list shows servers; hostler register adds one",
         ) from error
 
 
@@ -127,7 +128,8 @@ def checked_capability(capability: object) -> dict[str, Any]:
     if not isinstance(capability, Mapping):
         raise BadInput('a capability is a dict such as {"model": "qwen2"}')
     for name, value in capability.items():
-        if not isinstance(name, str) or not name or not isinstance(value, (str, int, float)):
+        is_scalar = isinstance(value, (str, int)) or (isinstance(value, float) and math.isfinite(value))
+        if not isinstance(name, str) or not name or not is_scalar:
             raise BadInput(f"capability {name!r}: {value!r}; names are text, values text, numbers or booleans")
     return dict(capability)
 

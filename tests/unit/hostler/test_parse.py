@@ -47,6 +47,34 @@ def test_bad_settings(bad: str) -> None:
         parse.settings([bad], "--config")
 
 
+@pytest.mark.parametrize(
+    "text, found",
+    [
+        ("model=qwen2", {"model": "qwen2"}),
+        ("model=llama,type=chat", {"model": "llama", "type": "chat"}),
+        ("gpus=2,share=0.5,fast=true,slow=false", {"gpus": 2, "share": 0.5, "fast": True, "slow": False}),
+        ('gpus="2",fast="true"', {"gpus": "2", "fast": "true"}),
+        ('a="x,y=z \\"q\\"",b=1', {"a": 'x,y=z "q"', "b": 1}),
+        (
+            "zip=007,void=null,list=[1],none=NaN,huge=1e999,empty=",
+            {"zip": "007", "void": "null", "list": "[1]"} | {"none": "NaN", "huge": "1e999", "empty": ""},
+        ),
+        ("url=http://h:1/?q=a", {"url": "http://h:1/?q=a"}),
+        ('{"model": "x", "gpus": 2}', {"model": "x", "gpus": 2}),
+    ],
+)
+def test_capabilities(text: str, found: dict[str, object]) -> None:
+    parsed = parse.capability(text, "--capability")
+    assert parsed == found
+    assert [type(value) for value in parsed.values()] == [type(value) for value in found.values()]
+
+
+@pytest.mark.parametrize("bad", ["", "model", "=x", "a=1,", ",a=1", "a=1,a=2", 'a="x', 'a="x"y', "a=1,b", "{", "[1]"])
+def test_what_is_no_capability(bad: str) -> None:
+    with pytest.raises(click.BadParameter):
+        parse.capability(bad, "--capability")
+
+
 def test_merging_goes_dict_by_dict() -> None:
     assert parse.merge({"a": {"x": 1, "y": 1}, "b": 1}, {"a": {"y": 2}, "b": {"z": 3}}) == {
         "a": {"x": 1, "y": 2},
