@@ -151,6 +151,56 @@ class Settings:
     gateway_connections: int = _setting(
         0, "Connections the gateway holds at once; 0: as many as the open-file limit allows.", within=(0, 1_000_000)
     )
+    gateway_buffer_bytes: int = _setting(
+        32 * 1024,
+        "HAProxy's buffers: a request whose body fits beside its headers takes the fast lane.",
+        within=(16384, 1 << 20),
+    )
+    gateway_connect_s: float = _setting(2.0, "Until a replica takes a connection; then another.", within=(0.05, 60))
+    gateway_queue: int = _setting(
+        1000, "Requests that wait in a route's queue; beyond it 429.", within=(0, 1_000_000)
+    )
+    gateway_queue_s: float = _setting(
+        30.0, "How long a request waits for a replica with room; then 503.", within=(0.05, 3600)
+    )
+    gateway_first_byte_s: float = _setting(
+        600.0, "Until the first byte of a replica's answer; then 504.", within=(0.1, 86400)
+    )
+    gateway_idle_s: float = _setting(
+        120.0,
+        "Longest silence inside an answer that has begun; then it is cut. The agent looks every two seconds; 0: none,"
+        " and gateway_first_byte_s ends it.",
+        within=(0, 86400),
+    )
+    gateway_total_s: float = _setting(
+        0.0, "Longest a request may take in all; then it is cut. The agent looks every two seconds; 0: any time.",
+        within=(0, 7 * 86400),
+    )
+    gateway_tunnel_s: float = _setting(
+        3600.0, "Longest silence of an upgraded connection (WebSocket) to a replica.", within=(1, 86400)
+    )
+    gateway_retries: int = _setting(
+        2, "Tries after the first: another replica, before the first byte.", within=(0, 20)
+    )
+    gateway_check_s: float = _setting(1.0, "Between two of the gateway's checks of a replica.", within=(0.1, 60))
+    gateway_error_limit: int = _setting(
+        10, "Errors of a replica in a row (5xx, broken connections) that count as one failed check.", within=(1, 1000)
+    )
+    gateway_fall: int = _setting(2, "Failed checks in a row that take a replica out.", within=(1, 100))
+    gateway_all_out: str = _setting(
+        "refuse",
+        "When checks have taken every replica of a route out: refuse (503), or try one of them all the same.",
+        one_of=("refuse", "try"),
+    )
+    slow_lane_bytes: int = _setting(
+        128 * 1024 * 1024, "Memory for bodies that are parsed, in each of two processes.", within=(1 << 20, 1 << 40)
+    )
+    slow_lane_queue: int = _setting(
+        100, "Requests that wait for room in the slow lane, in each process; beyond it 429.", within=(0, 100_000)
+    )
+    slow_lane_body_s: float = _setting(
+        120.0, "How long a body may take to arrive in the slow lane; then 408.", within=(1, 3600)
+    )
     lease_s: float = _setting(15.0, "How long a worker's claim holds without renewal.", within=(1, 3600))
     probe_interval_s: float = _setting(5.0, "Between two health probes of a ready replica.", within=(0.05, 3600))
     unhealthy_after: int = _setting(3, "Failed probes in a row until a replica is unhealthy.", within=(1, 1000))

@@ -14,7 +14,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from app.gateway import keys, maps
 from app.gateway.config import Options, render
+from app.gateway.config.lanes import Lanes
 from app.gateway.files import read_file, write_file
 from app.gateway.places import ACCESS_LOG, CERTIFICATE, CONFIG, Places, socket_address
 from app.gateway.program import haproxy_program
@@ -24,7 +26,7 @@ from app.stack.environment import allow_open_files
 from app.stack.errors import PartFailed, StackError
 from app.stack.layout import MASTER_SOCKET, Layout, ensure_run_dir
 from app.stack.processes import ROLE_MARK, STATE_MARK
-from app.stack.secrets import flower_password
+from app.stack.secrets import engine_key, flower_password
 
 #: Descriptors that no connection uses: listeners, pipes, logs, one poller per thread, checks of servers.
 RESERVED_FILES = 1500
@@ -83,6 +85,25 @@ def options_of(settings: Settings) -> Options:
         max_body=settings.max_body,
         control_silence_s=int(settings.max_wait_s) + PATIENCE_S,
         flower_credentials=base64.b64encode(credentials).decode(),
+        lanes=lanes_of(settings),
+    )
+
+
+def lanes_of(settings: Settings) -> Lanes:
+    """The data path as the settings want it."""
+    return Lanes(
+        engine_key=engine_key(settings),
+        buffer_bytes=settings.gateway_buffer_bytes,
+        connect_s=settings.gateway_connect_s,
+        queue_s=settings.gateway_queue_s,
+        queue=settings.gateway_queue,
+        first_byte_s=settings.gateway_first_byte_s,
+        tunnel_s=settings.gateway_tunnel_s,
+        retries=settings.gateway_retries,
+        check_s=settings.gateway_check_s,
+        error_limit=settings.gateway_error_limit,
+        fall=settings.gateway_fall,
+        all_out=settings.gateway_all_out,
     )
 
 
@@ -105,6 +126,9 @@ def make_folder(places: Places) -> None:
     ensure_run_dir(places.layout.state_dir)
     for folder in (places.folder, places.maps):
         folder.mkdir(mode=0o700, exist_ok=True)
+    # HAProxy starts with no map missing; the agent fills them
+    for name in (*maps.NAMES, *keys.NAMES):
+        (places.maps / name).touch(mode=0o600)
 
 
 def write_certificate(settings: Settings, places: Places) -> None:

@@ -23,7 +23,7 @@ def lines(options: Options) -> list[str]:
 def _control(options: Options) -> list[str]:
     return indented(
         [
-            f"backend {CONTROL}",
+            f"backend {CONTROL} from base",
             "# longer than the longest wait of a request; streams send a line more often",
             f"timeout server {options.control_silence_s}s",
             http_error(
@@ -38,7 +38,7 @@ def _control(options: Options) -> list[str]:
 def _flower(options: Options) -> list[str]:
     return indented(
         [
-            f"backend {FLOWER}",
+            f"backend {FLOWER} from base",
             http_error(errors.Unavailable, detail="Flower does not answer. Try again; see `hostler status`."),
             "http-request redirect code 302 location /flower/ if { path /flower }",
             f"server flower {socket_address(FLOWER_SOCKET)} {_LOOK} pool-purge-delay {IDLE_SERVER_S}s",

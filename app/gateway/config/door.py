@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from app import errors
+from app.gateway.config import bodies, keys
 from app.gateway.config.options import Options
 from app.gateway.config.problems import refuse
 from app.gateway.config.text import indented, quoted
@@ -20,11 +21,13 @@ def lines(options: Options) -> list[str]:
     """``frontend door``."""
     return indented(
         [
-            "frontend door",
+            "frontend door from base",
             f"bind {_address(options)}",
             *_named(),
             *_refused(options),
             *_cleaned(options),
+            *keys.lines(options),
+            *bodies.lines(options),
             *_routed(),
         ]
     )
@@ -86,9 +89,13 @@ def _cleaned(options: Options) -> list[str]:
         f"http-request set-header X-Forwarded-Proto {'https' if options.certificate else 'http'}",
         "http-request set-header X-Forwarded-Host %[req.hdr(Host)] if { req.hdr(Host) -m found }",
         "# what is said of one connection ends with it: a caller could have the next server drop headers that we set, or",
-        "# change to a protocol in which nothing is checked; only Flower's pages use an upgrade",
-        "http-request del-header connection unless is_flower",
-        "http-request del-header upgrade unless is_flower",
+        "# change to a protocol in which nothing is checked; only Flower's pages use an upgrade, and one replica's own API",
+        "# may, where the key is judged first",
+        "acl is_one_replica path -m reg ^/api/v1/replicas/[^/]*/proxy(/|$)",
+        "acl upgrades req.hdr(Upgrade) -m found",
+        "http-request del-header connection unless is_flower || is_one_replica upgrades",
+        "http-request set-header connection upgrade if is_one_replica upgrades",
+        "http-request del-header upgrade unless is_flower || is_one_replica",
         "http-request del-header ^(keep-alive|te|trailer|proxy-.*|http2-settings)$ -m reg",
         "# what runs behind the door, and in which version, is nobody's business",
         "http-after-response del-header server",
@@ -99,7 +106,7 @@ def _cleaned(options: Options) -> list[str]:
 
 def _routed() -> list[str]:
     return [
-        "# keys and models are judged here (keys.py, bodies.py); what is left is the control API's",
+        "# keys and models were judged before (keys.py, bodies.py); what is left is the control API's",
         f"use_backend {FLOWER} if is_flower",
         f"default_backend {CONTROL}",
     ]

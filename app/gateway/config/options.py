@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from app.gateway.config.lanes import Lanes
 
 
 @dataclass(frozen=True)
@@ -19,3 +21,5 @@ class Options:
     control_silence_s: int = 360
     #: user:password of Flower in base64
     flower_credentials: str = ""
+    #: the data path: keys, bodies, slots
+    lanes: Lanes = field(default_factory=Lanes)

@@ -1,0 +1,155 @@
+"""Which model: by the body's ``model``, ``X-Hostler-Service``, ``X-Hostler-Replica`` or a replica's own address.
+
+The fast lane takes what it is sure of. It reads a body as bytes, and an engine reads it as JSON: they must not come to
+different models. So it wants the whole body (its length sent, all of it in the buffer, no NUL, not compressed), which
+holds ``"model"`` once in whatever case, followed by a colon and a quote; no escape that could spell one of its letters
+(``\\u006d``, ``\\u004D``...); and HAProxy's own JSON reader must find it at the top. Everything else is the slow
+lane's.
+
+With a key that is limited to models that holds for every request with a body, also where a header says where it goes.
+"""
+
+from __future__ import annotations
+
+from app import errors
+from app.gateway.config.keys import needs
+from app.gateway.config.options import Options
+from app.gateway.config.problems import refuse
+from app.gateway.keys import KEY_MODELS
+from app.gateway.maps import NO_SLOT, REPLICAS, ROUTES, SERVICES
+
+SLOW_LANE = "slow_lane"
+ONE_REPLICA = "one_replica"
+_PROXY = "/api/v1/replicas/"
+
+
+def lines(options: Options) -> list[str]:
+    """For the public frontend, after ``keys.lines``; what it does not route is for who comes next."""
+    return [
+        *_asked(),
+        *_admitted(),
+        *_named(options),
+        *_read(options),
+        *_looked_up(options),
+        *_checked(options),
+        *_sent(),
+    ]
+
+
+def _asked() -> list[str]:
+    """Whether this is ours at all, and the replica's own address taken apart."""
+    return [
+        f"acl is_proxy path_beg {_PROXY}",
+        "http-request set-var(txn.lane) str(proxy) if is_proxy { path,field(6,/) -m str proxy }",
+        "http-request set-var(txn.lane) str(v1) if { path_beg /v1/ }",
+        "acl is_lane var(txn.lane) -m found",
+        "acl is_proxied var(txn.lane) -m str proxy",
+    ]
+
+
+def _admitted() -> list[str]:
+    bad = "Bad API key: it is unknown, revoked or expired. `hostler key list` shows the keys."
+    low = "This needs a key of role infer. Ask an admin for one."
+    return [
+        f"http-request {refuse(errors.Unauthenticated, detail=bad)}"
+        " if is_lane !{ var(txn.key) -m found } { var(txn.sent_key) -m found }",
+        f"http-request {refuse(errors.Unauthenticated)} if is_lane !{{ var(txn.key) -m found }}",
+        f"http-request {refuse(errors.Forbidden, detail=low)} if is_lane !{needs('infer')}",
+    ]
+
+
+def _named(options: Options) -> list[str]:
+    """Headers that say where to."""
+    once = "X-Hostler-Service, X-Hostler-Replica and Content-Type: send each once."
+    both = "X-Hostler-Service and X-Hostler-Replica contradict each other: send one of them."
+    maps = options.lanes.maps
+    return [
+        f"http-request {refuse(errors.Malformed, detail=once)} if is_lane {{ req.fhdr_cnt(X-Hostler-Service) gt 1 }}"
+        " || is_lane { req.fhdr_cnt(X-Hostler-Replica) gt 1 } || is_lane { req.fhdr_cnt(Content-Type) gt 1 }",
+        f"http-request {refuse(errors.Contradiction, detail=both)}"
+        " if is_lane { req.fhdr_cnt(X-Hostler-Service) gt 0 } { req.fhdr_cnt(X-Hostler-Replica) gt 0 }",
+        "http-request set-var(txn.service) req.fhdr(X-Hostler-Service),sha2(256),hex"
+        " if is_lane !is_proxied { req.fhdr(X-Hostler-Service) -m found }",
+        "http-request set-var(txn.replica) req.fhdr(X-Hostler-Replica)"
+        " if is_lane !is_proxied { req.fhdr(X-Hostler-Replica) -m found }",
+        "http-request set-var(txn.replica) path,field(5,/) if is_proxied",
+        "http-request set-path %[path,regsub(^/api/v1/replicas/[^/]*/proxy/?,/)] if is_proxied",
+        "# the slow lane is told where to by a header in both cases",
+        "http-request del-header X-Hostler-Service if is_proxied",
+        "http-request set-header X-Hostler-Replica %[var(txn.replica)] if is_proxied",
+        "acl to_replica var(txn.replica) -m found",
+        "acl to_service var(txn.service) -m found",
+        f"http-request set-var(txn.member) var(txn.replica),map_str({maps}/{REPLICAS}) if to_replica",
+        f"http-request set-var(txn.target) var(txn.service),map_str({maps}/{SERVICES}) if to_service",
+    ]
+
+
+def _read(options: Options) -> list[str]:
+    """``txn.asked``: the hash of the model in the body, where that is sure."""
+    compressed = errors.WrongEncoding
+    return [
+        "acl has_length req.fhdr_cnt(Content-Length) eq 1",
+        "acl has_body req.body_size gt 0",
+        "acl is_chunked req.fhdr_cnt(Transfer-Encoding) gt 0",
+        "acl is_limited var(txn.scope) -m str some",
+        "# whose body must be read: all that go by it, and all of a limited key",
+        "http-request set-var(txn.reads) bool(true) if is_lane !to_replica !to_service || is_lane is_limited",
+        "acl reads var(txn.reads) -m found",
+        f"http-request {refuse(compressed)} if reads {{ req.fhdr_cnt(Content-Encoding) gt 0 }}",
+        "acl may_fit req.body_size lt " + str(options.lanes.buffer_bytes),
+        "acl is_json req.fhdr(Content-Type) -m beg -i application/json",
+        f"http-request wait-for-body time {options.lanes.body_s}s if reads has_length has_body may_fit !is_chunked is_json",
+        "# as text it ends at a NUL, so that the lengths agree only without one and with all of it here",
+        "http-request set-var(txn.have) req.body,length if reads has_length has_body may_fit !is_chunked is_json",
+        "# without the first one that is a key of a string; HAProxy has no other way to say: once",
+        "http-request set-var(txn.rest) 'req.body,regsub(\"\\\"model\\\"[\\t\\n\\r ]*:[\\t\\n\\r ]*\\\"\",\"\",i)'"
+        " if { var(txn.have) -m found } { req.body_size,sub(txn.have) eq 0 }",
+        "http-request set-var(txn.asked) 'req.body,json_query(\"$.model\"),sha2(256),hex' if { var(txn.rest) -m beg { }"
+        " !{ var(txn.rest) -m sub -i '\"model\"' } !{ var(txn.rest) -m reg '\\\\u00[46]' }",
+        "http-request unset-var(txn.rest) if { var(txn.rest) -m found }",
+    ]
+
+
+def _looked_up(options: Options) -> list[str]:
+    gone = "No replica of that name takes requests now. `hostler replica list` shows what there is."
+    unknown = "There is no service of that name. `hostler replica list` shows what there is."
+    return [
+        f"http-request set-var(txn.target) var(txn.asked),map_str({options.lanes.maps}/{ROUTES})"
+        " if { var(txn.asked) -m found } !to_replica !to_service",
+        f"http-request {refuse(errors.NoReadyReplica, detail=gone)} if to_replica !{{ var(txn.member) -m found }}",
+        f"http-request {refuse(errors.NotFound, detail=unknown)} if to_service !{{ var(txn.target) -m found }}",
+        "http-request set-var(txn.slot) var(txn.target),field(1,|) if { var(txn.target) -m found }",
+        "http-request set-var(txn.model) var(txn.target),field(2,|) if { var(txn.target) -m found }",
+        "http-request set-var(txn.model) var(txn.member),field(3,|) if { var(txn.member) -m found }",
+    ]
+
+
+def _checked(options: Options) -> list[str]:
+    """A limited key: the model behind the name, or the name itself, must be among its models."""
+    models = f"{options.lanes.maps}/{KEY_MODELS}"
+    return [
+        f"http-request set-var(txn.may) var(txn.key_id),concat(|,txn.model),map_str({models})"
+        " if is_limited { var(txn.model) -m found }",
+        f"http-request set-var(txn.may_asked) var(txn.key_id),concat(|,txn.asked),map_str({models})"
+        " if is_limited { var(txn.asked) -m found }",
+        "# what a header leads to must be allowed by itself",
+        f"http-request {refuse(errors.ModelForbidden)} if is_limited !{{ var(txn.may) -m found }} to_replica"
+        " || is_limited !{ var(txn.may) -m found } to_service",
+        f"http-request {refuse(errors.ModelForbidden)} if is_limited {{ var(txn.model) -m found }}"
+        " !{ var(txn.may) -m found } !{ var(txn.may_asked) -m found }",
+        "# and a body that it brings along too: what is not surely allowed is read by the slow lane",
+        "http-request set-var(txn.slow) bool(true) if is_limited to_replica has_body !{ var(txn.may_asked) -m found }"
+        " || is_limited to_service has_body !{ var(txn.may_asked) -m found }"
+        " || is_limited to_replica is_chunked || is_limited to_service is_chunked",
+        "http-request set-var(txn.slow) bool(true) if is_lane !to_replica !{ var(txn.slot) -m found }",
+        f"http-request {refuse(errors.NoReadyReplica)} if is_lane {{ var(txn.slot) -m str -- {NO_SLOT} }}"
+        " !{ var(txn.slow) -m found }",
+    ]
+
+
+def _sent() -> list[str]:
+    return [
+        f"use_backend {SLOW_LANE} if {{ var(txn.slow) -m found }}",
+        f"use_backend {ONE_REPLICA} if to_replica is_lane",
+        "use_backend %[var(txn.slot)] if is_lane",
+    ]
