@@ -166,18 +166,6 @@ class RateLimited(HostlerError):
     status, code, title, retryable = 429, "rate_limited", "Too many requests", True
 
 
-class ModelForbidden(Forbidden):
-    """The key may not ask this model. Ask an admin for a key whose models name it."""
-
-    code, title = "model_forbidden", "The key may not use this model"
-
-
-class ModelNotFound(NotFound):
-    """No model of that name is served here. `GET /v1/models` lists those that are."""
-
-    code, title = "model_not_found", "No such model"
-
-
 class WrongEncoding(HostlerError):
     """The body is compressed. Send it without Content-Encoding."""
 
@@ -188,12 +176,6 @@ class RouteFull(HostlerError):
     """Too many requests wait for this model already. Wait as long as Retry-After says."""
 
     status, code, title, retryable = 429, "route_full", "The model's queue is full", True
-
-
-class NoReadyReplica(HostlerError):
-    """No replica takes requests for this now. Try again; `hostler replica list` shows why."""
-
-    status, code, title, retryable = 503, "no_ready_replica", "No replica is ready", True
 
 
 class ReplicasBusy(HostlerError):

@@ -157,9 +157,7 @@ class Settings:
         within=(16384, 1 << 20),
     )
     gateway_connect_s: float = _setting(2.0, "Until a replica takes a connection; then another.", within=(0.05, 60))
-    gateway_queue: int = _setting(
-        1000, "Requests that wait in a route's queue; beyond it 429.", within=(0, 1_000_000)
-    )
+    gateway_queue: int = _setting(1000, "Requests that wait in a route's queue; beyond it 429.", within=(0, 1_000_000))
     gateway_queue_s: float = _setting(
         30.0, "How long a request waits for a replica with room; then 503.", within=(0.05, 3600)
     )
@@ -173,15 +171,14 @@ class Settings:
         within=(0, 86400),
     )
     gateway_total_s: float = _setting(
-        0.0, "Longest a request may take in all; then it is cut. The agent looks every two seconds; 0: any time.",
+        0.0,
+        "Longest a request may take in all; then it is cut. The agent looks every two seconds; 0: any time.",
         within=(0, 7 * 86400),
     )
     gateway_tunnel_s: float = _setting(
         3600.0, "Longest silence of an upgraded connection (WebSocket) to a replica.", within=(1, 86400)
     )
-    gateway_retries: int = _setting(
-        2, "Tries after the first: another replica, before the first byte.", within=(0, 20)
-    )
+    gateway_retries: int = _setting(2, "Tries after the first: another replica, before the first byte.", within=(0, 20))
     gateway_check_s: float = _setting(1.0, "Between two of the gateway's checks of a replica.", within=(0.1, 60))
     gateway_error_limit: int = _setting(
         10, "Errors of a replica in a row (5xx, broken connections) that count as one failed check.", within=(1, 1000)

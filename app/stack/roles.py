@@ -44,6 +44,8 @@ ROLES: tuple[Role, ...] = (
     Role("flower", ("-m", "workers.run", "flower"), 1, signal.SIGKILL),
     Role("agent", ("-m", "workers.agent"), 15),
     Role("gateway-agent", ("-m", "app.gateway.agent"), 10),
+    # what it streams may end, but not for ever
+    Role("slow-lane", ("-m", "gunicorn", "-c", "python:app.gateway.slow_lane.gunicorn_conf"), 5),
     # it becomes HAProxy: nobody new comes in, who is inside may end
     Role("gateway", ("-m", "app.gateway.proxy"), 5, signal.SIGUSR1, is_door=True),
 )

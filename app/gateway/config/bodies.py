@@ -98,11 +98,12 @@ def _read(options: Options) -> list[str]:
         f"http-request {refuse(compressed)} if reads {{ req.fhdr_cnt(Content-Encoding) gt 0 }}",
         "acl may_fit req.body_size lt " + str(options.lanes.buffer_bytes),
         "acl is_json req.fhdr(Content-Type) -m beg -i application/json",
-        f"http-request wait-for-body time {options.lanes.body_s}s if reads has_length has_body may_fit !is_chunked is_json",
+        f"http-request wait-for-body time {options.lanes.body_s}s"
+        " if reads has_length has_body may_fit !is_chunked is_json",
         "# as text it ends at a NUL, so that the lengths agree only without one and with all of it here",
         "http-request set-var(txn.have) req.body,length if reads has_length has_body may_fit !is_chunked is_json",
         "# without the first one that is a key of a string; HAProxy has no other way to say: once",
-        "http-request set-var(txn.rest) 'req.body,regsub(\"\\\"model\\\"[\\t\\n\\r ]*:[\\t\\n\\r ]*\\\"\",\"\",i)'"
+        'http-request set-var(txn.rest) \'req.body,regsub("\\"model\\"[\\t\\n\\r ]*:[\\t\\n\\r ]*\\"","",i)\''
         " if { var(txn.have) -m found } { req.body_size,sub(txn.have) eq 0 }",
         "http-request set-var(txn.asked) 'req.body,json_query(\"$.model\"),sha2(256),hex' if { var(txn.rest) -m beg { }"
         " !{ var(txn.rest) -m sub -i '\"model\"' } !{ var(txn.rest) -m reg '\\\\u00[46]' }",

@@ -124,9 +124,9 @@ def _relay(options: Options) -> list[str]:
         [
             "frontend relay from base",
             f"bind {options.lanes.relay} mode 600",
-            "no log",
-            "http-request set-var(txn.to) req.fhdr(X-Hostler-Server),"
-            f"map_str({options.lanes.maps}/{REGISTERED})",
+            "# one line a request is enough, and the slot has written it",
+            "http-request set-log-level silent",
+            f"http-request set-var(txn.to) req.fhdr(X-Hostler-Server),map_str({options.lanes.maps}/{REGISTERED})",
             f"http-request {refuse(errors.BadGateway)} unless {{ var(txn.to) -m found }}",
             "# the engine key is for our own engines alone",
             "http-request del-header Authorization",

@@ -30,7 +30,7 @@ def _global(options: Options) -> list[str]:
             f"maxconn {options.connections}",
             "# after a reload the process before it serves its streams to their end, but not for ever",
             "hard-stop-after 1h",
-            "# a body that fits beside its headers takes the fast lane; measured: no slower up to 48 KiB, slower beyond",
+            "# a body that fits beside its headers takes the fast lane; measured: no slower up to 48 KiB, but beyond",
             f"tune.bufsize {options.lanes.buffer_bytes}",
             "# more headers than this are an attack on memory and on parsers behind: 400",
             "tune.http.maxhdr 101",

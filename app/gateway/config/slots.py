@@ -43,7 +43,10 @@ def lines(options: Options, servers: Mapping[str, Sequence[str]]) -> list[str]:
     """``defaults engines`` and every slot; ``servers`` has the words after ``server`` by slot."""
     found = [*_engines(options.lanes)]
     for slot in slot_names(options.lanes.slots):
-        found += ["", *indented([f"backend {slot} from {ENGINES}", *(f"server {one}" for one in servers.get(slot, ()))])]
+        found += [
+            "",
+            *indented([f"backend {slot} from {ENGINES}", *(f"server {one}" for one in servers.get(slot, ()))]),
+        ]
     return found
 
 

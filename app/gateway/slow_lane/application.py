@@ -17,7 +17,6 @@ from app.errors import (
     BadGateway,
     BodyTooLarge,
     HostlerError,
-    Malformed,
     MethodNotAllowed,
     MissingFields,
     ModelForbidden,
@@ -157,7 +156,9 @@ class SlowLane:
             raise NotFound("A route of /v1 without a body needs X-Hostler-Service or X-Hostler-Replica.")
         model = model_in(body, content_type)
         if model is None:
-            raise MissingFields("The body names no `model`; `GET /v1/models` lists them.", errors={"model": ["Missing."]})
+            raise MissingFields(
+                "The body names no `model`; `GET /v1/models` lists them.", errors={"model": ["Missing."]}
+            )
         found = known.names.get(model)
         if caller.limited and not known.may_name(caller.key_id, model):
             raise ModelForbidden(f"The key may not ask the model {model!r}. Ask an admin for one that may.")

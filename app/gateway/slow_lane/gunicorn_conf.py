@@ -24,7 +24,7 @@ chdir = str(INSTALL_ROOT)
 # it lies at one place per user: two stacks would share it
 control_socket_disable = True
 # streams that are longer are cut with their process
-graceful_timeout = 30
+graceful_timeout = 4
 timeout = 120
 # longer than HAProxy keeps an idle connection to it: who closes last meets no request
 keepalive = 75

@@ -58,13 +58,18 @@ class Replay:
         self._gone = False
 
     def run(self, start_response: Callable[..., Any], place: Place) -> Iterable[bytes]:
-        """The answer. Gives ``place`` back when the body is not needed any more. Raises BadGateway, Unavailable, Gone."""
+        """The answer. Gives ``place`` back when the body is not needed any more.
+
+        Raises BadGateway, Unavailable and Gone.
+        """
         try:
             connection, answer = self._ask()
         finally:
             self._body = b""
             place.leave()
-        headers = [(name, value) for name, value in answer.getheaders() if name.lower() not in _HOP - {"content-length"}]
+        headers = [
+            (name, value) for name, value in answer.getheaders() if name.lower() not in _HOP - {"content-length"}
+        ]
         start_response(f"{answer.status} {answer.reason}", headers)
         return _Stream(connection, answer, self._caller)
 
