@@ -49,6 +49,7 @@ CANNOT = {
     "HOSTLER_SLOW_LANE_QUEUE": ("-1",),
     "HOSTLER_SLOW_LANE_BODY_S": ("0", "nan"),
     "HOSTLER_GATEWAY_SILENCE_S": ("-1", "nan"),
+    "HOSTLER_DRAIN_S": ("-1", "nan"),
     "HOSTLER_LEASE_S": ("0", "-1", "nan"),
     "HOSTLER_PROBE_INTERVAL_S": ("0", "nan"),
     "HOSTLER_UNHEALTHY_AFTER": ("0",),
