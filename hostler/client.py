@@ -16,6 +16,7 @@ from hostler import __version__
 from hostler.connection import Connection, find_connection
 from hostler.errors import ApiError, BadInput, HostlerError, NoAnswer, Unreachable
 from hostler.feed import Feed, Item
+from hostler.generation import TokenStream
 from hostler.inference.caller import AsyncCaller, Caller
 from hostler.inference.discovery import Discovery
 from hostler.verbs import Verbs
@@ -80,6 +81,26 @@ class Client(Verbs[Json, str]):
             except httpx2.RequestError as error:
                 broken = _unreachable(error, self.connection)
             time.sleep(feed.broke(broken) if refusal is None else feed.refused(refusal))
+
+    def stream_generate(self, prompt: str, *, model_id: str | None = None, **sampling: Any) -> Iterator[str]:
+        """The text that ``generate`` would give, piece by piece as it is made. Leaving the loop ends the making.
+
+        Raises ApiError, also in the middle; Unreachable when the stream breaks off.
+        """
+        stream = TokenStream(prompt, model_id=model_id, sampling=sampling)
+        try:
+            with self._http.stream(**_arguments(stream.call, self._timeout_s)) as response:
+                if not _is_stream(response):
+                    response.read()
+                    raise _no_stream(response)
+                for event in httpx2.EventSource(response):
+                    piece = stream.take(event.data)
+                    if stream.is_over:
+                        return
+                    yield piece
+        except httpx2.RequestError as error:
+            raise _unreachable(error, self.connection) from error
+        raise _broke_off(self.connection)
 
     def close(self) -> None:
         """Close the connections."""
@@ -170,6 +191,26 @@ class AsyncClient(Verbs[Awaitable[Json], Awaitable[str]]):
             except httpx2.RequestError as error:
                 broken = _unreachable(error, self.connection)
             await asyncio.sleep(feed.broke(broken) if refusal is None else feed.refused(refusal))
+
+    async def stream_generate(self, prompt: str, *, model_id: str | None = None, **sampling: Any) -> AsyncIterator[str]:
+        """The text that ``generate`` would give, piece by piece as it is made. Leaving the loop ends the making.
+
+        Raises ApiError, also in the middle; Unreachable when the stream breaks off.
+        """
+        stream = TokenStream(prompt, model_id=model_id, sampling=sampling)
+        try:
+            async with self._http.stream(**_arguments(stream.call, self._timeout_s)) as response:
+                if not _is_stream(response):
+                    await response.aread()
+                    raise _no_stream(response)
+                async for event in httpx2.EventSource(response):
+                    piece = stream.take(event.data)
+                    if stream.is_over:
+                        return
+                    yield piece
+        except httpx2.RequestError as error:
+            raise _unreachable(error, self.connection) from error
+        raise _broke_off(self.connection)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -276,6 +317,10 @@ def _no_stream(response: httpx2.Response) -> ApiError:
     if reply.status < 400:
         return ApiError(f"{response.url} is no stream of events; is this Hostler's address?", status=reply.status)
     return problem(reply)
+
+
+def _broke_off(connection: Connection) -> Unreachable:
+    return Unreachable(f"the stream of {connection.url} broke off before its end; what came so far is not whole")
 
 
 def _unreachable(error: httpx2.RequestError, connection: Connection) -> Unreachable:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
@@ -10,6 +10,7 @@ from urllib.parse import quote
 from hostler import waiting
 from hostler.errors import BadInput
 from hostler.feed import Feed
+from hostler.generation import model_call
 from hostler.inference.discovery import Discovery, find_steps
 from hostler.inference.question import question_of
 from hostler.registering import Registration
@@ -259,6 +260,32 @@ class Verbs(Generic[Body, Words]):
     def list_registered(self, **filters: Any) -> Body:
         """One page of the capability registry: ``replicas``, each with its ``endpoint`` and ``capabilities``."""
         return self.call(Call("GET", "/registry", filters))
+
+    # the model API
+
+    def list_served_models(self) -> Body:
+        """The models that can be asked for, and whether a replica of each is ready: ``{"models": [...]}``."""
+        return self.call(Call("GET", "/models"))
+
+    def tokenize(self, text: str, *, model_id: str | None = None) -> Body:
+        """``{"token_ids": [...], "num_tokens": N}``."""
+        return self.call(model_call("/tokenize", {"text": text}, model_id=model_id))
+
+    def tokenize_batch(self, texts: Sequence[str], *, model_id: str | None = None) -> Body:
+        """``{"results": [...]}``, one as ``tokenize`` gives for each text, in their order."""
+        return self.call(model_call("/batch/tokenize", {"texts": list(texts)}, model_id=model_id))
+
+    def generate(self, prompt: str, *, model_id: str | None = None, **sampling: Any) -> Body:
+        """``{"text", "token_ids", "num_generated", "finish_reason"}``.
+
+        ``sampling``: ``max_tokens, temperature, strategy, top_k, top_p, seed``. See ``stream_generate`` for a stream.
+        """
+        return self.call(model_call("/generate", {"prompt": prompt}, model_id=model_id, sampling=sampling))
+
+    def generate_batch(self, prompts: Sequence[str], *, model_id: str | None = None, **sampling: Any) -> Body:
+        """``{"results": [...]}``, one as ``generate`` gives for each prompt, in their order."""
+        body = {"prompts": list(prompts)}
+        return self.call(model_call("/batch/generate", body, model_id=model_id, sampling=sampling))
 
     # history and health
 

@@ -41,11 +41,13 @@ class Call:
     read_timeout_s: float = READ_TIMEOUT_S
     #: how long a server that is away (being restarted) is asked again, beyond the usual few tries
     outage_s: float = 0.0
+    #: a POST that only asks
+    harmless: bool = False
 
     @property
     def repeatable(self) -> bool:
         """Whether sending it twice does no more than sending it once."""
-        return self.method in SAFE_METHODS or "Idempotency-Key" in self.headers
+        return self.harmless or self.method in SAFE_METHODS or "Idempotency-Key" in self.headers
 
     def params(self) -> list[tuple[str, str]]:
         """The query as pairs; a list gives one pair per item."""

@@ -27,6 +27,10 @@ SECTIONS: dict[str, dict[str, str]] = {
         "events": "hostler.cli.events",
         "health": "hostler.cli.health",
     },
+    "Ask a model": {
+        "generate": "hostler.cli.generate",
+        "tokenize": "hostler.cli.tokenize",
+    },
     "What there is": {
         "pool": "hostler.cli.pool",
         "model": "hostler.cli.model",
