@@ -33,13 +33,13 @@ class V2Server:
 
 
 @contextmanager
-def v2_server(folder: Path) -> Iterator[V2Server]:
-    """MLServer with the model ``echo``. Raises NotInstalled where it cannot be had."""
+def v2_server(folder: Path, model: str = "echo") -> Iterator[V2Server]:
+    """MLServer with a model of that name, which echoes. Raises NotInstalled where it cannot be had."""
     program = venv("mlserver") / "bin" / "mlserver"
-    model = folder / "echo"
-    model.mkdir(parents=True)
-    shutil.copy(PEERS / "mlserver" / "echo.py", model)
-    (model / "model-settings.json").write_text(json.dumps({"name": "echo", "implementation": "echo.Echo"}))
+    place = folder / model
+    place.mkdir(parents=True)
+    shutil.copy(PEERS / "mlserver" / "echo.py", place)
+    (place / "model-settings.json").write_text(json.dumps({"name": model, "implementation": "echo.Echo"}))
     ports = {name: free_port() for name in ("http_port", "grpc_port", "metrics_port")}
     # no processes of its own beside it: what is killed is all of it
     settings = {"host": "127.0.0.1", "parallel_workers": 0, "metrics_endpoint": None, **ports}
@@ -50,16 +50,16 @@ def v2_server(folder: Path) -> Iterator[V2Server]:
         )
     server = V2Server(process, f"127.0.0.1:{ports['grpc_port']}", f"127.0.0.1:{ports['http_port']}")
     try:
-        wait_until(lambda: _ready(server, folder), START_S, "a ready MLServer")
+        wait_until(lambda: _ready(server, model, folder), START_S, "a ready MLServer")
         yield server
     finally:
         server.kill()
 
 
-def _ready(server: V2Server, folder: Path) -> bool:
+def _ready(server: V2Server, model: str, folder: Path) -> bool:
     assert server.process.poll() is None, (folder / "server.log").read_text()[-3000:]
     try:
-        answer = httpx2.get(f"http://{server.http}/v2/models/echo/ready", timeout=5, trust_env=False)
+        answer = httpx2.get(f"http://{server.http}/v2/models/{model}/ready", timeout=5, trust_env=False)
     except httpx2.TransportError:
         return False
     return answer.status_code == 200

@@ -10,7 +10,7 @@ from marshmallow import validate
 
 from app.api.paging import PageQuery
 from app.api.schemas.base import Answer, Body, Page
-from app.api.schemas.fields import Flag, Text
+from app.api.schemas.fields import QueryFlag, Text
 from app.db.models.registrations import END_REASONS, HEALTH, SPEAKS
 
 REGISTERED_ID = r"[A-Za-z0-9][A-Za-z0-9._:@/+=-]{0,127}"
@@ -76,7 +76,7 @@ class RegistryPage(Page):
 class RegistrationQuery(PageQuery):
     """Filters of the list of registrations."""
 
-    ended = Flag(load_default=False, metadata={"description": "Also those that ended within the last day."})
+    ended = QueryFlag(load_default=False, metadata={"description": "Also those that ended within the last day."})
 
 
 class Registration(Registered):

@@ -24,16 +24,16 @@ def list_registrations(query: dict[str, Any]) -> Response:
     return answers.read({"registrations": found, "total": total, "next_cursor": more})
 
 
-@blueprint.operation("/registrations/<path:replica_id>", "GET", "read", conditional=True)
+@blueprint.operation("/registrations/<path:registered_id>", "GET", "read", conditional=True)
 @blueprint.response(200, Registration)
-def get_registration(replica_id: str) -> Response:
+def get_registration(registered_id: str) -> Response:
     """Show a registration, ended or not"""
-    return answers.read(registrations.get(context(), replica_id))
+    return answers.read(registrations.get(context(), registered_id))
 
 
-@blueprint.operation("/registrations/<path:replica_id>", "DELETE", "operate", replays=False)
+@blueprint.operation("/registrations/<path:registered_id>", "DELETE", "operate", replays=False)
 @blueprint.response(204)
-def delete_registration(replica_id: str) -> Response:
+def delete_registration(registered_id: str) -> Response:
     """End a registration whoever holds it; its stream is cut"""
-    registrations.remove(context(), actor(), replica_id)
+    registrations.remove(context(), actor(), registered_id)
     return answers.gone()
