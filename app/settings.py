@@ -9,7 +9,7 @@ import os
 import re
 import shlex
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,8 @@ class _Limits:
     form: str = ""
     #: what such a text is, for people
     such_as: str = ""
-    #: a command line, as one types it
-    words: bool = False
+    #: what reads such a text, and raises ValueError for another
+    read_by: Callable[[str], object] | None = None
 
     def refuse(self, value: Any) -> str:
         """Why ``value`` cannot be; empty when it can."""
@@ -45,14 +45,17 @@ class _Limits:
             return f"none of {', '.join(self.one_of)}"
         if self.form and not re.fullmatch(self.form, value):
             return f"not {self.such_as}"
-        return _not_words(value) if self.words else ""
+        if self.read_by is not None:
+            try:
+                self.read_by(value)
+            except ValueError as error:
+                return str(error).lower()
+        return ""
 
 
-def _not_words(value: str) -> str:
-    try:
-        return "" if shlex.split(value) else "no command"
-    except ValueError as error:
-        return f"no command line: {str(error).lower()}"
+def _command_line(text: str) -> None:
+    if not shlex.split(text):
+        raise ValueError("no command")
 
 
 def _setting(default: Any, doc: str, *, secret: bool = False, **limits: Any) -> Any:
@@ -119,12 +122,20 @@ class Settings:
     )
     default_model: str = _setting("", "Model of a request that names none.")
     ports: tuple[int, int] = _setting((20000, 29999), "First and last port that engines may be given.")
+    external_allow: str = _setting(
+        "",
+        "Hosts (names, addresses, CIDRs) that engine openai-compatible may forward to; admins may name others.",
+        read_by=parse_allowance,
+    )
+    external_ca: str = _setting("", "PEM file of authorities for external servers, instead of the system's.")
     vllm_command: str = _setting(
         "vllm serve",
         "What starts vLLM, as one types it; found on the pool's PATH unless it is a path.",
-        words=True,
+        read_by=_command_line,
     )
-    sglang_command: str = _setting("python -m sglang.launch_server", "What starts SGLang, in the same way.", words=True)
+    sglang_command: str = _setting(
+        "python -m sglang.launch_server", "What starts SGLang, in the same way.", read_by=_command_line
+    )
     node_name: str = _setting(
         "",
         "Name of this host in the stack; default: the host's name.",
@@ -279,6 +290,7 @@ class Settings:
             # processes that are started work in other folders
             tls_certificate=os.path.abspath(settings.tls_certificate) if settings.tls_certificate else "",
             tls_key=os.path.abspath(settings.tls_key) if settings.tls_key else "",
+            external_ca=os.path.abspath(settings.external_ca) if settings.external_ca else "",
             node_name=settings.node_name or socket.gethostname().split(".")[0],
         )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from app.domain.endpoints import Endpoint
 from app.engines.dialects.base import Dialect
 
 
@@ -33,6 +34,10 @@ class EngineRequest:
     program: tuple[str, ...] = ()
     gpus: int = 0
     cache_dir: Path | None = None
+    #: of ``Engine.upstream``: where its host is (None: nobody looked), and the PEM file of the authorities to trust
+    #: (empty: the system's)
+    addresses: tuple[str, ...] | None = None
+    ca_file: str = ""
 
 
 @dataclass(frozen=True)
@@ -119,6 +124,9 @@ class Engine(Protocol):
 
     def validate(self, config: Mapping[str, Any]) -> dict[str, list[str]]:
         """Errors by field name (dotted below ``replica_config``); empty when all is well."""
+
+    def upstream(self, config: Mapping[str, Any]) -> Endpoint | None:
+        """Somebody else's server that it forwards to; None: it does the work itself."""
 
     def gpus_needed(self, config: Mapping[str, Any]) -> int | None:
         """GPUs that ``config`` is written for; None: as many as it is given."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from app.domain.endpoints import Endpoint
 from app.engines import openai
 from app.engines.base import Command, Counters, EngineRequest, ExitCause, HttpCheck
 from app.engines.dialects.base import Dialect
@@ -60,6 +61,9 @@ class CommandEngine:
         if not path.startswith("/") or any(letter <= " " or letter > "~" for letter in path):
             errors["readiness_path"] = ["must be a path that starts with / and holds no spaces"]
         return errors
+
+    def upstream(self, config: Mapping[str, Any]) -> Endpoint | None:
+        return None
 
     def gpus_needed(self, config: Mapping[str, Any]) -> int | None:
         return None

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from app.domain.endpoints import Endpoint
 from app.engines import openai
 from app.engines.base import Command, Counters, EngineRequest, ExitCause, HttpCheck
 from app.engines.dialects.base import Dialect
@@ -80,6 +81,9 @@ class LlamaCpp:
 
     def validate(self, config: Mapping[str, Any]) -> dict[str, list[str]]:
         return check(config, self.config_schema)
+
+    def upstream(self, config: Mapping[str, Any]) -> Endpoint | None:
+        return None
 
     def gpus_needed(self, config: Mapping[str, Any]) -> int | None:
         return None

@@ -6,6 +6,7 @@ from app.engines.base import Engine
 from app.engines.command import CommandEngine
 from app.engines.llama_cpp import LlamaCpp
 from app.engines.mock import MockEngine
+from app.engines.openai_compatible import OpenAICompatible
 from app.engines.sglang import Sglang
 from app.engines.vllm import Vllm
 from app.errors import InvalidConfig
@@ -14,6 +15,7 @@ ENGINES: dict[str, Engine] = {
     "llama-cpp": LlamaCpp(),
     "vllm": Vllm(),
     "sglang": Sglang(),
+    "openai-compatible": OpenAICompatible(),
     "mock": MockEngine(),
     "command": CommandEngine(),
 }

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from app.domain.endpoints import Endpoint
 from app.engines import openai
 from app.engines.base import Command, Counters, EngineRequest, ExitCause, HttpCheck
 from app.engines.dialects.base import Dialect
@@ -161,6 +162,9 @@ class Vllm:
     def validate(self, config: Mapping[str, Any]) -> dict[str, list[str]]:
         errors = check(config, self.config_schema)
         return errors or own_flags(config.get("extra_args") or (), OURS, "extra_args")
+
+    def upstream(self, config: Mapping[str, Any]) -> Endpoint | None:
+        return None
 
     def gpus_needed(self, config: Mapping[str, Any]) -> int | None:
         return gpus_needed(config)

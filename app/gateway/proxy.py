@@ -19,11 +19,11 @@ from app.gateway.config import Options, render
 from app.gateway.config.lanes import Lanes
 from app.gateway.files import read_file, write_file
 from app.gateway.places import ACCESS_LOG, CERTIFICATE, CONFIG, Places, socket_address
-from app.gateway.program import haproxy_program
 from app.log import configure
 from app.settings import Settings
 from app.stack.environment import allow_open_files
 from app.stack.errors import PartFailed, StackError
+from app.stack.haproxy import haproxy_program
 from app.stack.layout import MASTER_SOCKET, Layout, ensure_run_dir
 from app.stack.processes import ROLE_MARK, STATE_MARK
 from app.stack.secrets import engine_key, flower_password

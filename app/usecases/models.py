@@ -18,7 +18,7 @@ from app.engines.hub import HUB_NAME, is_path
 from app.engines.registry import ENGINES
 from app.engines.schema import for_admins
 from app.errors import Conflict, Forbidden, InvalidConfig, NameTaken, NotFound
-from app.usecases import idempotency, paging
+from app.usecases import external, idempotency, paging
 from app.usecases.context import Actor, Context, Idempotency
 
 SUFFIX = ".gguf"
@@ -140,6 +140,9 @@ def _checked(context: Context, actor: Actor, body: Mapping[str, Any]) -> dict[st
     if reserved:
         raise Forbidden(f"defaults.{reserved[0]} needs a key of role admin.")
     errors = engine.validate(defaults)
+    upstream = engine.upstream(defaults) if not errors else None
+    if upstream is not None:
+        external.check_allowed(context.settings, upstream, admin=actor.role == "admin")
     if errors:
         raise InvalidConfig(
             "The defaults are not valid. Correct the named fields.",

@@ -17,7 +17,9 @@ from app.engines.base import Command, Engine, EngineRequest
 from app.engines.registry import ENGINES
 from app.engines.schema import for_admins
 from app.errors import Contradiction, Forbidden, InvalidConfig, UnknownModel, UnknownPool
-from app.usecases import backend_options, models
+from app.stack.errors import PartFailed
+from app.stack.haproxy import haproxy_program
+from app.usecases import backend_options, external, models
 from app.usecases.context import Actor, Context
 
 
@@ -57,11 +59,17 @@ def resolve(ctx: Context, connection: Connection, actor: Actor, body: Mapping[st
     if engine.admin_only and actor.role != "admin":
         raise Forbidden(f"The engine {name!r} runs what the request says; that needs a key of role admin.")
     config = merge_config(pool.defaults, model["defaults"] if model else {}, body, mode)
+    # what an admin, or whoever may, set for the model or the pool
+    granted = merge_config(pool.defaults, model["defaults"] if model else {}, {}, mode)
     if actor.role != "admin":
-        granted = merge_config(pool.defaults, model["defaults"] if model else {}, {}, mode)
         _check_role(engine, config, granted)
     errors = engine.validate(config)
     errors = {f"replica_config.{field_name}": messages for field_name, messages in errors.items()}
+    if not errors:
+        upstream = engine.upstream(config)
+        if upstream is not None:
+            may = actor.role == "admin" or config.get("base_url") == granted.get("base_url")
+            external.check_allowed(ctx.settings, upstream, admin=may)
     errors |= check_environment(body.get("environment") or {}, engine.user_env, admin=actor.role == "admin")
     gpus = _gpus(body)
     if not errors:
@@ -140,8 +148,12 @@ def command_for(
     port: int,
     gpus: int,
     environment: Mapping[str, str],
+    addresses: tuple[str, ...] | None = None,
 ) -> Command:
-    """The command of one attempt. Raises InvalidConfig when the engine cannot run it (a model file is gone)."""
+    """The command of one attempt. Raises InvalidConfig when the engine cannot run it (a model file is gone).
+
+    ``addresses`` are where the host of ``Engine.upstream`` was found to be.
+    """
     path = settled.get("model_path")
     return engine.command(
         EngineRequest(
@@ -153,6 +165,8 @@ def command_for(
             program=_program(ctx, engine),
             gpus=gpus,
             cache_dir=ctx.settings.state_dir / "cache",
+            addresses=addresses,
+            ca_file=ctx.settings.external_ca,
             config=settled["config"],
             environment={name: value for name, value in environment.items() if name != "CUDA_VISIBLE_DEVICES"},
             engine_key=ctx.engine_key,
@@ -161,6 +175,12 @@ def command_for(
 
 
 def _program(ctx: Context, engine: Engine) -> tuple[str, ...]:
+    if engine.program_setting == "haproxy":
+        try:
+            return (str(haproxy_program(ctx.settings)),)
+        except PartFailed:
+            # the backend does not find it either, and says so by the engine's words
+            return ("haproxy",)
     return tuple(shlex.split(getattr(ctx.settings, engine.program_setting))) if engine.program_setting else ()
 
 

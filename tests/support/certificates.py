@@ -13,10 +13,10 @@ from cryptography.x509.oid import NameOID
 NAME = "hostler.test"
 
 
-def write_certificate(folder: Path, name: str = "own", passphrase: bytes = b"") -> tuple[Path, Path]:
-    """A self-signed certificate for ``NAME`` and its key."""
+def write_certificate(folder: Path, name: str = "own", passphrase: bytes = b"", host: str = NAME) -> tuple[Path, Path]:
+    """A self-signed certificate for ``host`` and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, NAME)])
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
     now = datetime.now(UTC)
     certificate = (
         x509.CertificateBuilder()
@@ -26,7 +26,7 @@ def write_certificate(folder: Path, name: str = "own", passphrase: bytes = b"") 
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + timedelta(days=30))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(NAME)]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
         .sign(key, hashes.SHA256())
     )
     closed = serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()

@@ -7,19 +7,21 @@ import shlex
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from app.engines.base import Command, Engine, EngineRequest
+from app.settings import Settings
+from app.stack.haproxy import haproxy_program
 from tests.standins import SGLANG, VLLM
 from workers.probes.http import look
 from workers.probes.wire import ProbeTarget
 
-#: What stands in for the programs that Hostler does not bring.
-STANDINS = {"vllm": VLLM, "sglang": SGLANG}
+#: What is run for engines whose program is a setting: stand-ins, and the HAProxy that the stack uses.
+PROGRAMS = {"vllm": VLLM, "sglang": SGLANG, "openai-compatible": str(haproxy_program(Settings()))}
 KEY = "engine-key-of-the-tests-0123456789"
 HOST = "127.0.0.1"
 _READY_S = 20
@@ -59,21 +61,29 @@ class Running:
 
 @contextmanager
 def running(
-    engine: Engine, folder: Path, *, port: int = 0, model: Path | None = None, **config: Any
+    engine: Engine,
+    folder: Path,
+    *,
+    port: int = 0,
+    model: Path | None = None,
+    request: Mapping[str, Any] | None = None,
+    **config: Any,
 ) -> Iterator[Running]:
-    """``engine`` started in ``folder`` with ``config``; killed at the end when it still lives."""
+    """``engine`` started in ``folder`` with ``config``; killed at the end when it still lives.
+
+    ``request`` holds more fields of the EngineRequest.
+    """
     port = port or free_port()
-    command = engine.command(
-        EngineRequest(
-            model_name="tiny",
-            model_path=model,
-            host=HOST,
-            port=port,
-            config=config,
-            engine_key=KEY,
-            program=tuple(shlex.split(STANDINS.get(engine.name, ""))),
-        )
+    asked = EngineRequest(
+        model_name="tiny",
+        model_path=model,
+        host=HOST,
+        port=port,
+        config=config,
+        engine_key=KEY,
+        program=tuple(shlex.split(PROGRAMS.get(engine.name, ""))),
     )
+    command = engine.command(replace(asked, **(request or {})))
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in command.files.items():
         descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

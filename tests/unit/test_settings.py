@@ -65,11 +65,22 @@ CANNOT = {
     "HOSTLER_RETENTION_DAYS": ("-1", "0", "inf"),
     "HOSTLER_LOG_LEVEL": ("loud",),
     "HOSTLER_LOG_FORMAT": ("xml",),
+    "HOSTLER_EXTERNAL_ALLOW": ("10.0.0.0/33", "a b", "*.example.com"),
     "HOSTLER_VLLM_COMMAND": (" ", 'vllm "serve'),
     "HOSTLER_SGLANG_COMMAND": ("python -m 'sglang",),
 }
 #: Any path or text is one.
-FREE = {"state_dir", "models_dir", "url", "api_key", "default_model", "tls_certificate", "tls_key", "haproxy"}
+FREE = {
+    "state_dir",
+    "external_ca",
+    "models_dir",
+    "url",
+    "api_key",
+    "default_model",
+    "tls_certificate",
+    "tls_key",
+    "haproxy",
+}
 
 
 @pytest.mark.parametrize("name,raw", [(name, raw) for name, values in CANNOT.items() for raw in values])

@@ -130,3 +130,24 @@ def test_what_runs_code_needs_admin_or_an_admins_model(admin: Caller, caller, we
     # no is what it is anyway
     asked = {**create, "model_name": "trusted", "replica_config": {"trust_remote_code": False}}
     assert "--no-trust-remote-code" in operator.post("/api/v1/replicas", asked).get_json()["argv"]
+
+
+def test_an_external_server_needs_the_list_or_admin(admin: Caller, caller) -> None:  # type: ignore[no-untyped-def]
+    operator = caller("operate")
+    body = {"name": "gpt-4o", "engine": "openai-compatible"}
+    elsewhere = {"defaults": {"base_url": "https://api.example.com/v1"}}
+    assert_problem(operator.post("/api/v1/models", body | elsewhere), 403, "forbidden")
+    for never in ("http://169.254.169.254/v1", "http://127.0.0.1:20001/v1"):
+        assert_problem(admin.post("/api/v1/models", body | {"defaults": {"base_url": never}}), 403, "forbidden")
+    assert_problem(admin.post("/api/v1/models", body), 422, "invalid_config")
+    assert admin.post("/api/v1/models", body | elsewhere).status_code == 201
+    create = {"server_mode": "replica", "model_name": "gpt-4o", "dry_run": True}
+    secret = {"environment": {"UPSTREAM_API_KEY": "sk-very-secret"}}
+    planned = operator.post("/api/v1/replicas", create | secret)
+    assert planned.status_code == 200, planned.get_json()
+    assert "sk-very-secret" not in planned.get_data(as_text=True)
+    assert planned.get_json()["environment"] == {"UPSTREAM_API_KEY": "***"}
+    other = {"replica_config": {"base_url": "https://evil.example/v1"}}
+    assert_problem(operator.post("/api/v1/replicas", create | other), 403, "forbidden")
+    assert admin.post("/api/v1/replicas", create | other).status_code == 200
+    assert_problem(operator.post("/api/v1/replicas", create | {"resources": {"gpus": 1}}), 422, "invalid_config")

@@ -20,6 +20,10 @@ def crew(parts: Settings, migrated: str, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("crew")
     with (
         fresh_database(parts, migrated) as url,
-        running_crew(crew_settings(parts, url, folder, vllm_command=VLLM), folder, pools=POOLS) as crew,
+        running_crew(
+            crew_settings(parts, url, folder, vllm_command=VLLM, external_ca=str(folder / "authority.pem")),
+            folder,
+            pools=POOLS,
+        ) as crew,
     ):
         yield crew
