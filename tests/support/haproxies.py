@@ -18,10 +18,10 @@ from app.gateway.commands import Place, Shown
 from app.gateway.haproxy import Haproxy
 from app.gateway.maps import NAMES, ROUTES, SERVICES
 from app.gateway.places import Places
-from app.gateway.program import haproxy_program
 from app.gateway.proxy import make_folder
 from app.haproxy.runtime import HaproxyAway, Session
 from app.settings import Settings
+from app.stack.haproxy import haproxy_program
 from app.stack.layout import Layout
 from tests.support.embedded import wait_until
 

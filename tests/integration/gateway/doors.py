@@ -28,11 +28,11 @@ from app.gateway.config.slots import check_words
 from app.gateway.files import write_file
 from app.gateway.keys import KeyFacts, make_key_maps
 from app.gateway.places import Places
-from app.gateway.program import haproxy_program
 from app.gateway.proxy import make_folder
 from app.gateway.servers import arguments
 from app.gateway.snapshot import Snapshot, to_json
 from app.settings import Settings
+from app.stack.haproxy import haproxy_program
 from app.stack.layout import Layout, remove_run_dir
 from app.usecases.keys import hash_key
 from tests.support.embedded import wait_until
