@@ -45,7 +45,7 @@ MoreMaps = Callable[[Read], Mapping[str, Mapping[str, str]]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a turn came to. ``draining``: servers that are asked to end, with their slots. ``unfinished``: again soon."""
+    """What a turn came to. ``draining``: servers asked to end, with their slots. ``unfinished``: again soon."""
 
     haproxy_up: bool = True
     unfinished: bool = False
@@ -75,6 +75,7 @@ class Keeper:
         self._files = files
         self._place = place
         self._slots = slots
+        self._known_slots = frozenset(slots)
         self._rest_s = rest_s
         self._more_maps: MoreMaps = more_maps or (lambda _read: {})
         self._before = from_json(read_file(places.table)).assignment
@@ -176,18 +177,22 @@ class Keeper:
             return set(slots)
 
     def _slots_before(self, table: RouteTable, shown: Shown | None) -> dict[Name, str]:
-        """Who has which slot: as HAProxy says, and where that says nothing (not ready, away) as was written last."""
+        """Who has which slot: as was written last, unless HAProxy has somebody else there; else as HAProxy says."""
+        written = dict(self._before.slots)
         if shown is None:
-            return dict(self._before.slots)
+            return written
         live: dict[Name, str] = {}
+        users: dict[str, set[Name]] = {}
         names, services = (dict(shown.maps.get(name, ())) for name in (ROUTES, SERVICES))
         for route in table.routes:
             entries = services if route.kind is RouteKind.SERVICE else names
             slot = entries.get(route.key, "").partition("|")[0]
-            if slot in self._slots:
+            if slot in self._known_slots:
                 live[route.kind, route.name] = slot
-        taken = set(live.values())
-        return {name: slot for name, slot in self._before.slots.items() if slot not in taken} | live
+                users.setdefault(slot, set()).add((route.kind, route.name))
+        kept = {name: slot for name, slot in written.items() if name in users.get(slot, {name})}
+        taken = set(kept.values())
+        return {name: slot for name, slot in live.items() if name not in kept and slot not in taken} | kept
 
     def _resting(self, shown: Shown | None, before: Mapping[Name, str]) -> set[str]:
         """Slots that nobody new may have: in use by what is leaving, or a moment ago."""

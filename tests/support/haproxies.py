@@ -68,7 +68,8 @@ defaults
 frontend door
   bind 127.0.0.1:{self.port}
   http-request set-var(txn.target) hdr(x-route),sha2(256),hex,map_str(maps/{ROUTES})
-  http-request set-var(txn.target) hdr(x-service),sha2(256),hex,map_str(maps/{SERVICES}) if {{ hdr(x-service) -m found }}
+  acl by_service hdr(x-service) -m found
+  http-request set-var(txn.target) hdr(x-service),sha2(256),hex,map_str(maps/{SERVICES}) if by_service
   http-request set-var(txn.slot) var(txn.target),field(1,|)
   http-request return status 404 if !{{ var(txn.target) -m found }}
   http-request return status 503 if {{ var(txn.slot) -m str -- - }}
