@@ -31,6 +31,8 @@ class EngineRequest:
     engine_key: str = field(default="", repr=False)
     timeout_s: float = 120.0
     source: str = ""
+    #: further names that requests may call the model by (aliases): an engine that checks the name must know them
+    other_names: tuple[str, ...] = ()
     program: tuple[str, ...] = ()
     gpus: int = 0
     cache_dir: Path | None = None

@@ -30,6 +30,7 @@ from app.engines.flags import (
 )
 from app.engines.hub import HUB_ENV, cache_env, gpus_needed, hub_model, out_of_memory, settled
 from app.engines.schema import check, refuse
+from app.errors import InvalidConfig
 
 MISSING = (
     "vllm not found: install vLLM (https://docs.vllm.ai) in an environment of its own and set HOSTLER_VLLM_COMMAND,"
@@ -178,7 +179,8 @@ class Vllm:
             hub_model(request),
             *(config.get("extra_args") or ()),
             *argv_of(FLAGS, config),
-            f"--served-model-name={request.model_name}",
+            "--served-model-name",
+            *_names(request),
             f"--host={request.host}",
             f"--port={request.port}",
             f"--middleware={_GUARD.stem}.Guard",
@@ -225,3 +227,11 @@ class Vllm:
     def max_concurrency(self, config: Mapping[str, Any]) -> int | None:
         sequences = config.get("max_num_seqs", config.get("max_batch_size"))
         return sequences * (config.get("data_parallel_size") or 1) if sequences else None
+
+
+def _names(request: EngineRequest) -> tuple[str, ...]:
+    """It answers 404 to a request that calls the model by another name."""
+    names = (request.model_name, *request.other_names)
+    if any(name.startswith("-") for name in names):
+        raise InvalidConfig("vLLM takes a name that starts with - for a flag; give the model another name or alias.")
+    return names

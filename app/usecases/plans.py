@@ -35,6 +35,8 @@ class Plan:
     model_path: Path | None
     #: as the catalogue has it, for engines that take a name on the hub
     source: str
+    #: what else the catalogue calls the model
+    other_names: list[str]
     config: dict[str, Any]
     backend_options: dict[str, Any]
     gpus: int
@@ -91,12 +93,18 @@ def resolve(ctx: Context, connection: Connection, actor: Actor, body: Mapping[st
         body["model_name"],
         path,
         str(model["source"] or "") if model and engine.takes_hub_model else "",
+        _other_names(body["model_name"], model),
         config,
         options,
         gpus,
         _warnings(body),
         pool.updated_at,
     )
+
+
+def _other_names(asked: str, model: Mapping[str, Any] | None) -> list[str]:
+    known = [model["name"], *model["aliases"]] if model else []
+    return [name for name in dict.fromkeys(known) if name != asked]
 
 
 def _check_role(engine: Engine, config: Mapping[str, Any], granted: Mapping[str, Any]) -> None:
@@ -128,6 +136,7 @@ def resolved(plan: Plan) -> dict[str, Any]:
         "backend_options": plan.backend_options,
         "model_path": str(plan.model_path) if plan.model_path else None,
         "source": plan.source,
+        "other_names": plan.other_names,
     }
 
 
@@ -162,6 +171,7 @@ def command_for(
             host="127.0.0.1",
             port=port,
             source=settled.get("source", ""),
+            other_names=tuple(settled.get("other_names") or ()),
             program=_program(ctx, engine),
             gpus=gpus,
             cache_dir=ctx.settings.state_dir / "cache",

@@ -39,11 +39,13 @@ def flags(program: str, **more: Any) -> argparse.ArgumentParser:
 
 
 class Answers(answers.Answers):  # type: ignore[misc]
-    """The mock engine's answers, of a server that knows the model by one name only."""
+    """The mock engine's answers, of a server that knows the model by its names only; None: it does not look."""
+
+    names: list[str] | None = None
 
     def work(self, request: Any, route: Any) -> Any:
         body = answers.as_object(request.body)
-        if body is not None and body.get("model", self.model) != self.model:
+        if body is not None and self.names is not None and body.get("model", self.model) not in self.names:
             return answers.error(404, f"The model `{body['model']}` does not exist.", "NotFoundError")
         return super().work(request, route)
 

@@ -17,7 +17,7 @@ def _model(crew: Crew, name: str, engine: str, **more: Any) -> None:
 
 
 def test_vllm_shares_its_layers_over_the_gpus_that_it_is_leased(crew: Crew) -> None:
-    _model(crew, "qwen", "vllm", source="Qwen/Qwen2.5-0.5B-Instruct", defaults={"max_num_seqs": 8})
+    _model(crew, "qwen", "vllm", source="Qwen/Qwen2.5-0.5B-Instruct", aliases=["q"], defaults={"max_num_seqs": 8})
     replica = crew.create("qwen", mode="replica", resources={"gpus": 2})
     row = crew.await_ready(replica, timeout_s=30)
     assert [check["name"] for check in row.diagnostics["checks"]] == ["health", "models", "completion", "stream"]
@@ -25,6 +25,8 @@ def test_vllm_shares_its_layers_over_the_gpus_that_it_is_leased(crew: Crew) -> N
     argv = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
     assert {"Qwen/Qwen2.5-0.5B-Instruct", "--tensor-parallel-size=2", "--max-num-seqs=8"} <= set(argv)
     assert not [word for word in argv if crew.ctx.engine_key in word]
+    names = argv.index("--served-model-name")
+    assert argv[names + 1 : names + 3] == ["qwen", "q"]
     environ = dict(line.split("=", 1) for line in Path(f"/proc/{pid}/environ").read_text().split("\0") if line)
     leased = crew.leases(replica)["gpu"]
     assert environ["CUDA_VISIBLE_DEVICES"] == ",".join(map(str, leased))

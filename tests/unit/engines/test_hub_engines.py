@@ -36,7 +36,8 @@ def _plan(name: str, *, gpus: int = 0, **config: Any) -> Command:
 def test_the_program_its_model_its_name_and_its_address(name: str) -> None:
     argv = _plan(name).argv
     assert argv[:2] == ("run", "it")
-    assert {"--served-model-name=qwen", "--host=127.0.0.1", "--port=20001"} <= set(argv)
+    assert " ".join(argv).replace("name=", "name ").count("--served-model-name qwen ") == 1
+    assert {"--host=127.0.0.1", "--port=20001"} <= set(argv)
     assert [word for word in argv if word.endswith("Qwen/Qwen2.5-0.5B-Instruct")]
 
 
@@ -179,6 +180,15 @@ def test_how_many_at_once_is_what_its_config_says(name: str) -> None:
     assert it.max_concurrency({}) is None
     assert it.max_concurrency({"max_batch_size": 8}) == 8
     assert it.max_concurrency({"max_batch_size": 8, "max_num_seqs": 4}) == 4
+
+
+def test_vllm_knows_the_model_by_all_its_names() -> None:
+    argv = engine("vllm").command(replace(REQUEST, other_names=("q", "qwen-small"))).argv
+    first = argv.index("--served-model-name")
+    assert argv[first + 1 : first + 4] == ("qwen", "q", "qwen-small")
+    assert argv[first + 4].startswith("--")
+    with pytest.raises(InvalidConfig, match="starts with -"):
+        engine("vllm").command(replace(REQUEST, other_names=("-q",)))
 
 
 def test_a_name_that_sglang_cannot_carry_is_refused() -> None:
