@@ -5,20 +5,15 @@ HAProxy is another process and serves on without it.
 
 from __future__ import annotations
 
-import logging
 import signal
 import sys
 import threading
 
-from app.gateway.access_log import rotate
+from app.gateway.access_log import Scribe
 from app.gateway.places import Places
 from app.log import configure
 from app.settings import Settings
-from app.stack.layout import Layout
-
-EVERY_S = 2.0
-
-log = logging.getLogger(__name__)
+from app.stack.layout import Layout, ensure_run_dir
 
 
 def main() -> int:
@@ -28,11 +23,11 @@ def main() -> int:
     places, over = Places(Layout(settings.state_dir)), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: over.set())
-    while not over.wait(EVERY_S):
-        try:
-            rotate(places.access_log)
-        except OSError as error:
-            log.warning("the access log could not be cut: %s", error)
+    ensure_run_dir(settings.state_dir)
+    scribe = Scribe(places.access_pipe, places.access_log)
+    scribe.start()
+    over.wait()
+    scribe.stop()
     return 0
 
 

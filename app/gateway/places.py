@@ -11,6 +11,7 @@ CONFIG = "haproxy.cfg"
 MAPS = "maps"
 TABLE = "table.json"
 ACCESS_LOG = "access.log"
+ACCESS_PIPE = "access.pipe"
 #: Certificate and key in one file, as HAProxy wants them.
 CERTIFICATE = "tls.pem"
 
@@ -44,6 +45,11 @@ class Places:
     @property
     def access_log(self) -> Path:
         return self.folder / ACCESS_LOG
+
+    @property
+    def access_pipe(self) -> Path:
+        """Where HAProxy writes the access log; beside the sockets, for nobody else should open it."""
+        return self.layout.run / ACCESS_PIPE
 
     @property
     def certificate(self) -> Path:

@@ -15,10 +15,11 @@ import sys
 from pathlib import Path
 
 from app.gateway import keys, maps
+from app.gateway.access_log import open_pipe
 from app.gateway.config import Options, render
 from app.gateway.config.lanes import Lanes
 from app.gateway.files import read_file, write_file
-from app.gateway.places import ACCESS_LOG, CERTIFICATE, CONFIG, Places, socket_address
+from app.gateway.places import CERTIFICATE, CONFIG, Places, socket_address
 from app.log import configure
 from app.settings import Settings
 from app.stack.environment import allow_open_files
@@ -55,8 +56,8 @@ def main() -> int:
     except StackError as error:
         log.error("%s", error)
         return 1
-    # HAProxy writes it itself: no process of ours stands in that path
-    descriptor = os.open(ACCESS_LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    # where HAProxy writes the access log; what it says otherwise goes on to the supervisor
+    descriptor = open_pipe(places.access_pipe)
     os.dup2(descriptor, sys.stdout.fileno())
     os.close(descriptor)
     return os.execve(program, argv(program), environment(settings))  # noqa: S606  (becoming it is what this is for)

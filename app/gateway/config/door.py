@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from app import errors
 from app.gateway.config import bodies, keys
+from app.gateway.config.log import PATH_BYTES
 from app.gateway.config.options import Options
 from app.gateway.config.problems import refuse
 from app.gateway.config.text import indented, quoted
@@ -13,6 +14,8 @@ CONTROL = "control"
 FLOWER = "flower"
 #: As the API takes them (app/api/auth.py).
 REQUEST_ID = "^[A-Za-z0-9._:@/+=-]{1,128}$"
+#: Digits of a Content-Length: a petabyte.
+LONGEST_LENGTH = 15
 #: A step upwards in a path, encoded or not.
 CLIMBING = r"'(/|%2f|\\)(\.|%2e){2}(/|%2f|\\|;|$)'"
 
@@ -45,7 +48,7 @@ def _named() -> list[str]:
     return [
         "# one id per request, the caller's where it sent one in good form, in every log line and answer",
         "http-request set-var(txn.method) method",
-        "http-request set-var(txn.path) path,bytes(0,1000)",
+        f"http-request set-var(txn.path) path,bytes(0,{PATH_BYTES})",
         f"acl names_itself req.fhdr(X-Request-Id) -m reg {REQUEST_ID}",
         "acl names_itself_once req.fhdr_cnt(X-Request-Id) eq 1",
         "http-request set-var(txn.request_id) req.fhdr(X-Request-Id) if names_itself_once names_itself",
@@ -61,8 +64,10 @@ def _refused(options: Options) -> list[str]:
         "acl is_flower path -m reg ^/flower(/|$)",
         "# a tunnel would take the connection past all that is checked here, and an echo shows a page its own cookies",
         f"http-request {refuse(errors.MethodNotAllowed)} if {{ method CONNECT TRACE }}",
-        "# HTTP/1.0 has no chunks: two servers could disagree where this request ends",
+        "# HTTP/1.0 has no chunks, and HAProxy takes a length of 2^64 + 2 for 2 and passes it on as it is: two servers",
+        "# would disagree where such a request ends",
         f"http-request {refuse(errors.Malformed)} if HTTP_1.0 {{ req.hdr_cnt(Transfer-Encoding) gt 0 }}",
+        f"http-request {refuse(errors.Malformed)} if {{ req.fhdr(Content-Length) -m len gt {LONGEST_LENGTH} }}",
         "# a body that nobody will take is refused before it is sent; one without a length by who reads it",
         f"http-request {refuse(errors.BodyTooLarge)} if {{ req.body_size gt {options.max_body} }}",
         "# a path is judged as it stands, and not normalised, for servers read it in ways of their own; one that leads",

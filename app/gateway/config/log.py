@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-#: Longer lines are cut by HAProxy, and would be no JSON: a path is cut before (each of its bytes may take six).
-LINE_BYTES = 8192
+#: Longer lines are cut by HAProxy, and would be no JSON: a path is cut before (each of its bytes may take two). A pipe
+#: takes so much whole or not at all.
+LINE_BYTES = 4096
 PATH_BYTES = 1000
 
 #: name -> (log-format, whether it is a text). What a request never had is ``-``, or -1 for a time.

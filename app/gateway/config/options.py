@@ -19,6 +19,10 @@ class Options:
     max_body: int = 32 * 1024 * 1024
     #: the longest a request to the control API may be silent: its waits end before it
     control_silence_s: int = 360
+    #: for all headers of a request to arrive
+    header_s: int = 10
+    #: for a caller that neither reads nor sends in the middle of something
+    caller_silence_s: int = 60
     #: user:password of Flower in base64
     flower_credentials: str = ""
     #: the data path: keys, bodies, slots

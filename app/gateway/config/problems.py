@@ -52,6 +52,9 @@ def _reply(error: type[HostlerError], status: int, detail: str, retry_after_s: i
     headers = {}
     if error.retryable:
         headers["Retry-After"] = str(retry_after_s or RETRY_AFTER_S)
+    if status == 400:
+        # where the next request would begin may be unknown
+        headers["Connection"] = "close"
     if status == 401:
         headers["WWW-Authenticate"] = CHALLENGE
     told = "".join(f" hdr {name} {quoted(literal(value))}" for name, value in headers.items())

@@ -15,7 +15,7 @@ IDLE_SERVER_S = 30
 
 def lines(options: Options) -> list[str]:
     """``global`` and ``defaults``."""
-    return [*_global(options), "", *_defaults()]
+    return [*_global(options), "", *_defaults(options)]
 
 
 def _global(options: Options) -> list[str]:
@@ -47,7 +47,7 @@ def _global(options: Options) -> list[str]:
     )
 
 
-def _defaults() -> list[str]:
+def _defaults(options: Options) -> list[str]:
     return indented(
         [
             "defaults base",
@@ -62,11 +62,11 @@ def _defaults() -> list[str]:
             "timeout connect 5s",
             "timeout queue 30s",
             "# who sends headers drop by drop holds a connection no longer than this: 408",
-            "timeout http-request 10s",
+            f"timeout http-request {options.header_s}s",
             "# an idle kept connection is closed after this; clients that come back soon find it",
             "timeout http-keep-alive 75s",
             "# a caller that neither reads nor sends for so long in the middle of something is gone",
-            "timeout client 60s",
+            f"timeout client {options.caller_silence_s}s",
             "timeout client-fin 10s",
             "timeout server 60s",
             "# a stuck peer may not hold its half of a closed connection",
