@@ -9,7 +9,6 @@ from collections.abc import Mapping
 
 import hostler
 from app.errors import Collided, Unavailable
-from app.gateway.access_log import rotate
 from app.gateway.keeping import Keeper, Outcome
 from app.gateway.lock import AgentLock
 from app.gateway.places import Places
@@ -22,7 +21,6 @@ EVERY_S = 2.0
 #: After a turn that left something undone, and the most it grows to while that stays so.
 AGAIN_S, AGAIN_LONGEST_S = 0.05, 2.0
 HEARTBEAT_S = 2.0
-LOG_LOOK_S = 2.0
 #: Between two looks whether what drains is idle.
 DRAIN_LOOK_S = 0.01
 #: What changes the table: every transition is an event.
@@ -42,7 +40,6 @@ class Agent:
         self._wake: Subscription | None = None
         self._haproxy_up = False
         self._heartbeat_at = 0.0
-        self._log_at = 0.0
         self._again_s = AGAIN_S
 
     def run(self) -> None:
@@ -69,7 +66,6 @@ class Agent:
             self._beat()
             outcome = self._keeper.turn()
             self._haproxy_up = outcome.haproxy_up
-            self._house()
             pause_s = self._pause_s(outcome)
             if outcome.draining and self._drain(outcome.draining, wake, time.monotonic() + pause_s):
                 return
@@ -105,9 +101,3 @@ class Agent:
         if now - self._heartbeat_at >= HEARTBEAT_S:
             gateways.heartbeat(self._ctx, version=hostler.__version__, haproxy_up=self._haproxy_up)
             self._heartbeat_at = now
-
-    def _house(self) -> None:
-        now = time.monotonic()
-        if now - self._log_at >= LOG_LOOK_S:
-            self._log_at = now
-            rotate(self._places.access_log)
