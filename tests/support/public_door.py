@@ -17,11 +17,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from app.haproxy.program import haproxy_program
+
 from app.gateway import proxy
 from app.gateway.access_log import Scribe
 from app.gateway.config import render
 from app.gateway.places import Places
-from app.gateway.program import haproxy_program
 from app.haproxy.runtime import Session
 from app.settings import Settings
 from app.stack.layout import Layout
