@@ -17,14 +17,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from app.haproxy.program import haproxy_program
-
 from app.gateway import proxy
 from app.gateway.access_log import Scribe
 from app.gateway.config import render
 from app.gateway.places import Places
 from app.haproxy.runtime import Session
 from app.settings import Settings
+from app.stack.haproxy import haproxy_program
 from app.stack.layout import Layout
 from tests.support.embedded import wait_until
 from tests.support.stacks import free_port
