@@ -67,10 +67,9 @@ def test_a_stream_that_fails_in_the_middle(stub: Stub, run: Run) -> None:
 def test_a_stream_without_its_end_is_not_taken_for_whole(stub: Stub, whole: bool) -> None:
     stub.on("POST", "/stream/generate", sse(event(token="a"), whole=whole))
     with Client(stub.url, "k" * 32) as client:
-        came = []
+        came: list[str] = []
         with pytest.raises(Unreachable):
-            for piece in client.stream_generate("x"):
-                came.append(piece)
+            came.extend(client.stream_generate("x"))
         assert came == ["a"]
 
 
