@@ -32,6 +32,8 @@ class Target:
     name: str
     sent: str
     dialect: Dialect
+    #: whether a replica was ready when this was looked up
+    ready: bool = False
     route: str = ""
     service_id: str = ""
     replica_id: str = ""
@@ -59,7 +61,7 @@ def choose(context: Context, actor: Actor, asked: str | None, *, service_id: str
         rows = repo.kinds_of(connection, names)
         if not rows and models.find(context, connection, asked) is None:
             raise _unknown(context, connection, actor, asked)
-    return Target(name, _sent(rows, asked), _dialect(rows, asked), route=asked)
+    return Target(name, _sent(rows, asked), _dialect(rows, asked), _any_ready(rows), route=asked)
 
 
 def list_served(context: Context, actor: Actor) -> list[dict[str, Any]]:
@@ -116,7 +118,7 @@ def _addressed(
         raise Contradiction(
             f"{what} serves {name!r}, not {asked!r}. Send only one of them.", errors={"model_id": ["Another model."]}
         )
-    return Target(name, _sent(rows, name), _dialect(rows, name), **address)
+    return Target(name, _sent(rows, name), _dialect(rows, name), _any_ready(rows), **address)
 
 
 def _default(context: Context, connection: Connection, actor: Actor) -> str:
@@ -200,6 +202,10 @@ def _dialect(rows: list[Any], asked: str) -> Dialect:
 
 def _ready(rows: list[Any]) -> list[Any]:
     return [row for row in rows if row.ready] or rows
+
+
+def _any_ready(rows: list[Any]) -> bool:
+    return any(row.ready for row in rows)
 
 
 def _config(row: Any) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,8 +12,12 @@ from app.api.inference.caller import Caller
 from app.api.inference.door import Address, Answer, Door, route
 from app.api.inference.refusals import refusal_of
 from app.engines.dialects.base import Ask, BadAnswer, EngineFailed, NotSpoken, Piece, Sampling
-from app.errors import NotOffered, ReplicaBadAnswer
+from app.errors import HostlerError, NoReadyReplica, NotOffered, ReplicaBadAnswer
 from app.usecases.served import Target
+
+#: A replica that was written down as ready is routed to within a moment; a request that comes first waits so long.
+SEEN_S = 1.0
+SEEN_LOOK_S = 0.03
 
 
 @dataclass
@@ -61,11 +66,17 @@ class Conversation:
 
     @contextmanager
     def _asked(self, ask: Ask) -> Iterator[Answer]:
-        with self.door.post(self._address(), ask.path, ask.body, self.headers, self.caller) as answer:
-            self.replica_id = answer.replica_id or self.replica_id
-            if answer.status != 200:
-                raise refusal_of(answer)
-            yield answer
+        soon = time.monotonic() + SEEN_S
+        while True:
+            with self.door.post(self._address(), ask.path, ask.body, self.headers, self.caller) as answer:
+                self.replica_id = answer.replica_id or self.replica_id
+                if answer.status == 200:
+                    yield answer
+                    return
+                refused = refusal_of(answer)
+            if not (self.target.ready and _is_nowhere(refused) and time.monotonic() < soon):
+                raise refused
+            time.sleep(SEEN_LOOK_S)
 
     def _address(self) -> Address:
         if self.target.replica_id:
@@ -78,6 +89,11 @@ class Conversation:
 def whole_characters(text: str) -> str:
     """``text`` with halves of surrogate pairs joined, and lone ones, which no reader takes, replaced."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _is_nowhere(refused: HostlerError) -> bool:
+    """Whether the gateway knows of no replica, and so none was asked."""
+    return refused.extra.get("source") == "gateway" and refused.code == NoReadyReplica.code
 
 
 @contextmanager

@@ -13,7 +13,6 @@ from app.errors import (
     Forbidden,
     GatewayDown,
     HostlerError,
-    ModelNotFound,
     NoReadyReplica,
     NotOffered,
     ReplicaBadAnswer,
@@ -24,7 +23,8 @@ from app.errors import (
 
 _OF_GATEWAY: dict[int, type[HostlerError]] = {
     403: Forbidden,
-    404: ModelNotFound,
+    # there is such a model, or we had not asked
+    404: NoReadyReplica,
     413: BodyTooLarge,
     429: ReplicaBusy,
     502: ReplicaBadAnswer,
@@ -75,8 +75,10 @@ def engine_words(body: Any) -> str:
 def _of_gateway(status: int, body: Mapping[str, Any], retry_after_s: int | None) -> HostlerError:
     kind = _OF_GATEWAY.get(status, GatewayDown if status >= 500 else ReplicaBadAnswer)
     told = {name: value for name in ("detail", "code", "title") if isinstance(value := body.get(name), str)}
+    if status != kind.status:
+        told = {}
     error = kind(told.get("detail", ""), retry_after_s=retry_after_s, extra={"source": "gateway"})
-    if kind.status == status and _CODE.fullmatch(told.get("code", "")):
+    if _CODE.fullmatch(told.get("code", "")):
         # the gateway knows better than we which limit it was
         error.code, error.title = told["code"], told.get("title", error.title)
     return error
