@@ -162,6 +162,11 @@ class Settings:
     gateway_connections: int = _setting(
         0, "Connections the gateway holds at once; 0: as many as the open-file limit allows.", within=(0, 1_000_000)
     )
+    gateway_routes: int = _setting(
+        500,
+        "Routes that the gateway holds at once; routes with the same replicas count once.",
+        within=(1, 10_000),
+    )
     gateway_buffer_bytes: int = _setting(
         32 * 1024,
         "HAProxy's buffers: a request whose body fits beside its headers takes the fast lane.",

@@ -16,10 +16,15 @@ from pathlib import Path
 
 from app.gateway import keys, maps
 from app.gateway.access_log import open_pipe
+from app.gateway.assignment import servers_of
+from app.gateway.commands import Place
 from app.gateway.config import Options, render
 from app.gateway.config.lanes import Lanes
+from app.gateway.config.slots import check_words
 from app.gateway.files import read_file, write_file
 from app.gateway.places import CERTIFICATE, CONFIG, Places, socket_address
+from app.gateway.snapshot import from_json
+from app.gateway.writing import file_servers
 from app.log import configure
 from app.settings import Settings
 from app.stack.environment import allow_open_files
@@ -52,7 +57,8 @@ def main() -> int:
         make_folder(places)
         os.chdir(places.folder)
         write_certificate(settings, places)
-        write_config(program, places, render(options_of(settings)))
+        options = options_of(settings)
+        write_config(program, places, render(options, _servers(places, options)))
     except StackError as error:
         log.error("%s", error)
         return 1
@@ -94,6 +100,7 @@ def lanes_of(settings: Settings) -> Lanes:
     """The data path as the settings want it."""
     return Lanes(
         engine_key=engine_key(settings),
+        slots=settings.gateway_routes,
         buffer_bytes=settings.gateway_buffer_bytes,
         connect_s=settings.gateway_connect_s,
         queue_s=settings.gateway_queue_s,
@@ -106,6 +113,17 @@ def lanes_of(settings: Settings) -> Lanes:
         fall=settings.gateway_fall,
         all_out=settings.gateway_all_out,
     )
+
+
+def place_of(lanes: Lanes) -> Place:
+    """Where its files and sockets are, as HAProxy names them, and the words of every server's checks."""
+    return Place(lanes.maps, lanes.relay.removeprefix("unix@"), check_words(lanes))
+
+
+def _servers(places: Places, options: Options) -> dict[str, list[str]]:
+    """What the agent routed last: it may not run yet, and the database may be away."""
+    snapshot = from_json(read_file(places.table))
+    return file_servers(servers_of(snapshot.table, snapshot.assignment), place_of(options.lanes))
 
 
 def connections(settings: Settings) -> int:

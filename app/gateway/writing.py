@@ -6,7 +6,9 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from app.domain.routing import Member
 from app.gateway.assignment import Picture
+from app.gateway.commands import Place
 from app.gateway.files import read_file, write_file
 from app.gateway.maps import render_map
 from app.gateway.places import Places
@@ -20,11 +22,10 @@ Render = Callable[[Mapping[str, Sequence[str]]], str]
 class Files:
     """Writes and remembers what it wrote: what nobody touched since is not made again."""
 
-    def __init__(self, places: Places, render: Render, relay: str, checks: str) -> None:
+    def __init__(self, places: Places, render: Render, place: Place) -> None:
         self._places = places
         self._render = render
-        self._relay = relay
-        self._checks = checks
+        self._place = place
         self._wrote: tuple[Snapshot, Picture] | None = None
         self._marks: dict[Path, tuple[int, int, int] | None] = {}
 
@@ -33,7 +34,7 @@ class Files:
         if (snapshot, picture) == self._wrote and all(_mark(path) == mark for path, mark in self._marks.items()):
             return
         self._wrote = None
-        servers = file_servers(picture, self._relay, self._checks)
+        servers = file_servers(picture.servers, self._place)
         texts = {
             self._places.table: to_json(snapshot),
             **{self._places.maps / name: render_map(entries) for name, entries in picture.maps.items()},
@@ -46,12 +47,12 @@ class Files:
         self._wrote = (snapshot, picture)
 
 
-def file_servers(picture: Picture, relay: str, checks: str) -> dict[str, list[str]]:
+def file_servers(servers: Mapping[tuple[str, str], Member], place: Place) -> dict[str, list[str]]:
     """What takes requests, by slot: HAProxy started anew has nothing in flight that would have to be drained."""
     found: dict[str, list[str]] = {}
-    for (slot, server), member in sorted(picture.servers.items()):
+    for (slot, server), member in sorted(servers.items()):
         if member.standing.takes_requests:
-            found.setdefault(slot, []).append(f"{server} {arguments(member, relay, checks)}")
+            found.setdefault(slot, []).append(f"{server} {arguments(member, place.relay, place.checks)}")
     return found
 
 

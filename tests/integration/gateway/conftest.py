@@ -18,7 +18,7 @@ from app.gateway.writing import Files
 from app.settings import Settings
 from app.usecases import gateways
 from app.usecases.context import Context
-from tests.support.haproxies import CHECKS, Front, state_dir
+from tests.support.haproxies import Front, state_dir
 from tests.support.records import Records
 
 NODE = "here"
@@ -77,7 +77,7 @@ class World(Records):
     def new_keeper(self, rest_s: float = 0.0) -> Keeper:
         """As an agent that starts makes it."""
         front = self.front
-        files = Files(front.places, front.render, front.place.relay, CHECKS)
+        files = Files(front.places, front.render, front.place)
         gateways.heartbeat(self.ctx, version="t", haproxy_up=True)
         self.keeper = Keeper(self.ctx, front.places, front.haproxy, files, front.place, front.slot_names, rest_s=rest_s)
         return self.keeper
