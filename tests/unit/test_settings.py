@@ -57,6 +57,7 @@ CANNOT = {
     "HOSTLER_ORPHANS": ("eat",),
     "HOSTLER_SWEEP_INTERVAL_S": ("0", "nan"),
     "HOSTLER_LOOK_S": ("-1",),
+    "HOSTLER_GATEWAY_ROUTES": ("0", "10001", "1.5"),
     "HOSTLER_LOG_BYTES": ("-1", "0"),
     "HOSTLER_REGISTER_ALLOW": ("10.0.0.0/33", "10.0.0.1/8", "127.1", "a b", "http://a", "a;b"),
     "HOSTLER_REGISTER_LEASE_S": ("0", "nan"),
