@@ -13,11 +13,12 @@ from pathlib import Path
 
 from app import create_app, errors
 from app.domain.lifecycle import STATE_MEANING, TERMINAL, State, mermaid, sources_of
+from app.engines.registry import ENGINES
 from app.settings import Settings, env_name
 from app.usecases.retention import BOUNDS, Kept
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/api.md", "docs/architecture.md", "docs/errors.md", "docs/operations.md")
+PAGES = ("README.md", "docs/api.md", "docs/architecture.md", "docs/engines.md", "docs/errors.md", "docs/operations.md")
 
 
 def main() -> None:
@@ -84,6 +85,16 @@ def routes() -> str:
     return _table(("route", "role", "what it does"), rows)
 
 
+def engines() -> str:
+    """Each engine with what its ``replica_config`` may hold."""
+    parts = []
+    for name, one in ENGINES.items():
+        known = one.config_schema.get("properties", {})
+        members = [f"`{member}`: {part['description']}" for member, part in known.items()]
+        parts.append(f"**`{name}`**. {one.summary}\n\n" + "\n".join(f"- {member}" for member in members))
+    return "\n\n".join(parts)
+
+
 def retention() -> str:
     rows = []
     for table, bound in sorted(BOUNDS.items()):
@@ -129,6 +140,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "settings": settings,
     "error-codes": error_codes,
     "retention": retention,
+    "engines": engines,
     "routes": routes,
 }
 

@@ -194,8 +194,8 @@ class Sglang:
 
 def _check_names(request: EngineRequest) -> None:
     """What SGLang's own arguments cannot carry."""
-    if ":" in request.model_name:
-        told = "SGLang takes what follows a colon for an adapter; give the model a name without one."
+    if any(":" in name for name in (request.model_name, *request.other_names)):
+        told = "SGLang takes what follows a colon for an adapter; give the model a name and aliases without one."
         raise InvalidConfig(f"model_name: {told}", errors={"model_name": [told]})
     if request.engine_key.startswith("-"):
         raise InvalidConfig("SGLang takes an engine key that starts with - for a flag; set another HOSTLER_ENGINE_KEY.")
