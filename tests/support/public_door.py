@@ -11,7 +11,7 @@ import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,11 +20,13 @@ from typing import Any
 from app.gateway import proxy
 from app.gateway.access_log import Scribe
 from app.gateway.config import render
+from app.gateway.keys import KEYS
 from app.gateway.places import Places
 from app.haproxy.runtime import Session
 from app.settings import Settings
 from app.stack.haproxy import haproxy_program
 from app.stack.layout import Layout
+from app.usecases.keys import hash_key
 from tests.support.embedded import wait_until
 from tests.support.stacks import free_port
 
@@ -123,6 +125,7 @@ class Door:
     layout: Layout
     places: Places
     behind: Recorder
+    flower: Recorder
     process: subprocess.Popen[bytes]
     scribe: Scribe
     settings: Settings = field(repr=False)
@@ -163,11 +166,14 @@ class Door:
 
 
 @contextmanager
-def public_door(folder: Path | None = None, environ: dict[str, str] | None = None, **options: Any) -> Iterator[Door]:
-    """A door with a recorder behind it. ``environ`` are settings, ``options`` replace what they come to."""
+def public_door(
+    environ: Mapping[str, str] | None = None, keys: Mapping[str, str] | None = None, **options: Any
+) -> Iterator[Door]:
+    """A door with recorders behind it. ``environ`` are settings, ``options`` replace what they come to; ``keys`` has
+    the record of each key, as the map has it."""
     made = Path(tempfile.mkdtemp(prefix="hd."))
-    state_dir = folder or made / "s"
-    state_dir.mkdir(mode=0o700, exist_ok=True)
+    state_dir = made / "s"
+    state_dir.mkdir(mode=0o700)
     port = free_port()
     settings = Settings.load({"HOSTLER_PORT": str(port), **(environ or {})}, state_dir=state_dir)
     layout = Layout(state_dir)
@@ -175,8 +181,12 @@ def public_door(folder: Path | None = None, environ: dict[str, str] | None = Non
     proxy.make_folder(places)
     proxy.write_certificate(settings, places)
     proxy.write_config(program, places, render(replace(proxy.options_of(settings), **options)))
-    behind = Recorder(layout.web_socket)
+    for key, record in (keys or {}).items():
+        with open(places.maps / KEYS, "a") as file:
+            file.write(f"{hash_key(key)} {record}\n")
+    behind, flower = Recorder(layout.web_socket), Recorder(layout.flower_socket)
     behind.start()
+    flower.start()
     scribe = Scribe(places.access_pipe, places.access_log, most_bytes=LOG_BYTES)
     scribe.start()
     with open(proxy.open_pipe(places.access_pipe), "wb") as log, open(made / "haproxy.log", "wb") as said:
@@ -189,7 +199,7 @@ def public_door(folder: Path | None = None, environ: dict[str, str] | None = Non
             stderr=said,
             umask=0o077,
         )
-    door = Door(port, layout, places, behind, process, scribe, settings)
+    door = Door(port, layout, places, behind, flower, process, scribe, settings)
     try:
         wait_until(lambda: _listens(port), 20, f"HAProxy:\n{(made / 'haproxy.log').read_text()}")
         yield door
@@ -198,6 +208,7 @@ def public_door(folder: Path | None = None, environ: dict[str, str] | None = Non
         process.wait(20)
         scribe.stop()
         behind.stop()
+        flower.stop()
         if layout.run != state_dir / "run":
             shutil.rmtree(layout.run, ignore_errors=True)
         shutil.rmtree(made)

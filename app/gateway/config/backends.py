@@ -7,7 +7,7 @@ from app.gateway.config.door import CONTROL, FLOWER
 from app.gateway.config.options import Options
 from app.gateway.config.problems import http_error
 from app.gateway.config.process import IDLE_SERVER_S
-from app.gateway.config.text import indented
+from app.gateway.config.text import indented, literal, quoted
 from app.gateway.places import socket_address
 from app.stack.layout import FLOWER_SOCKET, WEB_SOCKET
 
@@ -41,6 +41,9 @@ def _flower(options: Options) -> list[str]:
             f"backend {FLOWER} from base",
             http_error(errors.Unavailable, detail="Flower does not answer. Try again; see `hostler status`."),
             "http-request redirect code 302 location /flower/ if { path /flower }",
+            "# the caller's key was judged at the door; Flower gets the password that it was started with",
+            "http-request del-header X-API-Key",
+            f"http-request set-header Authorization {quoted(f'Basic {literal(options.flower_credentials)}')}",
             f"server flower {socket_address(FLOWER_SOCKET)} {_LOOK} pool-purge-delay {IDLE_SERVER_S}s",
         ]
     )

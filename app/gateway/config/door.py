@@ -31,6 +31,7 @@ def lines(options: Options) -> list[str]:
             *_cleaned(options),
             *keys.lines(options),
             *bodies.lines(options),
+            *_flower(),
             *_routed(),
         ]
     )
@@ -106,6 +107,19 @@ def _cleaned(options: Options) -> list[str]:
         "http-after-response del-header server",
         "http-after-response del-header x-powered-by",
         "http-after-response set-header X-Content-Type-Options nosniff",
+    ]
+
+
+def _flower() -> list[str]:
+    bad = "Bad API key: it is unknown, revoked or expired. `hostler key list` shows the keys."
+    low = "This needs a key of role read. Ask an admin for one."
+    known = "{ var(txn.key) -m found }"
+    return [
+        "# Flower has no keys of its own: who may read the stack may look; a browser sends the key as Basic's password",
+        f"http-request {refuse(errors.Unauthenticated, detail=bad)}"
+        f" if is_flower !{known} {{ var(txn.sent_key) -m found }}",
+        f"http-request {refuse(errors.Unauthenticated)} if is_flower !{known}",
+        f"http-request {refuse(errors.Forbidden, detail=low)} if is_flower !{keys.needs('read')}",
     ]
 
 
