@@ -105,8 +105,10 @@ def _read(options: Options) -> list[str]:
         "# without the first one that is a key of a string; HAProxy has no other way to say: once",
         'http-request set-var(txn.rest) \'req.body,regsub("\\"model\\"[\\t\\n\\r ]*:[\\t\\n\\r ]*\\"","",i)\''
         " if { var(txn.have) -m found } { req.body_size,sub(txn.have) eq 0 }",
-        "http-request set-var(txn.asked) 'req.body,json_query(\"$.model\"),sha2(256),hex' if { var(txn.rest) -m beg { }"
+        "# one character more than a name may have: what is cut is no name",
+        "http-request set-var(txn.route) 'req.body,json_query(\"$.model\"),bytes(0,201)' if { var(txn.rest) -m beg { }"
         " !{ var(txn.rest) -m sub -i '\"model\"' } !{ var(txn.rest) -m reg '\\\\u00[46]' }",
+        "http-request set-var(txn.asked) var(txn.route),sha2(256),hex if { var(txn.route) -m found }",
         "http-request unset-var(txn.rest) if { var(txn.rest) -m found }",
     ]
 
@@ -143,8 +145,8 @@ def _checked(options: Options) -> list[str]:
         " || is_limited to_service has_body !{ var(txn.may_asked) -m found }"
         " || is_limited to_replica is_chunked || is_limited to_service is_chunked",
         "http-request set-var(txn.slow) bool(true) if is_lane !to_replica !{ var(txn.slot) -m found }",
-        f"http-request {refuse(errors.NoReadyReplica)} if is_lane {{ var(txn.slot) -m str -- {NO_SLOT} }}"
-        " !{ var(txn.slow) -m found }",
+        "# what is not ready may be in a moment: the slow lane looks again before it says so",
+        f"http-request set-var(txn.slow) bool(true) if is_lane !to_replica {{ var(txn.slot) -m str -- {NO_SLOT} }}",
     ]
 
 

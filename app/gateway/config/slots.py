@@ -82,6 +82,8 @@ def _engines(lanes: Lanes) -> list[str]:
     return indented(
         [
             f"defaults {ENGINES} from base",
+            "# requests are logged by the door; this would be a line per slot at each stop",
+            "no log",
             "balance leastconn",
             "# a replica that is gone is left for another at once",
             "option redispatch 1",

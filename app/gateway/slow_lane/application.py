@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -41,6 +42,9 @@ _MIMETYPE = "application/problem+json"
 _PIECE = 256 * 1024
 _LIST = "/v1/models"
 _READ_ONLY = ("GET", "HEAD")
+#: The agent writes a change within a tenth of a second.
+_SOON_S = 0.4
+_LOOK_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -159,17 +163,29 @@ class SlowLane:
             raise MissingFields(
                 "The body names no `model`; `GET /v1/models` lists them.", errors={"model": ["Missing."]}
             )
-        found = known.names.get(model)
         if caller.limited and not known.may_name(caller.key_id, model):
             raise ModelForbidden(f"The key may not ask the model {model!r}. Ask an admin for one that may.")
+        found = known.names.get(model)
         if found is None:
             raise _no_model(known, model, caller)
-        if not found.ready:
+        if not found.ready and not self._ready_soon(model):
             raise NoReadyReplica(
                 f"No replica of {model!r} is ready. Try again; `hostler replica list` shows what is there.",
                 retry_after_s=1,
             )
         return {"X-Hostler-Route": hashed(model)}
+
+    def _ready_soon(self, model: str) -> bool:
+        """Whether it is within a moment: who was told that a replica is ready may be faster than the agent."""
+        until = time.monotonic() + _SOON_S
+        while time.monotonic() < until:
+            time.sleep(_LOOK_S)
+            found = self._table.read().names.get(model)
+            if found is not None and found.ready:
+                # the file comes before HAProxy
+                time.sleep(_LOOK_S)
+                return True
+        return False
 
 
 def _is_list(path: str) -> bool:
