@@ -44,7 +44,7 @@ def make_agent(settings: Settings, places: Places) -> Agent:
         Files(places, partial(render, options), place),
         place,
         slots,
-        rest_s=lanes.queue_s + 5,
+        rest_s=(lanes.queue_s + lanes.connect_s) * (1 + lanes.retries) + 5,
         more_maps=_key_maps,
     )
     return Agent(ctx, keeper, places)

@@ -32,7 +32,6 @@ CANNOT = {
     "HOSTLER_MAX_BODY": ("0", "-1", "x"),
     "HOSTLER_GATEWAY_THREADS": ("-1", "1000"),
     "HOSTLER_GATEWAY_CONNECTIONS": ("-1", "many"),
-    "HOSTLER_GATEWAY_ROUTES": ("0", "x"),
     "HOSTLER_GATEWAY_BUFFER_BYTES": ("0", "1000", "x"),
     "HOSTLER_GATEWAY_CONNECT_S": ("0", "nan", "61"),
     "HOSTLER_GATEWAY_QUEUE": ("-1", "x"),
