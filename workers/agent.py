@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from app.domain.lifecycle import LAUNCHING, SERVING, State
@@ -25,6 +26,7 @@ from workers.expected import Expected
 from workers.housekeeping import CANARY_S, Housekeeping
 from workers.pidfds import Pidfds
 from workers.probes.batch import Prober
+from workers.registered import Registered
 from workers.rounds import Rounds
 from workers.stand_in import StandIn
 from workers.watch import Watch
@@ -63,6 +65,7 @@ class Agent:
             ("signals", self._listen),
             ("house", self._keep_house),
             ("canaries", self._send_canaries),
+            ("registered", partial(Registered(self.ctx).run, self._stop)),
             ("stand-in-control", self._stand_in.control),
             ("stand-in-launches", self._stand_in.launches),
         ):

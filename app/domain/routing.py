@@ -110,7 +110,7 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class RegistrationFacts:
-    """A live registration. It joins the route of its ``model``, and with none it joins no route."""
+    """A live registration, once for each model whose route it joins; with no ``model`` it joins none."""
 
     id: str
     generation: int
@@ -206,9 +206,10 @@ def server_name(replica_id: str, attempt: int) -> str:
     return f"{replica_id}-{attempt}"
 
 
-def registered_name(registration_id: str, generation: int) -> str:
-    """The server of a registration. Its id is free text, so that a hash stands for it."""
-    return f"reg-{hashlib.sha256(registration_id.encode()).hexdigest()[:16]}-{generation}"
+def registered_name(registration_id: str, generation: int, model: str) -> str:
+    """The server of a registration in the route of one of its models. Both are free text: a hash stands for them."""
+    digest = hashlib.sha256(f"{registration_id}\0{model}".encode()).hexdigest()
+    return f"reg-{digest[:16]}-{generation}"
 
 
 def _names(models: Iterable[ModelFacts]) -> dict[str, tuple[RouteKind, str]]:
@@ -242,7 +243,7 @@ def _own(replica: ReplicaFacts, model: str) -> Member | None:
 
 def _registered(registration: RegistrationFacts, model: str) -> Member:
     return Member(
-        server=registered_name(registration.id, registration.generation),
+        server=registered_name(registration.id, registration.generation, model),
         kind=MemberKind.REGISTERED,
         id=registration.id,
         attempt=registration.generation,

@@ -34,6 +34,8 @@ UNDELIVERED_S = 30.0
 #: Ends that are written in one statement.
 BATCH = 1000
 RETRY_S = 1.0
+#: How late it is noticed that the process puts its database away.
+LOOK_S = 0.5
 #: Registrations that are written at one time: the rest of the process's connections is for others.
 WRITERS = 6
 #: How long a registration waits for its turn when thousands come back at once.
@@ -181,7 +183,7 @@ class Registrar:
     def _keep(self) -> None:
         signals = self._context.signals
         while not signals.closed:
-            self._wake.wait(self._renew_s)
+            self._wake.wait(min(self._renew_s, LOOK_S))
             self._wake.clear()
             try:
                 self._write_ends()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ipaddress
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from app.db.repos import registrations as repo
+from app.domain.registered import Candidate, joined
+from app.domain.routing import RegistrationFacts
 from app.errors import Conflict, NameTaken, NotFound, RegistryFull
 from app.usecases import paging
 from app.usecases.context import Actor, Context
@@ -135,6 +138,23 @@ class Watch:
             for one, count in counts.items()
         }
         return [one for one, (_, since) in self._seen.items() if now - since > patience_s]
+
+
+def route_facts(rows: Iterable[Any], ours: Mapping[str, str], here: str) -> list[RegistrationFacts]:
+    """What the planner of routes takes for ``rows`` of ``answering``, as seen from the host ``here``.
+
+    ``ours`` are the names that Hostler serves, and the model each means.
+    """
+    reachable = [row for row in rows if row.node == here or not ipaddress.ip_address(row.address).is_loopback]
+    candidates = [
+        Candidate(row.replica_id, row.since, row.owner, row.role, row.key_models, row.models) for row in reachable
+    ]
+    models = joined(candidates, ours)
+    return [
+        RegistrationFacts(row.replica_id, row.generation, row.address, row.port, answers=True, model=model)
+        for row in reachable
+        for model in models.get(row.replica_id, ())
+    ]
 
 
 def to_probe(ctx: Context) -> list[Any]:

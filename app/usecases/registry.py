@@ -53,14 +53,15 @@ _RANKS = {"healthy": HEALTHY, "unknown": UNKNOWN, "unhealthy": UNHEALTHY}
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A server that may be chosen. ``owner`` is None for Hostler's own replicas."""
+    """A server that may be chosen. ``role`` and ``key_models`` are its key's, ``role`` is None for our own replicas."""
 
     replica_id: str
     endpoint: str
     capabilities: tuple[Capability, ...]
     rank: int
     generation: int = 0
-    owner: str | None = None
+    role: str | None = None
+    key_models: Collection[str] | None = None
 
     def body(self, models: Collection[str] | None = None) -> dict[str, Any]:
         """As the registry shows it to a key that is limited to ``models``."""
@@ -280,11 +281,8 @@ class Registry:
             return
         self._rows[row.replica_id] = row
         capabilities = tuple(row.capabilities)
-        taken = self._names[0]
-        trusted = all(may_serve(name, row.role, row.models, taken) for name in models_of(capabilities))
-        rank = _RANKS[row.health] + (0 if trusted else UNTRUSTED)
         self._entries[row.replica_id] = Entry(
-            row.replica_id, row.endpoint, capabilities, rank, row.generation, row.owner
+            row.replica_id, row.endpoint, capabilities, _RANKS[row.health], row.generation, row.role, row.models
         )
         self._index.put(row.replica_id, capabilities)
 
@@ -300,7 +298,9 @@ class Registry:
         found = self._found.get(asked)
         if found is None:
             with self._lock:
-                ranked = [(self._entries[one].rank, one) for one in self._index.find(query, models)]
+                taken = self._names[0] | {row.model_name for row in self._own.values()}
+                matching = [self._entries[one] for one in self._index.find(query, models)]
+                ranked = [(_rank(entry, taken), entry.replica_id) for entry in matching]
                 best = min(ranked, default=(0, ""))[0]
                 found = [one for rank, one in ranked if rank == best]
                 if len(self._found) >= REMEMBERED:
@@ -332,6 +332,15 @@ class Registry:
                     self.refresh(time.monotonic())
                 except Unavailable:
                     signals.rest(RETRY_S)
+
+
+def _rank(entry: Entry, taken: Collection[str]) -> int:
+    """Who may not serve what he says he serves comes behind all who may: he must not draw what is meant for them."""
+    if entry.role is None:
+        return entry.rank
+    role, key_models = entry.role, entry.key_models
+    may = all(may_serve(model, role, key_models, taken) for model in models_of(entry.capabilities))
+    return entry.rank if may else entry.rank + UNTRUSTED
 
 
 def _may_see(entry: Entry, models: Collection[str] | None) -> bool:

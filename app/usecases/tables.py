@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from app.db.repos import gateways as gateways_repo
+from app.db.repos import registrations as registrations_repo
 from app.db.repos import routes as repo
 from app.domain.lifecycle import State
 from app.domain.routing import ModelFacts, ReplicaFacts, RouteTable, plan_routes
@@ -16,6 +17,7 @@ from app.engines.gguf_files import scan_models
 from app.engines.registry import ENGINES
 from app.usecases.context import Context
 from app.usecases.gateways import gateway_id
+from app.usecases.registrations import route_facts
 
 #: More at once than any engine of ours takes, and a number that HAProxy takes.
 _MOST = 100_000
@@ -50,6 +52,7 @@ class TableReader:
             details = repo.details(connection, missing)
             in_use = repo.models_in_use(connection)
             catalogue = repo.catalogue(connection)
+            registered = registrations_repo.answering(connection)
             held = gateways_repo.held(connection, gateway_id(self.ctx.settings))
             keys = repo.live_keys(connection)
         self._remember(rows, details)
@@ -57,7 +60,9 @@ class TableReader:
         models = {model.name: model for model in files} | named
         known = {name for model in models.values() for name in (model.name, *model.aliases)}
         models |= {name: ModelFacts(name) for name in in_use if name not in known}
-        table = plan_routes(self._facts(rows), models.values())
+        ours = {name: model.name for model in models.values() for name in (*model.aliases, model.name)}
+        registrations = route_facts(registered, ours, self.ctx.settings.node_name)
+        table = plan_routes(self._facts(rows), models.values(), registrations)
         return Read(table, frozenset(held), tuple(keys))
 
     def _remember(self, rows: list[Any], details: list[Any]) -> None:

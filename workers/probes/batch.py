@@ -151,7 +151,8 @@ class Prober:
         elif isinstance(error, OSError) and error.errno in _OWN_TROUBLE:
             self._make_room(exchange, error)
         else:
-            results[exchange.index] = no_answer(exchange.age_ms(), _in_words(error, exchange.target))
+            heard = exchange.sent and not isinstance(error, TimeoutError)
+            results[exchange.index] = no_answer(exchange.age_ms(), _in_words(error, exchange.target), heard=heard)
 
     def _make_room(self, exchange: _Exchange, error: OSError) -> None:
         """Ask again once something was given back; nothing left to give back means that nobody can be asked."""

@@ -21,12 +21,16 @@ class ProbeTarget:
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """``ok`` is a 2xx answer in time. ``detail`` says in words what was seen; ``status`` is None without an answer."""
+    """``ok`` is a 2xx answer in time. ``detail`` says in words what was seen; ``status`` is None without an answer.
+
+    ``heard``: something took the request, whatever it made of it.
+    """
 
     ok: bool
     status: int | None
     latency_ms: float
     detail: str
+    heard: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +89,12 @@ def parse_answer(data: bytes | bytearray) -> Answer | None:
 
 def verdict(status: int, latency_ms: float) -> ProbeResult:
     """What an answer of that status means."""
-    return ProbeResult(200 <= status < 300, status, latency_ms, f"HTTP {status}")
+    return ProbeResult(200 <= status < 300, status, latency_ms, f"HTTP {status}", heard=True)
 
 
-def no_answer(latency_ms: float, detail: str) -> ProbeResult:
+def no_answer(latency_ms: float, detail: str, *, heard: bool = False) -> ProbeResult:
     """What it means that no answer came."""
-    return ProbeResult(False, None, latency_ms, detail)
+    return ProbeResult(False, None, latency_ms, detail, heard)
 
 
 def _content_length(head: bytes) -> int | None:

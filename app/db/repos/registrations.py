@@ -217,6 +217,22 @@ def of_node(connection: Connection, node: str) -> list[Any]:
     return list(connection.execute(text(f"{_JOINED} WHERE r.ended_at IS NULL AND r.node = :node"), {"node": node}))
 
 
+def answering(connection: Connection) -> list[Any]:
+    """Live registrations that answer over HTTP, with the models they name, and what their keys may serve."""
+    query = text(
+        f"""
+SELECT r.replica_id, r.generation, r.owner, r.node, r.address, r.port, k.role, k.models AS key_models,
+       extract(epoch FROM r.registered_at)::float8 AS since,
+       ARRAY(SELECT DISTINCT c->>'model' FROM jsonb_array_elements(r.capabilities) AS c
+             WHERE jsonb_typeof(c->'model') = 'string' AND c->>'model' <> '') AS models
+FROM registrations r JOIN keys k ON k.id = r.owner
+WHERE r.ended_at IS NULL AND r.health = 'healthy' AND r.speaks = 'http' AND k.revoked_at IS NULL
+  AND (k.expires_at IS NULL OR k.expires_at > hostler_now()) AND NOT {_ROW_LEASED}
+"""
+    )
+    return list(connection.execute(query))
+
+
 def record_health(connection: Connection, facts: Sequence[Mapping[str, Any]]) -> list[str]:
     """Write what probes showed of (replica_id, generation), in one statement; returns the ids."""
     query = text(

@@ -1,4 +1,4 @@
-"""The API as it is served, gunicorn with gevent behind its gateway, on a database of its own; as many as a test wants."""
+"""The API as it is served, gunicorn with gevent behind its gateway, on a database of its own; as many as a test has."""
 
 from __future__ import annotations
 
@@ -44,11 +44,12 @@ class Stream:
             self.connection.settimeout(max(0.01, deadline - time.monotonic()))
             data = self.connection.recv(65536)
             self.received += data
-            self.is_over = not data
+            # the gateway keeps the connection for another request
+            self.is_over = not data or self.received.endswith(b"\r\n0\r\n\r\n")
         return self.received
 
     def read_to_end(self, timeout_s: float = 10) -> bytes:
-        """All of it, until the server closes."""
+        """All of it, until the answer is over."""
         return self.read(b"\0 never sent", timeout_s)
 
     def close(self) -> None:
