@@ -14,6 +14,7 @@ from app.gateway.lock import AgentLock
 from app.gateway.places import Places
 from app.usecases import gateways
 from app.usecases.context import Context
+from app.usecases.registrations import CHANGED
 from app.usecases.signals import Subscription
 
 #: Whatever differs is put right within this, hint or no hint.
@@ -24,7 +25,7 @@ HEARTBEAT_S = 2.0
 #: Between two looks whether what drains is idle.
 DRAIN_LOOK_S = 0.01
 #: What changes the table: every transition is an event.
-TOPICS = ("events", "models", "registrations")
+TOPICS = ("events", "models", CHANGED)
 
 log = logging.getLogger(__name__)
 
