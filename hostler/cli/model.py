@@ -55,7 +55,7 @@ def get(session: Session, name: str) -> None:
 
 @model.command("create")
 @click.argument("name", required=False)
-@click.option("--engine", metavar="NAME", help="What serves it: llama-cpp, vllm, sglang, ....")
+@click.option("--engine", metavar="NAME", help="What serves it: llama-cpp, vllm, sglang or another.")
 @click.option("--source", metavar="PATH|ID", help="A path on the workers' hosts, or a hub id.")
 @click.option("--format", "format_", metavar="FORMAT", help="Form of its files, such as gguf.")
 @click.option("--default", metavar="K=V|JSON", multiple=True, help="Default of its replicas' config (repeatable).")

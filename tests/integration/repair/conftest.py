@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from app.settings import Settings
+from tests.standins import SGLANG, VLLM
 from tests.support.crew import Crew, crew_settings, running_crew
 from tests.support.embedded import fresh_database
 
@@ -15,7 +16,8 @@ from tests.support.embedded import fresh_database
 def crew(parts: Settings, migrated: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
     folder = tmp_path_factory.mktemp("repair")
     with fresh_database(parts, migrated) as url:
-        settings = crew_settings(parts, url, folder, deep_probe_s=2.0, lease_s=3.0)
+        programs = {"vllm_command": VLLM, "sglang_command": SGLANG}
+        settings = crew_settings(parts, url, folder, deep_probe_s=2.0, lease_s=3.0, **programs)
         pools = {"hung": ("process", 16), "gpu-a": ("process", 8), "gpu-b": ("process", 8)}
         with running_crew(settings, folder, pools=pools) as crew:
             yield crew
