@@ -250,7 +250,7 @@ class Settings:
     )
     register_lease_s: float = _setting(
         15.0,
-        "How long a registration may outlive a connection that was cut without a word.",
+        "How long a registration may outlive a network that was cut without a word (from 7 s on: a keep-alive is 5 s).",
         within=(1, 3600),
     )
     register_grace_s: float = _setting(
@@ -298,6 +298,18 @@ class Settings:
             external_ca=os.path.abspath(settings.external_ca) if settings.external_ca else "",
             node_name=settings.node_name or socket.gethostname().split(".")[0],
         )
+
+
+#: Every stream of a registration is sent something so often.
+REGISTERED_ALIVE_S = 5.0
+
+
+def registered_silence_s(settings: Settings) -> float:
+    """How long what was sent to a registrar may go unacknowledged.
+
+    With the wait for something to be sent before it, and a second for the news to get around, it is the lease.
+    """
+    return max(1.0, settings.register_lease_s - REGISTERED_ALIVE_S - 1.0)
 
 
 def env_name(setting: str) -> str:

@@ -14,7 +14,8 @@ from flask import Response
 from gunicorn.workers.base_async import ALREADY_HANDLED
 
 from app.api import sse
-from app.api.streams import KEEP_ALIVE_S, Stream, Streams, notice_cut_networks
+from app.api.streams import Stream, Streams, notice_cut_networks
+from app.settings import REGISTERED_ALIVE_S
 
 CRLF = "\r\n"
 
@@ -85,7 +86,7 @@ class Hold(Response):
 
     def _wait(self) -> Iterator[bytes]:
         yield self._first
-        while not self._cut.wait(KEEP_ALIVE_S):
+        while not self._cut.wait(REGISTERED_ALIVE_S):
             yield ALIVE
 
 

@@ -13,7 +13,7 @@ from app.api.blueprint import Blueprint
 from app.api.held import Hold, line
 from app.api.schemas.registry import Found, RegisterBody, RegistryPage, RegistryQuery
 from app.api.sse import MIMETYPE
-from app.api.streams import KEEP_ALIVE_S
+from app.settings import registered_silence_s
 from app.usecases import registrations
 from app.usecases.registrars import registrar_of
 from app.usecases.registry import registry_of
@@ -52,8 +52,7 @@ def register(body: dict[str, Any]) -> Response:
     held = registrations.register(ctx, actor(), body)
     return Hold(
         line(status="registered", replica_id=held.replica_id),
-        # what is not acknowledged is noticed with the next keep-alive at the latest
-        silence_s=max(1.0, ctx.settings.register_lease_s - KEEP_ALIVE_S - 1.0),
+        silence_s=registered_silence_s(ctx.settings),
         on_begin=partial(registrar.deliver, held),
         on_end=partial(registrar.end, held),
     )

@@ -18,9 +18,10 @@ import gevent
 from gevent.monkey import get_original
 from gevent.socket import wait_read
 
+from app.settings import REGISTERED_ALIVE_S
+
 log = logging.getLogger(__name__)
 
-KEEP_ALIVE_S = 5.0
 #: The streams' keep-alives are spread over so many moments.
 SLICES = 50
 #: What a client sends on a stream that it only reads is dropped; beyond this at one time the rest stays in the kernel.
@@ -40,7 +41,7 @@ class Stream:
 
 
 class Streams:
-    """All held streams of this process. ``keep_alive`` is what each is sent every ``KEEP_ALIVE_S``."""
+    """All held streams of this process. ``keep_alive`` is what each is sent every ``REGISTERED_ALIVE_S``."""
 
     def __init__(self, keep_alive: bytes) -> None:
         self._keep_alive = {is_chunked: framed(keep_alive, is_chunked) for is_chunked in (False, True)}
@@ -93,7 +94,7 @@ class Streams:
     def _tick(self) -> None:
         while True:
             for streams in self._slices:
-                gevent.sleep(KEEP_ALIVE_S / SLICES)
+                gevent.sleep(REGISTERED_ALIVE_S / SLICES)
                 for stream in list(streams):
                     self._send(stream, self._keep_alive[stream.is_chunked])
 

@@ -26,7 +26,7 @@ from app.gateway.places import CERTIFICATE, CONFIG, Places, socket_address
 from app.gateway.snapshot import from_json
 from app.gateway.writing import file_servers
 from app.log import configure
-from app.settings import Settings
+from app.settings import Settings, registered_silence_s
 from app.stack.environment import allow_open_files
 from app.stack.errors import PartFailed, StackError
 from app.stack.haproxy import haproxy_program
@@ -91,6 +91,7 @@ def options_of(settings: Settings) -> Options:
         connections=connections(settings),
         max_body=settings.max_body,
         control_silence_s=int(settings.max_wait_s) + PATIENCE_S,
+        unacknowledged_s=registered_silence_s(settings),
         flower_credentials=base64.b64encode(credentials).decode(),
         lanes=lanes_of(settings),
     )

@@ -34,7 +34,7 @@ from app.usecases.signals import POLL_S
 log = logging.getLogger(__name__)
 
 #: Signalled after each change of a registration.
-TOPIC = "registry"
+TOPIC = "registrations"
 #: Least time between two looks that signals ask for.
 PACE_S = 0.1
 #: Nobody asked for so long: the follower ends, and the next one who asks starts it again.

@@ -41,6 +41,8 @@ def _address(options: Options) -> str:
     # HAProxy takes "::" for all addresses and "[::]" for none
     host = options.host if ":" not in options.host else f"ipv6@{options.host}"
     address = quoted(f"{host}:{options.port}")
+    # the kernel ends a connection whose other end has acknowledged nothing, or let nothing be sent, for so long
+    address += f" tcp-ut {round(options.unacknowledged_s * 1000)}ms"
     return f"{address} ssl crt {CERTIFICATE} alpn h2,http/1.1" if options.certificate else address
 
 

@@ -23,6 +23,8 @@ class Options:
     header_s: int = 10
     #: for a caller that neither reads nor sends in the middle of something
     caller_silence_s: int = 60
+    #: for a caller's host to acknowledge what it was sent: a network that was cut says nothing else
+    unacknowledged_s: float = 9.0
     #: user:password of Flower in base64
     flower_credentials: str = ""
     #: the data path: keys, bodies, slots

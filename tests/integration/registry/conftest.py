@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import secrets
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -26,6 +28,8 @@ from app.usecases.context import Actor, Context
 from tests.support.embedded import wait_until
 
 ROOT = Path(__file__).parents[3]
+#: Of Linux: a program that judges what a socket hears; this one's drops all of it.
+SO_ATTACH_FILTER = 26
 ADMIN = Actor("test", "test", "admin")
 
 
@@ -51,6 +55,12 @@ class Stream:
     def read_to_end(self, timeout_s: float = 10) -> bytes:
         """All of it, until the answer is over."""
         return self.read(b"\0 never sent", timeout_s)
+
+    def cut(self) -> None:
+        """As if the network were cut: nothing that comes is heard, and nothing is said to it."""
+        drop_all = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
+        program = struct.pack("HL", 1, ctypes.addressof(drop_all))
+        self.connection.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
 
     def close(self) -> None:
         self.connection.close()

@@ -39,6 +39,17 @@ def watching(ctx: Context) -> Iterator[None]:
         thread.join()
 
 
+def test_a_cut_network_ends_the_registration_within_the_lease(start_api: Callable[..., Api]) -> None:
+    api = start_api(register_lease_s=9.0)
+    cut, stays = api.register("cut", "localhost:1001", CHAT), api.register("stays", "localhost:1002", CHAT)
+    begun = time.monotonic()
+    cut.cut()
+    wait_until(lambda: api.ids() == ["stays"], 9.5, "the end of what was cut off")
+    # not before it could know: what is alive was not taken for dead
+    assert time.monotonic() - begun > 2
+    assert b'"alive"' in stays.read(b'"alive"')
+
+
 def test_a_killed_api_forgets_nobody(start_api: Callable[..., Api], ctx: Context) -> None:
     api = start_api(register_lease_s=1.0, register_grace_s=30.0)
     stream = api.register("r1", "localhost:1001", CHAT)
