@@ -19,6 +19,8 @@ REVISION = {
     "pattern": r"^(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._/-]{0,127}(?![\s\S])",
     "description": "Branch, tag or commit on the hub.",
 }
+#: Jinja, which engines render in a sandbox.
+TEMPLATE = {"type": "string", "maxLength": 262144}
 ADMIN_FLAGS = {
     "type": "array",
     "items": {"type": "string", "minLength": 1, "maxLength": 4096},
@@ -77,9 +79,7 @@ def argv_of(flags: Mapping[str, Flag], config: Mapping[str, Any]) -> list[str]:
         elif isinstance(value, Mapping):
             argv.append(f"{one.flag}={json.dumps(dict(value), separators=(',', ':'))}")
         else:
-            # 4096.0 is an integer in JSON, and none for those programs
-            whole = isinstance(value, float) and one.schema.get("type") == "integer"
-            argv.append(f"{one.flag}={int(value) if whole else value}")
+            argv.append(f"{one.flag}={value}")
     return argv
 
 

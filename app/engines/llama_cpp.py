@@ -13,7 +13,7 @@ from app.engines import openai
 from app.engines.base import Command, Counters, EngineRequest, ExitCause, HttpCheck
 from app.engines.dialects.base import Dialect
 from app.engines.dialects.llama_cpp import LlamaCppDialect
-from app.engines.schema import check, refuse
+from app.engines.schema import check, refuse, whole
 from app.errors import InvalidConfig
 
 #: Sequences at once when nobody says how many; each costs a share of the KV cache.
@@ -58,13 +58,23 @@ class LlamaCpp:
     config_schema: Mapping[str, Any] = {
         "type": "object",
         "properties": {
-            "n_ctx": {"type": "integer", "minimum": 0, "description": "Tokens of context; 0: the model's."},
+            "n_ctx": {
+                "type": "integer",
+                "minimum": 0,
+                "maximum": 2**31 - 1,
+                "description": "Tokens of context; 0: the model's.",
+            },
             "n_parallel": {**_COUNT, "maximum": MAX_PARALLEL, "description": "Sequences decoded at once."},
             "max_batch_size": {**_COUNT, "description": f"As n_parallel, which wins; cut to {MAX_PARALLEL}."},
             "n_batch": {**_COUNT, "maximum": 65536, "description": "Tokens of one logical batch."},
             "n_ubatch": {**_COUNT, "maximum": 65536, "description": "Tokens of one physical batch."},
             "n_gpu_layers": {"type": "integer", "minimum": -1, "maximum": 9999, "description": "-1: as many as fit."},
-            "n_predict": {"type": "integer", "minimum": -1, "description": "Most tokens of an answer; -1: no bound."},
+            "n_predict": {
+                "type": "integer",
+                "minimum": -1,
+                "maximum": 2**31 - 1,
+                "description": "Most tokens of an answer; -1: no bound.",
+            },
             "threads": {**_COUNT, "description": "Threads that compute; default: the machine's cores."},
             "seed": {"type": "integer", "minimum": 0, "maximum": 2**32 - 1, "description": "Default sampling seed."},
             "warmup": {"type": "boolean", "description": "Run the model once before it is ready; default true."},
@@ -74,8 +84,17 @@ class LlamaCpp:
                 "enum": ["none", "mean", "cls", "last", "rank"],
                 "description": "How embedding joins a text's vectors; default: the model's.",
             },
-            "cache_ram_mib": {"type": "integer", "minimum": -1, "description": "Memory for the prompt cache."},
-            "chat_template": {"type": "string", "description": "Jinja template instead of the model's."},
+            "cache_ram_mib": {
+                "type": "integer",
+                "minimum": -1,
+                "maximum": 2**24,
+                "description": "Memory for the prompt cache.",
+            },
+            "chat_template": {
+                "type": "string",
+                "maxLength": 262144,
+                "description": "Jinja template instead of the model's.",
+            },
         },
     }
 
@@ -92,7 +111,8 @@ class LlamaCpp:
         if request.model_path is None:
             raise InvalidConfig(f"Model {request.model_name!r} has no file. See `hostler model list`.")
         refuse(self.validate(request.config))
-        wanted = {name: request.config[name] for name in self.config_schema["properties"] if name in request.config}
+        config = whole(request.config, self.config_schema)
+        wanted = {name: config[name] for name in self.config_schema["properties"] if name in config}
         for name in ("n_parallel", "max_batch_size"):
             wanted.pop(name, None)
         launch = {

@@ -128,4 +128,5 @@ class MockEngine:
         return OpenAIDialect(tells_ids=True)
 
     def max_concurrency(self, config: Mapping[str, Any]) -> int | None:
-        return config.get("mock", {}).get("slots") or None
+        slots = config.get("mock", {}).get("slots")
+        return int(slots) if slots else None

@@ -164,7 +164,8 @@ class OpenAICompatible:
         return OpenAIDialect(tells_ids=False)
 
     def max_concurrency(self, config: Mapping[str, Any]) -> int | None:
-        return config.get("max_concurrency")
+        bound = config.get("max_concurrency")
+        return int(bound) if bound else None
 
 
 def _endpoint(base_url: str) -> Endpoint:

@@ -26,6 +26,15 @@ def check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, lis
     return errors
 
 
+def whole(config: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+    """``config`` with 4096.0 as 4096 where the schema asks for an integer: JSON makes no difference, programs do."""
+    known = schema.get("properties", {})
+    return {
+        name: int(value) if isinstance(value, float) and known.get(name, {}).get("type") == "integer" else value
+        for name, value in config.items()
+    }
+
+
 def for_admins(config: Mapping[str, Any], granted: Mapping[str, Any], schema: Mapping[str, Any]) -> list[str]:
     """The members of ``config`` that only role admin may set (``x-admin`` in the schema), without those that say what
     ``granted`` says, which an admin set for all."""

@@ -28,7 +28,7 @@ from app.engines.flags import (
     yes_no,
 )
 from app.engines.hub import HUB_ENV, cache_env, gpus_needed, hub_model, out_of_memory, settled
-from app.engines.schema import check, refuse
+from app.engines.schema import check, refuse, whole
 from app.errors import InvalidConfig
 
 MISSING = (
@@ -120,7 +120,7 @@ class Sglang:
     config_schema: Mapping[str, Any] = schema_of(
         FLAGS,
         max_batch_size=count("As max_num_seqs, which wins.", 65536),
-        chat_template={"type": "string", "maxLength": 262144, "description": "Jinja template instead of the model's."},
+        chat_template={**TEMPLATE, "description": "Jinja template instead of the model's."},
         extra_args={**ADMIN_FLAGS, "description": "More arguments of the server, one word each; admin only."},
     )
 
@@ -136,7 +136,7 @@ class Sglang:
 
     def command(self, request: EngineRequest) -> Command:
         refuse(self.validate(request.config))
-        config = settled(request.config, request.gpus)
+        config = settled(whole(request.config, self.config_schema), request.gpus)
         _check_names(request)
         # a file of YAML, which any JSON is
         files = {_CONFIG: json.dumps({"api-key": request.engine_key})}
@@ -189,7 +189,8 @@ class Sglang:
         return None if config.get("is_embedding") else OpenAIDialect(tells_ids=True)
 
     def max_concurrency(self, config: Mapping[str, Any]) -> int | None:
-        return config.get("max_num_seqs", config.get("max_batch_size"))
+        requests = config.get("max_num_seqs", config.get("max_batch_size"))
+        return int(requests) if requests else None
 
 
 def _check_names(request: EngineRequest) -> None:

@@ -29,7 +29,7 @@ from app.engines.flags import (
     yes_no,
 )
 from app.engines.hub import HUB_ENV, cache_env, gpus_needed, hub_model, out_of_memory, settled
-from app.engines.schema import check, refuse
+from app.engines.schema import check, refuse, whole
 from app.errors import InvalidConfig
 
 MISSING = (
@@ -156,7 +156,7 @@ class Vllm:
     config_schema: Mapping[str, Any] = schema_of(
         FLAGS,
         max_batch_size=count("As max_num_seqs, which wins.", 65536),
-        chat_template={"type": "string", "maxLength": 262144, "description": "Jinja template instead of the model's."},
+        chat_template={**TEMPLATE, "description": "Jinja template instead of the model's."},
         extra_args={**ADMIN_FLAGS, "description": "More arguments of `vllm serve`, one word each; admin only."},
     )
 
@@ -172,7 +172,7 @@ class Vllm:
 
     def command(self, request: EngineRequest) -> Command:
         refuse(self.validate(request.config))
-        config = settled(request.config, request.gpus)
+        config = settled(whole(request.config, self.config_schema), request.gpus)
         files = {_GUARD.name: _GUARD.read_text(encoding="utf-8")}
         argv = [
             *request.program,
@@ -226,7 +226,7 @@ class Vllm:
 
     def max_concurrency(self, config: Mapping[str, Any]) -> int | None:
         sequences = config.get("max_num_seqs", config.get("max_batch_size"))
-        return sequences * (config.get("data_parallel_size") or 1) if sequences else None
+        return int(sequences * (config.get("data_parallel_size") or 1)) if sequences else None
 
 
 def _names(request: EngineRequest) -> tuple[str, ...]:
