@@ -57,6 +57,8 @@ def _defaults(options: Options) -> list[str]:
             *log.lines(),
             "# a caller that went away wants nothing any more: its wait ends, its engine's slot is free",
             "option abortonclose",
+            "# each token goes out as it comes: else what follows is waited for, up to 200 ms, to fill a packet",
+            "option http-no-delay",
             "# a server of ours that is restarted is back in a moment; only what never reached it is tried again",
             "retries 3",
             "timeout connect 5s",
