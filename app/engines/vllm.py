@@ -18,6 +18,7 @@ from app.engines.dialects.openai import OpenAIDialect
 from app.engines.flags import (
     ADMIN_FLAGS,
     REVISION,
+    TEMPLATE,
     WORD,
     Flag,
     argv_of,

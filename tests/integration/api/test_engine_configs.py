@@ -18,7 +18,8 @@ NEEDED: dict[str, dict[str, Any]] = {
 HOSTILE: list[Any] = [
     None, True, False, -1, 0, 1, 1.0, 1.5, 2**31, 2**53, 2**63 - 1, 1e300, -1e300, "", "-", "--trust-remote-code",
     "x" * 100_000, "a\nb", "a\0b", "../../../etc/passwd", "/etc/passwd", "${HOSTLER_ENGINE_KEY}", "{folder}",
-    "%[env(X)]", "🐎", "\ud800", [], {}, ["--port=1"], [["x"]], {"a": {"b": []}}, {"": -1}, [None], "https://user@host/", "$(id)",
+    "%[env(X)]", "🐎", "\ud800", [], {}, ["--port=1"], [["x"]], {"a": {"b": []}}, {"": -1}, [None],
+    "https://user@host/", "$(id)",
 ]  # fmt: skip
 CASES = [(name, member) for name, one in ENGINES.items() for member in one.config_schema["properties"]]
 
@@ -55,12 +56,8 @@ def test_a_hostile_value_is_planned_or_refused_and_breaks_nothing(planner: Calle
 
 
 def test_a_nested_config_is_no_way_round(planner: Caller) -> None:
-    for config in (
-        {"replica_config": []},
-        {"replica_config": "x"},
-        {"backend_options": "x"},
-        {"mock": 1, "extra_args": 1},
-    ):
+    odd: list[dict[str, Any]] = [{"replica_config": []}, {"replica_config": "x"}, {"backend_options": "x"}]
+    for config in odd:
         asked = {"server_mode": "replica", "model_name": "model-of-vllm", "replica_config": config, "dry_run": True}
         answer = planner.post("/api/v1/replicas", asked)
         assert answer.status_code in (200, 400, 422), answer.get_json()
@@ -74,6 +71,4 @@ def test_a_nested_config_is_no_way_round(planner: Caller) -> None:
 def test_whole_numbers_stay_whole_however_they_are_written(planner: Caller) -> None:
     asked = {"server_mode": "replica", "model_name": "model-of-vllm", "dry_run": True}
     answer = planner.post("/api/v1/replicas", {**asked, "replica_config": {"max_num_seqs": 8.0}})
-    assert "--max-num-seqs=8" in answer.get_json()["argv"]    odd: list[dict[str, Any]] = [{"replica_config": []}, {"replica_config": "x"}, {"backend_options": "x"}]
-    for config in odd:
-
+    assert "--max-num-seqs=8" in answer.get_json()["argv"]
