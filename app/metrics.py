@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from app import inference_metrics
 from app.errors import Unavailable
+from app.usecases import gateway_figures
 from app.usecases.context import Context
 from app.usecases.health import Counts, count
 
@@ -63,8 +64,9 @@ class Metrics(Collector):
         stack.register(self)
         return generate_latest(_Collected(families)) + inference.encode() + generate_latest(stack)
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Gauges from the database."""
+    def collect(self) -> Iterator[Metric]:
+        """The gateway's figures, and gauges from the database."""
+        yield from gateway_figures.families(self._context.settings)
         up = GaugeMetricFamily("hostler_database_up", "Whether the database answers.")
         try:
             counts = self._read()

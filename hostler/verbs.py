@@ -204,6 +204,17 @@ class Verbs(Generic[Body, Words]):
     def get_node(self, name: str) -> Body:
         return self.call(Call("GET", _path("nodes", name)))
 
+    def list_routes(self, **filters: Any) -> Body:
+        """What the gateway routes where; filters ``kind``, ``name``, ``model``."""
+        return self.call(Call("GET", f"{API}/routes", filters))
+
+    def list_gateways(self, **filters: Any) -> Body:
+        return self.call(Call("GET", f"{API}/gateways", filters))
+
+    def forget_gateway(self, gateway_id: str) -> Body:
+        """Declare a gateway gone that will not come back."""
+        return self.call(change("DELETE", _path("gateways", gateway_id)))
+
     def list_keys(self, **filters: Any) -> Body:
         return self.call(Call("GET", f"{API}/keys", filters))
 

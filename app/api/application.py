@@ -12,7 +12,7 @@ from flask import Flask, Request, Response, g, request
 from app import log
 from app.api import auth, converters, openapi, problem, registry
 from app.api.inference import routes as inference
-from app.api.v1 import events, keys, models, nodes, pools, registrations, replicas, stack, tasks
+from app.api.v1 import events, gateways, keys, models, nodes, pools, registrations, replicas, stack, tasks
 from app.domain.tasks import TaskKind
 from app.doorbell.queues import queue_for
 from app.errors import Unavailable
@@ -33,6 +33,7 @@ BLUEPRINTS = (
     pools.blueprint,
     models.blueprint,
     nodes.blueprint,
+    gateways.blueprint,
     events.blueprint,
     keys.blueprint,
     registry.blueprint,

@@ -66,7 +66,9 @@ class Agent:
         try:
             self._beat()
             outcome = self._keeper.turn()
-            self._haproxy_up = outcome.haproxy_up
+            if outcome.haproxy_up != self._haproxy_up:
+                self._haproxy_up, self._heartbeat_at = outcome.haproxy_up, 0.0
+                self._beat()
             pause_s = self._pause_s(outcome)
             if outcome.draining and self._drain(outcome.draining, wake, time.monotonic() + pause_s):
                 return

@@ -9,7 +9,6 @@ from app.stack.layout import Layout
 
 CONFIG = "haproxy.cfg"
 MAPS = "maps"
-TABLE = "table.json"
 ACCESS_LOG = "access.log"
 ACCESS_PIPE = "access.pipe"
 #: Certificate and key in one file, as HAProxy wants them.
@@ -40,7 +39,7 @@ class Places:
     @property
     def table(self) -> Path:
         """The snapshot of what is routed where, for who has no database."""
-        return self.folder / TABLE
+        return self.layout.route_table
 
     @property
     def access_log(self) -> Path:

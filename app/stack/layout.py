@@ -99,6 +99,11 @@ class Layout:
         return self.state_dir / "gateway"
 
     @property
+    def route_table(self) -> Path:
+        """What the gateway's agent routes where, for who has no database."""
+        return self.gateway / "table.json"
+
+    @property
     def web_socket(self) -> Path:
         return self.run / WEB_SOCKET
 

@@ -35,6 +35,8 @@ SECTIONS: dict[str, dict[str, str]] = {
         "pool": "hostler.cli.pool",
         "model": "hostler.cli.model",
         "node": "hostler.cli.node",
+        "route": "hostler.cli.route",
+        "gateway": "hostler.cli.gateway",
         "key": "hostler.cli.key",
     },
     "Servers of others": {

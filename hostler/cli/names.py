@@ -47,6 +47,10 @@ def node_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> l
     return _complete(ctx, incomplete, lambda client: _rows(client.list_nodes(), "nodes", "name"))
 
 
+def gateway_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    return _complete(ctx, incomplete, lambda client: _rows(client.list_gateways(), "gateways", "id", "node", "state"))
+
+
 def key_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
     return _complete(ctx, incomplete, lambda client: _rows(client.list_keys(), "keys", "id", "name", "role"))
 
