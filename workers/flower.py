@@ -17,6 +17,7 @@ from celery import Celery
 from flower.app import Flower
 from flower.options import options
 from flower.urls import settings as flower_settings
+from flower.utils import prepend_url
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPServerRequest
 from tornado.ioloop import IOLoop
@@ -41,7 +42,9 @@ def serve(celery: Celery, settings: Settings) -> None:
     options.enable_events = settings.task_events
     options.max_tasks = MAX_TASKS
     loop = IOLoop.current()
-    flower = _GuardedFlower(capp=celery, options=options, io_loop=loop, **flower_settings)
+    # its own command line puts the prefix before these, and nothing else does
+    below = {name: prepend_url(flower_settings[name], PREFIX) for name in ("login_url", "static_url_prefix")}
+    flower = _GuardedFlower(capp=celery, options=options, io_loop=loop, **{**flower_settings, **below})
     signal.signal(signal.SIGTERM, lambda *_: loop.add_callback_from_signal(loop.stop))
     server = HTTPServer(flower)
     ensure_run_dir(settings.state_dir)

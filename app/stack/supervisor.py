@@ -103,7 +103,10 @@ class _SocketTransport(Transport):
         self._path = path
 
     def make_connection(self, host: Any) -> http.client.HTTPConnection:
-        return _SocketConnection(self._path)
+        connection = _SocketConnection(self._path)
+        # what ``close`` closes
+        self._connection = host, connection
+        return connection
 
 
 class _SocketConnection(http.client.HTTPConnection):

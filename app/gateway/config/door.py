@@ -108,6 +108,9 @@ def _cleaned(options: Options) -> list[str]:
         "# what runs behind the door, and in which version, is nobody's business",
         "http-after-response del-header server",
         "http-after-response del-header x-powered-by",
+        "http-after-response del-header via",
+        "# how long an engine keeps its connection to us says nothing of the caller's",
+        "http-after-response del-header keep-alive",
         "http-after-response set-header X-Content-Type-Options nosniff",
     ]
 
