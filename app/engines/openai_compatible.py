@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from app.domain.endpoints import Endpoint, parse_endpoint
+from app.domain.masking import sounds_secret
 from app.engines.base import Command, Counters, EngineRequest, ExitCause, HttpCheck
 from app.engines.dialects.base import Dialect
 from app.engines.dialects.openai import OpenAIDialect
@@ -86,6 +87,9 @@ class OpenAICompatible:
 
     def validate(self, config: Mapping[str, Any]) -> dict[str, list[str]]:
         errors = check(config, self.config_schema)
+        # what stands here is kept in the clear, and would not be sent
+        misplaced = [name for name, value in config.items() if sounds_secret(name) and value]
+        errors |= {name: [f"belongs into environment.{KEY_ENV}, where it is encrypted"] for name in misplaced}
         if errors:
             return errors
         problem = _url_problem(config["base_url"])

@@ -149,6 +149,11 @@ def _checked(context: Context, actor: Actor, body: Mapping[str, Any]) -> dict[st
             errors={f"defaults.{field}": messages for field, messages in errors.items()},
         )
     aliases = list(dict.fromkeys(alias for alias in body.get("aliases") or [] if alias != body["name"]))
+    if aliases and upstream is not None:
+        raise InvalidConfig(
+            "aliases: the external server knows the model by its own name only. Leave them out.",
+            errors={"aliases": ["The external server would not know them."]},
+        )
     return {
         "name": body["name"],
         "engine": name,

@@ -140,6 +140,7 @@ def test_an_external_server_needs_the_list_or_admin(admin: Caller, caller) -> No
     for never in ("http://169.254.169.254/v1", "http://127.0.0.1:20001/v1"):
         assert_problem(admin.post("/api/v1/models", body | {"defaults": {"base_url": never}}), 403, "forbidden")
     assert_problem(admin.post("/api/v1/models", body), 422, "invalid_config")
+    assert_problem(admin.post("/api/v1/models", body | elsewhere | {"aliases": ["gpt"]}), 422, "invalid_config")
     assert admin.post("/api/v1/models", body | elsewhere).status_code == 201
     create = {"server_mode": "replica", "model_name": "gpt-4o", "dry_run": True}
     secret = {"environment": {"UPSTREAM_API_KEY": "sk-very-secret"}}

@@ -78,6 +78,14 @@ def test_a_ready_path_is_a_plain_path(path: str) -> None:
     assert list(IT.validate({"base_url": "https://a.example", "ready_path": path})) == ["ready_path"]
 
 
+@pytest.mark.parametrize("name", ["api_key", "token", "upstream-secret", "key", "Authorization"])
+def test_a_key_in_the_config_is_refused_and_not_ignored(name: str) -> None:
+    told = IT.validate({"base_url": "https://a.example", name: "sk-secret"})
+    assert list(told) == [name]
+    assert "UPSTREAM_API_KEY" in told[name][0]
+    assert "sk-secret" not in str(told)
+
+
 def test_https_is_verified_by_name_and_follows_dns_and_http_stays_where_it_was_found() -> None:
     safe = _config("https://api.example.com/v1", addresses=("192.0.2.1", "192.0.2.2"))
     assert "ssl verify required ca-file @system-ca verifyhost api.example.com" in safe
