@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
@@ -57,7 +58,15 @@ def connect(up: Stack, key: str = "", **more: Any) -> OpenAI:
 
 
 def make_key(up: Stack, name: str, **more: Any) -> str:
-    return str(up.call("POST", "/api/v1/keys", {"name": name, "role": "infer", **more}, 201)["key"])
+    key = str(up.call("POST", "/api/v1/keys", {"name": name, "role": "infer", **more}, 201)["key"])
+    # the gateway hears of it some hundredths of a second later
+    wait_until(lambda: _status(up, key) != 401, 5, "the new key")
+    return key
+
+
+def _status(up: Stack, key: str) -> int:
+    url = f"{up.url}/v1/models"
+    return httpx2.get(url, headers={"Authorization": f"Bearer {key}"}, trust_env=False).status_code
 
 
 def engine_of(up: Stack, model: str) -> tuple[str, str]:
