@@ -17,7 +17,7 @@ ROUTES = "routes.map"
 SERVICES = "services.map"
 #: replica -> ``ip|port|model hash|server``
 REPLICAS = "replicas.map"
-#: registered server -> ``ip|port``
+#: registered server -> ``ip|port|id in the registry``, the id where it can stand in a map
 REGISTERED = "registered.map"
 #: server -> path of its check
 CHECKS = "checks.map"
@@ -29,6 +29,9 @@ NO_MODEL = "-"
 #: What may stand in the request line of a check; with anything else the check asks for ``/health``.
 _PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/?-]{0,500}")
 
+#: Ids that a command of the runtime socket can carry as they are: all that the registry takes.
+_SHOWN = re.compile(r"[A-Za-z0-9._:@/+=-]{1,128}")
+
 
 def make_maps(table: RouteTable, assignment: Assignment) -> dict[str, dict[str, str]]:
     """Every map of ``NAMES`` as key -> value."""
@@ -39,7 +42,8 @@ def make_maps(table: RouteTable, assignment: Assignment) -> dict[str, dict[str, 
         maps[SERVICES if route.kind is RouteKind.SERVICE else ROUTES][route.key] = f"{slot}|{model}"
     for server, member in table.members.items():
         if member.kind is MemberKind.REGISTERED:
-            maps[REGISTERED][server] = f"{member.ip}|{member.port}"
+            shown = f"|{member.id}" if _SHOWN.fullmatch(member.id) else ""
+            maps[REGISTERED][server] = f"{member.ip}|{member.port}{shown}"
         elif member.standing.takes_requests:
             maps[REPLICAS][member.id] = f"{member.ip}|{member.port}|{hashed(member.model)}|{server}"
         maps[CHECKS][server] = member.check_path if _PATH.fullmatch(member.check_path) else "/health"

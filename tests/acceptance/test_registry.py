@@ -10,10 +10,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from hostler import Client
 from hostler.errors import NoMatchingServer, ServerFailed
+from tests.integration.cli.stub import Answer, Stub, serve
 from tests.support.embedded import wait_until
 from tests.support.peers import NotInstalled
 from tests.support.stacks import Stack, stack
@@ -268,6 +270,35 @@ def test_the_role_of_the_key_decides(up: Stack) -> None:
         allowed.terminate()
         assert allowed.wait(15) == 0
     wait_until(lambda: not up.call("GET", "/registry")["replicas"], AT_ONCE_S, "the end of the registration")
+
+
+def test_a_registered_server_of_the_openai_api_is_a_route_like_others(
+    up: Stack, registrar: Callable[..., Registrar]
+) -> None:
+    asked = {"model": "theirs", "messages": [{"role": "user", "content": "Hello"}]}
+    with serve(Stub()) as server:
+        server.on("GET", "/health", Answer(body={}))
+        server.on("GET", "/v1/models", Answer(body={"data": [{"id": "theirs"}]}))
+        server.on("POST", "/v1/chat/completions", Answer(body={"choices": []}))
+        one = registrar(server.url.removeprefix("http://"), "--capability", "model=theirs", "--replica-id", "team/b:1")
+        one.registered()
+
+        def answer() -> httpx2.Response:
+            return httpx2.post(
+                f"{up.url}/v1/chat/completions", json=asked, headers={"X-API-Key": up.key}, timeout=30, trust_env=False
+            )
+
+        wait_until(lambda: answer().status_code == 200, 30, "a route to the registered server")
+        assert answer().json() == {"choices": []}
+        # in the words of its owner, as the registry has it
+        assert answer().headers["X-Hostler-Replica"] == "team/b:1"
+        (got, *_) = server.calls("POST", "/v1/chat/completions")
+        assert got.body == asked
+        # it is nobody's business there who asked, and with which key
+        assert not {name for name in got.headers if name.startswith("x-hostler-")}
+        assert not {"x-api-key", "authorization", "cookie"} & set(got.headers)
+        assert one.end() == 0
+        wait_until(lambda: answer().status_code == 404, AT_ONCE_S, "the end of the route")
 
 
 @pytest.fixture

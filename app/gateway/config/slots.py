@@ -13,7 +13,7 @@ from app.gateway.config.lanes import Lanes
 from app.gateway.config.options import Options
 from app.gateway.config.problems import http_error, refuse
 from app.gateway.config.text import indented, quoted
-from app.gateway.maps import CHECKS
+from app.gateway.maps import CHECKS, REGISTERED
 
 ENGINES = "engines"
 #: Set on what HAProxy answers itself where an engine should have: who asks through the inside door may try again.
@@ -108,6 +108,9 @@ def _engines(lanes: Lanes) -> list[str]:
             "# only HAProxy's own answers carry it",
             f"http-response del-header {FAILED}",
             "http-response set-var(txn.replica) srv_name,regsub(-[0-9]*$,)",
+            "# the name of a registered server is a hash; what its owner calls it is in the map",
+            f"http-response set-var(txn.registered) srv_name,map_str({lanes.maps}/{REGISTERED}),field(3,|)",
+            "http-response set-var(txn.replica) var(txn.registered) if { var(txn.registered) -m len gt 0 }",
             "http-response set-header X-Hostler-Replica %[var(txn.replica)]",
             *(
                 f"{http_error(error, status)}{failed}"
