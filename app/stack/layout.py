@@ -181,7 +181,12 @@ def make_run_dir(state_dir: Path, uid: int, gid: int) -> Path:
         os.chown(folder, uid, gid)
     folder.chmod(0o700)
     if folder != inside and not inside.is_symlink():
-        inside.symlink_to(folder)
+        try:
+            inside.symlink_to(folder)
+        except FileExistsError:
+            # another process that starts in this moment may have been first
+            if not inside.is_symlink():
+                raise
     return folder
 
 

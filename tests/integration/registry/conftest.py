@@ -22,7 +22,7 @@ import pytest
 
 from app.settings import Settings
 from app.stack.environment import settings_environment
-from app.stack.layout import remove_run_dir
+from app.stack.layout import ensure_run_dir, remove_run_dir
 from app.usecases import keys
 from app.usecases.context import Actor, Context
 from tests.support.embedded import wait_until
@@ -194,6 +194,7 @@ def start_api(settings: Settings, tmp_path: Path) -> Iterator[Callable[..., Api]
         name = f"api-{len(started)}"
         state_dir = tmp_path / name
         state_dir.mkdir(mode=0o700)
+        ensure_run_dir(state_dir)
         fixed: dict[str, Any] = {"state_dir": state_dir, "port": address[1], "engine_key": "engine-key-of-the-tests"}
         api = Api(replace(settings, **{**fixed, "node_name": name, **changed}), key, address, tmp_path / f"{name}.log")
         started.append(api)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pytest
-
 from tests.integration.registry.conftest import Api
 from tests.support.embedded import wait_until
 
@@ -57,13 +55,10 @@ def test_no_match_is_told_in_the_words_of_the_contract(api: Api) -> None:
     assert answer.json()["detail"] == "no matching replica"
 
 
-@pytest.mark.parametrize(
-    "query, found",
-    [("n=1", True), ("n=1.0", True), ("n=2", False), ("on=true", True), ("on=True", True), ("on=1", False), ("", True)],
-)
-def test_types_come_through_http(api: Api, query: str, found: bool) -> None:
+def test_types_come_through_http(api: Api) -> None:
     api.register("r1", "localhost:50051", {"n": 1, "on": True})
-    assert (api.ask("GET", f"/route?{query}").status_code == 200) is found
+    found = {"n=1": True, "n=1.0": True, "n=2": False, "on=true": True, "on=True": True, "on=1": False, "": True}
+    assert {query: api.ask("GET", f"/route?{query}").status_code == 200 for query in found} == found
 
 
 def test_several_that_match_take_turns(api: Api) -> None:
