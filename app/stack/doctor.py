@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import stat
 import time
@@ -16,6 +17,8 @@ from kombu.exceptions import OperationalError as BrokerError
 
 from app.db.engine import Database
 from app.errors import Unavailable
+from app.haproxy.runtime import HaproxyAway, Session
+from app.haproxy.shown import number, parse_figures
 from app.settings import Settings
 from app.stack.api import Api
 from app.stack.errors import StackError
@@ -34,6 +37,9 @@ _SILENT_S = 20
 #: Deadlines are the database's time; a host further off shows wrong ages.
 _CLOCK_S = 2.0
 _SHOWN = 5
+#: A door for fewer than this cuts off registrations and streams that the API would hold.
+FEW_CONNECTIONS = 5000
+_FULL = 0.9
 
 _QUEUES = """
 SELECT q FROM (SELECT unnest(ARRAY['pool.' || name, 'pool.' || name || '.control']) AS q FROM pools) queues
@@ -68,7 +74,7 @@ def doctor(settings: Settings) -> list[Finding]:
     except (psycopg.Error, StackError) as error:
         found.append(Finding("database", FAIL, _one_line(error), _database_fix(settings)))
         found += [Finding(name, FAIL, "not known: no database", _database_fix(settings)) for name in _NEEDS_DATABASE]
-    return [*found, _broker(settings), _disk(settings), _permissions(settings), _run_as(record)]
+    return [*found, _gateway(settings), _broker(settings), _disk(settings), _permissions(settings), _run_as(record)]
 
 
 _NEEDS_DATABASE = ("migrations", "queues", "clock", *CHECKS)
@@ -172,6 +178,30 @@ def _at_work(settings: Settings, *, migrated: bool) -> list[Finding]:
         detail = " ".join(one.text for one in ours)
         found.append(Finding(check, WARN, detail, fixes) if ours else Finding(check, OK, well))
     return found
+
+
+def _gateway(settings: Settings) -> Finding:
+    """Whether HAProxy answers, and how much fits through it: each connection takes two of its descriptors."""
+    layout = Layout(settings.state_dir)
+    try:
+        with Session(layout.haproxy_socket) as session:
+            shown = dict(line.split(": ", 1) for line in session.ask("show info").splitlines() if ": " in line)
+            [door] = parse_figures(session.ask("show stat door 1 -1"))
+    except HaproxyAway as error:
+        return Finding("gateway", FAIL, f"HAProxy does not answer: {error}", f"tail {layout.logs / 'gateway.log'}")
+    most, now = number(door["slim"]), number(door["scur"])
+    fits = f"HAProxy {shown['Version']} holds {most} connections or streams at once, {now} now"
+    if most < FEW_CONNECTIONS:
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        fix = "set HOSTLER_GATEWAY_CONNECTIONS" if settings.gateway_connections else _more_files(hard)
+        return Finding("gateway", WARN, f"{fits}: {shown['Ulimit-n']} open files are allowed", fix)
+    if now > _FULL * most:
+        return Finding("gateway", WARN, f"{fits}: nearly all", "raise `ulimit -n`, or start another gateway")
+    return Finding("gateway", OK, fits)
+
+
+def _more_files(hard: int) -> str:
+    return f"raise `ulimit -n` (the hard limit here is {hard}; nofile in limits.conf, LimitNOFILE= in systemd)"
 
 
 def _broker(settings: Settings) -> Finding:

@@ -121,7 +121,7 @@ def test_secrets_are_in_no_command_line(shared: Stack) -> None:
 def test_doctor_is_content_and_names_what_is_not(shared: Stack) -> None:
     found = json.loads(shared.must("doctor", "-o", "json"))
     assert {row["check"] for row in found} >= {
-        "database", "broker", "migrations", "queues", "clock", "permissions", "user", "processes",
+        "database", "broker", "gateway", "migrations", "queues", "clock", "permissions", "user", "processes",
     }  # fmt: skip
     assert not [row for row in found if row["result"] == "fail"]
     leak = shared.layout.logs / "web.log"

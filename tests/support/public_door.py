@@ -32,7 +32,10 @@ from tests.support.stacks import free_port
 
 #: Small, so that a test can fill it.
 LOG_BYTES = 65536
-OK = b"HTTP/1.1 200 OK\r\nServer: recorder/1.0\r\nX-Powered-By: x\r\nVia: 1.1 x\r\nKeep-Alive: timeout=5\r\nContent-Length: 2\r\n\r\nok"
+OK = (
+    b"HTTP/1.1 200 OK\r\nServer: recorder/1.0\r\nX-Powered-By: x\r\nVia: 1.1 x\r\nKeep-Alive: timeout=5\r\n"
+    b"Content-Length: 2\r\n\r\nok"
+)
 
 
 @dataclass

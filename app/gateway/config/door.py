@@ -26,6 +26,8 @@ def lines(options: Options) -> list[str]:
         [
             "frontend door from base",
             f"bind {_address(options)}",
+            "# the doors inside, through which some of these callers are answered, must always find room",
+            f"maxconn {callers_at_once(options.connections)}",
             *_named(),
             *_refused(options),
             *_cleaned(options),
@@ -35,6 +37,11 @@ def lines(options: Options) -> list[str]:
             *_routed(),
         ]
     )
+
+
+def callers_at_once(connections: int) -> int:
+    """Of the connections that the process holds, those that may be callers'."""
+    return connections - max(connections // 20, 8)
 
 
 def _address(options: Options) -> str:
