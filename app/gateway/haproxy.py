@@ -58,6 +58,14 @@ class Haproxy:
                     failed.append((command.line, answer.strip()))
         return Carried(tuple(refused), tuple(failed))
 
+    def close_idle(self, keys: Iterable[tuple[str, str]]) -> None:
+        """Close the kept connections of servers that are to be deleted: one that is open still keeps its server.
+
+        Maintenance closes those of one thread; another address, to which nothing is ever sent, closes all of them.
+        """
+        with self._session() as session:
+            session.ask_all(f"set server {slot}/{server} addr 127.0.0.1 port 1" for slot, server in keys)
+
     def cut(self, keys: Iterable[tuple[str, str]]) -> None:
         """End what is left on servers that are to be deleted."""
         with self._session() as session:

@@ -232,6 +232,8 @@ class Keeper:
     def _cut(self, refused: set[tuple[str, str]]) -> None:
         now = time.monotonic()
         self._leaving_since = {key: self._leaving_since.get(key, now) for key in refused}
+        if refused:
+            self._haproxy.close_idle(refused)
         overdue = [key for key, since in self._leaving_since.items() if now - since > CUT_AFTER_S]
         if overdue:
             self._haproxy.cut(overdue)
