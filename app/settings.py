@@ -295,6 +295,8 @@ class Settings:
             # processes that are started work in other folders
             tls_certificate=os.path.abspath(settings.tls_certificate) if settings.tls_certificate else "",
             tls_key=os.path.abspath(settings.tls_key) if settings.tls_key else "",
+            vllm_command=_placed(settings.vllm_command),
+            sglang_command=_placed(settings.sglang_command),
             external_ca=os.path.abspath(settings.external_ca) if settings.external_ca else "",
             node_name=settings.node_name or socket.gethostname().split(".")[0],
         )
@@ -310,6 +312,14 @@ def registered_silence_s(settings: Settings) -> float:
     With the wait for something to be sent before it, and a second for the news to get around, it is the lease.
     """
     return max(1.0, settings.register_lease_s - REGISTERED_ALIVE_S - 1.0)
+
+
+def _placed(command: str) -> str:
+    """A command line whose program is written as a path, from where we stand: it is run from elsewhere."""
+    program, *rest = shlex.split(command)
+    if os.sep not in program:
+        return command
+    return shlex.join([os.path.abspath(os.path.expanduser(program)), *rest])
 
 
 def env_name(setting: str) -> str:

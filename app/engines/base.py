@@ -47,8 +47,9 @@ class Command:
     """What a backend runs. ``env`` is complete but for PATH, HOME and the attempt's mark, which the backend adds.
 
     ``files`` are written (mode 0600) into the attempt's folder before the launch, by bare file name; ``{folder}``
-    in argv and env values stands for that folder. Names in ``secret_env`` are masked wherever env is shown; of files
-    only the names are. ``missing`` is what a user is told when there is no such program: what to install or to set.
+    in argv and env values stands for that folder, ``{path}`` in PATH for the backend's own. Names in ``secret_env`` are
+    masked wherever env is shown; of files only the names are. ``missing`` is what a user is told when there is no such
+    program: what to install or to set.
     """
 
     argv: tuple[str, ...]

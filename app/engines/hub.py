@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -79,9 +80,14 @@ def _size(config: Mapping[str, Any], kind: str) -> int:
     return int(config.get(f"{kind}_parallel_size") or 1)
 
 
-def cache_env(request: EngineRequest) -> dict[str, str]:
-    """Where downloads and compiled kernels are kept: not in the attempt's folder, which goes with the attempt."""
-    return {"XDG_CACHE_HOME": str(request.cache_dir)} if request.cache_dir else {}
+def surroundings(request: EngineRequest) -> dict[str, str]:
+    """Where downloads and compiled kernels are kept, and where the tools are found that compile them.
+
+    Not in the attempt's folder, which goes with the attempt; and beside the program, as in an activated environment.
+    """
+    found = {"XDG_CACHE_HOME": str(request.cache_dir)} if request.cache_dir else {}
+    folder = os.path.dirname(request.program[0]) if request.program else ""
+    return {**found, "PATH": f"{folder}{os.pathsep}{{path}}"} if folder else found
 
 
 def out_of_memory(log_tail: str) -> ExitCause | None:

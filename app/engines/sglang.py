@@ -28,7 +28,7 @@ from app.engines.flags import (
     share,
     yes_no,
 )
-from app.engines.hub import HUB_ENV, cache_env, gpus_needed, hub_model, out_of_memory, settled
+from app.engines.hub import HUB_ENV, gpus_needed, hub_model, out_of_memory, settled, surroundings
 from app.engines.schema import check, refuse, whole
 from app.errors import InvalidConfig
 
@@ -159,7 +159,7 @@ class Sglang:
         env = {
             # else each health probe makes a token; the deep probe does that, and less often
             "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "false",
-            **cache_env(request),
+            **surroundings(request),
             **request.environment,
         }
         return Command(tuple(argv), env, files, frozenset({"HF_TOKEN"}), MISSING)

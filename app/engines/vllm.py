@@ -29,7 +29,7 @@ from app.engines.flags import (
     share,
     yes_no,
 )
-from app.engines.hub import HUB_ENV, cache_env, gpus_needed, hub_model, out_of_memory, settled
+from app.engines.hub import HUB_ENV, gpus_needed, hub_model, out_of_memory, settled, surroundings
 from app.engines.schema import check, refuse, whole
 from app.errors import InvalidConfig
 
@@ -192,7 +192,7 @@ class Vllm:
         own_path = request.environment.get("PYTHONPATH", "")
         env = {
             "VLLM_NO_USAGE_STATS": "1",
-            **cache_env(request),
+            **surroundings(request),
             **request.environment,
             "PYTHONPATH": os.pathsep.join(part for part in ("{folder}", own_path) if part),
             "VLLM_API_KEY": request.engine_key,

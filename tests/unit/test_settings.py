@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
@@ -121,3 +122,15 @@ def test_what_can_be_is_taken() -> None:
     settings = Settings.load(given)
     assert (settings.ports, settings.max_wait_s, settings.task_events) == ((30000, 30000), 2.5, False)
     assert Settings.load({"HOSTLER_PORT": ""}).port == 8080
+
+
+def test_a_program_that_is_written_as_a_path_is_found_from_where_it_was_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for said, meant in (
+        ("bin/vllm serve --x 'a b'", f"{tmp_path}/bin/vllm serve --x 'a b'"),
+        ("~/vllm serve", f"{Path.home()}/vllm serve"),
+        ("vllm serve", "vllm serve"),
+    ):
+        assert Settings.load({"HOSTLER_VLLM_COMMAND": said}).vllm_command == meant

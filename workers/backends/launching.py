@@ -61,6 +61,7 @@ def engine_environ(launch: Launch, folder: Path, path: str) -> dict[str, str]:
     """Everything the engine will find in its environment; nothing comes from this process's own."""
     environ = {"PATH": path, "HOME": str(folder), "LANG": "C.UTF-8"}
     environ |= {name: value.replace("{folder}", str(folder)) for name, value in launch.env.items()}
+    environ["PATH"] = environ["PATH"].replace("{path}", path)
     # the lease decides, not the wish; numbered as the driver (NVML) numbers them
     environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, launch.gpus))
     environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
@@ -103,7 +104,8 @@ def _judge(told: str, program: str, folder: AttemptFolder) -> None:
     if told.startswith(_PUBLISHED):
         rest = told.removeprefix(_PUBLISHED)
         if rest.startswith(_ERRNO):
-            raise LaunchRefused(f"cannot run {program!r}: {os.strerror(int(rest.removeprefix(_ERRNO)))}")
+            # a script whose interpreter is gone is one of them
+            raise ProgramMissing(f"cannot run {program!r}: {os.strerror(int(rest.removeprefix(_ERRNO)))}")
         if not rest:
             return
     if not folder.exists():

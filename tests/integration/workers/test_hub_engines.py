@@ -10,6 +10,7 @@ import pytest
 from app.errors import InvalidConfig
 from app.usecases import models
 from tests.support.crew import Crew
+from workers.backends.launching import DEFAULT_PATH
 
 
 def _model(crew: Crew, name: str, engine: str, **more: Any) -> None:
@@ -31,6 +32,7 @@ def test_vllm_shares_its_layers_over_the_gpus_that_it_is_leased(crew: Crew) -> N
     leased = crew.leases(replica)["gpu"]
     assert environ["CUDA_VISIBLE_DEVICES"] == ",".join(map(str, leased))
     assert len(leased) == 2
+    assert environ["PATH"].split(":")[1:] == DEFAULT_PATH.split(":")
     assert environ["XDG_CACHE_HOME"] == str(crew.settings.state_dir / "cache")
     crew.end(replica)
 

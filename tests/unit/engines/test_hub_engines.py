@@ -151,6 +151,13 @@ def test_what_it_downloads_outlives_the_attempt(name: str) -> None:
 
 
 @BOTH
+def test_tools_beside_the_program_are_found_as_in_an_activated_environment(name: str) -> None:
+    assert "PATH" not in _plan(name).env
+    plan = engine(name).command(replace(REQUEST, program=("/opt/it/bin/python", "-m", "it")))
+    assert plan.env["PATH"] == "/opt/it/bin:{path}"
+
+
+@BOTH
 def test_its_last_lines_tell_want_of_a_program_and_of_memory(name: str) -> None:
     it = engine(name)
     missing = it.cause_of_exit(f"/usr/bin/python: No module named {name}\n")
