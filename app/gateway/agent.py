@@ -13,6 +13,7 @@ from functools import partial
 
 from app.gateway.access_log import Scribe
 from app.gateway.assignment import slot_names
+from app.gateway.certificate import Renewer
 from app.gateway.config import render
 from app.gateway.haproxy import Haproxy
 from app.gateway.keeping import Keeper
@@ -67,9 +68,11 @@ def main() -> int:
     agent = make_agent(settings, places)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, agent.stop)
-    scribe = Scribe(places.access_pipe, places.access_log)
+    scribe, renewer = Scribe(places.access_pipe, places.access_log), Renewer(settings, places)
     scribe.start()
+    renewer.start()
     agent.run()
+    renewer.stop()
     scribe.stop()
     return 0
 

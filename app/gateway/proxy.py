@@ -17,6 +17,7 @@ from pathlib import Path
 from app.gateway import keys, maps
 from app.gateway.access_log import open_pipe
 from app.gateway.assignment import servers_of
+from app.gateway.certificate import write_certificate
 from app.gateway.commands import Place
 from app.gateway.config import Options, render
 from app.gateway.config.lanes import Lanes
@@ -149,18 +150,6 @@ def make_folder(places: Places) -> None:
     # HAProxy starts with no map missing; the agent fills them
     for name in (*maps.NAMES, *keys.NAMES):
         (places.maps / name).touch(mode=0o600)
-
-
-def write_certificate(settings: Settings, places: Places) -> None:
-    """Certificate and key in one file, as HAProxy reads them; none where TLS is off."""
-    if not settings.tls_certificate:
-        places.certificate.unlink(missing_ok=True)
-        return
-    try:
-        parts = [Path(path).read_text().strip() for path in (settings.tls_certificate, settings.tls_key)]
-    except OSError as error:
-        raise PartFailed(f"{error.filename}: {error.strerror}; name PEM files that can be read") from error
-    write_file(places.certificate, "\n".join(parts) + "\n")
 
 
 def write_config(program: Path, places: Places, text: str) -> None:

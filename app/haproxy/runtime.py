@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 from collections.abc import Iterable
@@ -43,13 +44,19 @@ class Session:
     ) -> None:
         self.close()
 
-    def ask(self, command: str) -> str:
-        """The answer without blank lines around it. Raises HaproxyAway, ValueError for a command of several lines."""
-        if "\n" in command or ";" in command:
+    def ask(self, command: str, payload: str = "") -> str:
+        """The answer without blank lines around it. ``payload`` are lines that the command takes, none of them empty.
+
+        Raises HaproxyAway, ValueError for a command of several lines.
+        """
+        if "\n" in command or ";" in command or "\n\n" in payload:
             raise ValueError(f"not one command: {command!r}")
+        told = f"{command} <<\n{payload.strip()}\n\n" if payload else f"{command}\n"
         try:
-            self._socket.sendall(command.encode() + b"\n")
-            return self._until_prompt().decode(errors="replace").strip("\n")
+            self._socket.sendall(told.encode())
+            answer = self._until_prompt().decode(errors="replace").strip("\n")
+            # a session that shows prompts shows one for each line of the payload
+            return re.sub(r"^(\+ )+", "", answer) if payload else answer
         except OSError as error:
             raise HaproxyAway(str(error)) from error
 

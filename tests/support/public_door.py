@@ -19,6 +19,7 @@ from typing import Any
 
 from app.gateway import proxy
 from app.gateway.access_log import Scribe
+from app.gateway.certificate import write_certificate
 from app.gateway.config import render
 from app.gateway.keys import KEYS
 from app.gateway.places import Places
@@ -182,7 +183,7 @@ def public_door(
     layout = Layout(state_dir)
     places, program = Places(layout), haproxy_program(settings)
     proxy.make_folder(places)
-    proxy.write_certificate(settings, places)
+    write_certificate(settings, places)
     proxy.write_config(program, places, render(replace(proxy.options_of(settings), **options)))
     for key, record in (keys or {}).items():
         with open(places.maps / KEYS, "a") as file:
