@@ -21,8 +21,12 @@ ADMIN_ONLY = (
     "GLIBC_TUNABLES",
 )
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-#: Hostler sets these itself; nobody else may.
-RESERVED = ("HOSTLER_MARK", "CUDA_VISIBLE_DEVICES")
+#: What a user may ask for by these is decided by leases: they are told, and not handed on.
+WISHES = {
+    "CUDA_VISIBLE_DEVICES": "the devices come from the replica's lease",
+    "VLLM_HOST": "the address comes from Hostler",
+    "VLLM_PORT": "the port comes from the replica's lease",
+}
 
 
 def check_environment(environment: Mapping[str, str], allowed: Iterable[str], *, admin: bool) -> dict[str, list[str]]:
@@ -43,8 +47,7 @@ def _problem(name: str, value: str, allowed: tuple[str, ...], admin: bool) -> st
         return "A value cannot hold a NUL character."
     if name == "HOSTLER_MARK":
         return "Hostler sets it itself."
-    if name == "CUDA_VISIBLE_DEVICES" or admin:
-        # a wish for devices is told in warnings; the lease decides
+    if name in WISHES or admin:
         return None
     if name_matches(name, ADMIN_ONLY) or not name_matches(name, allowed):
         listed = ", ".join(sorted(allowed)) or "none"

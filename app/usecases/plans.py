@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from app.domain.environment import check_environment
+from app.domain.environment import WISHES, check_environment
 from app.domain.modes import ServerMode, accepts_any_model, engine_for
 from app.engines.base import Command, Engine, EngineRequest
 from app.engines.registry import ENGINES
@@ -178,7 +178,7 @@ def command_for(
             addresses=addresses,
             ca_file=ctx.settings.external_ca,
             config=settled["config"],
-            environment={name: value for name, value in environment.items() if name != "CUDA_VISIBLE_DEVICES"},
+            environment={name: value for name, value in environment.items() if name not in WISHES},
             engine_key=ctx.engine_key,
         )
     )
@@ -247,6 +247,5 @@ def _gpu_errors(needed: int | None, gpus: int) -> dict[str, list[str]]:
 
 
 def _warnings(body: Mapping[str, Any]) -> list[str]:
-    if "CUDA_VISIBLE_DEVICES" in (body.get("environment") or {}):
-        return ["CUDA_VISIBLE_DEVICES is a wish: the devices come from the replica's lease."]
-    return []
+    asked = body.get("environment") or {}
+    return [f"{name} is a wish: {why}." for name, why in WISHES.items() if name in asked]

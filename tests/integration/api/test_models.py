@@ -127,6 +127,11 @@ def test_what_runs_code_needs_admin_or_an_admins_model(admin: Caller, caller, we
             refused = assert_problem(operator.post("/api/v1/replicas", asked), 403, "forbidden")
             assert list(refused["errors"]) == [f"replica_config.{next(iter(config))}"]
             assert admin.post("/api/v1/replicas", asked).status_code == 200
+    # ports and devices come from leases, whatever the environment asks for
+    wishes = {"VLLM_HOST": "0.0.0.0", "VLLM_PORT": "8001", "CUDA_VISIBLE_DEVICES": "3"}
+    told = operator.post("/api/v1/replicas", {**create, "model_name": "plain", "environment": wishes}).get_json()
+    assert not set(wishes) & set(told["environment"])
+    assert [words.split()[0] for words in told["warnings"]] == ["CUDA_VISIBLE_DEVICES", "VLLM_HOST", "VLLM_PORT"]
     # no is what it is anyway
     asked = {**create, "model_name": "trusted", "replica_config": {"trust_remote_code": False}}
     assert "--no-trust-remote-code" in operator.post("/api/v1/replicas", asked).get_json()["argv"]

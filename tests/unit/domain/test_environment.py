@@ -24,7 +24,7 @@ CODE = [
 ]
 
 
-@pytest.mark.parametrize("name", ["HF_TOKEN", "MOCK_", "MOCK_ANY_THING", "CUDA_VISIBLE_DEVICES"])
+@pytest.mark.parametrize("name", ["HF_TOKEN", "MOCK_", "MOCK_ANY_THING", "CUDA_VISIBLE_DEVICES", "VLLM_PORT"])
 def test_what_the_engine_lists_anybody_may_set(name: str) -> None:
     assert check_environment({name: "x"}, ALLOWED, admin=False) == {}
 
