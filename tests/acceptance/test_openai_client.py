@@ -31,7 +31,8 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     models.mkdir(0o755)
     for name in ("tiny", "embeds"):
         write_tiny_gguf(models / f"{name}.gguf")
-    with stack(folder / "state", HOSTLER_MODELS_DIR=str(models)) as made:
+    # a deep probe would be a request that nobody here has made
+    with stack(folder / "state", HOSTLER_MODELS_DIR=str(models), HOSTLER_DEEP_PROBE_S="0") as made:
         made.up()
         create = {"server_mode": "replica", "run_diagnostics": False}
         made.call("POST", "/api/v1/replicas", {**create, "model_name": "tiny"}, 201)
@@ -112,10 +113,10 @@ def test_tokens_come_one_by_one(up: Stack, path: str) -> None:
     asked = {"prompt": "a", "max_tokens": 20, **({"model": "m", "stream": True} if "v1" in path else {"model_id": "m"})}
     body = json.dumps(asked).encode()
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nX-API-Key: {up.key}\r\nContent-Type: application/json\r\n"
-    arrivals = []
+    arrivals: list[bytes] = []
     with socket.create_connection(("127.0.0.1", up.port), timeout=20) as wire:
         wire.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-        while not arrivals or b"\r\n0\r\n" not in arrivals[-1]:
+        while not b"".join(arrivals).endswith(b"\r\n0\r\n\r\n"):
             arrivals.append(wire.recv(65536))
     tokens = [arrival.count(b"data: ") for arrival in arrivals]
     assert sum(tokens) >= 20
