@@ -207,7 +207,7 @@ class Registrar:
         if not self._count:
             return
         # looked at here too, so that a process with streams knows of changes whoever asks it what
-        self._registry.catch_up()
+        self._registry.keep_up()
         for held in [one for group in list(self._held.values()) for one in group]:
             if held.cut is None and time.monotonic() - held.since > UNDELIVERED_S:
                 self.end(held)

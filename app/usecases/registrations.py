@@ -26,7 +26,7 @@ def register(ctx: Context, actor: Actor, body: Mapping[str, Any]) -> Held:
     Raises EndpointRefused (403), NameTaken and Conflict (409), InvalidConfig (422), RegistryFull (429), Unavailable.
     """
     registry, registrar = registry_of(ctx), registrar_of(ctx)
-    registry.catch_up()
+    registry.keep_up()
     pinned = pin(ctx, body["endpoint"])
     if registry.is_own(pinned.addresses, pinned.endpoint.port):
         raise own_port_refused(pinned.endpoint)

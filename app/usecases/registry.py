@@ -159,12 +159,16 @@ class Registry:
 
     def catch_up(self) -> None:
         """Know all that was committed on this host before; costs nothing when nothing was."""
+        self.keep_up()
+        if self.mark.read() != self._seen:
+            self.refresh(self._used_at)
+
+    def keep_up(self) -> None:
+        """Know all that was committed a moment ago."""
         self._used_at = time.monotonic()
         if not self._following:
             self.refresh(self._used_at)
             self._follow()
-        elif self.mark.read() != self._seen:
-            self.refresh(self._used_at)
 
     def drop(self, replica_id: str, generation: int) -> None:
         """Its stream has ended: this process knows it before the database does."""
@@ -178,7 +182,7 @@ class Registry:
     def changed(self) -> None:
         """This process has committed a change: every process of this host is to know it at once, others soon."""
         self.mark.change()
-        self._context.notify(TOPIC, "events", at_once=True)
+        self._context.notify(TOPIC, "events")
 
     def refresh(self, asked_at: float) -> None:
         """Read what changed, unless somebody did so since ``asked_at`` (monotonic).
