@@ -26,6 +26,8 @@ NAMES = (
     "streams",
     "held",
     "gateway",
+    "failover",
+    "registry",
 )
 #: One benchmark may take this long; a hung one must not hold the others.
 LIMIT_S = 600

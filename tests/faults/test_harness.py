@@ -15,8 +15,9 @@ import pytest
 
 from tests.faults.harness import starts
 from tests.faults.harness.__main__ import seeds_of
-from tests.faults.harness.failpoints import POINTS
-from tests.faults.harness.faults import FAULTS
+from tests.faults.harness.asks import BY, KEYS, SPELLED
+from tests.faults.harness.failpoints import DOOR_POINTS, POINTS
+from tests.faults.harness.faults import DOOR, FAULTS
 from tests.faults.harness.plants import PLANTS
 from tests.faults.harness.script import CI_SEEDS, as_json, script
 from tests.support.crew import ROOT
@@ -50,7 +51,7 @@ def folder() -> Iterator[str]:
 
 
 def patched() -> Iterator[str]:
-    yield from (point.target for point in POINTS.values())
+    yield from (point.target for point in (*POINTS.values(), *DOOR_POINTS.values()))
     yield from starts.PATCHES
     for plant in PLANTS:
         yield from importlib.import_module(f"tests.faults.harness.plants.{plant}").PATCHES
@@ -71,13 +72,16 @@ def test_a_seed_means_the_same_script_in_every_process(folder: str) -> None:
 
 def test_the_ci_seeds_use_every_fault_and_ask_for_everything() -> None:
     steps = [step for seed in range(1, CI_SEEDS + 1) for step in script(seed)]
-    assert {step.what for step in steps} == {"request", *FAULTS}
+    assert {step.what for step in steps} == {"request", "ask", *FAULTS, *DOOR}
     asked = {(step.arguments["method"], step.arguments["path"]) for step in steps if step.what == "request"}
     for verb in ("stop", "restart", "health", "diagnose"):
         assert ("POST", f"/api/v1/replicas/{{id}}/{verb}") in asked
     bodies = [step.arguments["body"] for step in steps if "makes" in step.arguments]
     assert {body["server_mode"] for body in bodies} == {"replica", "replica_mock", "platform_workload"}
     assert {body["pool"] for body in bodies} == {"local", "tight", "mock", "few"}
+    models = [step.arguments for step in steps if step.what == "ask"]
+    for name, values in {"by": BY, "key": KEYS, "spelled": SPELLED, "stream": (True, False)}.items():
+        assert {act[name] for act in models} == set(values)
 
 
 def test_seeds_are_a_list_with_ranges() -> None:

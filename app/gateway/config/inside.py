@@ -72,6 +72,8 @@ def _slow_lane(options: Options) -> list[str]:
         [
             f"backend {SLOW_LANE} from base",
             f"timeout server {patience_s}s",
+            "# it may be started anew at any time, and what is sent on a kept connection of the one before is lost",
+            "http-reuse never",
             "# it takes few at a time by itself and refuses the rest; a body cannot be sent twice from here",
             "retries 3",
             "http-request del-header X-API-Key",

@@ -21,6 +21,9 @@ def create(rng: random.Random, name: str) -> Act:
     """Any engine on any backend; most are meant to serve, some to fail."""
     kind = rng.choices(list(_BODIES), [weight for weight, _ in _BODIES.values()])[0]
     body = {"wait_for_ready": False, "run_diagnostics": rng.random() < 0.2, **_BODIES[kind][1](rng)}
+    if body["server_mode"] == "replica_mock" and body["pool"] in REAL_POOLS:
+        # different ones, so that an answer of the wrong one is known
+        body["model_name"] = MODELS[int(name.removeprefix("r")) % len(MODELS)]
     if rng.random() < 0.3:
         body["job"] = {**body.get("job", {}), "job_priority": f"p{rng.randrange(4)}"}
     act: Act = {"method": "POST", "path": "/api/v1/replicas", "body": body, "makes": name, "kind": kind}
@@ -67,6 +70,12 @@ def look(rng: random.Random, name: str) -> Act:
     return {"method": "GET", "path": path, "body": None, "about": name}
 
 
+#: What mock engines serve.
+MODELS = ("m0", "m1", "m2")
+#: Pools in which something runs.
+REAL_POOLS = ("local", "tight")
+#: Creates of mock engines, which say in every answer what they serve and which attempt they are.
+SPEAKING = frozenset({"mock-engine", "tight", "gpus", "stubborn", "dies", "too-late", "short-lived"})
 #: Creates whose engines end only when their grace is over, which a restart cannot shorten: 30 s.
 PATIENT = frozenset({"stubborn"})
 

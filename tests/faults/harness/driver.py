@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 import psycopg
 
-from tests.faults.harness.faults import FAULTS, RARE
+from tests.faults.harness import door
+from tests.faults.harness.faults import DOOR, FAULTS, RARE
 from tests.faults.harness.faults.points import fired_by
 from tests.faults.harness.journal import Journal
 from tests.faults.harness.script import Step
@@ -48,12 +49,16 @@ class Driver:
         self._run += 1
         self._replicas, self._tasks = {}, {}
         began = time.monotonic()
-        with ThreadPoolExecutor(48) as pool:
-            waiting = [pool.submit(self._break, step, began) for step in steps if step.what != "request"]
+        with ThreadPoolExecutor(64) as pool:
+            asked = ("request", "ask")
+            waiting = [pool.submit(self._break, step, began) for step in steps if step.what not in asked]
             for step in steps:
-                if step.what != "request":
+                if step.what not in asked:
                     continue
                 _sleep_until(began + step.at_s)
+                if step.what == "ask":
+                    waiting.append(pool.submit(self._ask_model, step.arguments))
+                    continue
                 waiting.append(pool.submit(self._ask, step.arguments))
                 if "again_s" in step.arguments:
                     waiting.append(pool.submit(self._ask, step.arguments, step.arguments["again_s"]))
@@ -103,6 +108,17 @@ class Driver:
                 return
             time.sleep(AGAIN_S)
 
+    def _ask_model(self, act: Mapping[str, Any]) -> None:
+        replica = None
+        if act["by"] in ("replica", "proxy"):
+            found = self._resolve({"path": "{id}", "about": act["about"]})
+            if found is None:
+                self.journal.write("skipped", act=act)
+                return
+            replica = found
+        key = self.stack.limited_key if act["key"] == "limited" else self.stack.facts.api_key
+        door.ask(self.stack.url, self.journal, act, replica, key)
+
     def _named(self, text: str) -> str:
         return f"{self.journal.seed}-{self._run}-{text}"
 
@@ -149,7 +165,7 @@ class Driver:
             self._known.notify_all()
 
     def _break(self, step: Step, began: float) -> None:
-        fault = (FAULTS | RARE)[step.what]
+        fault = (FAULTS | RARE | DOOR)[step.what]
         _sleep_until(began + step.at_s)
         hit = fault.inject(self.stack, step.arguments)
         self.journal.write("fault", name=step.what, target=step.arguments, hit=hit)

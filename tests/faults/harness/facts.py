@@ -23,6 +23,8 @@ class StackFacts:
     database_url: str
     url: str
     api_key: str = field(repr=False)
+    #: where HAProxy itself says what it routes to
+    haproxy_socket: Path = Path("/nonexistent")
 
 
 @dataclass(frozen=True)

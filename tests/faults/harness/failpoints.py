@@ -43,6 +43,7 @@ _CONTROL = ("worker-control",)
 _AGENT = ("agent",)
 _API = ("web",)
 _SWEEP = ("worker", "worker-control", "agent")
+_GATEWAY = ("gateway-agent",)
 
 
 def _around(name: str, target: str, roles: tuple[str, ...], *, given: bool = False) -> tuple[Point, ...]:
@@ -99,10 +100,25 @@ POINTS: dict[str, Point] = {
     )
 }
 
+#: Those of the gateway's agent; a set of its own, so that a new one draws no other point anew.
+DOOR_POINTS: dict[str, Point] = {
+    point.name: point
+    for point in (
+        # route: say that it may be routed, write the files, tell HAProxy command by command, confirm what is gone
+        *_around("route.hold", "app.usecases.gateways:hold", _GATEWAY),
+        *_around("route.write", "app.gateway.writing:Files.write", _GATEWAY),
+        *_around("route.file", "app.gateway.files:write_file", _GATEWAY),
+        *_around("route.apply", "app.gateway.haproxy:Haproxy.carry_out", _GATEWAY),
+        *_around("route.let_go", "app.usecases.gateways:let_go", _GATEWAY),
+        *_around("route.idle", "app.usecases.drains:record_idle", _GATEWAY),
+        Point("line.turn", "app.gateway.keeping:Keeper.turn", "inside", _GATEWAY),
+    )
+}
+
 
 def patches() -> Iterator[tuple[str, Callable[[Any], Any]]]:
     """``module:dotted.name`` and what to put around it, for every point."""
-    for point in POINTS.values():
+    for point in (*POINTS.values(), *DOOR_POINTS.values()):
         yield point.target, functools.partial(_around_call, point)
 
 

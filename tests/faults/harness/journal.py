@@ -6,6 +6,10 @@ Each line has ``t`` (monotonic seconds), ``at`` (unix seconds), ``seed`` and ``o
   ``X-Request-Id: f-<seed>-<id>``
 - ``answer``: ``id, status, body, headers`` (a few), or ``lost``: ``id, why``, when the outcome is unknown
 - ``fault``, ``heal``: ``name, target, hit``; with ``hit.stranger`` (``pid, start``) a process that must not be harmed
+- ``door``: a model was asked: ``by, model, spelled, key, stream, replica`` (asked for by id), ``status`` (0: none),
+  ``headers``, ``models`` and ``engines`` (who answered, in their own words), ``whole`` of a stream, ``code`` of a
+  problem; at rest ``about`` (the ready replica it is about) and ``last`` (nobody asks again)
+- ``revoked``: ``key, before, after``: what was answered with it, and a second after its end was acknowledged
 - ``moving``: ``what`` is not at rest yet, told when it changes; ``skipped``: an act about a replica nobody knows
 - ``seed_begin`` (``after_event, after_task``), ``faults_end``, ``converged`` (``after_s``) or ``not_converged``
   (``moving``), ``seed_end``

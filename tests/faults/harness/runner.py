@@ -18,6 +18,7 @@ from tests.faults.harness import checker
 from tests.faults.harness.driver import Driver
 from tests.faults.harness.facts import Finding, RunFacts
 from tests.faults.harness.journal import Journal
+from tests.faults.harness.resting import ask_at_rest
 from tests.faults.harness.script import script, told
 from tests.faults.harness.settling import CONVERGE_S, await_rest, end_all
 from tests.faults.harness.stack import FaultyStack, faulty_stack
@@ -76,6 +77,8 @@ class Runner:
         left = await_rest(stack, journal, deadline)
         settled_s = time.monotonic() - ended
         journal.write("not_converged" if left else "converged", after_s=round(settled_s, 2), moving=left)
+        if not left:
+            ask_at_rest(stack, journal, driver.send)
         run = RunFacts(facts.stack, seed, facts.begun_at, ended_at, facts.after_event, facts.after_task, not left)
         findings = [
             Finding("converges", f"still in motion {CONVERGE_S:g} s after the last fault: {one}") for one in left
@@ -88,7 +91,7 @@ class Runner:
             found = checker.check(run)
         journal.write("seed_end")
         outcome = Outcome(
-            seed, findings + found, 0.0, settled_s, [step.what for step in steps if step.what != "request"]
+            seed, findings + found, 0.0, settled_s, [step.what for step in steps if step.what not in ("request", "ask")]
         )
         if outcome.findings:
             keep_evidence(stack, run)

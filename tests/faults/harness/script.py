@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.faults.harness.acts import ACTS, PATIENT, create
-from tests.faults.harness.faults import FAULTS, RARE
+from tests.faults.harness.asks import asks
+from tests.faults.harness.faults import DOOR, FAULTS, RARE
 from tests.faults.harness.faults.points import ArmPoint
 
 #: The faults' own time is at most this much longer, so that what was frozen thaws after its lease.
@@ -23,11 +24,13 @@ MOST_FAULTS = 4
 CI_SEEDS = 20
 #: How many of the others have a rare fault too.
 RARE_SHARE = 0.2
+#: How many seeds break a part of the door too.
+DOOR_SHARE = 0.6
 
 
 @dataclass(frozen=True)
 class Step:
-    """``what`` is ``request`` or the name of a fault; ``at_s`` counts from the seed's begin."""
+    """``what`` is ``request``, ``ask`` or the name of a fault; ``at_s`` counts from the seed's begin."""
 
     at_s: float
     what: str
@@ -65,7 +68,7 @@ def script(seed: int) -> list[Step]:
         at_s = round(rng.uniform(0, LENGTH_S * (0.6 if isinstance(fault, ArmPoint) else 0.9)), 2)
         steps.append(Step(at_s, name, fault.draw(rng)))
         steps += [Step(round(at_s + after_s, 2), "request", act) for after_s, act in _bait_of(name)]
-    return sorted([*steps, *_rare(seed)], key=lambda step: step.at_s)
+    return sorted([*steps, *_rare(seed), *_door(seed, born)], key=lambda step: step.at_s)
 
 
 def _bait_of(name: str) -> Sequence[tuple[float, Mapping[str, Any]]]:
@@ -80,6 +83,16 @@ def _rare(seed: int) -> list[Step]:
         return []
     name = rng.choices(list(RARE), [fault.weight for fault in RARE.values()])[0]
     return [Step(round(rng.uniform(0, LENGTH_S), 2), name, RARE[name].draw(rng))]
+
+
+def _door(seed: int, born: list[tuple[float, str, str]]) -> list[Step]:
+    # of chances of its own too: what is asked of models, and what breaks between them and who asks
+    rng = random.Random(f"hostler door faults {seed}")
+    steps = [Step(at_s, "ask", act) for at_s, act in asks(seed, born, LENGTH_S)]
+    name = list(DOOR)[seed % len(DOOR)]
+    if rng.random() < DOOR_SHARE:
+        steps.append(Step(round(rng.uniform(0, LENGTH_S * 0.7), 2), name, DOOR[name].draw(rng)))
+    return steps
 
 
 def _ask(rng: random.Random, born: list[tuple[float, str, str]], count: int) -> list[Step]:

@@ -22,6 +22,7 @@ from app.stack.record import read_record
 from app.stack.supervisor import Supervisor, SupervisorGone
 from app.stack.urls import database_url
 from tests.faults.harness import world
+from tests.faults.harness.asks import ALIAS, ALLOWED
 from tests.faults.harness.facts import StackFacts
 from tests.faults.harness.injection import FOLDER, PLANT
 from tests.faults.harness.interpreter import make_interpreter
@@ -57,7 +58,9 @@ class FaultyStack:
         self.settings = Settings.load({}, state_dir=made.state_dir)
         #: the attempts' disk is ours to fill
         self.has_disk = False
-        self.facts = StackFacts(folder, made.state_dir, "", made.url, "")
+        #: lets in whom it is given to, for one model only
+        self.limited_key = ""
+        self.facts = StackFacts(folder, made.state_dir, "", made.url, "", self.layout.haproxy_socket)
 
     @property
     def url(self) -> str:
@@ -67,13 +70,17 @@ class FaultyStack:
         """Start it, or start what is missing of it."""
         self._made.up()
         url = database_url(self.settings).replace("postgresql+psycopg://", "postgresql://", 1)
-        self.facts = StackFacts(self.folder, self._made.state_dir, url, self._made.url, self._made.key)
+        place, socket = self._made.state_dir, self.layout.haproxy_socket
+        self.facts = StackFacts(self.folder, place, url, self._made.url, self._made.key, socket)
 
     def equip(self) -> None:
-        """Pools and models that scripts use."""
+        """Pools, models and keys that scripts use."""
         self._made.must("model", "make-tiny", "tiny")
         for name, (backend, slots) in POOLS.items():
             self._made.call("POST", "/api/v1/pools", {"name": name, "backend": backend, "slots": slots}, 201)
+        self._made.call("POST", "/api/v1/models", {"name": ALLOWED, "engine": "mock", "aliases": [ALIAS]}, 201)
+        key = {"name": "limited", "role": "infer", "models": [ALLOWED]}
+        self.limited_key = str(self._made.call("POST", "/api/v1/keys", key, 201)["key"])
 
     def mount(self) -> None:
         """Give the attempts' folder a small disk, where we may."""

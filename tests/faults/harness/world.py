@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,11 @@ import psutil
 
 _MARK = b"HOSTLER_MARK="
 _HOME = b"HOME="
+_HAPROXY_S = 3.0
+#: ``<replica>-<attempt>``, as the gateway names the servers it makes of replicas.
+_OF_A_REPLICA = re.compile(r"[0-9a-f]{12}-\d+")
+#: In maintenance or draining, set by hand, by the file or by what it follows (management guide, "show servers state").
+_HELD_BACK = 0x01 | 0x02 | 0x04 | 0x08 | 0x10 | 0x20
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,45 @@ def listeners() -> dict[int, set[int]]:
         if one.status == psutil.CONN_LISTEN and one.pid is not None:
             found.setdefault(one.laddr.port, set()).add(one.pid)
     return found
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that HAProxy holds for one attempt of one replica. ``takes``: it may get new requests."""
+
+    backend: str
+    name: str
+    port: int
+    takes: bool
+
+    @property
+    def replica(self) -> str:
+        return self.name.rpartition("-")[0]
+
+    @property
+    def attempt(self) -> int:
+        return int(self.name.rpartition("-")[2])
+
+
+def routed(haproxy: Path) -> list[Server] | None:
+    """Every replica's server that HAProxy holds, by its own words; None when it does not answer."""
+    try:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(_HAPROXY_S)
+            sock.connect(str(haproxy))
+            sock.sendall(b"show servers state\n")
+            said = b""
+            while piece := sock.recv(65536):
+                said += piece
+    except OSError:
+        return None
+    head, *rows = [line.removeprefix("# ").split(" ") for line in said.decode().splitlines() if line.count(" ") > 5]
+    found = [dict(zip(head, row, strict=False)) for row in rows]
+    return [
+        Server(one["be_name"], one["srv_name"], int(one["srv_port"]), not int(one["srv_admin_state"]) & _HELD_BACK)
+        for one in found
+        if _OF_A_REPLICA.fullmatch(one["srv_name"])
+    ]
 
 
 def engine_record(state_dir: Path, name: str) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from tests.faults.harness import world
 from tests.faults.harness.checker.requests import Request, read_journal, requests_of
 from tests.faults.harness.checker.rows import Rows, read_rows
 from tests.faults.harness.facts import RunFacts
-from tests.faults.harness.world import Process
+from tests.faults.harness.world import Process, Server
 
 
 @dataclass
@@ -25,6 +25,8 @@ class Evidence:
     shims: dict[int, str]
     listeners: dict[int, set[int]]
     starts: dict[str, int]
+    #: what HAProxy holds; None when it could not be asked
+    routed: list[Server] | None
 
     @property
     def deleted(self) -> set[str]:
@@ -52,4 +54,5 @@ def gather(run: RunFacts) -> Evidence:
         shims=world.shims(run.state_dir),
         listeners=world.listeners(),
         starts=world.told_starts(run.folder, run.state_dir),
+        routed=world.routed(run.stack.haproxy_socket),
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from tests.faults.harness.checker.answers import check_answers
 from tests.faults.harness.checker.convergence import check_convergence
+from tests.faults.harness.checker.door import check_door
 from tests.faults.harness.checker.evidence import Evidence
 from tests.faults.harness.checker.history import check_history
 from tests.faults.harness.checker.keys import check_keys
@@ -13,6 +14,7 @@ from tests.faults.harness.checker.launches import check_launches
 from tests.faults.harness.checker.leases import check_leases
 from tests.faults.harness.checker.outcomes import check_outcomes
 from tests.faults.harness.checker.processes import check_processes
+from tests.faults.harness.checker.routes import check_routes
 from tests.faults.harness.checker.strangers import check_strangers
 from tests.faults.harness.checker.streams import check_streams
 from tests.faults.harness.checker.tasks import check_tasks
@@ -34,4 +36,6 @@ CHECKS: tuple[Check, ...] = (
     check_processes,
     check_launches,
     check_strangers,
+    check_door,
+    check_routes,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from signal import SIGKILL, SIGSTOP
 
 from tests.faults.harness.acts import plain_create, plain_stop
+from tests.faults.harness.failpoints import DOOR_POINTS
 from tests.faults.harness.faults.base import Fault
 from tests.faults.harness.faults.clock import LEAPS_S, ShiftClock
 from tests.faults.harness.faults.crowd import CrowdDatabase
@@ -15,7 +16,7 @@ from tests.faults.harness.faults.postgres import FreezePostgres, RestartPostgres
 from tests.faults.harness.faults.power_cut import PowerCut
 from tests.faults.harness.faults.redis import FlushRedis, RestartRedis
 from tests.faults.harness.faults.reused_pid import ReusePid
-from tests.faults.harness.faults.signals import Freeze, Kill, Restart
+from tests.faults.harness.faults.signals import DOOR_RESTARTED, DOOR_TARGETS, Freeze, Kill, Restart
 
 #: Launched at once; found ready by the agent, and then asked to end while that one's verdict is still to be written.
 _LAUNCHED = ((0.05, plain_create("bait-launched")),)
@@ -38,6 +39,14 @@ FAULTS: dict[str, Fault] = {
     "clock": ShiftClock(),
     "disk": FillDisk(),
     "reused-pid": ReusePid(),
+}
+
+#: What breaks between a model and who asks it: beside the others, by chances of its own.
+DOOR: dict[str, Fault] = {
+    "kill-door": Kill(DOOR_TARGETS),
+    "freeze-door": Freeze(DOOR_TARGETS),
+    "restart-door": Restart(DOOR_RESTARTED),
+    "door-point": ArmPoint(among=DOOR_POINTS),
 }
 
 #: What takes longer than a seed of CI may: drawn beside the others, by seeds after the first 20.

@@ -10,12 +10,19 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tests.faults.harness.failpoints import POINTS
+from tests.faults.harness.failpoints import POINTS, Point
 from tests.faults.harness.faults.base import Hit
 from tests.faults.harness.stack import FaultyStack
 
 #: Of our own code inside one act; one that ends sooner ends unharmed.
-_MOST_LINES = {"line.launch": 260, "line.stop": 140, "line.end": 90, "line.health": 140, "line.judge": 200}
+_MOST_LINES = {
+    "line.launch": 260,
+    "line.stop": 140,
+    "line.end": 90,
+    "line.health": 140,
+    "line.judge": 200,
+    "line.turn": 220,
+}
 #: Between taking an order and telling by whom.
 _TELLS_S = 2.0
 
@@ -29,15 +36,17 @@ class ArmPoint:
         number: signal.Signals | None = None,
         weight: int = 16,
         bait: Sequence[tuple[float, Mapping[str, Any]]] = (),
+        among: Mapping[str, Point] = POINTS,
     ) -> None:
         """``bait`` are requests, each so long after the arming, that make sure that somebody comes by."""
+        self._among = among
         self.weight = weight
         self.bait = bait
         self._name = name
         self._number = number
 
     def draw(self, rng: random.Random) -> Mapping[str, Any]:
-        point = POINTS[self._name or rng.choice(sorted(POINTS))]
+        point = self._among[self._name or rng.choice(sorted(self._among))]
         freezes = self._number is signal.SIGSTOP if self._number else rng.random() < 0.4
         arguments: dict[str, Any] = {
             "point": point.name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tests.faults.harness.faults.base import Hit
@@ -24,10 +24,21 @@ TARGETS: tuple[tuple[str, str, int], ...] = (
     ("engine", "all", 4),
     ("shim", "all", 3),
 )
+#: The parts between a model and who asks it.
+DOOR_TARGETS: tuple[tuple[str, str, int], ...] = (
+    ("gateway", "parent", 1),
+    ("gateway", "child", 3),
+    ("gateway-agent", "parent", 5),
+    ("slow-lane", "parent", 1),
+    ("slow-lane", "child", 2),
+)
+#: What an orderly end is asked of.
+RESTARTED = ("web", "worker", "worker-control", "agent", "beat")
+DOOR_RESTARTED = ("gateway", "gateway-agent", "gateway-agent", "slow-lane")
 
 
-def _draw_target(rng: random.Random) -> dict[str, Any]:
-    role, part, _ = rng.choices(TARGETS, [weight for *_, weight in TARGETS])[0]
+def _draw_target(rng: random.Random, targets: Sequence[tuple[str, str, int]]) -> dict[str, Any]:
+    role, part, _ = rng.choices(targets, [weight for *_, weight in targets])[0]
     # which of several: found at the time, by this number
     return {"role": role, "part": part, "pick": rng.randrange(1000), "all": rng.random() < 0.25}
 
@@ -44,8 +55,11 @@ class Kill:
 
     weight = 10
 
+    def __init__(self, targets: Sequence[tuple[str, str, int]] = TARGETS) -> None:
+        self._targets = targets
+
     def draw(self, rng: random.Random) -> Mapping[str, Any]:
-        return _draw_target(rng)
+        return _draw_target(rng, self._targets)
 
     def inject(self, stack: FaultyStack, arguments: Mapping[str, Any]) -> Hit:
         return {"pids": stack.send(_targets(stack, arguments), signal.SIGKILL)}
@@ -59,8 +73,11 @@ class Freeze:
 
     weight = 7
 
+    def __init__(self, targets: Sequence[tuple[str, str, int]] = TARGETS) -> None:
+        self._targets = targets
+
     def draw(self, rng: random.Random) -> Mapping[str, Any]:
-        return _draw_target(rng) | {"for_s": round(rng.choice((0.8, 2.6, 3.4)) + rng.random(), 2)}
+        return _draw_target(rng, self._targets) | {"for_s": round(rng.choice((0.8, 2.6, 3.4)) + rng.random(), 2)}
 
     def inject(self, stack: FaultyStack, arguments: Mapping[str, Any]) -> Hit:
         return {"pids": stack.send(_targets(stack, arguments), signal.SIGSTOP)}
@@ -74,8 +91,11 @@ class Restart:
 
     weight = 3
 
+    def __init__(self, roles: Sequence[str] = RESTARTED) -> None:
+        self._roles = roles
+
     def draw(self, rng: random.Random) -> Mapping[str, Any]:
-        return {"role": rng.choice(("web", "worker", "worker-control", "agent", "beat"))}
+        return {"role": rng.choice(self._roles)}
 
     def inject(self, stack: FaultyStack, arguments: Mapping[str, Any]) -> Hit:
         return {"pids": stack.send(stack.pids(arguments["role"], "parent"), signal.SIGTERM)}

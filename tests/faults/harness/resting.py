@@ -1,0 +1,72 @@
+"""What is asked of the door when all has come to rest: each replica that is ready answers, and a key that was taken
+away lets nobody in a second later."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+
+from tests.faults.harness import door
+from tests.faults.harness.asks import PLAIN
+from tests.faults.harness.journal import Journal
+from tests.faults.harness.stack import FaultyStack
+
+#: Within this the door must let in who may, and lead to who is ready.
+OPENS_S = 8.0
+#: Within this it must keep out whose key was revoked.
+CLOSES_S = 1.0
+_LOOK_S = 0.1
+#: Not those whose end is near: they would be gone by the time they are asked.
+_READY = """
+SELECT id, model_name FROM replicas WHERE state = 'ready' AND engine = 'mock' AND backend = 'process'
+    AND desired_state = 'running' AND spec->'job'->>'job_timeout_s' IS NULL ORDER BY id
+"""
+KEYS = "/api/v1/keys"
+MODELS = "/v1/models"
+
+
+def ask_at_rest(stack: FaultyStack, journal: Journal, send: Callable[..., tuple[int, Any]]) -> None:
+    """All of it, in the journal (``door`` with ``at_rest``, ``revoked``)."""
+    for replica, model in _ready(stack):
+        for by in ("replica", "model"):
+            act = {"by": by, "model": model, "spelled": PLAIN, "key": "admin", "stream": False}
+            _ask_until_answered(stack, journal, act, replica)
+    _revoke(stack, journal, send)
+
+
+def _ready(stack: FaultyStack) -> list[tuple[str, str]]:
+    try:
+        with stack.sql() as connection:
+            return [(str(row[0]), str(row[1])) for row in connection.execute(_READY)]
+    except psycopg.Error:
+        return []
+
+
+def _ask_until_answered(stack: FaultyStack, journal: Journal, act: dict[str, Any], replica: str) -> None:
+    deadline = time.monotonic() + OPENS_S
+    while True:
+        over = time.monotonic() > deadline
+        line = door.ask(stack.url, journal, act, replica, stack.facts.api_key, last=over, about=replica)
+        if over or line["status"] == 200 or replica not in dict(_ready(stack)):
+            return
+        time.sleep(_LOOK_S)
+
+
+def _revoke(stack: FaultyStack, journal: Journal, send: Callable[..., tuple[int, Any]]) -> None:
+    secret = secrets.token_urlsafe(24)
+    status, made = send("POST", KEYS, {"name": "to be revoked", "role": "infer", "key": secret})
+    if status != 201:
+        return
+    began = time.monotonic()
+    while (seen := door.look(stack.url, secret, MODELS)) != 200 and time.monotonic() < began + OPENS_S:
+        time.sleep(_LOOK_S)
+    status, _ = send("DELETE", f"{KEYS}/{made['id']}")
+    if status != 204:
+        return
+    time.sleep(CLOSES_S)
+    after = door.look(stack.url, secret, MODELS)
+    journal.write("revoked", key=made["id"], before=seen, after=after)
