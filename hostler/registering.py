@@ -60,7 +60,8 @@ class Registration(Feed):
         status = item.json().get("status") if item is not None else None
         if status == "ended":
             raise RegistrationEnded(
-                f"the registration of {self.replica_id} was ended: another registrar has its id now, its key ended, or it was removed",
+                f"the registration of {self.replica_id} was ended: another registrar has its id now, its key ended,"
+                " or it was removed",
                 hint="hostler registration list",
             )
         if status != "registered":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from typing import Any
 
 import click
@@ -67,11 +68,14 @@ def _interrupt_on_signals() -> None:
         raise KeyboardInterrupt
 
     for number in _SIGNALS:
-        signal.signal(number, interrupt)
+        # under nohup it is to outlive its terminal
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, interrupt)
 
 
 def _print(session: Session, body: dict[str, Any], replica_id: str) -> None:
     if session.output in ("json", "yaml"):
         show_raw(session, body)
-    else:
+    elif not (sys.stdout.isatty() and sys.stderr.isatty()):
+        # who looks at a terminal has just read it there
         click.echo(replica_id)

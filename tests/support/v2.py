@@ -45,8 +45,10 @@ def v2_server(folder: Path, model: str = "echo") -> Iterator[V2Server]:
     settings = {"host": "127.0.0.1", "parallel_workers": 0, "metrics_endpoint": None, **ports}
     (folder / "settings.json").write_text(json.dumps(settings))
     with open(folder / "server.log", "wb") as log:
+        # a test run that is killed takes it along
+        bound = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
         process = subprocess.Popen(
-            [str(program), "start", str(folder)], cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            [*bound, str(program), "start", str(folder)], cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
         )
     server = V2Server(process, f"127.0.0.1:{ports['grpc_port']}", f"127.0.0.1:{ports['http_port']}")
     try:
