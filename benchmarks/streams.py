@@ -1,4 +1,4 @@
-"""``streams``: 2,000 open event streams beside none; what they cost Postgres, in queries, and the API, in memory.
+"""``streams``: 2,000 open event streams beside none; what they cost Postgres, in queries, and API and gateway, in memory.
 
 Counted by Postgres itself. While creates and stops go on: scans of the index of the history's order, which nothing but
 streams (and retention, in both halves of a round) reads. While nothing goes on: transactions of the whole database.
@@ -174,8 +174,9 @@ def _until_all_saw(crowd: Crowd, before: list[int]) -> float:
 
 
 def _memory(ours: Stack) -> float:
-    return float(sum(psutil.Process(pid).memory_info().rss for pid in ours.pids("web")))
+    held = [*ours.pids("web"), *ours.pids("gateway")]
+    return float(sum(psutil.Process(pid).memory_info().rss for pid in held))
 
 
 def _connections(ours: Stack) -> int:
-    return sum(len(psutil.Process(pid).net_connections("tcp")) for pid in ours.pids("web"))
+    return sum(len(psutil.Process(pid).net_connections("tcp")) for pid in ours.pids("gateway"))

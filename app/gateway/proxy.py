@@ -165,7 +165,7 @@ def write_config(program: Path, places: Places, text: str) -> None:
 def check(program: Path, config: Path) -> None:
     """Raise PartFailed with HAProxy's words when it would not start with ``config``."""
     done = subprocess.run(
-        [program, "-c", "-q", "-f", config.name],
+        [program, "-c", "-f", config.name],
         cwd=config.parent,
         env={"PATH": os.defpath, "LANG": "C.UTF-8"},
         stdin=subprocess.DEVNULL,

@@ -171,12 +171,16 @@ class Door:
 
 @contextmanager
 def public_door(
-    environ: Mapping[str, str] | None = None, keys: Mapping[str, str] | None = None, **options: Any
+    environ: Mapping[str, str] | None = None,
+    keys: Mapping[str, str] | None = None,
+    *,
+    name: str = "s",
+    **options: Any,
 ) -> Iterator[Door]:
     """A door with recorders behind it. ``environ`` are settings, ``options`` replace what they come to; ``keys`` has
-    the record of each key, as the map has it."""
+    the record of each key, as the map has it; ``name`` is the state dir's."""
     made = Path(tempfile.mkdtemp(prefix="hd."))
-    state_dir = made / "s"
+    state_dir = made / name
     state_dir.mkdir(mode=0o700)
     port = free_port()
     settings = Settings.load({"HOSTLER_PORT": str(port), **(environ or {})}, state_dir=state_dir)
