@@ -28,6 +28,7 @@ from app.errors import NoMatch, Unavailable
 from app.stack.layout import Layout
 from app.usecases import models, paging
 from app.usecases.context import Context
+from app.usecases.gateway_load import GatewayLoad
 from app.usecases.mark import Mark
 from app.usecases.signals import POLL_S
 
@@ -41,6 +42,8 @@ PACE_S = 0.1
 IDLE_S = 60.0
 #: After the database was not there, it is asked again only then: until then answers come from memory at once.
 RETRY_S = 1.0
+#: How often HAProxy is asked who is busy, while somebody asks for routes: within the last so many seconds.
+BUSY_S, ASKED_S = 1.0, 5.0
 #: How old a look at the names in the catalogue may be.
 NAMES_S = 5.0
 #: Answers to queries that are remembered until something changes.
@@ -95,6 +98,9 @@ class Registry:
         self._own: dict[str, Any] = {}
         self._rows: dict[str, Any] = {}
         self._handed = HandedOut()
+        self._gateway = GatewayLoad(context.settings)
+        self._busy: Mapping[str, int] = {}
+        self._routed_at = float("-inf")
         self._found: dict[Any, list[str]] = {}
         self._sorted: list[str] | None = None
         self._names: tuple[frozenset[str], dict[str, tuple[str, ...]]] = (frozenset(), {})
@@ -113,18 +119,20 @@ class Registry:
         return len(self._rows)
 
     def route(self, query: Query, models: Collection[str] | None = None) -> Entry:
-        """A server for the query: healthy before unhealthy, and then whoever was handed out least of late.
+        """A server for the query: healthy before unhealthy, and then whoever has least to do.
+
+        That is what the gateway counts in flight, and how often it was handed out of late.
 
         ``models`` is what the asking key is limited to. Raises NoMatch; Unavailable while nothing was ever read.
         """
         self.catch_up()
-        asked_at = time.monotonic()
+        asked_at = self._routed_at = time.monotonic()
         found = self._best(query, models)
         if not found and self._read_at < asked_at:
             self.refresh(asked_at)
             found = self._best(query, models)
         while found:
-            replica_id = choose(found, self._handed.load, random.sample, time.monotonic())
+            replica_id = choose(found, self._load, random.sample, time.monotonic())
             entry = self._entries.get(replica_id)
             if entry is not None:
                 self._handed.add(replica_id, time.monotonic())
@@ -312,6 +320,9 @@ class Registry:
                 self._found[asked] = found
         return found
 
+    def _load(self, replica_id: str, now: float) -> float:
+        return self._busy.get(replica_id, 0) + self._handed.load(replica_id, now)
+
     def _follow(self) -> None:
         with self._lock:
             if self._following:
@@ -327,7 +338,7 @@ class Registry:
             self._following = False
 
     def _tail(self) -> None:
-        signals = self._context.signals
+        signals, busy_at = self._context.signals, float("-inf")
         with signals.subscribe(TOPIC, "events", "models") as signal:
             while not signals.closed and time.monotonic() - self._used_at < IDLE_S:
                 signal.wait(POLL_S)
@@ -336,6 +347,9 @@ class Registry:
                     self.refresh(time.monotonic())
                 except Unavailable:
                     signals.rest(RETRY_S)
+                if time.monotonic() - busy_at >= BUSY_S:
+                    busy_at = time.monotonic()
+                    self._busy = self._gateway.read() if busy_at - self._routed_at < ASKED_S else {}
 
 
 def _rank(entry: Entry, taken: Collection[str]) -> int:

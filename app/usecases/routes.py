@@ -54,7 +54,7 @@ def list_routes(
     found = [row for row in rows if all(row[name] == value for name, value in filters.items() if value is not None)]
     rest = [row for row in found if after is None or [row["kind"], row["name"]] > after]
     page = rest[:limit]
-    figures = dict(_figures(settings, {row["slot"] for row in page if row["slot"]}, now or datetime.now(UTC)))
+    figures = dict(figures_of(settings, {row["slot"] for row in page if row["slot"]}, now or datetime.now(UTC)))
     more = paging.encode((page[-1]["kind"], page[-1]["name"])) if len(rest) > limit else None
     shown = [_body(row, table["members"], figures) for row in page]
     return shown, len(found), more
@@ -83,7 +83,8 @@ def all_figures(settings: Settings) -> list[Mapping[str, str]]:
         return list(parse_figures(_ask(session, "show stat")))
 
 
-def _figures(settings: Settings, slots: Iterable[str], now: datetime) -> Iterator[tuple[tuple[str, str], Figures]]:
+def figures_of(settings: Settings, slots: Iterable[str], now: datetime) -> Iterator[tuple[tuple[str, str], Figures]]:
+    """Figures by (slot, server), and of each slot as a whole. Raises GatewayDown."""
     with _session(settings) as session:
         for slot in sorted(slots):
             for row in parse_figures(_ask(session, f"show stat {slot} {_BACKEND_AND_SERVERS} -1")):

@@ -8,7 +8,9 @@ import pytest
 
 from app.domain.routing import hashed, registered_name
 from app.gateway.maps import REGISTERED, REPLICAS, ROUTES
+from app.usecases.gateway_load import GatewayLoad
 from tests.integration.gateway.conftest import NODE, World
+from tests.support.embedded import wait_until
 
 A = "00000000000a"
 
@@ -91,3 +93,19 @@ def test_it_leaves_when_it_ends_and_comes_back_under_another_name(world: World) 
     after = members(world, "mine")
     assert len(after) == 1
     assert after != {before}
+
+
+def test_what_is_in_flight_is_told_by_member(world: World) -> None:
+    """Whoever hands out servers asks who is busy."""
+    world.add(A)
+    world.turn()
+    load = GatewayLoad(world.front.settings)
+    assert load.read() == {}
+    with world.front.stream("/stream", {}, route="tiny") as answer:
+        assert answer.status_code == 200
+        assert load.read() == {A: 1}
+        world.servers[A].finish()
+        answer.read()
+    wait_until(lambda: load.read() == {}, 5, "the figures of an idle gateway")
+    world.front.kill()
+    assert load.read() == {}
