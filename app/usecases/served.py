@@ -17,6 +17,7 @@ from app.errors import Contradiction, ModelForbidden, ModelNotFound, ModelRequir
 from app.usecases import models
 from app.usecases.context import Actor, Context
 from app.usecases.plans import near
+from app.usecases.registered_models import registered_models
 
 #: Names that an error lists.
 SHOWN = 20
@@ -57,43 +58,25 @@ def choose(context: Context, actor: Actor, asked: str | None, *, service_id: str
             return _addressed(context, connection, actor, asked, rows, "The service", service_id=service_id)
         asked = asked or _default(context, connection, actor)
         name, names = _names(connection, asked)
-        _check_allowed(actor, asked, names)
+        _check_allowed(actor, asked, name)
         rows = repo.kinds_of(connection, names)
-        if not rows and models.find(context, connection, asked) is None:
+        registered = name in registered_models(context, connection)
+        if not rows and not registered and models.find(context, connection, asked) is None:
             raise _unknown(context, connection, actor, asked)
+    if registered:
+        # what a registered server is, nobody says: it is asked in what all speak
+        return Target(name, asked, _COMMON, ready=True, route=asked)
     return Target(name, _sent(rows, asked), _dialect(rows, asked), _any_ready(rows), route=asked)
 
 
-def list_served(context: Context, actor: Actor) -> list[dict[str, Any]]:
-    """Every model that the key may ask for: catalogue, models folder, and what runs; ``loaded``: a replica is ready."""
-    with context.database.read() as connection:
-        described = {model["name"]: model for model in models.read_all(context, connection)}
-        engines: dict[str, set[str]] = {}
-        ready: dict[str, int] = {}
-        replicas: dict[str, int] = {}
-        own = {alias: name for name, model in described.items() for alias in model["aliases"]}
-        for row in repo.counts(connection):
-            name = row.model_name if row.model_name in described else own.get(row.model_name, row.model_name)
-            engines.setdefault(name, set()).add(row.engine)
-            ready[name] = ready.get(name, 0) + row.ready
-            replicas[name] = replicas.get(name, 0) + row.replicas
-    shown = []
-    for name in sorted({*described, *replicas}):
-        model = described.get(name, {"engine": "", "format": "", "aliases": []})
-        if not _allowed(actor, [name, *model["aliases"]]):
-            continue
-        served_by = ", ".join(sorted(engines.get(name) or {model["engine"]}))
-        counted = f"{ready.get(name, 0)} of {replicas.get(name, 0)} replicas ready"
-        shown.append(
-            {
-                "id": name,
-                "name": name,
-                "description": f"{served_by}; {counted}",
-                "format": model["format"].upper() or "unknown",
-                "loaded": ready.get(name, 0) > 0,
-            }
-        )
-    return shown
+def visible_names(actor: Actor, name: str, names: Iterable[str]) -> list[str]:
+    """By which names of one model the key may ask for it, the model's own first; one will do for a key without limits.
+
+    As the gateway judges: allowed is what is asked for by name, or the model that the name means.
+    """
+    if actor.models is None or name in actor.models:
+        return [name]
+    return [one for one in names if one in actor.models]
 
 
 def _addressed(
@@ -108,7 +91,7 @@ def _addressed(
     """A target by service or replica: of one model, that the key is allowed, and that the request means too."""
     served = {row.model_name for row in rows}
     name, names = _names(connection, sorted(served)[0])
-    _check_allowed(actor, name, names)
+    _check_allowed(actor, name, name)
     if not served <= {name, *names}:
         shown = ", ".join(sorted(served)[:SHOWN])
         raise Contradiction(
@@ -124,12 +107,12 @@ def _addressed(
 def _default(context: Context, connection: Connection, actor: Actor) -> str:
     if context.settings.default_model:
         return context.settings.default_model
-    # a limited key chooses among its own
     ready: dict[str, None] = {}
-    for found in repo.ready_names(connection, 10_000 if actor.models is not None else SHOWN + 1):
+    # a limited key chooses among its own
+    most = 10_000 if actor.models is not None else SHOWN + 1
+    for found in (*repo.ready_names(connection, most), *sorted(registered_models(context, connection))):
         name, names = _names(connection, found)
-        if _allowed(actor, names):
-            ready[name] = None
+        ready |= dict.fromkeys(visible_names(actor, name, names)[:1])
         if len(ready) > SHOWN:
             break
     if len(ready) == 1:
@@ -155,12 +138,8 @@ def _names(connection: Connection, asked: str) -> tuple[str, list[str]]:
     return (row.name, [row.name, *row.aliases]) if row is not None else (asked, [asked])
 
 
-def _allowed(actor: Actor, names: Iterable[str]) -> bool:
-    return actor.models is None or not set(actor.models).isdisjoint(names)
-
-
-def _check_allowed(actor: Actor, asked: str, names: Iterable[str]) -> None:
-    if not _allowed(actor, names):
+def _check_allowed(actor: Actor, asked: str, name: str) -> None:
+    if not visible_names(actor, name, [asked]):
         raise ModelForbidden(
             f"Your key is not allowed the model {asked!r}. `GET /models` lists what it is allowed.",
             errors={"model_id": ["Not allowed with this key."]},

@@ -33,7 +33,7 @@ from app.api.schemas.inference import (
 from app.engines.dialects.base import Piece, Sampling
 from app.errors import Malformed
 from app.stack.layout import Layout
-from app.usecases import served
+from app.usecases import served, served_models
 
 blueprint = Blueprint("inference", "Tokens and text from whatever replica of a model is ready.", url_prefix="")
 
@@ -62,7 +62,7 @@ def list_served_models() -> Response:
 
     Those of the catalogue, the files of the models folder, and whatever runs; a limited key sees its own.
     """
-    return answers.read({"models": served.list_served(context(), actor())})
+    return answers.read({"models": served_models.list_served(context(), actor())})
 
 
 @blueprint.operation("/tokenize", "POST", "infer", errors=ERRORS, parameters=ADDRESSES, replays=False)

@@ -8,7 +8,9 @@ from sqlalchemy import Connection, text
 
 #: Replicas that are looked at for one name, the newest: more of them differ no more in what they understand.
 _LOOKED_AT = 64
-_KIND = "model_name, engine, state = 'ready' AS ready, spec->'resolved'->'config' AS config"
+#: As the gateway routes: that a backend is silent proves nothing about its engine (app/domain/routing.py).
+_IN = "state IN ('ready', 'unreachable') AND port IS NOT NULL"
+_KIND = f"model_name, engine, {_IN} AS ready, spec->'resolved'->'config' AS config"
 # by name in the order of the index, or a name with a long history would be read from its beginning
 _KINDS = """
 SELECT DISTINCT found.* FROM unnest(CAST(:names AS text[])) AS name, LATERAL (
@@ -20,7 +22,7 @@ SELECT DISTINCT found.* FROM unnest(CAST(:names AS text[])) AS name, LATERAL (
 
 def kinds_of(connection: Connection, names: list[str]) -> list[Any]:
     """(model_name, engine, ready, config) of the replicas of ``names``, each kind once: the ready ones, else all."""
-    for ready in ("AND state = 'ready'", ""):
+    for ready in (f"AND {_IN}", ""):
         query = text(_KINDS.format(kind=_KIND, ready=ready, looked_at=_LOOKED_AT))
         rows = list(connection.execute(query, {"names": names}))
         if rows:
@@ -46,7 +48,7 @@ def kind_of_replica(connection: Connection, replica_id: str) -> Any | None:
 def counts(connection: Connection) -> list[Any]:
     """(model_name, engine, ready, replicas) of everything that is not gone, by name."""
     query = text(
-        "SELECT model_name, engine, count(*) FILTER (WHERE state = 'ready') AS ready, count(*) AS replicas"
+        f"SELECT model_name, engine, count(*) FILTER (WHERE {_IN}) AS ready, count(*) AS replicas"
         " FROM replicas WHERE released_at IS NULL GROUP BY model_name, engine ORDER BY model_name, engine"
     )
     return list(connection.execute(query))
@@ -55,7 +57,6 @@ def counts(connection: Connection) -> list[Any]:
 def ready_names(connection: Connection, limit: int) -> list[str]:
     """Names with a ready replica, at most ``limit``."""
     query = text(
-        "SELECT DISTINCT model_name FROM replicas WHERE state = 'ready' AND released_at IS NULL"
-        " ORDER BY model_name LIMIT :limit"
+        f"SELECT DISTINCT model_name FROM replicas WHERE {_IN} AND released_at IS NULL ORDER BY model_name LIMIT :limit"
     )
     return list(connection.execute(query, {"limit": limit}).scalars())

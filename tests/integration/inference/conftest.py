@@ -35,6 +35,8 @@ class Served:
     exits: ExitStack
     routes: dict[str, list[int]] = field(default_factory=dict)
     key: str = ""
+    #: close it to close the door
+    door: ExitStack = field(default_factory=ExitStack)
 
     @property
     def ctx(self) -> Context:
@@ -64,7 +66,7 @@ class Served:
             connection.execute(
                 text(
                     "INSERT INTO replicas (id, owner, pool, backend, engine, server_mode, model_name, priority, state,"
-                    " spec) VALUES (:id, :owner, 'local', 'process', :engine, 'replica', :model, 2, :state,"
+                    " port, spec) VALUES (:id, :owner, 'local', 'process', :engine, 'replica', :model, 2, :state, 1,"
                     " CAST(:spec AS jsonb))"
                 ),
                 {
@@ -81,7 +83,7 @@ class Served:
     def open(self, **more: Any) -> None:
         """Open the door to what runs now."""
         socket = Layout(self.ctx.settings.state_dir).inside_socket
-        self.exits.enter_context(inside_door(socket, self.folder / "gateway", self.routes, **more))
+        self.door.enter_context(inside_door(socket, self.folder / "gateway", self.routes, **more))
 
     def make_key(self, role: str = "infer", **more: Any) -> str:
         who = Actor("test", "test", "admin")
@@ -111,6 +113,7 @@ def make_served(settings: Settings, tmp_path: Path) -> Iterator[Callable[..., Se
             exits.callback(app.extensions["hostler"].close)
             served = Served(app, models, exits)
             served.key = served.make_key()
+            exits.push(served.door)
             return served
 
         yield make

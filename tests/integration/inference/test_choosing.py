@@ -63,6 +63,21 @@ def test_an_alias_is_the_model(served: Served) -> None:
     assert (model["id"], model["loaded"]) == ("tiny", True)
 
 
+def test_a_key_that_is_limited_to_an_alias_asks_by_that(served: Served) -> None:
+    catalogue(served, "tiny", "t", "smallest")
+    it = served.run("tiny", "mock")
+    served.routes |= {"t": [it.port], "smallest": [it.port]}
+    served.open()
+    key = served.make_key(models=["t"])
+    assert [model["id"] for model in served.get("/models", key).get_json()["models"]] == ["t"]
+    assert served.post("/generate", GENERATE, key).status_code == 200
+    for name, status in (("t", 200), ("tiny", 403), ("smallest", 403)):
+        assert served.post("/generate", GENERATE | {"model_id": name}, key).status_code == status, name
+    whole = served.make_key(models=["tiny"])
+    for name in ("t", "tiny", "smallest"):
+        assert served.post("/generate", GENERATE | {"model_id": name}, whole).status_code == 200, name
+
+
 def test_a_limited_key_sees_and_asks_only_its_models(two_models: Served) -> None:
     key = two_models.make_key(models=["mistral-7b"])
     assert [model["id"] for model in two_models.get("/models", key).get_json()["models"]] == ["mistral-7b"]

@@ -98,7 +98,7 @@ def test_a_full_queue(served: Served) -> None:
     assert_problem(answers[0], 429, "queue_full")
     assert answers[0].headers["Retry-After"] == "3"
     # the end of the door ends those that wait
-    served.exits.close()
+    served.door.close()
     for one in asking:
         one.join()
 
