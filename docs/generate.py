@@ -18,7 +18,17 @@ from app.settings import Settings, env_name
 from app.usecases.retention import BOUNDS, Kept
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/api.md", "docs/architecture.md", "docs/engines.md", "docs/errors.md", "docs/operations.md")
+PAGES = (
+    "README.md",
+    "docs/api.md",
+    "docs/architecture.md",
+    "docs/engines.md",
+    "docs/errors.md",
+    "docs/gateway.md",
+    "docs/operations.md",
+)
+#: Beside those whose names begin so, the settings that are the gateway's.
+OF_THE_GATEWAY = ("host", "port", "tls_certificate", "tls_key", "haproxy", "max_body", "engine_key", "flower_port")
 
 
 def main() -> None:
@@ -53,8 +63,16 @@ def states() -> str:
 
 
 def settings() -> str:
+    return _settings(lambda name: True)
+
+
+def gateway_settings() -> str:
+    return _settings(lambda name: name.startswith("gateway_") or name in OF_THE_GATEWAY)
+
+
+def _settings(shown: Callable[[str], bool]) -> str:
     rows = []
-    for item in fields(Settings):
+    for item in [item for item in fields(Settings) if shown(item.name)]:
         default = "" if item.metadata["secret"] or item.default in ("", Path()) else f"`{_shown(item.default)}`"
         note = " Secret." if item.metadata["secret"] else ""
         rows.append((f"`{env_name(item.name)}`", default, item.metadata["doc"] + note))
@@ -138,6 +156,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "lifecycle": lifecycle,
     "states": states,
     "settings": settings,
+    "gateway-settings": gateway_settings,
     "error-codes": error_codes,
     "retention": retention,
     "engines": engines,
