@@ -19,6 +19,7 @@ from app.gateway.haproxy import Haproxy
 from app.gateway.keeping import Keeper
 from app.gateway.keys import KeyFacts, make_key_maps
 from app.gateway.loop import Agent
+from app.gateway.overdue import Limits, Overdue
 from app.gateway.places import Places
 from app.gateway.proxy import make_folder, options_of, place_of
 from app.gateway.writing import Files
@@ -51,6 +52,16 @@ def make_agent(settings: Settings, places: Places) -> Agent:
     return Agent(ctx, keeper, places)
 
 
+def limits_of(settings: Settings) -> Limits:
+    """What the agent itself sees to."""
+    return Limits(
+        settings.gateway_first_byte_s,
+        settings.gateway_idle_s,
+        settings.gateway_total_s,
+        settings.gateway_all_out == "try",
+    )
+
+
 def _key_maps(read: Read) -> dict[str, dict[str, str]]:
     return make_key_maps(
         KeyFacts(row.id, row.hash, row.role, row.models, row.limits, row.expires_at) for row in read.keys
@@ -69,9 +80,12 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, agent.stop)
     scribe, renewer = Scribe(places.access_pipe, places.access_log), Renewer(settings, places)
+    overdue = Overdue(places.layout.haproxy_socket, limits_of(settings))
     scribe.start()
     renewer.start()
+    overdue.start()
     agent.run()
+    overdue.stop()
     renewer.stop()
     scribe.stop()
     return 0

@@ -113,7 +113,6 @@ def lanes_of(settings: Settings) -> Lanes:
         check_s=settings.gateway_check_s,
         error_limit=settings.gateway_error_limit,
         fall=settings.gateway_fall,
-        all_out=settings.gateway_all_out,
     )
 
 

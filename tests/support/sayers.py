@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import socket
 import threading
@@ -115,6 +117,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         sayer = self.server.sayer
         body = self._body()
+        if len(body) < int(self.headers.get("Content-Length", 0)):
+            # the caller went away in the middle of asking
+            self.close_connection = True
+            return
         sayer.seen.append(Seen(self.command, self.path, {k.lower(): v for k, v in self.headers.items()}, body))
         if self.path == "/health":
             self._say(200 if sayer.healthy else 500, {"served_by": sayer.name})
@@ -165,7 +171,10 @@ class _Handler(BaseHTTPRequestHandler):
         return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
     def _upgrade(self, sayer: Sayer) -> None:
-        self.wfile.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        asked = self.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+        accept = base64.b64encode(hashlib.sha1(asked.encode(), usedforsecurity=False).digest()).decode()
+        head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        self.wfile.write(f"{head}Sec-WebSocket-Accept: {accept}\r\n\r\n".encode())
         while line := self.rfile.readline():
             self.wfile.write(sayer.name.encode() + b":" + line)
         self.close_connection = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app import errors
-from app.gateway.config import bodies, keys
+from app.gateway.config import bodies, keys, slots
 from app.gateway.config.log import PATH_BYTES
 from app.gateway.config.options import Options
 from app.gateway.config.problems import refuse
@@ -118,6 +118,7 @@ def _cleaned(options: Options) -> list[str]:
         "http-after-response del-header via",
         "# how long an engine keeps its connection to us says nothing of the caller's",
         "http-after-response del-header keep-alive",
+        f"http-after-response del-header {slots.FAILED}",
         "http-after-response set-header X-Content-Type-Options nosniff",
     ]
 

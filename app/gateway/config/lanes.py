@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-#: Every replica out: refuse at once, or let the ones that were last seen to fail have a try.
-ALL_OUT = ("refuse", "try")
-
 
 @dataclass(frozen=True)
 class Lanes:
@@ -36,4 +33,3 @@ class Lanes:
     #: errors in a row that count as one failed check, and failed checks that take a replica out
     error_limit: int = 10
     fall: int = 2
-    all_out: str = "refuse"

@@ -78,6 +78,7 @@ def stripped(lanes: Lanes) -> list[str]:
 def _engines(lanes: Lanes) -> list[str]:
     paths = " ".join(REPLAYABLE)
     full = refuse(errors.RouteFull, retry_after_s=_BUSY_RETRY_S)
+    out = "Every replica of the model is out: checks or requests failed. Try again; see `hostler replica list`."
     failed = f" hdr {FAILED} 1"
     return indented(
         [
@@ -101,6 +102,7 @@ def _engines(lanes: Lanes) -> list[str]:
             f'http-check send meth GET uri-lf "%[srv_name,map_str({lanes.maps}/{CHECKS},/health)]"'
             ' ver HTTP/1.1 hdr Host gateway hdr X-Hostler-Server "%[srv_name]"',
             "http-check expect rstatus ^[1-4]",
+            f"http-request {refuse(errors.NoReadyReplica, detail=out)} if {{ nbsrv lt 1 }}",
             f"http-request {full} if {{ queue ge {lanes.queue} }}",
             *stripped(lanes),
             "# the relay must know which of the registered servers was chosen",
