@@ -17,13 +17,13 @@ def test_it_serves_and_its_key_is_in_no_row_argument_or_log(crew: Crew, tmp_path
         authority = Path(crew.settings.external_ca)
         authority.write_bytes(upstream.authority.read_bytes())
         defaults = {"base_url": upstream.base_url, "diagnostics": "chat"}
-        models.create(crew.ctx, crew.actor, {"name": "tiny", "engine": "openai-compatible", "defaults": defaults})
-        replica = crew.create("tiny", mode="replica", environment={"UPSTREAM_API_KEY": KEY})
+        models.create(crew.ctx, crew.actor, {"name": "outside", "engine": "openai-compatible", "defaults": defaults})
+        replica = crew.create("outside", mode="replica", environment={"UPSTREAM_API_KEY": KEY})
         row = crew.await_ready(replica, timeout_s=30)
         assert [check["name"] for check in row.diagnostics["checks"]] == ["health", "models", "chat"]
         asked = urllib.request.Request(
             f"{row.base_url}/v1/completions",
-            json.dumps({"model": "tiny", "prompt": "a", "max_tokens": 2}).encode(),
+            json.dumps({"model": "outside", "prompt": "a", "max_tokens": 2}).encode(),
             {"Authorization": f"Bearer {crew.ctx.engine_key}", "Content-Type": "application/json"},
         )
         with urllib.request.urlopen(asked, timeout=10) as answer:
