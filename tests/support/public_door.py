@@ -175,6 +175,7 @@ def public_door(
     keys: Mapping[str, str] | None = None,
     *,
     name: str = "s",
+    must_listen: bool = True,
     **options: Any,
 ) -> Iterator[Door]:
     """A door with recorders behind it. ``environ`` are settings, ``options`` replace what they come to; ``keys`` has
@@ -182,8 +183,8 @@ def public_door(
     made = Path(tempfile.mkdtemp(prefix="hd."))
     state_dir = made / name
     state_dir.mkdir(mode=0o700)
-    port = free_port()
-    settings = Settings.load({"HOSTLER_PORT": str(port), **(environ or {})}, state_dir=state_dir)
+    settings = Settings.load({"HOSTLER_PORT": str(free_port()), **(environ or {})}, state_dir=state_dir)
+    port = settings.port
     layout = Layout(state_dir)
     places, program = Places(layout), haproxy_program(settings)
     proxy.make_folder(places)
@@ -209,7 +210,8 @@ def public_door(
         )
     door = Door(port, layout, places, behind, flower, process, scribe, settings)
     try:
-        wait_until(lambda: _listens(port), 20, f"HAProxy:\n{(made / 'haproxy.log').read_text()}")
+        if must_listen:
+            wait_until(lambda: _listens(port), 20, f"HAProxy:\n{(made / 'haproxy.log').read_text()}")
         yield door
     finally:
         process.send_signal(signal.SIGTERM)

@@ -32,6 +32,8 @@ def _global(options: Options) -> list[str]:
             "hard-stop-after 1h",
             "# a body that fits beside its headers takes the fast lane; measured: no slower up to 48 KiB, but beyond",
             f"tune.bufsize {options.lanes.buffer_bytes}",
+            "# two stacks that are started on one port at one moment must not both get some of its callers",
+            "noreuseport",
             "# more headers than this are an attack on memory and on parsers behind: 400",
             "tune.http.maxhdr 101",
             "# a caller may not open streams by the thousand on one HTTP/2 connection and cancel them",

@@ -53,6 +53,14 @@ def test_connections_that_are_not_used_are_given_back() -> None:
             one.close()
 
 
+def test_a_port_has_one_door(door: Door) -> None:
+    """Not two that each get some of the callers, as HAProxy does it by itself."""
+    with public_door({"HOSTLER_PORT": str(door.port)}, must_listen=False) as other:
+        assert other.process.wait(20) != 0
+    for _ in range(20):
+        assert door.get("/").status == 200
+
+
 @pytest.mark.parametrize("name", ["o d%d;'#\"$HOME", "ü", "a,b"])
 def test_it_starts_wherever_the_state_dir_lies(name: str) -> None:
     with public_door(name=name) as door:
