@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from sqlalchemy import text
 
+from app.db.repos.newer import knows_gateways
 from app.usecases.context import Context
 
 #: Rows of one kind that one pass takes; the rest is the next pass's.
@@ -16,6 +17,10 @@ BATCH = 5000
 #: Further ahead than a renewal, a retry or a heartbeat ever is; a smaller step of the clock does no harm.
 SLACK_S = 30.0
 
+_HEARTBEATS = (
+    "UPDATE {table} SET heartbeat_at = hostler_now()"
+    " WHERE heartbeat_at > hostler_now() + make_interval(secs => :ahead_s)"
+)
 _PULL_IN = (
     # what is locked is being written right now, with a time of its own
     "WITH late AS (SELECT id FROM tasks WHERE lease_expires_at > hostler_now() + make_interval(secs => :ahead_s)"
@@ -25,16 +30,16 @@ _PULL_IN = (
     "WITH late AS (SELECT id FROM tasks WHERE state = 'queued' AND claims > 0"
     " AND not_before > hostler_now() + make_interval(secs => :ahead_s) LIMIT :limit FOR UPDATE SKIP LOCKED)"
     " UPDATE tasks t SET not_before = NULL FROM late WHERE t.id = late.id",
+    # the living say so again within seconds
+    *(_HEARTBEATS.format(table=table) for table in ("workers", "nodes")),
+)
+#: What only a migrated database has.
+_PULL_IN_GATEWAYS = (
     "WITH late AS (SELECT replica_id FROM drains WHERE until > hostler_now() + make_interval(secs => seconds + 1)"
     " LIMIT :limit FOR UPDATE SKIP LOCKED)"
     " UPDATE tasks t SET not_before = NULL FROM late"
     " WHERE t.replica_id = late.replica_id AND t.kind = 'stop' AND t.state = 'queued' AND t.not_before IS NOT NULL",
-    # the living say so again within seconds
-    *(
-        f"UPDATE {table} SET heartbeat_at = hostler_now()"
-        " WHERE heartbeat_at > hostler_now() + make_interval(secs => :ahead_s)"
-        for table in ("workers", "nodes", "gateways")
-    ),
+    _HEARTBEATS.format(table="gateways"),
 )
 
 
@@ -47,7 +52,9 @@ def pull_in(ctx: Context) -> int:
         "limit": BATCH,
     }
     found = 0
-    for statement in _PULL_IN:
+    with ctx.database.read() as connection:
+        statements = (*_PULL_IN, *(_PULL_IN_GATEWAYS if knows_gateways(connection) else ()))
+    for statement in statements:
         with ctx.database.begin() as connection:
             used = {name: value for name, value in values.items() if f":{name}" in statement}
             found += connection.execute(text(statement), used).rowcount

@@ -10,7 +10,8 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from app.db.repos import leases, replicas, tasks
-from app.db.repos.gateways import PORT_IS_FREE
+from app.db.repos.gateways import port_is_free
+from app.db.repos.newer import Adapted
 from app.db.repos.replicas import Move
 from app.domain.lifecycle import Reason, State
 from app.domain.placement import gpus_wanted
@@ -129,15 +130,16 @@ WHERE r.id = :id
 
 # One statement, because each round trip holds up the launch. ``node`` is NULL unless the backend is bound to its host:
 # then a port of that host is leased with the slot, and what follows goes to that node's queue.
-_OPEN_ATTEMPT = text(
-    f"""
+_OPEN_ATTEMPT = Adapted(
+    lambda known: (
+        f"""
 WITH slot AS MATERIALIZED (
     SELECT kind, scope, number FROM units WHERE kind = 'slot' AND scope = :pool AND lease_id IS NULL AND NOT retired
     ORDER BY last_freed_at NULLS FIRST, number LIMIT 1 FOR UPDATE SKIP LOCKED
 ),
 port AS MATERIALIZED (
     SELECT kind, scope, number FROM units
-    WHERE kind = 'port' AND scope = CAST(:node AS text) AND lease_id IS NULL AND NOT retired AND {PORT_IS_FREE}
+    WHERE kind = 'port' AND scope = CAST(:node AS text) AND lease_id IS NULL AND NOT retired AND {port_is_free(known)}
     ORDER BY last_freed_at NULLS FIRST, number LIMIT 1 FOR UPDATE SKIP LOCKED
 ),
 made AS (
@@ -159,6 +161,7 @@ SELECT made.id, made.port, (SELECT count(*) FROM held WHERE kind = 'slot') AS sl
         AND NOT retired ORDER BY last_freed_at NULLS FIRST, number LIMIT :scarce) AS found) < :scarce AS scarce
 FROM made
 """
+    )
 )
 
 
@@ -216,7 +219,7 @@ def _take_capacity(
 ) -> LaunchClaim:
     name = f"hostler-{ctx.namespace}-{row.id}-{task.attempt}"
     attempt = connection.execute(
-        _OPEN_ATTEMPT,
+        _OPEN_ATTEMPT.of(connection),
         {
             "replica_id": row.id,
             "number": task.attempt,

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, text
 
 from app.db.repos import replicas, tasks
 from app.db.repos.drains import IS_DRAINING
+from app.db.repos.newer import Adapted
 from app.db.repos.replicas import Move as Move
 from app.domain.lifecycle import State
 from app.domain.tasks import Phase, TaskState
@@ -28,24 +29,31 @@ _MOVING = ", ".join(f"'{state}'" for state in State if state not in (State.PENDI
 #: Due by its own clock, or left behind when the clock was set back: no look is ever put off that far.
 _DUE = """r.released_at IS NULL
     AND (r.next_check_at <= hostler_now() OR r.next_check_at > hostler_now() + interval '1 minute')"""
-#: It may finish what is in flight: nobody ends it meanwhile, and an end of its own is seen by the death watch.
-_LEFT_ALONE = f"NOT (r.state = 'stopping' AND {IS_DRAINING})"
+
+
+def _left_alone(known: bool) -> str:
+    # it may finish what is in flight: nobody ends it meanwhile, and an end of its own is seen by the death watch
+    return f"NOT (r.state = 'stopping' AND {IS_DRAINING})" if known else "true"
+
+
 _SETTLING = f"""r.state IN ({IN_ROUND})
     AND r.state_since > hostler_now() - make_interval(secs => :settle_s) AND r.next_check_at <= hostler_now()"""
 _CANDIDATES = "SELECT r.id, r.next_check_at FROM replicas r WHERE"
 
 # one arm per index; what was found is looked at again under its lock. Ids go as arrays: whatever the planner believes,
 # it then fetches those rows and reads no others
-_CLAIM_DUE = text(
-    f"""
+_CLAIM_DUE = Adapted(
+    lambda known: (
+        f"""
 WITH found AS MATERIALIZED (
-    {_CANDIDATES} {_DUE} AND r.state IN ({_MOVING}) AND {_LEFT_ALONE} AND r.node = :node
-    UNION ALL {_CANDIDATES} {_DUE} AND r.state IN ({_MOVING}) AND {_LEFT_ALONE} AND r.node IS NULL
+    {_CANDIDATES} {_DUE} AND r.state IN ({_MOVING}) AND {_left_alone(known)} AND r.node = :node
+    UNION ALL {_CANDIDATES} {_DUE} AND r.state IN ({_MOVING}) AND {_left_alone(known)} AND r.node IS NULL
     UNION ALL {_CANDIDATES} {_DUE} AND {_SETTLING} AND (r.node = :node OR r.node IS NULL)
 ),
 due AS MATERIALIZED (
     SELECT r.id FROM replicas r
-    WHERE r.id = ANY(ARRAY(SELECT id FROM found ORDER BY next_check_at LIMIT :limit)) AND {_DUE} AND {_LEFT_ALONE}
+    WHERE r.id = ANY(ARRAY(SELECT id FROM found ORDER BY next_check_at LIMIT :limit))
+      AND {_DUE} AND {_left_alone(known)}
     FOR UPDATE SKIP LOCKED
 ),
 claimed AS (
@@ -56,6 +64,7 @@ claimed AS (
 )
 SELECT {REPLICA_WITH_ATTEMPT} FROM claimed r LEFT JOIN attempts a ON a.replica_id = r.id AND a.released_at IS NULL
 """
+    )
 )
 
 # Each launch leaves index entries of its former states. A plain scan takes those it meets out of its own next way, a
@@ -96,7 +105,7 @@ def claim_due(ctx: Context, *, limit: int = 500) -> list[Any]:
             "settle_s": SETTLE_S,
         }
         connection.execute(_CLAIM_PLAINLY)
-        return list(connection.execute(_CLAIM_DUE, values))
+        return list(connection.execute(_CLAIM_DUE.of(connection), values))
 
 
 def record_facts(ctx: Context, facts: Sequence[Fact]) -> None:
