@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 
 from tests.faults.harness import door
+from tests.faults.harness.acts import MODELS
 from tests.faults.harness.asks import PLAIN
 from tests.faults.harness.journal import Journal
 from tests.faults.harness.stack import FaultyStack
@@ -26,16 +27,23 @@ SELECT id, model_name FROM replicas WHERE state = 'ready' AND engine = 'mock' AN
     AND desired_state = 'running' AND spec->'job'->>'job_timeout_s' IS NULL ORDER BY id
 """
 KEYS = "/api/v1/keys"
-MODELS = "/v1/models"
+LIST = "/v1/models"
 
 
 def ask_at_rest(stack: FaultyStack, journal: Journal, send: Callable[..., tuple[int, Any]]) -> None:
     """All of it, in the journal (``door`` with ``at_rest``, ``revoked``)."""
-    for replica, model in _ready(stack):
+    ready = _ready(stack)
+    for replica, model in ready:
         for by in ("replica", "model"):
-            act = {"by": by, "model": model, "spelled": PLAIN, "key": "admin", "stream": False}
-            _ask_until_answered(stack, journal, act, replica)
+            _ask_until_answered(stack, journal, _plain(by, model), replica)
+    for model in set(MODELS) - {model for _, model in ready}:
+        # nobody serves it, and nobody may answer for it
+        door.ask(stack.url, journal, _plain("model", model), None, stack.facts.api_key)
     _revoke(stack, journal, send)
+
+
+def _plain(by: str, model: str) -> dict[str, Any]:
+    return {"by": by, "model": model, "spelled": PLAIN, "key": "admin", "stream": False}
 
 
 def _ready(stack: FaultyStack) -> list[tuple[str, str]]:
@@ -62,11 +70,11 @@ def _revoke(stack: FaultyStack, journal: Journal, send: Callable[..., tuple[int,
     if status != 201:
         return
     began = time.monotonic()
-    while (seen := door.look(stack.url, secret, MODELS)) != 200 and time.monotonic() < began + OPENS_S:
+    while (seen := door.look(stack.url, secret, LIST)) != 200 and time.monotonic() < began + OPENS_S:
         time.sleep(_LOOK_S)
     status, _ = send("DELETE", f"{KEYS}/{made['id']}")
     if status != 204:
         return
     time.sleep(CLOSES_S)
-    after = door.look(stack.url, secret, MODELS)
+    after = door.look(stack.url, secret, LIST)
     journal.write("revoked", key=made["id"], before=seen, after=after)

@@ -14,6 +14,7 @@ from typing import Any
 from tests.faults.harness.acts import ACTS, PATIENT, create
 from tests.faults.harness.asks import asks
 from tests.faults.harness.faults import DOOR, FAULTS, RARE
+from tests.faults.harness.faults.base import Fault
 from tests.faults.harness.faults.points import ArmPoint
 
 #: The faults' own time is at most this much longer, so that what was frozen thaws after its lease.
@@ -59,7 +60,7 @@ def script(seed: int) -> list[Step]:
     # the first in turn, so that a few seeds in a row have used every fault
     names = [list(FAULTS)[seed % len(FAULTS)]]
     # one that has its bait is alone: others would keep it from being taken
-    for _ in range(0 if _bait_of(names[0]) else rng.randint(1, MOST_FAULTS) - 1):
+    for _ in range(0 if _bait_of(FAULTS[names[0]]) else rng.randint(1, MOST_FAULTS) - 1):
         left = {name: fault.weight for name, fault in FAULTS.items() if name not in names}
         names += rng.choices(list(left), list(left.values()))
     for name in names:
@@ -67,12 +68,11 @@ def script(seed: int) -> list[Step]:
         fault = FAULTS[name]
         at_s = round(rng.uniform(0, LENGTH_S * (0.6 if isinstance(fault, ArmPoint) else 0.9)), 2)
         steps.append(Step(at_s, name, fault.draw(rng)))
-        steps += [Step(round(at_s + after_s, 2), "request", act) for after_s, act in _bait_of(name)]
+        steps += [Step(round(at_s + after_s, 2), "request", act) for after_s, act in _bait_of(fault)]
     return sorted([*steps, *_rare(seed), *_door(seed, born)], key=lambda step: step.at_s)
 
 
-def _bait_of(name: str) -> Sequence[tuple[float, Mapping[str, Any]]]:
-    fault = FAULTS[name]
+def _bait_of(fault: Fault) -> Sequence[tuple[float, Mapping[str, Any]]]:
     return fault.bait if isinstance(fault, ArmPoint) else ()
 
 
@@ -91,7 +91,10 @@ def _door(seed: int, born: list[tuple[float, str, str]]) -> list[Step]:
     steps = [Step(at_s, "ask", act) for at_s, act in asks(seed, born, LENGTH_S)]
     name = list(DOOR)[seed % len(DOOR)]
     if rng.random() < DOOR_SHARE:
-        steps.append(Step(round(rng.uniform(0, LENGTH_S * 0.7), 2), name, DOOR[name].draw(rng)))
+        fault = DOOR[name]
+        at_s = round(rng.uniform(0, LENGTH_S * 0.7), 2)
+        steps.append(Step(at_s, name, fault.draw(rng)))
+        steps += [Step(round(at_s + after_s, 2), "request", act) for after_s, act in _bait_of(fault)]
     return steps
 
 

@@ -22,6 +22,9 @@ from tests.faults.harness.faults.signals import DOOR_RESTARTED, DOOR_TARGETS, Fr
 _LAUNCHED = ((0.05, plain_create("bait-launched")),)
 _JUDGED = ((0.05, plain_create("bait-judged", startup_s=0.8, stop_s=6)), (1.8, plain_stop("bait-judged", 2)))
 
+#: Routed, and taken out again: its server is gone from HAProxy when its row goes.
+_ROUTED = ((0.05, plain_create("bait-routed")), (1.3, plain_stop("bait-routed", 0)))
+
 FAULTS: dict[str, Fault] = {
     "kill": Kill(),
     "freeze": Freeze(),
@@ -47,6 +50,7 @@ DOOR: dict[str, Fault] = {
     "freeze-door": Freeze(DOOR_TARGETS),
     "restart-door": Restart(DOOR_RESTARTED),
     "door-point": ArmPoint(among=DOOR_POINTS),
+    "frozen-confirm": ArmPoint("route.let_go.after", SIGSTOP, 3, _ROUTED, DOOR_POINTS),
 }
 
 #: What takes longer than a seed of CI may: drawn beside the others, by seeds after the first 20.
