@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 
@@ -38,14 +38,11 @@ def run(rounds: int) -> Result:
 
         def measure(kill: bool) -> float:
             crew.fill_up()
-            killer = threading.Thread(target=crew.kill_one, args=(KILL_AFTER_S,))
-            if kill:
-                killer.start()
-            try:
+            with ThreadPoolExecutor(1) as beside:
+                killed = beside.submit(crew.kill_one, KILL_AFTER_S) if kill else None
                 one = _load(ours, SECONDS)
-            finally:
-                if kill:
-                    killer.join()
+                if killed is not None:
+                    killed.result()
             seen["ours" if kill else "floor"].append(one)
             return one.p99_ms
 
@@ -96,7 +93,8 @@ class _Crew:
     def kill_one(self, after_s: float) -> None:
         time.sleep(after_s)
         killed = self._serving.pop(0)
-        [pid] = [int(row["pid"]) for row in self._ours.processes() if row.get("replica_id") == killed]
+        engines = [row for row in self._ours.processes() if row["role"] == "engine"]
+        [pid] = [int(row["pid"]) for row in engines if row["replica_id"] == killed]
         os.kill(pid, signal.SIGKILL)
         forget(self._ours.api, [killed])
 
