@@ -38,6 +38,7 @@ ROLES = {
     "agent": ("-m", "workers.agent"),
     "web": ("-m", "gunicorn", "-c", "python:app.stack.gunicorn_conf"),
     "gateway": ("-m", "app.gateway.proxy"),
+    "gateway-agent": ("-m", "app.gateway.agent"),
 }
 _NOISE = ("hostler.sweep", "hostler.canary", "Sending due task", "'nothing to claim'")
 #: Roles that write a heartbeat; beat does not.
