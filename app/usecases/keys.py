@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import secrets
-import time
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -21,6 +21,7 @@ from app.settings import Settings
 from app.stack.urls import database_url
 from app.usecases import idempotency, paging
 from app.usecases.context import Actor, Context, Idempotency
+from app.usecases.known_keys import Holder, KnownKeys
 from app.usecases.signals import notify
 
 #: What a role may do. ``admin`` may everything.
@@ -32,12 +33,7 @@ GRANTS: dict[str, frozenset[str]] = {
     "admin": frozenset({"read", "infer", "register", "operate", "admin"}),
 }
 SHORTEST = 24
-#: A revoked key works at most this much longer in a process that has just seen it.
-CACHED_S = 1.0
-#: Keys remembered per process; beyond it all are forgotten and looked up again.
-CACHED = 4096
-
-_Holder = tuple[str, str, str, tuple[str, ...] | None]
+_databases: weakref.WeakKeyDictionary[Database, KnownKeys] = weakref.WeakKeyDictionary()
 
 
 class KeyEnded(InvalidConfig):
@@ -66,22 +62,10 @@ def hash_key(raw: str) -> str:
 def authenticate(context: Context, raw: str, *, request_id: str = "") -> Actor | None:
     """Who holds the key ``raw``, or None when it is unknown, revoked or expired."""
     key_hash = hash_key(raw)
-    cache = _cache_of(context.database)
-    cached = cache.get(key_hash)
-    now = time.monotonic()
-    if cached is None or cached[0] <= now:
-        with context.database.read() as connection:
-            row = repo.find_live(connection, key_hash)
-            if row is None:
-                return None
-            if row.stale:
-                repo.stamp_used(connection, row.id)
-        models = tuple(row.models) if row.models is not None else None
-        cached = (now + CACHED_S, (row.id, row.name, row.role, models))
-        if len(cache) >= CACHED:
-            cache.clear()
-        cache[key_hash] = cached
-    return Actor(*cached[1], request_id=request_id)
+    holder = _known(context.database).holder(key_hash, partial(_look_up, context.database, key_hash))
+    if holder is None:
+        return None
+    return Actor(holder.id, holder.name, holder.role, holder.models, request_id=request_id)
 
 
 def create(context: Context, actor: Actor, body: Mapping[str, Any], request: Idempotency | None) -> Made:
@@ -185,7 +169,7 @@ def revoke(context: Context, actor: Actor, key_id: str, request: Idempotency | N
             request_id=actor.request_id,
             data={"key_id": key_id},
         )
-    _cache_of(context.database).clear()
+    _known(context.database).forget()
     notify(context.database, ["events"])
     return False
 
@@ -232,12 +216,16 @@ def _record(row: Any) -> dict[str, Any]:
     return dict(row._mapping)
 
 
-def _cache_of(database: Database) -> dict[str, tuple[float, _Holder]]:
-    found = _caches.get(database)
-    if found is None:
-        found = _caches[database] = {}
-    return found
+def _look_up(database: Database, key_hash: str) -> Holder | None:
+    with database.read() as connection:
+        row = repo.find_live(connection, key_hash)
+        if row is None:
+            return None
+        if row.stale:
+            repo.stamp_used(connection, row.id)
+    models = tuple(row.models) if row.models is not None else None
+    return Holder(row.id, row.name, row.role, models, row.ends_in_s)
 
 
-#: per database: hash -> (good until, (id, name, role, models))
-_caches: weakref.WeakKeyDictionary[Database, dict[str, tuple[float, _Holder]]] = weakref.WeakKeyDictionary()
+def _known(database: Database) -> KnownKeys:
+    return _databases.setdefault(database, KnownKeys())

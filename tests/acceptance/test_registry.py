@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import psutil
 import pytest
 
 from hostler import Client
@@ -209,6 +210,26 @@ def test_an_api_that_is_killed_forgets_nobody(up: Stack, registrar: Callable[...
     assert up.call("GET", "/route?model=qwen2")["replica_id"] == "r1"
     assert "not registered: " in one.err.read_text()
     assert one.process.poll() is None
+    assert one.end() == 0
+
+
+def test_a_database_that_hangs_keeps_nobody_from_finding_a_server(
+    up: Stack, registrar: Callable[..., Registrar]
+) -> None:
+    one = registrar("localhost:50051", "--capability", "model=qwen2", "--replica-id", "r1")
+    one.registered()
+    found = {"endpoint": "localhost:50051", "replica_id": "r1"}
+    assert up.call("GET", "/route?model=qwen2") == found
+    server = psutil.Process(up.processes("postgres")[0]["pid"])
+    frozen = [server, *server.children(recursive=True)]
+    for process in frozen:
+        process.suspend()
+    try:
+        for _ in range(20):
+            assert up.call("GET", "/route?model=qwen2") == found
+    finally:
+        for process in frozen:
+            process.resume()
     assert one.end() == 0
 
 

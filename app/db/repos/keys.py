@@ -14,13 +14,14 @@ _LIVE = "revoked_at IS NULL AND (expires_at IS NULL OR expires_at > hostler_now(
 _USED_EVERY = "interval '1 minute'"
 
 _FIND = text(
-    f"SELECT id, name, role, models, coalesce(last_used_at < hostler_now() - {_USED_EVERY}, true) AS stale"
+    f"SELECT id, name, role, models, coalesce(last_used_at < hostler_now() - {_USED_EVERY}, true) AS stale,"
+    " CAST(EXTRACT(EPOCH FROM expires_at - hostler_now()) AS double precision) AS ends_in_s"
     f" FROM keys WHERE hash = :hash AND {_LIVE}"
 )
 
 
 def find_live(connection: Connection, key_hash: str) -> Any | None:
-    """(id, name, role, models, stale) of a key that is neither revoked nor expired, or None."""
+    """(id, name, role, models, stale, ends_in_s) of a key that is neither revoked nor expired, or None."""
     return connection.execute(_FIND, {"hash": key_hash}).first()
 
 
