@@ -14,6 +14,9 @@ CONTROL = "control"
 FLOWER = "flower"
 #: As the API takes them (app/api/auth.py).
 REQUEST_ID = "^[A-Za-z0-9._:@/+=-]{1,128}$"
+#: As much as the API takes (app/api/serving.py), bytes and lines.
+LONGEST_ADDRESS = 4000
+MOST_HEADERS = 95
 #: Digits of a Content-Length: a petabyte.
 LONGEST_LENGTH = 15
 #: A step upwards in a path, encoded or not.
@@ -78,6 +81,9 @@ def _refused(options: Options) -> list[str]:
         "# would disagree where such a request ends",
         f"http-request {refuse(errors.Malformed)} if HTTP_1.0 {{ req.hdr_cnt(Transfer-Encoding) gt 0 }}",
         f"http-request {refuse(errors.Malformed)} if {{ req.fhdr(Content-Length) -m len gt {LONGEST_LENGTH} }}",
+        "# long addresses and crowds of headers are an attack on the parsers behind",
+        f"http-request {refuse(errors.UriTooLong)} if {{ url,length gt {LONGEST_ADDRESS} }}",
+        f"http-request {refuse(errors.HeadersTooLarge)} if {{ req.fhdr_cnt gt {MOST_HEADERS} }}",
         "# a body that nobody will take is refused before it is sent; one without a length by who reads it",
         f"http-request {refuse(errors.BodyTooLarge)} if {{ req.body_size gt {options.max_body} }}",
         "# a path is judged as it stands, and not normalised, for servers read it in ways of their own; one that leads",

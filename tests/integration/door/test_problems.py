@@ -6,7 +6,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.errors import BadGateway, BodyTooLarge, GatewayTimedOut, HostlerError, Malformed, MethodNotAllowed, Unavailable
+from app.errors import (
+    BadGateway,
+    BodyTooLarge,
+    GatewayTimedOut,
+    HeadersTooLarge,
+    HostlerError,
+    Malformed,
+    MethodNotAllowed,
+    Unavailable,
+    UriTooLong,
+)
 from app.gateway.config.problems import BY_STATUS
 from tests.support.embedded import wait_until
 from tests.support.public_door import OK, Answer, Door, public_door
@@ -33,6 +43,8 @@ def test_what_is_refused_says_why(door: Door) -> None:
     told(door.send(BIG), BodyTooLarge)
     told(door.send(b"TRACE / HTTP/1.1\r\nHost: a\r\n\r\n"), MethodNotAllowed)
     told(door.send(b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), Malformed)
+    told(door.get("/" + "a" * 5000), UriTooLong)
+    told(door.send(b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: a\r\n" * 150 + b"\r\n"), HeadersTooLarge)
     assert door.behind.seen == []
 
 
