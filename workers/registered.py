@@ -22,8 +22,14 @@ from workers.probes.wire import ProbeResult, ProbeTarget
 
 log = logging.getLogger(__name__)
 
-#: A look whether somebody new is there; a signal makes it sooner.
+#: A look at who is due; a signal that somebody new is there makes it sooner.
 LOOK_S = 1.0
+#: How old the list of registered servers may be when no signal says that it changed.
+LIST_S = 5.0
+#: Least time between two looks.
+PACE_S = 0.1
+#: Servers that are asked in one second: more of them are each asked less often.
+PER_SECOND = 1000
 #: A server that takes longer to say that it lives is no better than one that does not.
 ANSWER_S = 2.0
 #: Probes in flight: strangers may all hang at once, and engines of ours are asked by others meanwhile.
@@ -58,6 +64,7 @@ class Registered:
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
         self._known: dict[str, Known] = {}
+        self._listed_at = float("-inf")
         self._watch = registrations.Watch()
 
     def run(self, stop: threading.Event) -> None:
@@ -70,12 +77,17 @@ class Registered:
                 except (Collided, Unavailable) as error:
                     log.warning("registered servers are not looked after: %s", error)
                     stop.wait(LOOK_S)
-                signal.wait(LOOK_S)
+                # a crowd that comes in one by one is read in one go
+                stop.wait(PACE_S)
+                if signal.wait(LOOK_S):
+                    self._listed_at = float("-inf")
 
     def look(self, prober: Prober) -> int:
         """Ask all that are due; how many."""
         now = time.monotonic()
-        self._known = self._read()
+        if now - self._listed_at >= LIST_S:
+            self._known = self._read()
+            self._listed_at = now
         due = [one for one in self._known.values() if one.next_at <= now]
         if not due:
             return 0
@@ -117,8 +129,12 @@ class Registered:
             speaks=seen.speaks or one.speaks,
             address=seen.address,
             failures=failures,
-            next_at=time.monotonic() + self._ctx.settings.probe_interval_s / (2 if failures else 1),
+            next_at=time.monotonic() + self._interval_s / (2 if failures else 1),
         )
+
+    @property
+    def _interval_s(self) -> float:
+        return max(self._ctx.settings.probe_interval_s, len(self._known) / PER_SECOND)
 
     def _ask(self, prober: Prober, due: Sequence[Known]) -> list[Seen]:
         """Each at the address that answered before; who does not is asked at its others, who does what it speaks."""

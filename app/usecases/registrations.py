@@ -17,7 +17,12 @@ from app.usecases import paging
 from app.usecases.context import Actor, Context
 from app.usecases.endpoints import own_port_refused, pin
 from app.usecases.registrars import Held, registrar_of
-from app.usecases.registry import TOPIC, registry_of
+from app.usecases.registry import TOPIC, Registry, registry_of
+
+#: More than were registered since this process last read what is.
+UNSEEN = 1000
+#: Between two looks whether a registered port was leased to an engine meanwhile.
+PORTS_S = 2.0
 
 
 def register(ctx: Context, actor: Actor, body: Mapping[str, Any]) -> Held:
@@ -28,17 +33,16 @@ def register(ctx: Context, actor: Actor, body: Mapping[str, Any]) -> Held:
     registry, registrar = registry_of(ctx), registrar_of(ctx)
     registry.keep_up()
     pinned = pin(ctx, body["endpoint"])
-    if registry.is_own(pinned.addresses, pinned.endpoint.port):
+    if registry.is_own((*pinned.addresses, pinned.endpoint.host), pinned.endpoint.port):
         raise own_port_refused(pinned.endpoint)
-    known = registry.get(body["replica_id"])
-    if known is None and registry.registered >= ctx.settings.max_registrations:
-        raise RegistryFull(retry_after_s=10)
+    _check_room(ctx, registry, body["replica_id"])
     values = {
         "replica_id": body["replica_id"],
         "owner": actor.key_id,
         "actor": actor.name,
         "request_id": actor.request_id,
         "node": ctx.settings.node_name,
+        "door": ctx.settings.port,
         "endpoint": body["endpoint"],
         "host": pinned.endpoint.host,
         "port": pinned.endpoint.port,
@@ -59,6 +63,13 @@ def register(ctx: Context, actor: Actor, body: Mapping[str, Any]) -> Held:
     if why.is_anothers:
         raise NameTaken(f"{body['replica_id']} is registered with another key. Choose another id, or use that key.")
     raise Conflict(f"{body['replica_id']} was ended in this very moment. Send the request again.")
+
+
+def _check_room(ctx: Context, registry: Registry, replica_id: str) -> None:
+    if registry.registered >= ctx.settings.max_registrations - UNSEEN:
+        registry.catch_up()
+        if registry.registered >= ctx.settings.max_registrations and registry.get(replica_id) is None:
+            raise RegistryFull(retry_after_s=10)
 
 
 def end(ctx: Context, held: Held) -> None:
@@ -109,16 +120,19 @@ class Watch:
 
     _seen: dict[str, tuple[int, float]] = field(default_factory=dict)
     _looked_at: float = float("-inf")
+    _ports_at: float = float("-inf")
 
     def turn(self, ctx: Context) -> int:
         """Look once, every second or so; how many registrations were ended. Raises Unavailable, Collided."""
         patience_s = ctx.settings.register_lease_s + ctx.settings.register_grace_s
         gone = self._still(ctx, patience_s)
-        ended = [
-            *(ctx.database.change(partial(repo.end_lapsed, gone=gone)) if gone else ()),
-            *ctx.database.change(repo.end_keyless),
-            *ctx.database.change(repo.end_leased),
-        ]
+        ended = ctx.database.change(repo.end_keyless)
+        if gone:
+            ended += ctx.database.change(partial(repo.end_lapsed, gone=gone))
+        # routes leave such a server out anyway
+        if time.monotonic() - self._ports_at >= PORTS_S:
+            self._ports_at = time.monotonic()
+            ended += ctx.database.change(repo.end_leased)
         if gone:
             ctx.database.change(partial(repo.forget_registrars, gone=gone))
         if ended:

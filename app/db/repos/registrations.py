@@ -8,17 +8,24 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-#: What a registration may not have: a port that is leased to an engine of ours.
-_LEASED = """EXISTS (
-    SELECT 1 FROM leases l WHERE l.kind = 'port' AND l.released_at IS NULL AND l.number = {port}
-      AND ((l.scope = {node} AND {local})
-        OR (NOT {local} AND l.scope IN (SELECT n.name FROM nodes n WHERE n.address = ANY({addresses})))))"""
+#: What a registration may not have: a port that is leased to an engine of ours. Two arms, each of which is a join.
+_LEASED = """(
+    EXISTS (SELECT 1 FROM leases l WHERE l.kind = 'port' AND l.released_at IS NULL
+            AND l.number = {port} AND l.scope = {node} AND {local})
+    OR EXISTS (SELECT 1 FROM leases l JOIN nodes n ON n.name = l.scope WHERE l.kind = 'port' AND l.released_at IS NULL
+               AND l.number = {port} AND n.address = ANY({addresses}) AND NOT {local}))"""
 _ROW_LEASED = _LEASED.format(port="r.port", node="r.node", local="r.local", addresses="r.addresses")
-_NEW_LEASED = _LEASED.format(
-    port="CAST(:port AS integer)",
-    node=":node",
-    local="CAST(:local AS boolean)",
-    addresses="CAST(:addresses AS text[])",
+#: Nor the door of another host's gateway.
+_NEW_LEASED = (
+    "("
+    + _LEASED.format(
+        port="CAST(:port AS integer)",
+        node=":node",
+        local="CAST(:local AS boolean)",
+        addresses="CAST(:addresses AS text[])",
+    )
+    + " OR (CAST(:port AS integer) = :door AND EXISTS (SELECT 1 FROM nodes n"
+    " WHERE n.address = ANY(CAST(:addresses AS text[])))))"
 )
 
 _COLUMNS = (
@@ -99,7 +106,10 @@ _END = _ending(_IS_NAMED, _NAMED)
 _REMOVE = _ending("r.replica_id = :replica_id")
 _END_LAPSED = _ending("r.registrar = ANY(:registrars)")
 _END_KEYLESS = _ending("r.owner IN (SELECT id FROM keys WHERE revoked_at IS NOT NULL OR expires_at <= hostler_now())")
-_END_LEASED = _ending(_ROW_LEASED)
+# few ports are leased, and an index has the registrations of each
+_END_LEASED = _ending(
+    f"r.port IN (SELECT number FROM leases WHERE kind = 'port' AND released_at IS NULL) AND {_ROW_LEASED}"
+)
 _REVIVE = text(
     f"""
 WITH back AS (
@@ -121,7 +131,7 @@ def register(connection: Connection, values: Mapping[str, Any]) -> int | None:
 
 def why_not(connection: Connection, values: Mapping[str, Any]) -> Any:
     """(is_replica, leased, is_anothers): what keeps ``register`` from it now."""
-    names = ("replica_id", "owner", "port", "node", "local", "addresses")
+    names = ("replica_id", "owner", "port", "node", "local", "addresses", "door")
     return connection.execute(_WHY_NOT, {name: values[name] for name in names}).one()
 
 
@@ -213,8 +223,12 @@ def count(connection: Connection, *, ended: bool) -> int:
 
 
 def of_node(connection: Connection, node: str) -> list[Any]:
-    """Live registrations that the API of that host took: its agent looks after them."""
-    return list(connection.execute(text(f"{_JOINED} WHERE r.ended_at IS NULL AND r.node = :node"), {"node": node}))
+    """What is needed to probe the live registrations that the API of that host took: its agent looks after them."""
+    query = text(
+        "SELECT replica_id, generation, addresses, address, port, health, speaks FROM registrations"
+        " WHERE ended_at IS NULL AND node = :node"
+    )
+    return list(connection.execute(query, {"node": node}))
 
 
 def answering(connection: Connection) -> list[Any]:
