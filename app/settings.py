@@ -168,7 +168,7 @@ class Settings:
         within=(1, 10_000),
     )
     gateway_buffer_bytes: int = _setting(
-        32 * 1024,
+        24 * 1024,
         "HAProxy's buffers: a request whose body fits beside its headers takes the fast lane.",
         within=(16384, 1 << 20),
     )

@@ -18,7 +18,7 @@ class Lanes:
     #: pre-made backends
     slots: int = 500
     #: size of HAProxy's buffers: a body that fits, headers beside it, takes the fast lane
-    buffer_bytes: int = 32 * 1024
+    buffer_bytes: int = 24 * 1024
     body_s: int = 30
     connect_s: float = 2
     queue_s: float = 30
