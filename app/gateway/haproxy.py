@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.gateway.commands import Command, Place, Shown
+from app.gateway.config.bodies import ONE_REPLICA
 from app.haproxy.runtime import HaproxyAway, Session
-from app.haproxy.shown import number, parse_figures, parse_map, parse_servers
+from app.haproxy.shown import number, parse_figures, parse_map, parse_servers, parse_table
 
 #: A HAProxy that answers at all answers within milliseconds.
 TIMEOUT_S = 3.0
@@ -72,9 +73,9 @@ class Haproxy:
             session.ask_all(f"shutdown sessions server {slot}/{server}" for slot, server in keys)
 
     def in_flight(self, slots: Iterable[str]) -> dict[str, int]:
-        """Requests that are being answered or are queued, by server, over ``slots``."""
-        found: dict[str, int] = {}
+        """Requests that are being answered or queued, by server, over ``slots``; by replica what was asked of just it."""
         with self._session() as session:
+            found = parse_table(session.ask(f"show table {ONE_REPLICA}"))
             for slot in slots:
                 for row in parse_figures(session.ask(f"show stat {slot} 4 -1")):
                     busy = number(row["scur"]) + number(row["qcur"])

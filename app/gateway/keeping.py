@@ -114,7 +114,9 @@ class Keeper:
             busy = self._haproxy.in_flight({slot for slots in draining.values() for slot in slots})
         except HaproxyAway:
             return frozenset()
-        now_idle = frozenset(server for server in draining if not busy.get(server))
+        # both by its name as a server, and by its own where it alone was asked for
+        names = {server: (server, server.rpartition("-")[0]) for server in draining}
+        now_idle = frozenset(server for server in draining if not any(busy.get(name) for name in names[server]))
         idle, self._seen_idle = now_idle & self._seen_idle, now_idle
         if idle:
             drains.record_idle(self._ctx, gateways.gateway_id(self._ctx.settings), sorted(idle))

@@ -72,6 +72,16 @@ def parse_figures(answer: str) -> Iterator[Mapping[str, str]]:
     return iter(csv.DictReader(lines))
 
 
+def parse_table(answer: str) -> dict[str, int]:
+    """``show table NAME`` -> ``conn_cur`` by key; empty for a table that it does not have."""
+    found = {}
+    for line in answer.splitlines():
+        words = dict(word.partition("=")[::2] for word in line.split() if "=" in word)
+        if "key" in words and "conn_cur" in words:
+            found[words["key"]] = number(words["conn_cur"])
+    return found
+
+
 def number(value: str | None) -> int:
     """A figure; what HAProxy leaves out is 0."""
     return int(value) if value and value.lstrip("-").isdigit() else 0

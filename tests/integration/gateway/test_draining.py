@@ -41,10 +41,11 @@ def crew(parts: Settings, migrated: str, tmp_path_factory: pytest.TempPathFactor
 class Stream:
     """One streamed completion, read in a thread; ``ended`` says whether it came to its own end."""
 
-    def __init__(self, crew: Crew, model: str, tokens: int) -> None:
+    def __init__(self, crew: Crew, model: str, tokens: int, **headers: str) -> None:
         self.begun, self.done = threading.Event(), threading.Event()
         self.ended = False
         self._ask = (f"{_base(crew)}/v1/completions", {"model": model, "prompt": "x", "max_tokens": tokens})
+        self._headers = _key() | headers
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
@@ -52,7 +53,7 @@ class Stream:
         try:
             with (
                 suppress(httpx2.HTTPError),
-                httpx2.stream("POST", url, json=body | {"stream": True}, headers=_key(), timeout=60) as answer,
+                httpx2.stream("POST", url, json=body | {"stream": True}, headers=self._headers, timeout=60) as answer,
             ):
                 for line in answer.iter_lines():
                     self.begun.set()
@@ -94,6 +95,18 @@ def test_what_is_in_flight_comes_to_its_end_and_nothing_new_comes_in(crew: Crew)
         assert crew.await_released(replica).state == "stopped"
         assert crew.await_task(stop.task_id).state == "succeeded"
         assert not crew.rows("SELECT 1 FROM drains WHERE replica_id = :id", id=replica)
+
+
+def test_so_does_what_was_asked_of_this_very_replica(crew: Crew) -> None:
+    with streaming(crew, tokens=1) as (replica, model, first):
+        assert first.done.wait(20)
+        stream = Stream(crew, model, 40, **{"X-Hostler-Replica": replica})
+        assert stream.begun.wait(20)
+        crew.stop_replica(replica)
+        wait_until(lambda: ask(crew, model) == 503, 5, "it to take nothing new")
+        assert stream.done.wait(30)
+        assert stream.ended
+        assert crew.await_released(replica).state == "stopped"
 
 
 def test_the_time_for_it_is_what_the_stop_says(crew: Crew) -> None:
