@@ -72,3 +72,26 @@ def test_whole_numbers_stay_whole_however_they_are_written(planner: Caller) -> N
     asked = {"server_mode": "replica", "model_name": "model-of-vllm", "dry_run": True}
     answer = planner.post("/api/v1/replicas", {**asked, "replica_config": {"max_num_seqs": 8.0}})
     assert "--max-num-seqs=8" in answer.get_json()["argv"]
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_hostile_source_is_taken_or_refused_and_breaks_nothing(planner: Caller, name: str) -> None:
+    sources = [
+        "/a\0b",
+        "./\0",
+        "/\ud800",
+        "./🐎",
+        "/" + "x" * 5000,
+        "/" + "x/" * 3000,
+        "..",
+        ".",
+        "/proc/self/environ",
+        "//",
+    ]
+    for number, source in enumerate([*sources, *(value for value in HOSTILE if not isinstance(value, str))]):
+        body = {"name": f"m{number}", "engine": name, "source": source, "defaults": NEEDED.get(name, {})}
+        answer = planner.post("/api/v1/models", body)
+        assert answer.status_code in (201, 400, 403, 422), (source, answer.get_json())
+        for defaults in ([], "x", 3, {"replica_config": 1}, {"": {}}):
+            answer = planner.post("/api/v1/models", {**body, "name": f"n{number}", "source": "", "defaults": defaults})
+            assert answer.status_code in (201, 400, 403, 409, 422), (defaults, answer.get_json())
