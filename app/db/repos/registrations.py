@@ -28,6 +28,8 @@ _NEW_LEASED = (
     " WHERE n.address = ANY(CAST(:addresses AS text[])))))"
 )
 
+#: A host whose heartbeat is older has no agent.
+AGENT_SILENT_S = 30
 _COLUMNS = (
     "r.replica_id, r.generation, r.owner, r.registrar, r.node, r.endpoint, r.host, r.port, r.addresses, r.address,"
     " r.local, r.capabilities, r.health, r.speaks, r.message, r.registered_at, r.connected_at, r.checked_at,"
@@ -223,10 +225,18 @@ def count(connection: Connection, *, ended: bool) -> int:
 
 
 def of_node(connection: Connection, node: str) -> list[Any]:
-    """What is needed to probe the live registrations that the API of that host took: its agent looks after them."""
+    """What is needed to probe the live registrations that the agent of that host looks after.
+
+    Those are what its API took, and what the API of a host took that has no agent, unless loopback is meant there.
+    """
     query = text(
-        "SELECT replica_id, generation, addresses, address, port, health, speaks FROM registrations"
-        " WHERE ended_at IS NULL AND node = :node"
+        f"""
+SELECT replica_id, generation, addresses, address, port, health, speaks FROM registrations r
+WHERE ended_at IS NULL AND (node = :node OR (
+    NOT EXISTS (SELECT 1 FROM nodes n WHERE n.name = r.node
+                AND n.heartbeat_at > hostler_now() - make_interval(secs => {AGENT_SILENT_S}))
+    AND address <> '::1' AND address NOT LIKE '127.%'))
+"""
     )
     return list(connection.execute(query, {"node": node}))
 

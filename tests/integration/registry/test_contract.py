@@ -106,3 +106,19 @@ def test_a_key_that_is_limited_to_models_finds_only_those(api: Api, make_key: Ca
     listed = api.ask("GET", "/registry", key=limited).json()
     assert [(one["replica_id"], one["capabilities"]) for one in listed["replicas"]] == [("r1", [{"model": "open"}])]
     assert listed["total"] == 1
+
+
+def test_hundreds_of_streams_live_and_end(start_api: Callable[..., Api]) -> None:
+    """In one process, which has no greenlet and no connection to the database for each."""
+    api = start_api(web_workers=1)
+    streams = [api.register(f"r{number}", f"localhost:{number + 1000}", QWEN) for number in range(300)]
+    for stream in streams:
+        assert stream.read(b'"alive"').count(b'"registered"') == 1
+    assert api.ask("GET", "/registry?limit=1").json()["total"] == 300
+    assert api.ask("GET", "/api/v1/registrations?limit=1").json()["total"] == 300
+    registrars = {one["registrar"] for one in api.ask("GET", "/api/v1/registrations").json()["registrations"]}
+    assert len(registrars) == 1
+    for stream in streams[:-1]:
+        stream.close()
+    wait_until(lambda: api.ids() == ["r299"], 10, "all but one to end")
+    assert api.route(model="qwen2") == {"endpoint": "localhost:1299", "replica_id": "r299"}

@@ -69,8 +69,11 @@ def test_the_list_does_not_open_what_is_never_allowed(start_api: Callable[..., A
     assert api.route(type="chat") == {"endpoint": "192.0.2.1:80", "replica_id": "r1"}
 
 
-def test_ports_of_hostlers_own_are_refused(api: Api, ctx: Context, bodies: dict[str, Any]) -> None:
+def test_ports_of_hostlers_own_are_refused(start_api: Callable[..., Api], ctx: Context, bodies: dict[str, Any]) -> None:
+    api = start_api(flower_port=5555)
     port = api.address[1]
+    flower = api.settings.flower_port
+    assert api.ask("POST", "/register", bodies | {"endpoint": f"localhost:{flower}"}).status_code == 403
     for host in ("localhost", "127.0.0.1", "127.9.9.9", "[::1]", "[::ffff:127.0.0.1]"):
         answer = api.ask("POST", "/register", bodies | {"endpoint": f"{host}:{port}"})
         assert answer.status_code == 403

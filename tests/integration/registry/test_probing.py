@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from app.settings import Settings
 from app.usecases import keys, registrations
@@ -159,6 +160,29 @@ def test_who_joins_a_models_route(ctx: Context, register: Callable[..., None]) -
     assert {(one.id, one.model) for one in found} == {("named", "m"), ("free", "own")}
     # whatever was asked for by its name, the address is the one that was pinned
     assert {one.ip for one in found} == {"127.0.0.1"}
+
+
+def test_what_a_host_without_an_agent_took_is_asked_by_others(
+    ctx: Context, settings: Settings, register: Callable[..., None]
+) -> None:
+    """Unless its own loopback is meant: here that would be somebody else."""
+    with serving({}) as (port, _):
+        register("loopback", port)
+        register("elsewhere", port)
+        with ctx.database.begin() as connection:
+            connection.execute(
+                text(
+                    "UPDATE registrations SET addresses = '{192.0.2.1}', address = '192.0.2.1', local = false"
+                    " WHERE replica_id = 'elsewhere'"
+                )
+            )
+        other = Context.open(replace(settings, node_name="there"), pool_size=1)
+        assert [row.replica_id for row in registrations.to_probe(other)] == ["elsewhere"]
+        with ctx.database.begin() as connection:
+            connection.execute(text("INSERT INTO nodes (name) VALUES ('here')"))
+        assert registrations.to_probe(other) == []
+        other.close()
+    assert {row.replica_id for row in registrations.to_probe(ctx)} == {"loopback", "elsewhere"}
 
 
 def test_another_hosts_loopback_is_not_ours(ctx: Context, settings: Settings, register: Callable[..., None]) -> None:
