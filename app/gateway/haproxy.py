@@ -73,7 +73,7 @@ class Haproxy:
             session.ask_all(f"shutdown sessions server {slot}/{server}" for slot, server in keys)
 
     def in_flight(self, slots: Iterable[str]) -> dict[str, int]:
-        """Requests that are being answered or queued, by server, over ``slots``; by replica what was asked of just it."""
+        """Requests under way or queued, by server, over ``slots``; by replica what was asked of it alone."""
         with self._session() as session:
             found = parse_table(session.ask(f"show table {ONE_REPLICA}"))
             for slot in slots:
