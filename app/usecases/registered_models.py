@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import weakref
@@ -17,19 +18,26 @@ from app.usecases.registrations import route_facts
 
 #: Ten thousand registrations are not read for every request.
 KEPT_S = 1.0
+#: Nor as often as somebody asks for what is not there.
+FRESH_S = 0.05
 
 
-def registered_models(context: Context, connection: Connection) -> frozenset[str]:
-    """Names of models whose route has a registered server that answers; up to ``KEPT_S`` old."""
-    kept = _kept.get(context.database)
-    if kept is not None and kept[0] > time.monotonic():
-        return kept[1]
-    with _reading:
-        kept = _kept.get(context.database)
-        if kept is None or kept[0] <= time.monotonic():
-            kept = (time.monotonic() + KEPT_S, _read(context, connection))
-            _kept[context.database] = kept
-    return kept[1]
+def registered_models(context: Context, connection: Connection, *, kept_s: float = KEPT_S) -> frozenset[str]:
+    """Names of models whose route has a registered server that answers; read up to ``kept_s`` ago."""
+    found = _last(context.database, kept_s)
+    if found is None:
+        with _reading:
+            # somebody else may have read it meanwhile
+            found = _last(context.database, kept_s)
+            if found is None:
+                found = _read(context, connection)
+                _kept[context.database] = (time.monotonic(), found)
+    return found
+
+
+def _last(database: Database, kept_s: float) -> frozenset[str] | None:
+    at, found = _kept.get(database, (-math.inf, frozenset[str]()))
+    return found if time.monotonic() - at < kept_s else None
 
 
 def _read(context: Context, connection: Connection) -> frozenset[str]:
@@ -42,6 +50,6 @@ def _read(context: Context, connection: Connection) -> frozenset[str]:
     return frozenset(found.model for found in route_facts(rows, ours, context.settings.node_name))
 
 
-#: per database: (good until, names)
+#: per database: (when it was read, names)
 _kept: weakref.WeakKeyDictionary[Database, tuple[float, frozenset[str]]] = weakref.WeakKeyDictionary()
 _reading = threading.Lock()

@@ -17,7 +17,7 @@ from app.errors import Contradiction, ModelForbidden, ModelNotFound, ModelRequir
 from app.usecases import models
 from app.usecases.context import Actor, Context
 from app.usecases.plans import near
-from app.usecases.registered_models import registered_models
+from app.usecases.registered_models import FRESH_S, registered_models
 
 #: Names that an error lists.
 SHOWN = 20
@@ -62,7 +62,9 @@ def choose(context: Context, actor: Actor, asked: str | None, *, service_id: str
         rows = repo.kinds_of(connection, names)
         registered = name in registered_models(context, connection)
         if not rows and not registered and models.find(context, connection, asked) is None:
-            raise _unknown(context, connection, actor, asked)
+            registered = name in registered_models(context, connection, kept_s=FRESH_S)
+            if not registered:
+                raise _unknown(context, connection, actor, asked)
     if registered:
         # what a registered server is, nobody says: it is asked in what all speak
         return Target(name, asked, _COMMON, ready=True, route=asked)

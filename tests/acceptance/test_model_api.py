@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import socket
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
+from app.engines.registry import engine
 from app.engines.tiny_model import write_tiny_gguf
 from tests.support.embedded import wait_until
+from tests.support.engines import running
 from tests.support.stacks import Stack, stack
 
 MODELS = {"llama-7b": 7, "mistral-7b": 8}
@@ -195,6 +202,67 @@ def test_the_command_line(up: Stack) -> None:
     assert made["num_generated"] <= 5
     assert up.must("generate", "Once", "-m", "llama-7b", "--max-tokens", "5").endswith("\n")
     assert [int(one) for one in up.must("tokenize", "Hello", "-m", "llama-7b").split()]
+
+
+def mock_state(up: Stack, base_url: str) -> dict[str, Any]:
+    key = (up.layout.secrets / "engine-key").read_text().strip()
+    found: dict[str, Any] = httpx2.get(
+        f"{base_url}/mock/state", headers={"Authorization": f"Bearer {key}"}, trust_env=False
+    ).json()
+    return found
+
+
+def base_url_of(up: Stack, replica_id: str) -> str:
+    return str(up.call("GET", f"/api/v1/replicas/{replica_id}")["base_url"])
+
+
+@pytest.mark.parametrize("path", ["/generate", "/stream/generate"])
+def test_a_caller_that_leaves_frees_the_replica(up: Stack, path: str) -> None:
+    name = f"slow{path.replace('/', '-')}"
+    base_url = base_url_of(up, up.replica(model_name=name, replica_config={"mock": {"ttft_ms": 600_000}}))
+    body = json.dumps({"prompt": "a", "model_id": name}).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nX-API-Key: {up.key}\r\nContent-Type: application/json\r\n"
+    with socket.create_connection(("127.0.0.1", up.port), timeout=20) as wire:
+        wire.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        wait_until(lambda: mock_state(up, base_url)["active"] == 1, 10, "a request at the replica")
+    # a second, and some for a busy machine
+    wait_until(lambda: mock_state(up, base_url)["cancelled"] == 1, 6, "its end")
+
+
+def test_a_replica_that_is_killed_fails_no_batch(up: Stack) -> None:
+    replicas = [up.replica(model_name="pair", replica_config={"mock": {"latency_ms": 40}}) for _ in range(2)]
+    urls = [base_url_of(up, replica) for replica in replicas]
+    with ThreadPoolExecutor(1) as pool:
+        # some are larger than HAProxy's buffer, which it cannot send again by itself
+        prompts = [f"number {number} " * (4000 if number % 10 == 0 else 1) for number in range(200)]
+        batch = pool.submit(
+            up.call, "POST", "/batch/generate", {"prompts": prompts, "max_tokens": 2, "model_id": "pair"}
+        )
+        wait_until(lambda: batch.done() or all(mock_state(up, url)["finished"] > 10 for url in urls), 20, "work")
+        assert not batch.done(), batch.result()
+        os.kill(mock_state(up, urls[0])["pid"], signal.SIGKILL)
+        assert [one["num_generated"] for one in batch.result()["results"]] == [2] * 200
+
+
+def test_a_registered_server_is_a_model_too(up: Stack, tmp_path: Path) -> None:
+    with running(engine("mock"), tmp_path / "elsewhere", request={"engine_key": ""}) as it:
+        it.wait_ready()
+        register = [*up.argv("register"), "--endpoint", f"127.0.0.1:{it.port}", "--capability", "model=elsewhere"]
+        process = subprocess.Popen(register, env=up.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            wait_until(lambda: _loaded(up).get("elsewhere"), 30, "the registered model")
+            made = post(up, "/generate", {"prompt": "a", "max_tokens": 3, "model_id": "elsewhere"})
+            assert (made["num_generated"], made["token_ids"]) == (3, [])
+            assert post(up, "/tokenize", {"text": "a", "model_id": "elsewhere"}, 501)["code"] == "not_offered"
+        finally:
+            process.terminate()
+            process.wait(20)
+    wait_until(lambda: "elsewhere" not in _loaded(up), 30, "its end")
+    assert post(up, "/generate", {"prompt": "a", "model_id": "elsewhere"}, 404)["code"] == "model_not_found"
+
+
+def _loaded(up: Stack) -> dict[str, bool]:
+    return {model["id"]: model["loaded"] for model in up.call("GET", "/models")["models"]}
 
 
 def test_the_prompt_stands_in_no_log(up: Stack) -> None:

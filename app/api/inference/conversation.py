@@ -22,12 +22,16 @@ SEEN_LOOK_S = 0.03
 
 @dataclass
 class Conversation:
-    """``headers`` go with every request; ``replica_id`` is who answered last."""
+    """``headers`` go with every request; ``replica_id`` is who answered last.
+
+    ``tries``: how many replicas are asked before the first byte of an answer.
+    """
 
     door: Door
     target: Target
     headers: Mapping[str, str]
     caller: Caller
+    tries: int
     replica_id: str = ""
 
     def tokenize(self, text: str) -> dict[str, Any]:
@@ -66,7 +70,7 @@ class Conversation:
 
     @contextmanager
     def _asked(self, ask: Ask) -> Iterator[Answer]:
-        soon = time.monotonic() + SEEN_S
+        soon, tries_left = time.monotonic() + SEEN_S, self.tries
         while True:
             with self.door.post(self._address(), ask.path, ask.body, self.headers, self.caller) as answer:
                 self.replica_id = answer.replica_id or self.replica_id
@@ -74,9 +78,13 @@ class Conversation:
                     yield answer
                     return
                 refused = refusal_of(answer)
-            if not (self.target.ready and _is_nowhere(refused) and time.monotonic() < soon):
-                raise refused
-            time.sleep(SEEN_LOOK_S)
+                tries_left -= 1
+                # what is too large for HAProxy's buffer it cannot send again by itself
+                again = answer.failed and answer.status == 502 and tries_left > 0 and not self.target.replica_id
+            if not again:
+                if not (self.target.ready and _is_nowhere(refused) and time.monotonic() < soon):
+                    raise refused
+                time.sleep(SEEN_LOOK_S)
 
     def _address(self) -> Address:
         if self.target.replica_id:

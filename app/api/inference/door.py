@@ -72,6 +72,8 @@ class Answer:
         self.status = response.status
         self.replica_id = response.getheader("X-Hostler-Replica", "")
         self.retry_after = response.getheader("Retry-After", "")
+        #: the gateway answers because no replica did
+        self.failed = response.getheader("X-Hostler-Failed") is not None
 
     def json(self) -> Any:
         """The whole body."""

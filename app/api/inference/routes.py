@@ -158,7 +158,8 @@ def _conversation(body: dict[str, Any], count: Count | None = None) -> Conversat
     if count is not None:
         count.model = target.name
     headers = {"X-Hostler-Key-Id": actor().key_id, "X-Request-Id": g.request_id}
-    return Conversation(Door(Layout(ctx.settings.state_dir).inside_socket), target, headers, Caller.of_request())
+    door = Door(Layout(ctx.settings.state_dir).inside_socket)
+    return Conversation(door, target, headers, Caller.of_request(), ctx.settings.gateway_retries + 1)
 
 
 def _address(header: str) -> str:

@@ -58,6 +58,9 @@ def _inside(options: Options) -> list[str]:
             " !{ var(txn.slot) -m found }",
             f"http-request {refuse(errors.NoReadyReplica)} if {{ var(txn.slot) -m str -- {NO_SLOT} }}"
             " !{ var(txn.replica) -m found }",
+            "# only a request that was here as a whole before it was sent on can be sent to another replica",
+            f"http-request wait-for-body time {options.lanes.body_s}s"
+            f" if {{ req.body_size gt 0 }} {{ req.body_size lt {options.lanes.buffer_bytes} }}",
             f"use_backend {ONE_REPLICA} if {{ var(txn.member) -m found }}",
             "use_backend %[var(txn.slot)]",
         ]
