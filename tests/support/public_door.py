@@ -211,7 +211,11 @@ def public_door(
     door = Door(port, layout, places, behind, flower, process, scribe, settings)
     try:
         if must_listen:
-            wait_until(lambda: _listens(port), 20, f"HAProxy:\n{(made / 'haproxy.log').read_text()}")
+            wait_until(
+                lambda: _listens(port) and layout.haproxy_socket.exists(),
+                20,
+                f"HAProxy:\n{(made / 'haproxy.log').read_text()}",
+            )
         yield door
     finally:
         process.send_signal(signal.SIGTERM)
