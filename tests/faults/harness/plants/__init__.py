@@ -16,7 +16,7 @@ PLANTS: dict[str, int] = {
     "pid_without_start_time": 15,
     "serial_event_order": 2,
     "confirmed_too_soon": 4,
-    "slots_without_rest": 4,
+    "slots_given_twice": 4,
     "keys_for_ever": 1,
     "keys_for_all_models": 3,
 }
