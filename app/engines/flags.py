@@ -68,18 +68,17 @@ def schema_of(flags: Mapping[str, Flag], **more: Mapping[str, Any]) -> dict[str,
 
 
 def argv_of(flags: Mapping[str, Flag], config: Mapping[str, Any]) -> list[str]:
-    """The arguments that ``config`` comes to, each of one word: a value can never be taken for a flag."""
-    argv = []
+    """The arguments that ``config`` comes to. No value is taken for a flag: what starts with - is tied to its own."""
+    argv: list[str] = []
     for name, one in flags.items():
         value = config.get(name)
         if value is None:
             continue
         if isinstance(value, bool):
             argv += [word for word in (one.flag if value else one.off,) if word]
-        elif isinstance(value, Mapping):
-            argv.append(f"{one.flag}={json.dumps(dict(value), separators=(',', ':'))}")
-        else:
-            argv.append(f"{one.flag}={value}")
+            continue
+        word = json.dumps(dict(value), separators=(",", ":")) if isinstance(value, Mapping) else str(value)
+        argv += [f"{one.flag}={word}"] if word.startswith("-") else [one.flag, word]
     return argv
 
 

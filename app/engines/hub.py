@@ -54,6 +54,15 @@ def hub_model(request: EngineRequest) -> str:
     )
 
 
+def served_names(request: EngineRequest) -> tuple[str, ...]:
+    """What requests may call the model by. Raises InvalidConfig for a name that cannot be an argument."""
+    names = (request.model_name, *request.other_names)
+    if any(name.startswith("-") or "{folder}" in name for name in names):
+        told = "As an argument it would mean something else: no name or alias may start with - or hold {folder}."
+        raise InvalidConfig(told, errors={"model_name": [told]})
+    return names
+
+
 def gpus_needed(config: Mapping[str, Any]) -> int | None:
     """The GPUs of a config that says how many share a layer; None where that is left to what it is given."""
     return _size(config, "tensor") * _others(config) if config.get("tensor_parallel_size") else None

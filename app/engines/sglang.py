@@ -28,7 +28,7 @@ from app.engines.flags import (
     share,
     yes_no,
 )
-from app.engines.hub import HUB_ENV, gpus_needed, hub_model, out_of_memory, settled, surroundings
+from app.engines.hub import HUB_ENV, gpus_needed, hub_model, out_of_memory, served_names, settled, surroundings
 from app.engines.schema import check, refuse, whole
 from app.errors import InvalidConfig
 
@@ -145,17 +145,21 @@ class Sglang:
             *request.program,
             "--config",
             f"{{folder}}/{_CONFIG}",
-            f"--model-path={hub_model(request)}",
+            "--model-path",
+            hub_model(request),
             *(config.get("extra_args") or ()),
             *argv_of(FLAGS, config),
-            f"--served-model-name={request.model_name}",
-            f"--host={request.host}",
-            f"--port={request.port}",
+            "--served-model-name",
+            request.model_name,
+            "--host",
+            request.host,
+            "--port",
+            str(request.port),
             "--enable-metrics",
         ]
         if config.get("chat_template"):
             files[_TEMPLATE] = config["chat_template"]
-            argv.append(f"--chat-template={{folder}}/{_TEMPLATE}")
+            argv += ["--chat-template", f"{{folder}}/{_TEMPLATE}"]
         env = {
             # else each health probe makes a token; the deep probe does that, and less often
             "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "false",
@@ -196,7 +200,7 @@ class Sglang:
 
 def _check_names(request: EngineRequest) -> None:
     """What SGLang's own arguments cannot carry."""
-    if any(":" in name for name in (request.model_name, *request.other_names)):
+    if any(":" in name for name in served_names(request)):
         told = "SGLang takes what follows a colon for an adapter; give the model a name and aliases without one."
         raise InvalidConfig(f"model_name: {told}", errors={"model_name": [told]})
     if request.engine_key.startswith("-"):

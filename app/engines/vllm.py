@@ -29,9 +29,8 @@ from app.engines.flags import (
     share,
     yes_no,
 )
-from app.engines.hub import HUB_ENV, gpus_needed, hub_model, out_of_memory, settled, surroundings
+from app.engines.hub import HUB_ENV, gpus_needed, hub_model, out_of_memory, served_names, settled, surroundings
 from app.engines.schema import check, refuse, whole
-from app.errors import InvalidConfig
 
 MISSING = (
     "vllm not found: install vLLM (https://docs.vllm.ai) in an environment of its own and set HOSTLER_VLLM_COMMAND,"
@@ -181,14 +180,17 @@ class Vllm:
             *(config.get("extra_args") or ()),
             *argv_of(FLAGS, config),
             "--served-model-name",
-            *_names(request),
-            f"--host={request.host}",
-            f"--port={request.port}",
-            f"--middleware={_GUARD.stem}.Guard",
+            *served_names(request),
+            "--host",
+            request.host,
+            "--port",
+            str(request.port),
+            "--middleware",
+            f"{_GUARD.stem}.Guard",
         ]
         if config.get("chat_template"):
             files[_TEMPLATE] = config["chat_template"]
-            argv.append(f"--chat-template={{folder}}/{_TEMPLATE}")
+            argv += ["--chat-template", f"{{folder}}/{_TEMPLATE}"]
         own_path = request.environment.get("PYTHONPATH", "")
         env = {
             "VLLM_NO_USAGE_STATS": "1",
@@ -228,11 +230,3 @@ class Vllm:
     def max_concurrency(self, config: Mapping[str, Any]) -> int | None:
         sequences = config.get("max_num_seqs", config.get("max_batch_size"))
         return int(sequences * (config.get("data_parallel_size") or 1)) if sequences else None
-
-
-def _names(request: EngineRequest) -> tuple[str, ...]:
-    """It answers 404 to a request that calls the model by another name."""
-    names = (request.model_name, *request.other_names)
-    if any(name.startswith("-") for name in names):
-        raise InvalidConfig("vLLM takes a name that starts with - for a flag; give the model another name or alias.")
-    return names

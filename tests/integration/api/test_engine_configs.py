@@ -52,7 +52,7 @@ def test_a_hostile_value_is_planned_or_refused_and_breaks_nothing(planner: Calle
             continue
         if name != "command":
             assert not [word for word in told["argv"] if "\n" in word or "\0" in word], told["argv"]
-            assert not [word for word in told["argv"] if word == value and isinstance(value, str)], told["argv"]
+            assert not [word for word in told["argv"] if word == value and word.startswith("-")], told["argv"]
 
 
 def test_a_nested_config_is_no_way_round(planner: Caller) -> None:
@@ -71,7 +71,8 @@ def test_a_nested_config_is_no_way_round(planner: Caller) -> None:
 def test_whole_numbers_stay_whole_however_they_are_written(planner: Caller) -> None:
     asked = {"server_mode": "replica", "model_name": "model-of-vllm", "dry_run": True}
     answer = planner.post("/api/v1/replicas", {**asked, "replica_config": {"max_num_seqs": 8.0}})
-    assert "--max-num-seqs=8" in answer.get_json()["argv"]
+    argv = answer.get_json()["argv"]
+    assert argv[argv.index("--max-num-seqs") + 1] == "8"
 
 
 @pytest.mark.parametrize("name", ENGINES)
