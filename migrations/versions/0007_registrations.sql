@@ -28,7 +28,8 @@ CREATE TABLE registrations (
     addresses TEXT[] NOT NULL,
     address TEXT NOT NULL,
     local BOOLEAN NOT NULL,
-    capabilities JSONB DEFAULT '[]'::jsonb NOT NULL,
+    -- not JSONB: it is shown as it was sent
+    capabilities JSON DEFAULT '[]'::json NOT NULL,
     health TEXT DEFAULT 'unknown' NOT NULL,
     speaks TEXT,
     message TEXT DEFAULT '' NOT NULL,
@@ -49,7 +50,7 @@ CREATE TABLE registrations (
     CONSTRAINT ck_registrations_live_is_held CHECK (ended_at IS NOT NULL OR registrar IS NOT NULL),
     CONSTRAINT ck_registrations_port_range CHECK (port BETWEEN 1 AND 65535),
     CONSTRAINT ck_registrations_address_is_pinned CHECK (address = ANY (addresses)),
-    CONSTRAINT ck_registrations_capabilities_are_a_list CHECK (jsonb_typeof(capabilities) = 'array')
+    CONSTRAINT ck_registrations_capabilities_are_a_list CHECK (json_typeof(capabilities) = 'array')
 );
 CREATE INDEX ix_registrations_changed ON registrations (changed);
 CREATE INDEX ix_registrations_owner ON registrations (owner);

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, ForeignKey, Index, Integer, Table, Text, text
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSON
 
 from app.db.metadata import metadata, one_of, timestamp
 from app.db.models.events import Xid8
@@ -48,7 +48,8 @@ registrations = Table(
     Column("address", Text, nullable=False),
     #: an address of the very host that took it, which leases ports to engines of ours
     Column("local", Boolean, nullable=False),
-    Column("capabilities", JSONB, nullable=False, server_default=text("'[]'::jsonb")),
+    #: as it was sent, the order of names too
+    Column("capabilities", JSON, nullable=False, server_default=text("'[]'::json")),
     Column("health", Text, nullable=False, server_default="unknown"),
     Column("speaks", Text),
     Column("message", Text, nullable=False, server_default=""),
@@ -68,7 +69,7 @@ registrations = Table(
     CheckConstraint("ended_at IS NOT NULL OR registrar IS NOT NULL", name="live_is_held"),
     CheckConstraint("port BETWEEN 1 AND 65535", name="port_range"),
     CheckConstraint("address = ANY (addresses)", name="address_is_pinned"),
-    CheckConstraint("jsonb_typeof(capabilities) = 'array'", name="capabilities_are_a_list"),
+    CheckConstraint("json_typeof(capabilities) = 'array'", name="capabilities_are_a_list"),
     Index("ix_registrations_changed", "changed"),
     Index("ix_registrations_owner", "owner"),
     Index("ix_registrations_registrar", "registrar", postgresql_where=_LIVE),

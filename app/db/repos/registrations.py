@@ -48,7 +48,7 @@ WITH made AS (
     INSERT INTO registrations (replica_id, generation, owner, registrar, node, endpoint, host, port, addresses, address,
                                local, capabilities)
     SELECT :replica_id, nextval('registration_generations'), :owner, :registrar, :node, :endpoint, :host, :port,
-           CAST(:addresses AS text[]), :address, :local, CAST(:capabilities AS jsonb)
+           CAST(:addresses AS text[]), :address, :local, CAST(:capabilities AS json)
     WHERE NOT EXISTS (SELECT 1 FROM replicas WHERE id = :replica_id) AND NOT {_NEW_LEASED}
     ON CONFLICT (replica_id) DO UPDATE SET
         generation = excluded.generation, owner = excluded.owner, registrar = excluded.registrar, node = excluded.node,
@@ -247,8 +247,8 @@ def answering(connection: Connection) -> list[Any]:
         f"""
 SELECT r.replica_id, r.generation, r.owner, r.node, r.address, r.port, k.role, k.models AS key_models,
        extract(epoch FROM r.registered_at)::float8 AS since,
-       ARRAY(SELECT DISTINCT c->>'model' FROM jsonb_array_elements(r.capabilities) AS c
-             WHERE jsonb_typeof(c->'model') = 'string' AND c->>'model' <> '') AS models
+       ARRAY(SELECT DISTINCT c->>'model' FROM json_array_elements(r.capabilities) AS c
+             WHERE json_typeof(c->'model') = 'string' AND c->>'model' <> '') AS models
 FROM registrations r JOIN keys k ON k.id = r.owner
 WHERE r.ended_at IS NULL AND r.health = 'healthy' AND r.speaks = 'http' AND k.revoked_at IS NULL
   AND (k.expires_at IS NULL OR k.expires_at > hostler_now()) AND NOT {_ROW_LEASED}
