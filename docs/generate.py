@@ -67,7 +67,7 @@ def settings() -> str:
 
 
 def gateway_settings() -> str:
-    return _settings(lambda name: name.startswith("gateway_") or name in OF_THE_GATEWAY)
+    return _settings(lambda name: name.startswith(("gateway_", "slow_lane_")) or name in OF_THE_GATEWAY)
 
 
 def _settings(shown: Callable[[str], bool]) -> str:

@@ -21,11 +21,12 @@ def _sensible_year(moment: datetime) -> None:
 
 
 class Limits(Body):
-    """What the key may use; the gateway holds it."""
+    """What the key may use. Each gateway holds it, for all routes; beyond it 429 with `Retry-After`."""
 
-    requests_per_second = Whole(1, 1_000_000)
-    tokens_per_minute = Whole(1, 1_000_000_000)
-    concurrent_requests = Whole(1, 1_000_000)
+    requests_per_second = Whole(1, 1_000_000, metadata={"description": "Requests let in within any second."})
+    concurrent_requests = Whole(
+        1, 1_000_000, metadata={"description": "Requests in flight at once; streams and waits count while they last."}
+    )
 
 
 class KeyCreate(Body):
