@@ -18,6 +18,8 @@ STRATEGIES: tuple[str, ...] = get_args(Strategy)
 MOST_TOKENS = 131_072
 #: Items of one batch.
 MOST_ITEMS = 1024
+#: Tokens that one batch may ask for, all prompts together: their ids and text are held until the last is made.
+MOST_TOKENS_OF_BATCH = 1_048_576
 DEFAULTS = Sampling(max_tokens=50)
 
 MODEL_ID = ma.fields.String(
@@ -124,6 +126,16 @@ class BatchGenerate(_Sampled):
                     extra={"index": index},
                 )
         super().refuse(data)
+
+
+    @ma.validates_schema
+    def check_size(self, data: Mapping[str, Any], **_: Any) -> None:
+        asked = len(data["prompts"]) * data["max_tokens"]
+        if asked > MOST_TOKENS_OF_BATCH:
+            raise ma.ValidationError(
+                f"{asked} tokens for the whole batch, more than {MOST_TOKENS_OF_BATCH}. Send fewer prompts at once.",
+                "max_tokens",
+            )
 
 
 class Tokens(Answer):

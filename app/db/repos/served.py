@@ -11,11 +11,12 @@ _LOOKED_AT = 64
 #: As the gateway routes: that a backend is silent proves nothing about its engine (app/domain/routing.py).
 _IN = "state IN ('ready', 'unreachable') AND port IS NOT NULL"
 _KIND = f"model_name, engine, {_IN} AS ready, spec->'resolved'->'config' AS config"
-# by name in the order of the index, or a name with a long history would be read from its beginning
+# in the order of the index, or a name with a long history would be read from its beginning; and not as an equality, for
+# which the planner walks along all replicas by age and finds, of a name that is rare, few
 _KINDS = """
 SELECT DISTINCT found.* FROM unnest(CAST(:names AS text[])) AS name, LATERAL (
-    SELECT {kind} FROM replicas WHERE model_name = name AND released_at IS NULL {ready}
-    ORDER BY created_at DESC, id DESC LIMIT {looked_at}
+    SELECT {kind} FROM replicas WHERE model_name BETWEEN name AND name AND released_at IS NULL {ready}
+    ORDER BY model_name DESC, created_at DESC, id DESC LIMIT {looked_at}
 ) AS found
 """
 

@@ -19,9 +19,10 @@ from app.db.repos import events as events_repo
 from app.db.repos import retention as retention_repo
 from app.db.repos import tasks as tasks_repo
 from app.domain.tasks import Phase, TaskKind
+from app.errors import ModelNotFound
 from app.settings import Settings
-from app.usecases import events, explain, health, replicas, retention, sweeps, tasks, watching
-from app.usecases.context import Context
+from app.usecases import events, explain, health, replicas, retention, served, served_models, sweeps, tasks, watching
+from app.usecases.context import Actor, Context
 from tests.support.embedded import fresh_database, plain_url
 
 #: `HOSTLER_TEST_EVENTS=1000000 make test TESTS=tests/integration/db/test_plans.py` is the full size; CI has less time.
@@ -37,7 +38,7 @@ ALTER TABLE replicas DISABLE TRIGGER USER;
 INSERT INTO keys (id, name, hash, prefix, role) VALUES ('000000000001', 'k', repeat('A', 64), 'x', 'admin');
 INSERT INTO nodes (name) VALUES ('n');
 INSERT INTO replicas (id, owner, pool, backend, engine, server_mode, model_name, labels, priority, state, reason, node,
-                      desired_state, released_at, created_at, spec)
+                      desired_state, released_at, created_at, port, spec)
 SELECT lpad(to_hex(g), 12, '0'), '000000000001', 'mock', 'mock', 'mock', 'replica_mock', 'm' || g % 10,
        jsonb_build_object('run', g::text, 'team', CASE WHEN g % 25 = 0 THEN 'a' ELSE 'b' END), 2,
        CASE WHEN g <= {QUEUED} THEN 'pending' WHEN g <= {QUEUED + SERVING} THEN 'ready'
@@ -45,7 +46,8 @@ SELECT lpad(to_hex(g), 12, '0'), '000000000001', 'mock', 'mock', 'mock', 'replic
        CASE WHEN g > {QUEUED + SERVING} AND g % 2 = 1 THEN 'process_exited' END,
        CASE WHEN g > {QUEUED} AND g <= {QUEUED + SERVING} THEN 'n' END, 'running',
        CASE WHEN g > {QUEUED + SERVING} THEN hostler_now() - g * interval '1 second' END,
-       hostler_now() - g * interval '1 second', '{{"resolved": {{"config": {{}}}}}}'
+       hostler_now() - g * interval '1 second',
+       CASE WHEN g > {QUEUED} AND g <= {QUEUED + SERVING} THEN 20000 END, '{{"resolved": {{"config": {{}}}}}}'
 FROM generate_series(1, {REPLICAS}) g;
 ALTER TABLE replicas ENABLE TRIGGER USER;
 INSERT INTO replica_counts (state, server_mode, model_name, pool, owner, change)
@@ -129,6 +131,12 @@ def _claim_stop(connection: Any) -> None:
     tasks_repo.claim_other(connection, pool="mock", node="n", worker="n/w", lease_s=15, **kinds)
 
 
+def _unknown_model(ctx: Context) -> None:
+    with pytest.raises(ModelNotFound):
+        served.choose(ctx, ANYBODY, "nothing")
+
+
+ANYBODY = Actor("000000000001", "k", "admin")
 ACTS: Acts = {
     "claim of a launch": (FEW, _in_vain(_claim_launch)),
     "claim of a stop": (FEW, _in_vain(_claim_stop)),
@@ -153,6 +161,10 @@ ACTS: Acts = {
     "queue position": (FEW, lambda ctx: explain.explain(ctx, OPEN)),
     "pools to ring for": (FEW, sweeps.waiting),
     "expired leases": (FEW, sweeps.take_back_expired),
+    # the newest 500 of the model wait, and are passed over
+    "asking a model": (2 * FEW, lambda ctx: served.choose(ctx, ANYBODY, "m3")),
+    "asking a model that nobody has": (FEW, _unknown_model),
+    "models that can be asked": (MANY, lambda ctx: served_models.list_served(ctx, ANYBODY)),
     "overdue": (FEW, sweeps.end_overdue),
     "lifetimes": (FEW, sweeps.end_lifetimes),
     **{

@@ -233,6 +233,7 @@ def test_a_batch_of_a_thousand(served: Served) -> None:
     [
         ("/batch/tokenize", {"texts": ["a"] * 1025}, 422),
         ("/batch/generate", {"prompts": ["a"] * 1025}, 422),
+        ("/batch/generate", {"prompts": ["a"] * 1024, "max_tokens": 1025}, 422),
         ("/generate", {"prompt": "a", "max_tokens": 0}, 422),
         ("/generate", {"prompt": "a", "max_tokens": 131_073}, 422),
         ("/generate", {"prompt": "a", "max_tokens": True}, 422),
