@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import click
@@ -47,9 +46,12 @@ def demo(session: Session) -> None:
     talk(f"asked for a replica of {MODEL}: {replica_id}")
     replica = following.follow_launch(session, replica_id, str(asked["task_id"]), timeout_s=READY_S)
     ready_s = time.monotonic() - began
-    text, answer_s = _ask(str(replica["base_url"]), session.folder)
-    click.echo(f"\n{replica['base_url']} was ready {fine(ready_s)} after the request and answered in {fine(answer_s)}:")
-    click.echo(f"  > {PROMPT}\n  {clean(text) or '(nothing)'}")
+    asked_at = time.monotonic()
+    made = session.client.generate(PROMPT, model_id=MODEL, max_tokens=24)
+    answer_s = time.monotonic() - asked_at
+    click.echo(f"\n{replica['base_url']} was ready {fine(ready_s)} after the request.")
+    click.echo(f"Asked through the gateway, {MODEL} answered in {fine(answer_s)}:")
+    click.echo(f"  > {PROMPT}\n  {clean(made.get('text')) or '(nothing)'}")
     click.echo("  (the model's weights are random, so is its answer; the server is a real llama.cpp)")
     _show_timeline(session, replica_id)
     _show_next(replica_id)
@@ -94,24 +96,6 @@ def _await_model(session: Session) -> None:
         time.sleep(0.1)
 
 
-def _ask(base_url: str, folder: Path) -> tuple[str, float]:
-    """The model's answer and how many seconds it took. The engine demands the stack's own key."""
-    import httpx2
-
-    key_file = folder / "secrets" / "engine-key"
-    headers = {"Authorization": f"Bearer {key_file.read_text().strip()}"} if key_file.exists() else {}
-    body = {"model": MODEL, "prompt": PROMPT, "max_tokens": 24}
-    began = time.monotonic()
-    try:
-        # loopback: a proxy of the environment must not come between
-        with httpx2.Client(trust_env=False, timeout=60) as http:
-            response = http.post(f"{base_url}/v1/completions", json=body, headers=headers)
-        response.raise_for_status()
-        return str(response.json()["choices"][0]["text"]), time.monotonic() - began
-    except (httpx2.HTTPError, ValueError, LookupError) as error:
-        raise HostlerError(f"the replica did not answer: {error}", hint="hostler replica list") from error
-
-
 def _show_timeline(session: Session, replica_id: str) -> None:
     click.echo("\nIts way there:")
     for state, seconds in time_per_state(session.client.replica_events(replica_id).get("events", [])):
@@ -124,6 +108,7 @@ def _show_next(replica_id: str) -> None:
         f"hostler replica events {replica_id}": "what it went through, and why",
         f"hostler replica logs {replica_id}": "what llama.cpp wrote",
         f"hostler replica stop {replica_id}": "put it away (-l demo=yes: all of the demo's)",
+        f"hostler generate 'Once' -m {MODEL}": "ask the model something else",
         "hostler down": "stop everything on this host",
     }
     click.echo("\nType next:")
