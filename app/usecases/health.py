@@ -39,6 +39,7 @@ ROLES = {
 CHECKS = {
     "roles": "workers and agent are alive",
     "nodes": "every host is heard",
+    "gateways": "every gateway hears of changes",
     "bells": "messages reach the workers",
     "sweeps": "the repair sweep runs",
     "work": "nothing waits that could be done",
@@ -111,6 +112,9 @@ def problems(row: Any, sweep_interval_s: float) -> list[Problem]:
     for name in row.silent_nodes:
         show = f"hostler node get {name}"
         found.append(Problem("nodes", f"node {name} is silent. `{show}` shows it.", show))
+    for name in row.silent_gateways:
+        text = f"gateway {name}: its agent is silent; it routes as before and hears of no change."
+        found.append(Problem("gateways", text, "hostler status; hostler gateway list"))
     if (row.broker_silent_s or 0) > BROKER_LATE_S:
         text = f"broker: took no message for {row.broker_silent_s:.0f} s; work goes on by sweeps, slower."
         found.append(Problem("bells", text, status))
