@@ -28,6 +28,7 @@ from app.domain.lifecycle import STATE_MEANING, State
 from app.settings import Settings
 from app.usecases import keys
 from tests.support.embedded import fresh_database
+from tests.support.public_door import public_door
 
 #: Every part of "no 500 and no undocumented answer".
 CHECKS = [
@@ -44,9 +45,15 @@ EXAMPLES = int(os.environ.get("OPENAPI_EXAMPLES", "25"))
 @pytest.fixture(scope="module")
 def web(parts: Settings, migrated: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
     models_dir = tmp_path_factory.mktemp("models")
-    with fresh_database(parts, migrated) as url:
+    # some routes show what this host's HAProxy holds
+    with fresh_database(parts, migrated) as url, public_door() as door:
         chosen = replace(
-            parts, database_url=url, namespace=f"o{secrets.token_hex(4)}", models_dir=Path(models_dir), max_wait_s=2.0
+            parts,
+            state_dir=door.layout.state_dir,
+            database_url=url,
+            namespace=f"o{secrets.token_hex(4)}",
+            models_dir=Path(models_dir),
+            max_wait_s=2.0,
         )
         app = create_app(chosen)
         yield app
