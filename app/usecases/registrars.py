@@ -34,6 +34,8 @@ UNDELIVERED_S = 30.0
 #: Ends that are written in one statement.
 BATCH = 1000
 RETRY_S = 1.0
+#: Longer than a registration takes from its commit to its stream.
+STRAY_S = 15.0
 #: How late it is noticed that the process puts its database away.
 LOOK_S = 0.5
 #: Registrations that are written at one time: the rest of the process's connections is for others.
@@ -80,6 +82,8 @@ class Registrar:
         #: when the database last heard that this process lives
         self._renewed_at = float("-inf")
         self._lapsed: list[Held] = []
+        #: what the database has of this process, until it was compared with what this process has
+        self._written: dict[tuple[str, int], float] = {}
         self._running = False
         registry.listeners.append(self._reconcile)
 
@@ -116,9 +120,8 @@ class Registrar:
     def deliver(self, held: Held, cut: Callable[[], None]) -> None:
         """The stream of ``held`` has begun; ``cut`` will be called when somebody else has the id."""
         held.cut = cut
-        now = self._registry.get(held.replica_id)
-        if now is not None and now.generation > held.generation:
-            # taken over while it was being delivered
+        if held.ended:
+            # taken over or taken out while it was being delivered
             cut()
 
     def end(self, held: Held) -> None:
@@ -139,6 +142,8 @@ class Registrar:
     def _reconcile(self, rows: Sequence[Any]) -> None:
         """Others changed these: cut streams whose id somebody else has now, or that somebody ended."""
         for row in rows:
+            if row.registrar == self.id and row.ended_at is None:
+                self._written[row.replica_id, row.generation] = time.monotonic()
             for held in list(self._held.get(row.replica_id, ())):
                 if held.generation == row.generation and row.end_reason == "lapsed":
                     self._lapsed.append(held)
@@ -188,12 +193,29 @@ class Registrar:
             try:
                 self._write_ends()
                 self._revive()
+                self._end_strays()
                 if time.monotonic() - self._renewed_at >= self._renew_s * 0.9:
                     self._renew()
             except (Collided, Unavailable) as error:
                 log.warning("the registrar waits for the database: %s", error)
                 signals.rest(RETRY_S)
                 self._wake.set()
+
+    def _end_strays(self) -> None:
+        """Registrations that were committed, though the database went away before it could say so: nobody has them."""
+        due = [one for one, seen_at in list(self._written.items()) if time.monotonic() - seen_at > STRAY_S]
+        strays = [
+            (replica_id, generation)
+            for replica_id, generation in due
+            if all(held.generation != generation for held in self._held.get(replica_id, ()))
+        ]
+        if strays:
+            ended = self._context.database.change(partial(repo.end, streams=strays, reason="closed"))
+            if ended:
+                log.warning("%d registrations had nobody who heard of them; they are ended", len(ended))
+                self._registry.changed()
+        for one in due:
+            del self._written[one]
 
     def _write_ends(self) -> None:
         while self._ends:

@@ -7,15 +7,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 
 from app.db.engine import Database
-from app.usecases import registrations
-from app.usecases.context import Context
-from tests.integration.registry.conftest import Api
+from app.errors import Unavailable
+from app.usecases import keys, registrars, registrations
+from app.usecases.context import Actor, Context
+from tests.integration.registry.conftest import ADMIN, Api
 from tests.support.embedded import plain_url, wait_until, with_database
 
 CHAT = {"type": "chat"}
@@ -175,3 +177,39 @@ def test_many_come_and_go_at_once(api: Api, count: int) -> None:
     for stream in last:
         stream.close()
     wait_until(lambda: api.ids() == [], 5, "all of them to end")
+
+
+def test_what_was_committed_and_never_heard_of_is_ended(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database may go away between its commit and its word for it: the caller is refused, and the row is there."""
+    monkeypatch.setattr(registrars, "STRAY_S", 0.3)
+    made = keys.create(ctx, ADMIN, {"name": "k", "role": "register"}, None).record
+    actor = Actor(made["id"], made["name"], "register")
+    body = {"endpoint": "localhost:1001", "capabilities": [CHAT]}
+    held = registrations.register(ctx, actor, {**body, "replica_id": "heard"})
+    registrar = registrars.registrar_of(ctx)
+    change = ctx.database.change
+
+    def commit_and_lose(act: Callable[..., Any]) -> Any:
+        change(act)
+        raise Unavailable("The connection to the database was lost.")
+
+    with monkeypatch.context() as lossy:
+        lossy.setattr(ctx.database, "change", commit_and_lose)
+        with pytest.raises(Unavailable):
+            registrations.register(ctx, actor, {**body, "replica_id": "unheard"})
+    assert _state(ctx, "unheard") == "live"
+    wait_until(lambda: _state(ctx, "unheard") == "ended", 5, "the end of what nobody holds")
+    assert _state(ctx, "heard") == "live"
+    registrar.end(held)
+    wait_until(lambda: _state(ctx, "heard") == "ended", 5, "the end of the other")
+
+
+def test_who_is_taken_out_before_his_stream_begins_gets_no_stream(ctx: Context) -> None:
+    made = keys.create(ctx, ADMIN, {"name": "k", "role": "register"}, None).record
+    body = {"endpoint": "localhost:1001", "capabilities": [CHAT], "replica_id": "r1"}
+    held = registrations.register(ctx, Actor(made["id"], made["name"], "register"), body)
+    registrations.remove(ctx, ADMIN, "r1")
+    wait_until(lambda: held.ended, 5, "the process to hear of it")
+    cut = threading.Event()
+    registrars.registrar_of(ctx).deliver(held, cut.set)
+    assert cut.is_set()
