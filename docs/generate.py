@@ -98,8 +98,9 @@ def routes() -> str:
         for method in ("get", "post", "put", "patch", "delete"):
             if method in operations:
                 operation = operations[method]
-                role = operation.get("x-required-role")
-                rows.append((f"`{method.upper()} {path}`", f"`{role}`" if role else "", operation["summary"]))
+                roles = [operation.get("x-required-role"), *operation.get("x-other-roles", ())]
+                shown = " or ".join(f"`{role}`" for role in roles if role)
+                rows.append((f"`{method.upper()} {path}`", shown, operation["summary"]))
     return _table(("route", "role", "what it does"), rows)
 
 

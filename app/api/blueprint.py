@@ -118,6 +118,7 @@ class Blueprint(SmorestBlueprint):
             documented |= {404} if "<" in rule else set()
             info = dict(getattr(view, "_apidoc", {}))
             info["conventions"] = {"role": role, "headers": headers, "errors": documented, "name": view.__name__}
+            info["conventions"]["also"] = also
             view._apidoc = info  # type: ignore[attr-defined]
             self.add_url_rule(rule, None, view, methods=[method])
             return view
@@ -134,6 +135,8 @@ class Blueprint(SmorestBlueprint):
         else:
             statuses |= set(ERRORS_OF_EVERY_KEYED_ROUTE)
             doc["x-required-role"] = conventions["role"]
+            if conventions["also"]:
+                doc["x-other-roles"] = list(conventions["also"])
         if "requestBody" in doc:
             statuses |= set(ERRORS_OF_A_BODY)
         responses = doc.setdefault("responses", {})

@@ -127,7 +127,6 @@ class BatchGenerate(_Sampled):
                 )
         super().refuse(data)
 
-
     @ma.validates_schema
     def check_size(self, data: Mapping[str, Any], **_: Any) -> None:
         asked = len(data["prompts"]) * data["max_tokens"]
