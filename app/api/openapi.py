@@ -12,7 +12,7 @@ from flask import Flask, Response, current_app, request
 from flask_smorest import Api as SmorestApi
 from werkzeug.exceptions import NotFound
 
-from app.api import problem
+from app.api import gateway_routes, problem
 from app.api.auth import OPEN, allow
 from app.api.blueprint import response_name
 from app.api.schemas.problem import ProblemSchema
@@ -125,7 +125,12 @@ def install(app: Flask, api: Api) -> None:
     app.add_url_rule("/docs/<name>", "docs_asset", _docs_asset, methods=["GET"])
     _document(app, api, "openapi_json", "This document", {"application/json": {"schema": {"type": "object"}}})
     _document(app, api, "docs", "This document, for people", {"text/html": {"schema": {"type": "string"}}})
-    document = json.dumps(api.spec.to_dict(), separators=(",", ":"))
+    for status in gateway_routes.ERRORS:
+        # a component that no route of ours refers to is left out otherwise
+        api.spec.components.get_ref("response", response_name(status))
+    described = api.spec.to_dict()
+    described["paths"] |= gateway_routes.paths()
+    document = json.dumps(described, separators=(",", ":"))
 
 
 def _document(app: Flask, api: Api, endpoint: str, summary: str, content: dict[str, Any]) -> None:
