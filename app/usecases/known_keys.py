@@ -6,12 +6,12 @@ gateway lets the same keys through. A key that the database has once called ende
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from app.errors import Unavailable
+from app.usecases.beside import Beside
 
 #: A revoked key works at most this much longer in a process that has just seen it.
 CACHED_S = 1.0
@@ -52,7 +52,7 @@ class KnownKeys:
         #: until when the database is not asked about keys that are known: it has just said that it is away
         self._away_until = float("-inf")
         #: a look-up that has not come back: it hangs
-        self._hung: _LookUp | None = None
+        self._hung: Beside[Holder | None] | None = None
 
     def holder(self, key_hash: str, ask: Callable[[], Holder | None]) -> Holder | None:
         """Who holds it, from memory or by ``ask``. Raises Unavailable for a key that is not known well enough."""
@@ -64,7 +64,7 @@ class KnownKeys:
             found = ask()
             self._keep(key_hash, found, now)
             return found
-        if now < self._away_until or (self._hung is not None and not self._hung.is_over.is_set()):
+        if now < self._away_until or (self._hung is not None and not self._hung.is_over):
             return known.holder
         return self._look_up(key_hash, ask, now, known.holder)
 
@@ -73,17 +73,20 @@ class KnownKeys:
         self._known.clear()
 
     def _look_up(self, key_hash: str, ask: Callable[[], Holder | None], now: float, before: Holder) -> Holder | None:
-        look_up = _LookUp(ask, lambda found: self._keep(key_hash, found, now))
-        look_up.start()
-        if not look_up.is_over.wait(PATIENCE_S):
+        def act() -> Holder | None:
+            found = ask()
+            self._keep(key_hash, found, now)
+            return found
+
+        look_up = Beside(act, "look up a key")
+        if not look_up.wait(PATIENCE_S):
             self._hung = look_up
             return before
-        if look_up.unavailable:
+        try:
+            return look_up.result()
+        except Unavailable:
             self._away_until = time.monotonic() + CACHED_S
             return before
-        if look_up.error is not None:
-            raise look_up.error
-        return look_up.found
 
     def _keep(self, key_hash: str, found: Holder | None, seen_at: float) -> None:
         if found is None:
@@ -92,27 +95,3 @@ class KnownKeys:
         if len(self._known) >= CACHED:
             self._known.clear()
         self._known[key_hash] = _Known(found, seen_at)
-
-
-class _LookUp(threading.Thread):
-    """One question to the database, beside the request: a database that hangs must not hold the request too."""
-
-    def __init__(self, ask: Callable[[], Holder | None], keep: Callable[[Holder | None], None]) -> None:
-        super().__init__(name="look up a key", daemon=True)
-        self.is_over = threading.Event()
-        self.found: Holder | None = None
-        self.unavailable = False
-        self.error: BaseException | None = None
-        self._ask = ask
-        self._keep = keep
-
-    def run(self) -> None:
-        try:
-            self.found = self._ask()
-            self._keep(self.found)
-        except Unavailable:
-            self.unavailable = True
-        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
-            self.error = error
-        finally:
-            self.is_over.set()

@@ -15,6 +15,7 @@ import time
 import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from app.db.engine import Database
@@ -27,6 +28,7 @@ from app.engines.registry import ENGINES
 from app.errors import NoMatch, Unavailable
 from app.stack.layout import Layout
 from app.usecases import models, paging
+from app.usecases.beside import Beside
 from app.usecases.context import Context
 from app.usecases.gateway_load import GatewayLoad
 from app.usecases.mark import Mark
@@ -42,6 +44,8 @@ PACE_S = 0.1
 IDLE_S = 60.0
 #: After the database was not there, it is asked again only then: until then answers come from memory at once.
 RETRY_S = 1.0
+#: Longest wait of an answer that can be given from memory for a database that hangs.
+PATIENCE_S = 2.0
 #: How often HAProxy is asked who is busy, while somebody asks for routes: within the last so many seconds.
 BUSY_S, ASKED_S = 1.0, 5.0
 #: How old a look at the names in the catalogue may be.
@@ -110,6 +114,7 @@ class Registry:
         self._seen: int | None = None
         self._read_at = float("-inf")
         self._retry_at = float("-inf")
+        self._hung: Beside[None] | None = None
         self._used_at = time.monotonic()
         self._following = False
 
@@ -129,7 +134,7 @@ class Registry:
         asked_at = self._routed_at = time.monotonic()
         found = self._best(query, models)
         if not found and self._read_at < asked_at:
-            self.refresh(asked_at)
+            self._refresh_in_time(asked_at)
             found = self._best(query, models)
         while found:
             replica_id = choose(found, self._load, random.sample, time.monotonic())
@@ -146,7 +151,7 @@ class Registry:
     ) -> tuple[list[dict[str, Any]], int, str | None]:
         """(servers by id, total, next cursor) of those that a key limited to ``models`` may know of."""
         after = paging.decode(cursor, (str,))
-        self.refresh(time.monotonic())
+        self._refresh_in_time(time.monotonic())
         with self._lock:
             if self._sorted is None:
                 self._sorted = sorted(self._entries)
@@ -169,13 +174,13 @@ class Registry:
         """Know all that was committed on this host before; costs nothing when nothing was."""
         self.keep_up()
         if self.mark.read() != self._seen:
-            self.refresh(self._used_at)
+            self._refresh_in_time(self._used_at)
 
     def keep_up(self) -> None:
         """Know all that was committed a moment ago."""
         self._used_at = time.monotonic()
         if not self._following:
-            self.refresh(self._used_at)
+            self._refresh_in_time(self._used_at)
             self._follow()
 
     def drop(self, replica_id: str, generation: int) -> None:
@@ -214,6 +219,18 @@ class Registry:
         if changed:
             for listener in self.listeners:
                 listener(changed)
+
+    def _refresh_in_time(self, asked_at: float) -> None:
+        """The same for whoever can be answered from memory: a database that hangs is not waited for."""
+        if self._since is None:
+            self.refresh(asked_at)
+        elif self._hung is None or self._hung.is_over:
+            beside = Beside(partial(self.refresh, asked_at), "read the registry")
+            if beside.wait(PATIENCE_S):
+                beside.result()
+            else:
+                self._hung = beside
+                log.warning("the registry answers from memory: the database hangs")
 
     def _read(self) -> Sequence[Any]:
         """Take in what changed; the registrations among it are returned."""

@@ -227,6 +227,8 @@ def test_a_database_that_hangs_keeps_nobody_from_finding_a_server(
     try:
         for _ in range(20):
             assert up.call("GET", "/route?model=qwen2") == found
+            assert up.call("GET", "/route?model=qwen3", expect=404)["detail"] == "no matching replica"
+            assert up.call("GET", "/registry")["replicas"][0]["replica_id"] == "r1"
     finally:
         for process in frozen:
             process.resume()
