@@ -76,6 +76,9 @@ class Registered:
                     self.look(prober)
                 except (Collided, Unavailable) as error:
                     log.warning("registered servers are not looked after: %s", error)
+                    # what was seen and not written is to be seen again
+                    self._known.clear()
+                    self._listed_at = float("-inf")
                     stop.wait(LOOK_S)
                 # a crowd that comes in one by one is read in one go
                 stop.wait(PACE_S)
@@ -88,7 +91,8 @@ class Registered:
         if now - self._listed_at >= LIST_S:
             self._known = self._read()
             self._listed_at = now
-        due = [one for one in self._known.values() if one.next_at <= now]
+        # new ones first; a crowd of strangers that all hang must not keep the next one from being looked at
+        due = sorted((one for one in self._known.values() if one.next_at <= now), key=_by_time)[:PER_SECOND]
         if not due:
             return 0
         facts = []
@@ -122,14 +126,14 @@ class Registered:
     def _judged(self, one: Known, seen: Seen) -> Known:
         failures = 0 if seen.health == "healthy" else one.failures + 1
         # one that answered is given another try: a look may come in the moment of a restart
-        health = one.health if one.health == "healthy" and 0 < failures < FAILURES else seen.health
+        is_doubtful = one.health == "healthy" and 0 < failures < FAILURES
         return replace(
             one,
-            health=health,
+            health=one.health if is_doubtful else seen.health,
             speaks=seen.speaks or one.speaks,
             address=seen.address,
             failures=failures,
-            next_at=time.monotonic() + self._interval_s / (2 if failures else 1),
+            next_at=time.monotonic() + self._interval_s / (2 if is_doubtful else 1),
         )
 
     @property
@@ -164,6 +168,10 @@ class Registered:
         targets = [ProbeTarget(address, one.port, path, timeout_s=ANSWER_S) for one, address in whom]
         results = prober.probe(targets)
         return {one.replica_id: (address, result) for (one, address), result in zip(whom, results, strict=True)}
+
+
+def _by_time(one: Known) -> float:
+    return one.next_at
 
 
 def _fact(one: Known, seen: Seen) -> Mapping[str, Any]:
