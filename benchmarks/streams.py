@@ -1,4 +1,4 @@
-"""``streams``: 2,000 open event streams beside none; what they cost Postgres, in queries, and API and gateway, in memory.
+"""``streams``: 2,000 open event streams beside none; what they cost Postgres in queries, API and gateway in memory.
 
 Counted by Postgres itself. While creates and stops go on: scans of the index of the history's order, which nothing but
 streams (and retention, in both halves of a round) reads. While nothing goes on: transactions of the whole database.

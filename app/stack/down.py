@@ -70,6 +70,8 @@ def down(
         if not keep_replicas:
             _end_engines(layout, say, 0 if hurry.is_set() else grace_s, hurry)
         _check_gone(layout, keep_replicas)
+        for path in [path for paths in layout.left_behind.values() for path in paths]:
+            path.unlink(missing_ok=True)
         remove_record(settings)
         remove_run_dir(settings.state_dir)
     return True

@@ -69,8 +69,8 @@ def _files(layout: Layout) -> list[Leak]:
     running = {one.role for one in control_plane(layout)}
     # while supervisor lives it starts the others again, and what they leave is theirs
     if SUPERVISOR in running:
-        running |= {POSTGRES, REDIS}
-    files = {
+        running |= {POSTGRES, REDIS, *layout.left_behind}
+    files = {role: [*paths] for role, paths in layout.left_behind.items()} | {
         SUPERVISOR: [layout.supervisor_socket, layout.state_dir / "supervisor.pid"],
         REDIS: [layout.run / REDIS_SOCKET],
         POSTGRES: [

@@ -135,6 +135,16 @@ class Layout:
         return self.run / RELAY_SOCKET
 
     @property
+    def left_behind(self) -> dict[str, tuple[Path, ...]]:
+        """By role: sockets that their processes leave when they end, or are killed."""
+        return {
+            "web": (self.web_socket,),
+            "flower": (self.flower_socket,),
+            "slow-lane": (self.slow_lane_socket,),
+            "gateway": (self.haproxy_socket, self.master_socket, self.inside_socket, self.relay_socket),
+        }
+
+    @property
     def postgres(self) -> Path:
         """The folder of Postgres, links resolved (see ``app.stack.places``)."""
         home = self.state_dir / "postgres"

@@ -172,6 +172,7 @@ def test_down_lists_and_stops_replicas_and_leaves_nothing(fresh: Stack) -> None:
     assert gone(engine)
     assert not [process for process in everything if not gone(process.pid)]
     assert not fresh.living()
+    assert not [path for path in fresh.layout.run.glob("*") if path.is_socket()]
     again = fresh.hostler("down")
     assert again.returncode == 0
     assert "nothing runs" in again.stderr
