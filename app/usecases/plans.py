@@ -85,7 +85,7 @@ def resolve(ctx: Context, connection: Connection, actor: Actor, body: Mapping[st
         backend_options.check_role(connection, pool.backend, own_options, granted, admin=actor.role == "admin")
     options = {**pool.options, **own_options}
     path = Path(model["source"]) if model and engine.needs_model_file else None
-    return Plan(
+    plan = Plan(
         pool.name,
         pool.backend,
         mode,
@@ -100,6 +100,21 @@ def resolve(ctx: Context, connection: Connection, actor: Actor, body: Mapping[st
         _warnings(body),
         pool.updated_at,
     )
+    _rehearse(ctx, plan, body)
+    return plan
+
+
+def _rehearse(ctx: Context, plan: Plan, body: Mapping[str, Any]) -> None:
+    """What only the whole command shows (a name that is no argument, GPUs that cannot be shared) is told at once.
+
+    Not of engines whose config says it all: their creates come by the thousand.
+    """
+    if plan.engine.program_setting:
+        environment = {name: str(value) for name, value in (body.get("environment") or {}).items()}
+        port = ctx.settings.ports[0]
+        command_for(
+            ctx, plan.engine, plan.model_name, resolved(plan), port=port, gpus=plan.gpus, environment=environment
+        )
 
 
 def _other_names(asked: str, model: Mapping[str, Any] | None) -> list[str]:

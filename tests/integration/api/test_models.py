@@ -127,6 +127,11 @@ def test_what_runs_code_needs_admin_or_an_admins_model(admin: Caller, caller, we
             refused = assert_problem(operator.post("/api/v1/replicas", asked), 403, "forbidden")
             assert list(refused["errors"]) == [f"replica_config.{next(iter(config))}"]
             assert admin.post("/api/v1/replicas", asked).status_code == 200
+    # what only the whole command shows is told before anything is written
+    uneven = {"resources": {"gpus": 3}, "replica_config": {"pipeline_parallel_size": 2}}
+    asked = {"server_mode": "replica", "model_name": "plain", **uneven}
+    refused = assert_problem(operator.post("/api/v1/replicas", asked), 422, "invalid_config")
+    assert list(refused["errors"]) == ["replica_config.pipeline_parallel_size"]
     # ports and devices come from leases, whatever the environment asks for
     wishes = {"VLLM_HOST": "0.0.0.0", "VLLM_PORT": "8001", "CUDA_VISIBLE_DEVICES": "3"}
     told = operator.post("/api/v1/replicas", {**create, "model_name": "plain", "environment": wishes}).get_json()
@@ -153,6 +158,9 @@ def test_an_external_server_needs_the_list_or_admin(admin: Caller, caller) -> No
     assert planned.status_code == 200, planned.get_json()
     assert "sk-very-secret" not in planned.get_data(as_text=True)
     assert planned.get_json()["environment"] == {"UPSTREAM_API_KEY": "***"}
+    unsent = {"environment": {"UPSTREAM_API_KEY": "a\nb"}, "dry_run": False}
+    refused = assert_problem(operator.post("/api/v1/replicas", create | unsent), 422, "invalid_config")
+    assert list(refused["errors"]) == ["environment.UPSTREAM_API_KEY"]
     other = {"replica_config": {"base_url": "https://evil.example/v1"}}
     assert_problem(operator.post("/api/v1/replicas", create | other), 403, "forbidden")
     assert admin.post("/api/v1/replicas", create | other).status_code == 200
