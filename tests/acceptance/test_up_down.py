@@ -28,7 +28,7 @@ STUBBORN = [
     ".serve_forever()",
     "{port}",
 ]
-ROLES = {"web", "worker", "worker-control", "beat", "flower", "agent", "gateway-agent", "gateway"}
+ROLES = {"web", "worker", "worker-control", "beat", "flower", "agent", "gateway-agent", "slow-lane", "gateway"}
 pytestmark = pytest.mark.timeout(180)
 
 
@@ -75,6 +75,9 @@ def test_status_shows_every_process_and_where_it_listens(shared: Stack) -> None:
         "flower.sock": "flower",
         "haproxy.sock": "gateway",
         "haproxy-master.sock": "gateway",
+        "door.sock": "gateway",
+        "relay.sock": "gateway",
+        "slow-lane.sock": "slow-lane",
     }
     record = json.loads(shared.layout.record.read_text())
     assert record["url"] == shared.url
