@@ -80,7 +80,7 @@ class SlowLane:
         try:
             path = environ["PATH_INFO"].encode("latin-1").decode("utf-8", "replace")
             if _is_list(path) and environ.get("HTTP_X_HOSTLER_LANE") == "v1":
-                return _answer(start_response, self._models(environ, path, caller))
+                return _answer(start_response, environ, self._models(environ, path, caller))
             return self._send_on(environ, start_response, caller)
         except HostlerError as error:
             return _refuse(start_response, error, environ, caller)
@@ -217,10 +217,15 @@ def _utf8(header: str) -> str:
     return header.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
-def _answer(start_response: StartResponse, body: Mapping[str, Any]) -> list[bytes]:
+def _answer(start_response: StartResponse, environ: Environ, body: Mapping[str, Any]) -> list[bytes]:
     content = json.dumps(body).encode()
     start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(content)))])
-    return [content]
+    return _unless_head(environ, content)
+
+
+def _unless_head(environ: Environ, content: bytes) -> list[bytes]:
+    # gunicorn would send it, and it would be taken for the next answer
+    return [] if environ["REQUEST_METHOD"] == "HEAD" else [content]
 
 
 def _refuse(start_response: StartResponse, error: HostlerError, environ: Environ, caller: Caller) -> list[bytes]:
@@ -246,5 +251,7 @@ def _refuse(start_response: StartResponse, error: HostlerError, environ: Environ
     if error.status in (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE):
         # what of the body was not read must not be taken for the next request
         headers.append(("Connection", "close"))
+    if isinstance(error, MethodNotAllowed):
+        headers.append(("Allow", ", ".join(_READ_ONLY)))
     start_response(f"{error.status} {HTTPStatus(error.status).phrase}", headers)
-    return [content]
+    return _unless_head(environ, content)

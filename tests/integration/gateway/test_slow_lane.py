@@ -190,6 +190,17 @@ def test_a_stream_comes_as_it_is_made(door: Door, engines: dict[str, Sayer]) -> 
     assert came[0] < came[1] < came[2]
 
 
+def test_head_has_no_body(door: Door) -> None:
+    for path, wanted in (("/v1/models", 200), ("/v1/models/nobody", 404), ("/v1/else", 404)):
+        lines = head(door, path).replace(b"POST", b"HEAD").replace(b"Connection: close\r\n", b"")
+        last = head(door, "/v1/models").replace(b"POST", b"GET")
+        # a body would be taken for the answer to the second
+        first, _, second = door.raw(lines + last).partition(b"\r\n\r\n")
+        assert (status(first), status(second)) == (wanted, 200)
+    refused = door.ask("POST", "/v1/models", {})
+    assert (refused.status, refused.headers["allow"]) == (405, "GET, HEAD")
+
+
 def test_few_at_a_time(door: Door, engines: dict[str, Sayer]) -> None:
     """Room for one of the largest in each of two processes, and one that waits: of many some are told to come again."""
     body = json.dumps({"model": "a", "pad": "x" * (3 * 1024 * 1024)}).encode()
