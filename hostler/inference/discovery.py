@@ -50,7 +50,17 @@ class Discovery:
         self.found: Found | None = None
         self.closed = False
 
-    def find_steps(self) -> Steps[Found]:
+    def _found_steps(self) -> Steps[Found]:
+        """The server to ask: what another call has found meanwhile, else whom the registry names."""
+        return self.found or self._first((yield from self._look_steps()))
+
+    def _first(self, fresh: Found) -> Found:
+        # of many calls that begin at once one finds for all: a connection for each would be too many
+        if self.found is None:
+            self.found = fresh
+        return self.found
+
+    def _look_steps(self) -> Steps[Found]:
         """Ask the registry, whatever was found before. Raises NoMatchingServer and what any call of the API may."""
         if self.capability is None:
             raise BadInput(
@@ -62,14 +72,13 @@ class Discovery:
             endpoint = parse_endpoint(str(body["endpoint"]), self._protocol)
         except (KeyError, ValueError) as error:
             raise ApiError(f"the registry named no usable endpoint: {error}", code="bad_endpoint", body=body) from error
-        self.found = Found(endpoint, str(body.get("replica_id") or ""))
-        return self.found
+        return Found(endpoint, str(body.get("replica_id") or ""))
 
     def infer_steps(self, question: Question, *, retry: bool, timeout_s: float) -> Steps[Json]:
         """The outputs; after a failure of the server once more, at the server that the registry names then."""
         if self.closed:
             raise BadInput("this client is closed")
-        found = self.found or (yield from self.find_steps())
+        found = yield from self._found_steps()
         try:
             return (yield from self._ask(found, question, timeout_s))
         except ServerFailed as error:
@@ -77,10 +86,10 @@ class Discovery:
                 raise
             first = error
         try:
-            again = yield from self.find_steps()
+            again = yield from self._found_steps()
             if again.is_same(found):
                 # its registration may outlive it; asked once more, a registry that spreads names another if it has one
-                again = yield from self.find_steps()
+                self.found = again = yield from self._look_steps()
         except HostlerError as error:
             raise _nobody_else(first, error) from error
         found = again

@@ -22,6 +22,8 @@ from hostler.errors import (
     NoMatchingServer,
     ServerFailed,
 )
+from hostler.inference import grpc_v2
+from hostler.inference.endpoint import Endpoint
 from tests.integration.cli.stub import Answer, Stub, problem, serve
 from tests.integration.discovery.conftest import names
 from tests.support.stacks import free_port
@@ -254,6 +256,27 @@ def test_asyncio_has_the_same(registry: Stub, server: V2Server) -> None:
 
     asyncio.run(ask())
     assert len(registry.asked) == 4
+
+
+def test_calls_that_begin_at_once_share_a_connection(
+    registry: Stub, server: V2Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names(registry, server.grpc)
+    make, made = grpc_v2.async_channel, []
+
+    def count(endpoint: Endpoint) -> object:
+        made.append(endpoint)
+        return make(endpoint)
+
+    monkeypatch.setattr(grpc_v2, "async_channel", count)
+
+    async def ask() -> None:
+        async with AsyncClient(registry.url, capability=CHAT) as client:
+            asked = [client.infer("echo", {"n": [number]}) for number in range(50)]
+            assert await asyncio.gather(*asked) == [{"n": [number]} for number in range(50)]
+
+    asyncio.run(ask())
+    assert len(made) == 1
 
 
 def test_without_the_extra_it_says_what_to_install(registry: Stub, server: V2Server) -> None:
