@@ -10,6 +10,7 @@ import http.client
 import logging
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from http import HTTPStatus
 from typing import Any
 
 import gevent
@@ -37,6 +38,8 @@ _HOP = frozenset(
     }
 )
 _PIECE = 64 * 1024
+#: With every answer of a replica, and with none of HAProxy's own.
+REPLICA = "X-Hostler-Replica"
 #: HAProxy's own limits end a request long before.
 _SILENT_S = 24 * 3600
 
@@ -86,7 +89,7 @@ class Replay:
                 raise
             finally:
                 watch.end()
-            if not (left and answer.status == 502 and answer.headers.get(FAILED)):
+            if not left or not _may_be_tried_again(answer):
                 return connection, answer
             log.info("a replica failed before its first byte; %d tries are left", left)
             connection.close()
@@ -106,6 +109,13 @@ class Replay:
             return connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             raise BadGateway("The gateway's inside door ended the connection. Try again.") from error
+
+
+def _may_be_tried_again(answer: http.client.HTTPResponse) -> bool:
+    """As HAProxy does it where it can: a connection that ended without an answer, and an engine that still loads."""
+    if answer.status == HTTPStatus.BAD_GATEWAY:
+        return FAILED in answer.headers
+    return answer.status == HTTPStatus.SERVICE_UNAVAILABLE and REPLICA in answer.headers
 
 
 class Watch:
