@@ -107,7 +107,10 @@ _IS_NAMED = "r.replica_id = named.replica_id AND r.generation = named.generation
 _END = _ending(_IS_NAMED, _NAMED)
 _REMOVE = _ending("r.replica_id = :replica_id")
 _END_LAPSED = _ending("r.registrar = ANY(:registrars)")
-_END_KEYLESS = _ending("r.owner IN (SELECT id FROM keys WHERE revoked_at IS NOT NULL OR expires_at <= hostler_now())")
+# as an array: the few ended keys are looked up by the index of owners, and not every registration's key
+_END_KEYLESS = _ending(
+    "r.owner = ANY(ARRAY(SELECT id FROM keys WHERE revoked_at IS NOT NULL OR expires_at <= hostler_now()))"
+)
 # few ports are leased, and an index has the registrations of each
 _END_LEASED = _ending(
     f"r.port IN (SELECT number FROM leases WHERE kind = 'port' AND released_at IS NULL) AND {_ROW_LEASED}"
