@@ -69,7 +69,8 @@ class Registered:
 
     def run(self, stop: threading.Event) -> None:
         """Until ``stop``."""
-        with Prober(at_once=AT_ONCE, kept=0) as prober, self._ctx.signals.subscribe(registrations.CHANGED) as signal:
+        topics = (registrations.CHANGED, "keys")
+        with Prober(at_once=AT_ONCE, kept=0) as prober, self._ctx.signals.subscribe(*topics) as signal:
             while not stop.is_set():
                 try:
                     self._watch.turn(self._ctx)

@@ -170,7 +170,7 @@ def revoke(context: Context, actor: Actor, key_id: str, request: Idempotency | N
             data={"key_id": key_id},
         )
     _known(context.database).forget()
-    notify(context.database, ["events"])
+    notify(context.database, ["events", "keys"])
     return False
 
 

@@ -1,7 +1,8 @@
 """Wake whoever waits for a change: one LISTEN per process fans out, one NOTIFY carries many topics.
 
 A signal is a hint. Whoever waits looks at the table again when woken and at least once a second anyway, so a lost
-signal costs a moment and never an answer. Topics: ``replica:<id>`` (it changed), ``task:<id>`` (it ended), ``events``.
+signal costs a moment and never an answer. Topics: ``replica:<id>`` (it changed), ``task:<id>`` (it ended), ``events``,
+``models`` (the catalogue changed), ``keys`` (one was revoked), ``registrations`` (one changed).
 """
 
 from __future__ import annotations
