@@ -80,7 +80,7 @@ def test_the_ci_seeds_use_every_fault_and_ask_for_everything() -> None:
     assert {body["server_mode"] for body in bodies} == {"replica", "replica_mock", "platform_workload"}
     assert {body["pool"] for body in bodies} == {"local", "tight", "mock", "few"}
     models = [step.arguments for step in steps if step.what == "ask"]
-    for name, values in {"by": BY, "key": KEYS, "spelled": SPELLED, "stream": (True, False)}.items():
+    for name, values in {"by": (*BY, "registered"), "key": KEYS, "spelled": SPELLED, "stream": (True, False)}.items():
         assert {act[name] for act in models} == set(values)
 
 

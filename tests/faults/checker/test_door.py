@@ -85,6 +85,26 @@ SPOILS: dict[str, tuple[Callable[[Story], None], str]] = {
         lambda s: _asked(s, status=404, about=C, last=True, models=[], engines=[]),
         "door: a ready replica is not reached when all is at rest",
     ),
+    "somebody else's server told a key": (
+        lambda s: s.journal("told", path="/v1/chat/completions", headers=["authorization"]),
+        "door: a server that is not ours was told a key",
+    ),
+    "a registration for ever": (
+        lambda s: s.journal("left", found=200, asked=404),
+        "door: a registration did not end with its connection",
+    ),
+    "a registered server that is asked for ever": (
+        lambda s: s.journal("left", found=404, asked=200),
+        "door: a registration did not end with its connection",
+    ),
+    "a registered server's words from another": (
+        lambda s: _asked(s, by="registered"),
+        "door: a request for a registered server was answered by another",
+    ),
+    "a registered server that nobody reaches": (
+        lambda s: _asked(s, by="registered", status=404, last=True, models=[], engines=[]),
+        "door: a registered server is not reached when all is at rest",
+    ),
     "a key that is never let in": (
         lambda s: s.journal("revoked", key="k", before=401, after=401),
         "door: a new key was not let in",
@@ -111,6 +131,8 @@ def test_what_should_be_is_no_finding(story: Story) -> None:
     _refused(story, 404)
     _asked(story, status=503, about=B, last=True, models=[], engines=[], headers=_later())
     story.journal("revoked", key="k", before=200, after=401)
+    story.journal("left", found=404, asked=404)
+    _asked(story, by="registered", model="f0", models=["f0"], engines=["foreign-1"])
     assert story.findings() == set()
 
 

@@ -20,6 +20,8 @@ SPELLED = {PLAIN: 8, LATE: 2, ESCAPED: 2, TWICE: 1}
 KEYS = {"admin": 3, "limited": 1}
 ALLOWED = MODELS[0]
 ALIAS = "alias-of-m0"
+#: What somebody else's server answers for, registered as long as the seed runs.
+FOREIGN = "f0"
 BY = {"model": 8, "alias": 2, "replica": 3, "proxy": 1}
 
 
@@ -43,4 +45,7 @@ def asks(seed: int, born: Sequence[tuple[float, str, str]], length_s: float) -> 
             "stream": rng.random() < 0.4,
         }
         found.append((round(at_s, 2), act))
+    for _ in range(rng.randint(2, 5)):
+        act = {"by": "registered", "model": FOREIGN, "about": "", "spelled": PLAIN, "key": "admin", "stream": False}
+        found.append((round(rng.uniform(0.2, length_s), 2), act))
     return found

@@ -9,6 +9,8 @@ Each line has ``t`` (monotonic seconds), ``at`` (unix seconds), ``seed`` and ``o
 - ``door``: a model was asked: ``by, model, spelled, key, stream, replica`` (asked for by id), ``status`` (0: none),
   ``headers``, ``models`` and ``engines`` (who answered, in their own words), ``whole`` of a stream, ``code`` of a
   problem; at rest ``about`` (the ready replica it is about) and ``last`` (nobody asks again)
+- ``registration``: ``status`` or ``broke`` of a registrar's stream; ``told``: ``path, headers`` of a request with a key
+  that a registered server got; ``left``: ``found, asked``, what ``/route`` and the door said after it had gone
 - ``revoked``: ``key, before, after``: what was answered with it, and a second after its end was acknowledged
 - ``moving``: ``what`` is not at rest yet, told when it changes; ``skipped``: an act about a replica nobody knows
 - ``seed_begin`` (``after_event, after_task``), ``faults_end``, ``converged`` (``after_s``) or ``not_converged``

@@ -12,7 +12,8 @@ import psycopg
 
 from tests.faults.harness import door
 from tests.faults.harness.acts import MODELS
-from tests.faults.harness.asks import PLAIN
+from tests.faults.harness.asks import FOREIGN, PLAIN
+from tests.faults.harness.foreign import Foreign
 from tests.faults.harness.journal import Journal
 from tests.faults.harness.stack import FaultyStack
 
@@ -28,10 +29,11 @@ SELECT id, model_name FROM replicas WHERE state = 'ready' AND engine = 'mock' AN
 """
 KEYS = "/api/v1/keys"
 LIST = "/v1/models"
+ROUTE = f"/route?model={FOREIGN}"
 
 
-def ask_at_rest(stack: FaultyStack, journal: Journal, send: Callable[..., tuple[int, Any]]) -> None:
-    """All of it, in the journal (``door`` with ``at_rest``, ``revoked``)."""
+def ask_at_rest(stack: FaultyStack, journal: Journal, send: Callable[..., tuple[int, Any]], foreign: Foreign) -> None:
+    """All of it, in the journal (``door`` with ``last``, ``left``, ``revoked``)."""
     ready = _ready(stack)
     for replica, model in ready:
         for by in ("replica", "model"):
@@ -39,7 +41,26 @@ def ask_at_rest(stack: FaultyStack, journal: Journal, send: Callable[..., tuple[
     for model in set(MODELS) - {model for _, model in ready}:
         # nobody serves it, and nobody may answer for it
         door.ask(stack.url, journal, _plain("model", model), None, stack.facts.api_key)
+    _ask_until_answered(stack, journal, _plain("registered", FOREIGN), "")
+    foreign.leave()
+    _forgotten(stack, journal)
     _revoke(stack, journal, send)
+
+
+def _forgotten(stack: FaultyStack, journal: Journal) -> None:
+    """Who has left is not found, and a moment later not asked any more."""
+    deadline = time.monotonic() + OPENS_S
+    key = stack.facts.api_key
+    while (found := door.look(stack.url, key, ROUTE)) != 404 and time.monotonic() < deadline:
+        time.sleep(_LOOK_S)
+    while (asked := _ask_foreign(stack, journal)) == 200 and time.monotonic() < deadline:
+        time.sleep(_LOOK_S)
+    journal.write("left", found=found, asked=asked)
+
+
+def _ask_foreign(stack: FaultyStack, journal: Journal) -> int:
+    line = door.ask(stack.url, journal, _plain("registered", FOREIGN), None, stack.facts.api_key)
+    return int(line["status"])
 
 
 def _plain(by: str, model: str) -> dict[str, Any]:
@@ -59,7 +80,7 @@ def _ask_until_answered(stack: FaultyStack, journal: Journal, act: dict[str, Any
     while True:
         over = time.monotonic() > deadline
         line = door.ask(stack.url, journal, act, replica, stack.facts.api_key, last=over, about=replica)
-        if over or line["status"] == 200 or replica not in dict(_ready(stack)):
+        if over or line["status"] == 200 or (replica and replica not in dict(_ready(stack))):
             return
         time.sleep(_LOOK_S)
 

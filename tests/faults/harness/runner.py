@@ -17,6 +17,7 @@ import psycopg
 from tests.faults.harness import checker
 from tests.faults.harness.driver import Driver
 from tests.faults.harness.facts import Finding, RunFacts
+from tests.faults.harness.foreign import Foreign
 from tests.faults.harness.journal import Journal
 from tests.faults.harness.resting import ask_at_rest
 from tests.faults.harness.script import script, told
@@ -70,15 +71,23 @@ class Runner:
         journal.seed = seed
         facts = self._begin(stack, seed)
         journal.write("seed_begin", after_event=facts.after_event, after_task=facts.after_task)
-        driver.carry_out(steps)
+        foreign = Foreign(stack.url, stack.facts.api_key, journal)
+        try:
+            driver.carry_out(steps)
+        except BaseException:
+            foreign.close()
+            raise
         ended_at, ended = time.time(), time.monotonic()
         journal.write("faults_end")
         deadline = ended + CONVERGE_S
         left = await_rest(stack, journal, deadline)
         settled_s = time.monotonic() - ended
         journal.write("not_converged" if left else "converged", after_s=round(settled_s, 2), moving=left)
-        if not left:
-            ask_at_rest(stack, journal, driver.send)
+        try:
+            if not left:
+                ask_at_rest(stack, journal, driver.send, foreign)
+        finally:
+            foreign.close()
         run = RunFacts(facts.stack, seed, facts.begun_at, ended_at, facts.after_event, facts.after_task, not left)
         findings = [
             Finding("converges", f"still in motion {CONVERGE_S:g} s after the last fault: {one}") for one in left

@@ -11,6 +11,8 @@ from tests.faults.harness.facts import Finding
 
 #: What a limited key may ask.
 ALLOWED = "m0"
+#: What a registered server calls itself.
+FOREIGN = "foreign-1"
 #: What the door says when no replica can: all others that begin with a 5 would be a defect.
 UNAVAILABLE = (502, 503, 504)
 
@@ -23,6 +25,12 @@ def check_door(found: Evidence) -> Iterator[Finding]:
             yield from _judge_rest(found, line)
         elif line["op"] == "revoked":
             yield from _judge_revoked(line)
+        elif line["op"] == "told":
+            told = {"path": line["path"], "headers": line["headers"]}
+            yield Finding("door", "a server that is not ours was told a key", told)
+        elif line["op"] == "left" and (line["found"] != 404 or line["asked"] == 200):
+            told = {"found": line["found"], "asked": line["asked"]}
+            yield Finding("door", "a registration did not end with its connection", told)
 
 
 def _judge_answer(line: dict[str, Any]) -> Iterator[Finding]:
@@ -33,6 +41,10 @@ def _judge_answer(line: dict[str, Any]) -> Iterator[Finding]:
     if len(line["engines"]) > 1:
         yield Finding("door", "one answer is of two engines", told)
     for engine in line["engines"]:
+        if line["by"] == "registered":
+            if engine != FOREIGN:
+                yield Finding("door", "a request for a registered server was answered by another", told)
+            continue
         if not engine.startswith("hostler-"):
             yield Finding("door", "a request was answered by an engine of another kind", told)
             continue
@@ -58,6 +70,9 @@ def _judge_refusal(line: dict[str, Any]) -> Iterator[Finding]:
 def _judge_rest(found: Evidence, line: dict[str, Any]) -> Iterator[Finding]:
     """Asked again and again until the last one: then who is ready still was not reached."""
     if not line.get("last") or line["status"] == 200:
+        return
+    if line["by"] == "registered":
+        yield Finding("door", "a registered server is not reached when all is at rest", _told(line))
         return
     replica = found.rows.replicas.get(line["about"])
     if replica is not None and replica.state == "ready":

@@ -13,6 +13,8 @@ from psycopg.rows import namedtuple_row
 #: A database that has just been started again may still refuse.
 CONNECT_S = 15.0
 
+#: Events about servers that others registered: no replicas of ours, whatever they are called.
+_OF_REGISTRATIONS = frozenset({"registration_started", "registration_taken_over", "registration_ended"})
 _TOUCHED = """
     SELECT r.id FROM replicas r WHERE r.released_at IS NULL
     UNION SELECT e.replica_id FROM events e WHERE e.id > %(after_event)s AND e.replica_id IS NOT NULL
@@ -64,7 +66,7 @@ class Rows:
     def events_by_replica(self) -> dict[str, list[Any]]:
         found: dict[str, list[Any]] = defaultdict(list)
         for event in self.events:
-            if event.replica_id is not None:
+            if event.replica_id is not None and event.kind not in _OF_REGISTRATIONS:
                 found[event.replica_id].append(event)
         return found
 
