@@ -97,13 +97,13 @@ class Keeper:
             return Outcome(shown is not None, unfinished=True)
         self._files.write(Snapshot(table, assignment), picture)
         self._before = assignment
-        if shown is None:
-            return Outcome(haproxy_up=False)
         try:
-            return self._apply(read, shown, picture, begun)
+            return self._apply(read, shown, picture, begun) if shown is not None else Outcome(haproxy_up=False)
         except HaproxyAway as error:
             log.warning("HAProxy went away: %s", error)
             return Outcome(haproxy_up=False, unfinished=True)
+        finally:
+            self._files.reach_disk()
 
     def confirm_idle(self, draining: Mapping[str, tuple[str, ...]]) -> frozenset[str]:
         """Tell of which of ``draining`` nothing is in flight any more, at two looks in a row; returns those.
@@ -221,6 +221,7 @@ class Keeper:
             present = {server for _slot, server in self._haproxy.look(()).servers}
             gone = sorted(leaving - present)
             if gone:
+                self._files.reach_disk()
                 gateways.let_go(self._ctx, gone)
         missing = len(known.maps) < len(picture.maps)
         unsaid = {line.split(" ")[2].rpartition("/")[2] for line, _answer in failed if line.startswith("set server")}

@@ -9,7 +9,7 @@ from pathlib import Path
 from app.domain.routing import Member
 from app.gateway.assignment import Picture
 from app.gateway.commands import Place
-from app.gateway.files import read_file, write_file
+from app.gateway.files import reach_disk, read_file, write_file
 from app.gateway.maps import render_map
 from app.gateway.places import Places
 from app.gateway.servers import arguments
@@ -27,10 +27,23 @@ class Files:
         self._render = render
         self._place = place
         self._wrote: tuple[Snapshot, Picture] | None = None
+        self._unsafe: set[Path] = set()
         self._marks: dict[Path, tuple[int, int, int] | None] = {}
 
+    def reach_disk(self) -> None:
+        """Wait for the disk, which takes some 10 ms a file. Raises OSError.
+
+        Before rows of what is gone are deleted: a power cut would else bring back a file that leads to a port which is
+        another's by then.
+        """
+        reach_disk(sorted(self._unsafe))
+        self._unsafe.clear()
+
     def write(self, snapshot: Snapshot, picture: Picture) -> None:
-        """Until it returns nothing of ``picture`` may be applied. Raises OSError."""
+        """Until it returns nothing of ``picture`` may be applied. Raises OSError.
+
+        It is in the files then, for any process that reads them; the disk has it after ``reach_disk``.
+        """
         if (snapshot, picture) == self._wrote and all(_mark(path) == mark for path, mark in self._marks.items()):
             return
         self._wrote = None
@@ -42,7 +55,8 @@ class Files:
         }
         for path, text in texts.items():
             if read_file(path) != text:
-                write_file(path, text)
+                write_file(path, text, at_once=False)
+                self._unsafe |= {path, path.parent}
         self._marks = {path: _mark(path) for path in texts}
         self._wrote = (snapshot, picture)
 
