@@ -34,7 +34,10 @@ class Count:
         except HostlerError as error:
             record_failure(self.model, self.tokens)
             yield self._event(error)
-        except (CallerLeft, GeneratorExit):
+        except CallerLeft:
+            # nobody is there to be told, nor is it a defect to be traced in the log
+            record_left(self.model, self.tokens)
+        except GeneratorExit:
             record_left(self.model, self.tokens)
             raise
         else:

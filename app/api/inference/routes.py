@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Generator, Iterator
+from contextlib import closing
 from itertools import chain
 from typing import Any
 
@@ -184,13 +185,15 @@ def _told(conversation: Conversation) -> dict[str, str]:
 def _events(first: Piece, pieces: Generator[Piece], count: Count) -> Iterator[str]:
     """The events of a stream. Half of a surrogate pair waits for the other half."""
     held = ""
-    for piece in chain((first,), pieces):
-        text = held + piece.text
-        held = text[-1] if text and "\ud800" <= text[-1] <= "\udbff" and not piece.done else ""
-        text = whole_characters(text.removesuffix(held))
-        if text:
-            yield _event({"token": text})
-        count.tokens = count.tokens + bool(piece.text) if piece.tokens is None else piece.tokens
+    # whoever stops reading ends it at the replica too
+    with closing(pieces):
+        for piece in chain((first,), pieces):
+            text = held + piece.text
+            held = text[-1] if text and "\ud800" <= text[-1] <= "\udbff" and not piece.done else ""
+            text = whole_characters(text.removesuffix(held))
+            if text:
+                yield _event({"token": text})
+            count.tokens = count.tokens + bool(piece.text) if piece.tokens is None else piece.tokens
     if held:
         yield _event({"token": whole_characters(held)})
     yield _event({"done": True})
