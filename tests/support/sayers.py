@@ -39,6 +39,8 @@ class Sayer:
     pieces: int = 5
     gap_s: float = 0.01
     healthy: bool = True
+    #: what ``/health`` says while it is not
+    sick_status: int = 500
     hold: threading.Event | None = None
     seen: list[Seen] = field(default_factory=list)
     #: requests that are being answered now, and those whose caller went away
@@ -123,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         sayer.seen.append(Seen(self.command, self.path, {k.lower(): v for k, v in self.headers.items()}, body))
         if self.path == "/health":
-            self._say(200 if sayer.healthy else 500, {"served_by": sayer.name})
+            self._say(200 if sayer.healthy else sayer.sick_status, {"served_by": sayer.name})
             return
         sayer.active += 1
         try:

@@ -101,7 +101,8 @@ def _engines(lanes: Lanes) -> list[str]:
             "option httpchk",
             f'http-check send meth GET uri-lf "%[srv_name,map_str({lanes.maps}/{CHECKS},/health)]"'
             ' ver HTTP/1.1 hdr Host gateway hdr X-Hostler-Server "%[srv_name]"',
-            "http-check expect rstatus ^[1-4]",
+            "# a server of somebody's that knows no GET, or no such path, says 501: it is there",
+            "http-check expect rstatus ^([1-4]|501)",
             f"http-request {refuse(errors.NoReadyReplica, detail=out)} if {{ nbsrv lt 1 }}",
             f"http-request {full} if {{ queue ge {lanes.queue} }}",
             *stripped(lanes),

@@ -261,6 +261,17 @@ def test_checks_take_out_and_bring_back(engines: Engines, opened: Open) -> None:
         assert try_again(session) == 0
 
 
+def test_who_knows_no_check_is_there_all_the_same(engines: Engines, opened: Open) -> None:
+    """A server of somebody's may take POSTs only, and then says 501 to a check; one without such a path says 404."""
+    posts, other, sick = engines(3)
+    door = opened([posts, other, sick], lanes={"check_s": 0.2})
+    posts.sick_status, other.sick_status = 501, 404
+    for one in (posts, other, sick):
+        one.healthy = False
+    # as many checks as take out the sick one have found the others there
+    wait_for(lambda: {door.chat("m").served_by for _ in range(9)} == {"e0", "e1"})
+
+
 @pytest.mark.parametrize("pad", ["", LARGE], ids=["fast", "slow"])
 def test_first_byte_in_time(engines: Engines, opened: Open, pad: str) -> None:
     slow = engines(2, delay_s=3)
