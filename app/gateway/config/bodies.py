@@ -71,16 +71,19 @@ def _read(options: Options) -> list[str]:
         " || is_lane may_infer has_body may_fit has_length is_json has_type_once !is_chunked !is_compressed is_limited",
         "acl is_sure var(txn.sure) -m found",
         f"http-request wait-for-body time {lanes.body_s}s if is_sure",
-        "# as text it ends at a NUL, so that the lengths agree only without one and with all of it here",
-        "http-request set-var(txn.have) req.body,length if is_sure",
+        "# as text it ends at a NUL, so that the lengths agree only without one and with all of it here; made once,",
+        "# because making it costs more than reading it",
+        "http-request set-var(txn.text) req.body,concat() if is_sure",
+        "http-request set-var(txn.have) var(txn.text),length if is_sure",
         "# without the first one that is a key of a string; HAProxy has no other way to say: once",
         'http-request set-var(txn.rest) \'req.body,regsub("\\"model\\"[\\t\\n\\r ]*:[\\t\\n\\r ]*\\"","",i)\''
         " if is_sure { req.body_size,sub(txn.have) eq 0 }",
         "# one character more than a name may have: what is cut is no name",
-        "http-request set-var(txn.route) 'req.body,json_query(\"$.model\"),bytes(0,201)'"
+        "http-request set-var(txn.route) 'var(txn.text),json_query(\"$.model\"),bytes(0,201)'"
         " if is_sure { var(txn.rest) -m beg { } !{ var(txn.rest) -m sub -i '\"model\"' }"
         " !{ var(txn.rest) -m reg '\\\\u00[46]' }",
         "http-request unset-var(txn.rest) if is_sure",
+        "http-request unset-var(txn.text) if is_sure",
         "http-request set-var(txn.asked) var(txn.route),sha2(256),hex if { var(txn.route) -m found }",
         "acl has_asked var(txn.asked) -m found",
         f"http-request set-var(txn.target) var(txn.asked),map_str({lanes.maps}/{ROUTES}) if has_asked goes_by_body",
