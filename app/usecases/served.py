@@ -92,8 +92,10 @@ def _addressed(
 ) -> Target:
     """A target by service or replica: of one model, that the key is allowed, and that the request means too."""
     served = {row.model_name for row in rows}
-    name, names = _names(connection, sorted(served)[0])
-    _check_allowed(actor, name, name)
+    for other in sorted(served, reverse=True):
+        # every one of them, before any is named; the last is the first by name
+        name, names = _names(connection, other)
+        _check_allowed(actor, name, name)
     if not served <= {name, *names}:
         shown = ", ".join(sorted(served)[:SHOWN])
         raise Contradiction(

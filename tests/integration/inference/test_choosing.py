@@ -105,6 +105,18 @@ def test_a_limited_key_cannot_go_round_by_replica_or_service(two_models: Served)
     assert two_models.post("/generate", GENERATE, X_Hostler_Replica=replica_id).status_code == 200
 
 
+def test_a_service_of_several_models_is_named_only_to_who_may_ask_all(two_models: Served) -> None:
+    with two_models.ctx.database.begin() as connection:
+        connection.execute(text('UPDATE replicas SET labels = \'{"service_id": "0123456789ab"}\''))
+    answer = two_models.post("/generate", GENERATE, X_Hostler_Service="0123456789ab")
+    assert answer.status_code == 400
+    assert "llama-7b, mistral-7b" in answer.get_json(force=True)["detail"]
+    for name in ("llama-7b", "mistral-7b"):
+        key = two_models.make_key(models=[name])
+        answer = two_models.post("/generate", GENERATE | {"model_id": name}, key, X_Hostler_Service="0123456789ab")
+        assert answer.status_code == 403
+
+
 @pytest.mark.parametrize("header", ["X_Hostler_Replica", "X_Hostler_Service"])
 def test_a_replica_or_service_that_is_not_there(served: Served, header: str) -> None:
     assert served.post("/generate", GENERATE, **{header: "0123456789ab"}).status_code == 404
