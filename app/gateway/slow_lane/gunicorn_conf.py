@@ -35,6 +35,8 @@ worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa:
 limit_request_line = 0
 limit_request_fields = 200
 limit_request_field_size = 0
+# which methods there are is the engine's to say, as in the fast lane; gunicorn would answer with a page of HTML
+permit_unconventional_http_method = True
 loglevel = "warning" if _settings.log_level == "info" else _settings.log_level
 accesslog = None
 errorlog = "-"

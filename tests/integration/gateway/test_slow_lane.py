@@ -201,6 +201,18 @@ def test_head_has_no_body(door: Door) -> None:
     assert (refused.status, refused.headers["allow"]) == (405, "GET, HEAD")
 
 
+@pytest.mark.parametrize("method", ["post", "P", "A" * 30, "P_ST", "PROPFIND"])
+def test_the_engine_judges_the_method(door: Door, method: str) -> None:
+    body = json.dumps({"pad": LARGE, "model": "a"}).encode()
+    lines = head(door, PATH, f"Content-Length: {len(body)}", "Content-Type: application/json")
+    straight, read = (
+        door.raw(lines.replace(b"POST", method.encode()).replace(b"%d" % len(body), b"%d" % len(sent)) + sent)
+        for sent in (b'{"model": "a"}', body)
+    )
+    assert status(read) == status(straight) == 501
+    assert b"x-hostler-replica: " in read.lower()
+
+
 def test_few_at_a_time(door: Door, engines: dict[str, Sayer]) -> None:
     """Room for one of the largest in each of two processes, and one that waits: of many some are told to come again."""
     body = json.dumps({"model": "a", "pad": "x" * (3 * 1024 * 1024)}).encode()
