@@ -80,7 +80,7 @@ def _read(options: Options) -> list[str]:
         " if is_sure { req.body_size,sub(txn.have) eq 0 }",
         "# one character more than a name may have: what is cut is no name",
         "http-request set-var(txn.route) 'var(txn.text),json_query(\"$.model\"),bytes(0,201)'"
-        " if is_sure { var(txn.rest) -m beg { } !{ var(txn.rest) -m sub -i '\"model\"' }"
+        " if is_sure { var(txn.rest) -m beg { } !{ var(txn.rest) -m reg -i '\"model\"' }"
         " !{ var(txn.rest) -m reg '\\\\u00[46]' }",
         "http-request unset-var(txn.rest) if is_sure",
         "http-request unset-var(txn.text) if is_sure",
