@@ -122,6 +122,11 @@ def start_ticks(pid: int) -> int | None:
     return int(stat.rpartition(")")[2].split()[19])
 
 
+def parent(process: psutil.Process) -> int | None:
+    """The pid of who started it, or took it over; None when it has ended."""
+    return _read(process.ppid)
+
+
 def listens_on(process: psutil.Process) -> list[str]:
     """Where the process listens: ``127.0.0.1:8080`` or the path of a Unix socket."""
     found = set()

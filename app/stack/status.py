@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from app.settings import Settings
 from app.stack.layout import Layout
-from app.stack.processes import Found, control_plane, engines, listens_on
+from app.stack.processes import Found, control_plane, engines, listens_on, parent
 from app.stack.record import Record, read_record
 from app.stack.roles import ENGINE, LISTENER, POSTGRES, REDIS, ROLES, SHIM, SUPERVISOR
 from app.stack.supervisor import Supervisor, SupervisorGone
@@ -16,13 +16,14 @@ _ORDER = (SUPERVISOR, POSTGRES, REDIS, LISTENER, *(role.name for role in ROLES),
 
 @dataclass(frozen=True)
 class Row:
-    """One process; ``pid`` is None for a program that should run and does not."""
+    """One process; ``pid`` is None for a program that should run and does not. ``parent`` is who started it."""
 
     role: str
     pid: int | None
     listen: tuple[str, ...]
     replica_id: str | None = None
     state: str = "running"
+    parent: int | None = None
 
     def body(self) -> dict[str, object]:
         found: dict[str, object] = {"role": self.role, "pid": self.pid, "listen": list(self.listen)}
@@ -56,20 +57,23 @@ def status(settings: Settings) -> Status:
 
 
 def leaders(rows: tuple[Row, ...]) -> list[tuple[Row, int]]:
-    """For people: the first process of each role and replica, where any of them listens, and how many there are."""
+    """For people: the leading process of each role and replica, where any of them listens, and how many there are."""
     grouped: dict[tuple[str, str | None], list[Row]] = {}
     for row in rows:
         grouped.setdefault((row.role, row.replica_id), []).append(row)
     shown = []
     for (role, replica_id), members in grouped.items():
         listen = tuple(sorted({address for row in members for address in row.listen}))
-        first = min(members, key=lambda row: row.pid or 0)
+        # pids begin again at the top: a child's may be the smallest
+        pids = {row.pid for row in members}
+        first = min(members, key=lambda row: (row.parent in pids, row.pid or 0))
         shown.append((Row(role, first.pid, listen, replica_id, first.state), len(members)))
     return shown
 
 
 def _row(found: Found) -> Row:
-    return Row(found.role, found.process.pid, tuple(listens_on(found.process)), found.replica_id)
+    listen = tuple(listens_on(found.process))
+    return Row(found.role, found.process.pid, listen, found.replica_id, parent=parent(found.process))
 
 
 def _missing(settings: Settings, present: set[str]) -> list[tuple[str, str]]:
