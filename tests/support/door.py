@@ -17,7 +17,6 @@ from tests.support.engines import KEY
 _HEAD = """\
 global
   maxconn 500
-  stats socket {folder}/haproxy.sock mode 600 level admin
 
 defaults
   mode http
