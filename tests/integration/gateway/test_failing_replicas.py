@@ -373,6 +373,38 @@ def test_a_registered_server_never_sees_our_keys(engines: Engines, opened: Open)
     foreign.start(foreign.port)
 
 
+@pytest.mark.parametrize("fault", [{"drops": True}, {"status": 503}])
+@pytest.mark.parametrize("pad", ["", LARGE], ids=["fast", "slow"])
+def test_another_registered_server_is_asked(engines: Engines, opened: Open, fault: dict[str, Any], pad: str) -> None:
+    """The relay that stands before them hides nothing of how a request ended."""
+    bad, good = engines(1, **fault) + engines(1)
+    facts = [RegistrationFacts(one.name, 1, "127.0.0.1", one.port, True, "m") for one in (bad, good)]
+    door = opened([], registrations=facts, lanes={"error_limit": 1000})
+    answers = [door.chat("m", pad=pad) for _ in range(20)]
+    assert {answer.status for answer in answers} == {200}
+    assert bad.asked
+    # and nothing that may not be asked twice is
+    good.drops, good.status = bad.drops, bad.status
+    before = len(bad.asked) + len(good.asked)
+    once = door.ask("POST", "/v1/audio/speech", {"model": "m", "pad": pad})
+    assert once.status == fault.get("status", 502)
+    assert len(bad.asked) + len(good.asked) == before + 1
+
+
+@pytest.mark.parametrize("pad", ["", LARGE], ids=["fast", "slow"])
+def test_a_registered_server_that_is_not_there_is_passed_over(engines: Engines, opened: Open, pad: str) -> None:
+    gone, here = engines(2)
+    facts = [RegistrationFacts(one.name, 1, "127.0.0.1", one.port, True, "m") for one in (gone, here)]
+    # before any check has seen it
+    door = opened([], registrations=facts, lanes={"error_limit": 1000, "check_s": 60})
+    gone.stop()
+    try:
+        answers = [door.chat("m", pad=pad) for _ in range(20)]
+    finally:
+        gone.start(gone.port)
+    assert {(answer.status, answer.served_by) for answer in answers} == {(200, here.name)}
+
+
 def test_one_replica_by_its_address(engines: Engines, opened: Open) -> None:
     first, second = engines(2)
     door = opened([first, second])
