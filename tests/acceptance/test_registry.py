@@ -58,7 +58,12 @@ def register_by_curl(up: Stack, tmp_path: Path) -> Callable[[str], Any]:
     def terminal(command: str) -> Iterator[Path]:
         said = tmp_path / f"terminal-{len(list(tmp_path.iterdir()))}"
         with open(said, "wb") as out:
-            process = subprocess.Popen(["bash", "-c", f"exec {_ours(command, up, header)}"], stdout=out)
+            process = subprocess.Popen(
+                ["bash", "-c", f"exec {_ours(command, up, header)}"],
+                stdout=out,
+                # a shell that runs the tests in the background has them ignore it, and those they start
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )
         try:
             wait_until(lambda: "registered" in said.read_text(), 15, f"a registration by {command}")
             yield said

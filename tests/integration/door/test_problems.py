@@ -97,9 +97,9 @@ def test_slow_headers_end_the_connection(hasty: Door) -> None:
 
 
 def test_a_body_that_stops_ends_the_connection(hasty: Door) -> None:
+    hasty.behind.answer = None
     with hasty.connect() as connection:
         connection.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf")
-        hasty.behind.answer = None
         found = b""
         while more := connection.recv(4096):
             found += more
