@@ -49,11 +49,13 @@ _LOOK_S = 0.02
 
 @dataclass(frozen=True)
 class Limits:
-    """``max_body`` is in bytes, ``body_s`` how long a body may take to arrive."""
+    """``max_body`` is in bytes, ``body_s`` how long a body may take to arrive, ``seen_s`` how long it takes HAProxy's
+    checks to see that a replica is gone."""
 
     max_body: int
     body_s: float
     retries: int
+    seen_s: float
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,8 @@ class SlowLane:
             target = self._target(environ, body, caller)
             once = "X-Hostler-Replica" in target or environ["REQUEST_METHOD"] != "POST"
             replayable = not once and environ["PATH_INFO"] in REPLAYABLE
-            replay = Replay(self._door, environ, target, body, tries=1 + (self._limits.retries if replayable else 0))
+            tries = 1 + (self._limits.retries if replayable else 0)
+            replay = Replay(self._door, environ, target, body, tries=tries, seen_s=self._limits.seen_s)
         except BaseException:
             place.leave()
             raise

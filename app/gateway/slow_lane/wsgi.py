@@ -23,6 +23,7 @@ def make_application() -> SlowLane:
     return SlowLane(
         Table(places.table, places.maps),
         Room(size, settings.slow_lane_queue, _WAIT_S),
-        Limits(settings.max_body, settings.slow_lane_body_s, settings.gateway_retries),
+        # the checks after the first one that failed come faster
+        Limits(settings.max_body, settings.slow_lane_body_s, settings.gateway_retries, 1.5 * settings.gateway_check_s),
         str(places.layout.inside_socket),
     )

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -403,6 +404,23 @@ def test_a_registered_server_that_is_not_there_is_passed_over(engines: Engines, 
     finally:
         gone.start(gone.port)
     assert {(answer.status, answer.served_by) for answer in answers} == {(200, here.name)}
+
+
+def test_a_registered_server_that_just_went_is_passed_over_by_many(engines: Engines, opened: Open) -> None:
+    """It fails at once, so that it is always the least loaded, until the checks have seen it."""
+    three = engines(3)
+    facts = [RegistrationFacts(one.name, 1, "127.0.0.1", one.port, True, "m") for one in three]
+    door = opened([], registrations=facts, lanes={"check_s": 1})
+    for one in three:
+        one.delay_s = 0.05
+    answers: list[Answer] = []
+    with ThreadPoolExecutor(9) as many:
+        for number, asked in enumerate([many.submit(door.chat, "m", pad=LARGE) for _ in range(300)]):
+            if number == 30:
+                three[0].stop()
+            answers.append(asked.result())
+    three[0].start(three[0].port)
+    assert {answer.status for answer in answers} == {200}
 
 
 def test_one_replica_by_its_address(engines: Engines, opened: Open) -> None:
