@@ -53,11 +53,30 @@ class Door:
         Raises CallerLeft, GatewayDown, ReplicaTooSlow; reading the answer raises CallerLeft, ReplicaBadAnswer,
         ReplicaTooSlow.
         """
+        content = json.dumps(body, separators=(",", ":")).encode()
+        with self._sent("POST", address, path, content, {**headers, "Content-Type": "application/json"}, caller) as got:
+            yield got
+
+    @contextmanager
+    def get(self, address: Address, path: str, headers: Mapping[str, str], caller: Caller) -> Iterator[Answer]:
+        """Ask for ``path``; raises as ``post`` does."""
+        with self._sent("GET", address, path, None, headers, caller) as got:
+            yield got
+
+    @contextmanager
+    def _sent(
+        self,
+        method: str,
+        address: Address,
+        path: str,
+        content: bytes | None,
+        headers: Mapping[str, str],
+        caller: Caller,
+    ) -> Iterator[Answer]:
         connection = _Connection(self.path, caller)
-        sent = {**headers, address[0]: address[1], "Content-Type": "application/json", "Connection": "close"}
         try:
             with _told(GatewayDown):
-                connection.request("POST", path, json.dumps(body, separators=(",", ":")).encode(), sent)
+                connection.request(method, path, content, {**headers, address[0]: address[1], "Connection": "close"})
                 answer = Answer(connection.getresponse())
             yield answer
         finally:
@@ -77,14 +96,18 @@ class Answer:
 
     def json(self) -> Any:
         """The whole body."""
-        with _told(ReplicaBadAnswer):
-            raw = self._response.read(LONGEST_ANSWER + 1)
-        if len(raw) > LONGEST_ANSWER:
-            raise ReplicaBadAnswer(f"The replica's answer is larger than {LONGEST_ANSWER} bytes. Ask for fewer tokens.")
         try:
-            return json.loads(raw)
+            return json.loads(self.body())
         except (ValueError, RecursionError) as error:
             raise ReplicaBadAnswer("The replica's answer is not JSON. See `hostler replica logs`.") from error
+
+    def body(self, longest: int = LONGEST_ANSWER) -> bytes:
+        """The whole body, of at most ``longest`` bytes."""
+        with _told(ReplicaBadAnswer):
+            raw = self._response.read(longest + 1)
+        if len(raw) > longest:
+            raise ReplicaBadAnswer(f"The replica's answer is larger than {longest} bytes. Ask for less.")
+        return raw
 
     def refusal(self) -> Mapping[str, Any]:
         """The body of an error as far as it is a JSON object; empty when it is none."""
