@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from hostler.client import AsyncClient, Client
     from hostler.errors import HostlerError
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 __all__ = ["AsyncClient", "Client", "HostlerError", "__version__"]
 
 

@@ -10,7 +10,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from app.domain.tasks import CONTROL_KINDS, LAUNCH_KINDS, TaskKind
+from app.domain.tasks import CONTROL_KINDS, LAUNCH_KINDS, REPLICA_KINDS, TaskKind
 from app.errors import Collided, Unavailable
 from app.settings import Settings
 from app.usecases import sweeps
@@ -36,11 +36,11 @@ class StandIn:
 
     def control(self) -> None:
         """Until the agent stops: stops and health checks."""
-        self._keep_on([kind for kind in TaskKind if kind in CONTROL_KINDS])
+        self._keep_on([kind for kind in REPLICA_KINDS if kind in CONTROL_KINDS])
 
     def launches(self) -> None:
         """Until the agent stops: creates, restarts and diagnoses."""
-        self._keep_on([kind for kind in TaskKind if kind not in CONTROL_KINDS])
+        self._keep_on([kind for kind in REPLICA_KINDS if kind not in CONTROL_KINDS])
 
     def _keep_on(self, kinds: list[TaskKind]) -> None:
         # backends and connections of its own: it waits where the agent must not

@@ -6,13 +6,20 @@ from enum import StrEnum
 
 
 class TaskKind(StrEnum):
-    """The verb. Each is one Celery task, so that Flower shows what runs."""
+    """The verb. Each of a replica's is one Celery task, so that Flower shows what runs.
+
+    Those of a service are never queued: no worker claims them, reconciling carries them to their end.
+    """
 
     CREATE = "create"
     STOP = "stop"
     RESTART = "restart"
     HEALTH = "health"
     DIAGNOSE = "diagnose"
+    SERVICE_CREATE = "service_create"
+    SERVICE_SCALE = "service_scale"
+    SERVICE_UPDATE = "service_update"
+    SERVICE_STOP = "service_stop"
 
 
 class TaskState(StrEnum):
@@ -38,6 +45,8 @@ class Phase(StrEnum):
 
 OPEN = (TaskState.QUEUED, TaskState.RUNNING)
 ENDED = (TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED)
+SERVICE_KINDS = (TaskKind.SERVICE_CREATE, TaskKind.SERVICE_SCALE, TaskKind.SERVICE_UPDATE, TaskKind.SERVICE_STOP)
+REPLICA_KINDS = tuple(kind for kind in TaskKind if kind not in SERVICE_KINDS)
 #: These launch an attempt, and need its capacity first.
 LAUNCH_KINDS = (TaskKind.CREATE, TaskKind.RESTART)
 #: Of these a replica has at most one open at a time (a partial unique index says so).

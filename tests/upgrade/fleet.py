@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import secrets
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx2
-
+from app.stack.layout import Layout
 from app.usecases import keys
 from tests.support.crew import HEARD, ROOT, Crew
 from tests.support.embedded import wait_until
@@ -42,7 +42,7 @@ class Fleet:
 
     def call(self, method: str, path: str, body: Any = None, expect: int | tuple[int, ...] = 200) -> Any:
         headers = {"X-API-Key": self.key}
-        answer = self._ask(method, path, json=body, headers=headers)
+        answer = self.crew.ask_web(method, path, json=body, headers=headers)
         wanted = expect if isinstance(expect, tuple) else (expect,)
         assert answer.status_code in wanted, f"{method} {path}: {answer.status_code} {answer.text}\n{self.crew.logs()}"
         return answer.json() if "json" in answer.headers.get("content-type", "") else answer.text
@@ -61,18 +61,16 @@ class Fleet:
         found: dict[str, Any] = self.call("GET", f"/api/v1/tasks/{task_id}")
         return found
 
-    def _ask(self, method: str, path: str, **more: Any) -> httpx2.Response:
-        """The API that runs: this version's listens on a socket only, the one before on a port."""
-        if f"web@{OLD}" in self.crew.processes:
-            url = f"http://127.0.0.1:{self.crew.settings.port}{path}"
-            return httpx2.request(method, url, timeout=60, trust_env=False, **more)
-        return self.crew.ask_web(method, path, **more)
-
     def _answers(self) -> bool:
-        try:
-            return self._ask("GET", "/health").status_code == 200
-        except httpx2.TransportError:
-            return False
+        # by hand: a worker of a killed API may take the connection and end, and httpx2 leaves that socket open
+        with socket.socket(socket.AF_UNIX) as wire:
+            wire.settimeout(10)
+            try:
+                wire.connect(str(Layout(self.crew.settings.state_dir).web_socket))
+                wire.sendall(b"GET /health HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n")
+                return wire.recv(64).startswith(b"HTTP/1.1 200 ")
+            except OSError:
+                return False
 
 
 def make_fleet(crew: Crew, baseline: Path) -> Fleet:

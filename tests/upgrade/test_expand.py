@@ -22,6 +22,15 @@ _COLUMNS = """
 SELECT table_name || '.' || column_name, concat_ws(' ', udt_name, is_nullable, column_default, is_identity)
 FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> 'alembic_version'
 """
+#: Rules that only became wider, and why the version before fits them.
+_WIDER = {
+    # it lists kinds it does not know and claims only those it does
+    "tasks.ck_tasks_kind_known": "its kinds, and those of services",
+    # it always names a replica
+    "tasks.ck_tasks_of_replica_or_service": "only for tasks without a replica",
+}
+#: Columns that may be empty now: it shows the rows where they are as they are.
+_LOOSER = {"tasks.replica_id": "text YES NO"}
 #: what forbids something: a new one may forbid what the version before writes
 _RULES = """
 SELECT conrelid::regclass || '.' || conname, pg_get_constraintdef(oid) FROM pg_constraint
@@ -49,7 +58,7 @@ def schemas(parts: Settings, baseline: Path) -> Iterator[tuple[str, str]]:
 def test_no_column_is_dropped_renamed_or_of_another_type(schemas: tuple[str, str]) -> None:
     before, after = (_things(url, _COLUMNS) for url in schemas)
     assert len(before) > 150
-    assert {name: after.get(name) for name in before} == before
+    assert {name: after.get(name) for name in before} == before | _LOOSER
 
 
 def test_new_columns_can_be_left_out(schemas: tuple[str, str]) -> None:
@@ -66,7 +75,9 @@ def test_nothing_is_forbidden_that_was_allowed(schemas: tuple[str, str]) -> None
     assert len(before) > 50
     known = {name.partition(".")[0] for name in _things(schemas[0], _COLUMNS)}
     forbidding = {name: how for name, how in after.items() if before.get(name) != how and _table(name, how) in known}
-    assert forbidding == {}, "a rule that only became wider is written down here, with why the version before fits it"
+    assert set(forbidding) == set(_WIDER), (
+        "a rule that only became wider is written down here, with why the version before fits it"
+    )
 
 
 def test_functions_keep_their_form(schemas: tuple[str, str]) -> None:

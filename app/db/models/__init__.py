@@ -12,6 +12,7 @@ from app.db.models.nodes import nodes, workers
 from app.db.models.pools import backends, pools
 from app.db.models.registrations import registrars, registrations
 from app.db.models.replicas import replica_counts, replica_labels, replicas
+from app.db.models.services import service_hints, service_members, service_revisions, services
 from app.db.models.stack import clock, stack
 from app.db.models.sweeps import sweeps
 from app.db.models.tasks import tasks
@@ -37,6 +38,10 @@ __all__ = [
     "replica_counts",
     "replica_labels",
     "replicas",
+    "service_hints",
+    "service_members",
+    "service_revisions",
+    "services",
     "stack",
     "sweeps",
     "tasks",

@@ -64,5 +64,12 @@ events = Table(
     Index("ix_events_order", "xid", "id"),
     Index("ix_events_replica", "replica_id", "xid", "id"),
     Index("ix_events_task", "task_id", "xid", "id", postgresql_where=text("task_id IS NOT NULL")),
+    Index(
+        "ix_events_service",
+        text("(data ->> 'service_id')"),
+        "xid",
+        "id",
+        postgresql_where=text("data ? 'service_id'"),
+    ),
     Index("ix_events_at", "at"),
 )

@@ -38,7 +38,8 @@ tasks = Table(
     Column("pool", Text, nullable=False),
     #: set when only that host's workers can carry it out
     Column("node", Text),
-    Column("replica_id", Text, ForeignKey("replicas.id", ondelete="CASCADE"), nullable=False),
+    #: NULL for what is asked of a service: then ``arguments`` names it
+    Column("replica_id", Text, ForeignKey("replicas.id", ondelete="CASCADE")),
     Column("attempt", Integer, nullable=False),
     Column("owner", Text, nullable=False),
     Column("request_id", Text, nullable=False, server_default=""),
@@ -67,6 +68,9 @@ tasks = Table(
     CheckConstraint("(lease_token IS NULL) = (lease_expires_at IS NULL)", name="lease_whole"),
     CheckConstraint("lease_token IS NULL OR state = 'running'", name="lease_only_running"),
     CheckConstraint(f"(finished_at IS NULL) = ({_OPEN})", name="finished_when_ended"),
+    CheckConstraint(
+        "replica_id IS NOT NULL OR (arguments ? 'service_id' AND state <> 'queued')", name="of_replica_or_service"
+    ),
     Index(
         "uq_tasks_open_lifecycle",
         "replica_id",
@@ -100,6 +104,7 @@ tasks = Table(
     Index("ix_tasks_deadline", "deadline_at", postgresql_where=text(f"{_OPEN}")),
     Index("ix_tasks_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
     Index("ix_tasks_replica", "replica_id", "seq"),
+    Index("ix_tasks_service", text("(arguments ->> 'service_id')"), "seq", postgresql_where=text("replica_id IS NULL")),
     Index("ix_tasks_age", "seq"),
     Index("ix_tasks_state", "state", "seq"),
 )

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 
-from app.domain.tasks import TaskKind
+from app.domain.tasks import REPLICA_KINDS, TaskKind
 from app.doorbell.queues import STACK_QUEUE, queue_for, task_name
 from workers.bootstrap import is_alive, process_of, worker_id
 from workers.serving import wanted_queues
@@ -58,13 +58,13 @@ def test_control_and_launches_share_no_queue() -> None:
     control = wanted_queues("n", ["a", "b"], control=True)
     assert launches == {"pool.a", "pool.b", "node.n"}
     assert control == {"pool.a.control", "pool.b.control", "node.n.control", STACK_QUEUE}
-    for kind in TaskKind:
+    for kind in REPLICA_KINDS:
         for node in ("n", None):
             assert queue_for(kind, "a", node) in launches | control
 
 
 def test_each_verb_is_a_celery_task_and_a_message_names_only_a_place() -> None:
-    assert set(replicas.CARRIERS) == set(TaskKind)
+    assert set(replicas.CARRIERS) == set(REPLICA_KINDS)
     assert task_name(TaskKind.CREATE) == "hostler.create"
     for carrier in set(replicas.CARRIERS.values()):
         names = set(inspect.signature(carrier).parameters)
