@@ -75,8 +75,8 @@ made AS (
     FROM {source} RETURNING id
 ),
 task AS (
-    INSERT INTO tasks (id, kind, priority, pool, replica_id, attempt, owner, request_id)
-    SELECT :task_id, 'create', :priority, :pool, id, 1, :owner, :request_id FROM made
+    INSERT INTO tasks (id, kind, priority, pool, replica_id, attempt, owner, request_id, arguments)
+    SELECT :task_id, 'create', :priority, :pool, id, 1, :owner, :request_id, CAST(:arguments AS jsonb) FROM made
 )
 INSERT INTO events (kind, replica_id, attempt, task_id, pool, actor, cause, to_state, request_id)
 SELECT 'transition', id, 1, :task_id, :pool, :actor, 'create requested', 'pending', :request_id FROM made
@@ -232,4 +232,7 @@ def _values(ctx: Context, actor: Actor, body: Mapping[str, Any], plan: Plan, out
         "queue_timeout_s": (body.get("timeouts") or {}).get("queue_timeout_s"),
         "max_queued": ctx.settings.max_queued_per_pool,
         "pool_version": plan.pool_version,
+        # set by the executor of services alone, the HTTP schema knows no such field: the id of the service whose
+        # waiting members get their capacity together or not at all (``gangs``)
+        "arguments": json.dumps({"gang": body["gang"]} if body.get("gang") else {}),
     }
