@@ -73,8 +73,10 @@ def servers_of(table: RouteTable, assignment: Assignment) -> dict[tuple[str, str
     found = {}
     for route in table.routes:
         slot = assignment.slots.get(_name(route))
-        for server in route.members if slot else ():
-            found[slot or "", server] = table.members[server]
+        if slot is None:
+            continue
+        for server in route.members:
+            found[slot, server] = table.members[server]
     return found
 
 

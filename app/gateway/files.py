@@ -46,3 +46,12 @@ def read_file(path: Path) -> str | None:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
+
+
+def mark_of(path: Path) -> tuple[int, int, int] | None:
+    """What differs when the file was replaced or written to; None when there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size

@@ -6,9 +6,7 @@ Written before HAProxy's own files, which can be made from it anew; so whoever s
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 from app.domain.routing import Member, MemberKind, Route, RouteKind, RouteTable, Standing
 from app.gateway.assignment import Assignment
@@ -18,11 +16,10 @@ _VERSION = 1
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A table and its slots. ``more`` is what others keep there (keys and what they may ask)."""
+    """A table and its slots."""
 
     table: RouteTable = field(default_factory=RouteTable)
     assignment: Assignment = field(default_factory=Assignment)
-    more: Mapping[str, Any] = field(default_factory=dict)
 
 
 def to_json(snapshot: Snapshot) -> str:
@@ -42,7 +39,6 @@ def to_json(snapshot: Snapshot) -> str:
             for route in table.routes
         ],
         "members": {server: asdict(member) for server, member in table.members.items()},
-        **snapshot.more,
     }
     return json.dumps(body, ensure_ascii=False, indent=1)
 
@@ -63,5 +59,4 @@ def from_json(text: str | None) -> Snapshot:
         slots = {(RouteKind(one["kind"]), one["name"]): one["slot"] for one in body["routes"] if one["slot"]}
     except (ValueError, KeyError, TypeError):
         return Snapshot()
-    more = {name: value for name, value in body.items() if name not in ("version", "routes", "members")}
-    return Snapshot(RouteTable(routes, members), Assignment(slots), more)
+    return Snapshot(RouteTable(routes, members), Assignment(slots))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from app.domain.routing import Member
 from app.gateway.assignment import Picture
 from app.gateway.commands import Place
-from app.gateway.files import reach_disk, read_file, write_file
+from app.gateway.files import mark_of, reach_disk, read_file, write_file
 from app.gateway.maps import render_map
 from app.gateway.places import Places
 from app.gateway.servers import arguments
@@ -44,7 +43,7 @@ class Files:
 
         It is in the files then, for any process that reads them; the disk has it after ``reach_disk``.
         """
-        if (snapshot, picture) == self._wrote and all(_mark(path) == mark for path, mark in self._marks.items()):
+        if (snapshot, picture) == self._wrote and all(mark_of(path) == mark for path, mark in self._marks.items()):
             return
         self._wrote = None
         servers = file_servers(picture.servers, self._place)
@@ -57,7 +56,7 @@ class Files:
             if read_file(path) != text:
                 write_file(path, text, at_once=False)
                 self._unsafe |= {path, path.parent}
-        self._marks = {path: _mark(path) for path in texts}
+        self._marks = {path: mark_of(path) for path in texts}
         self._wrote = (snapshot, picture)
 
 
@@ -68,11 +67,3 @@ def file_servers(servers: Mapping[tuple[str, str], Member], place: Place) -> dic
         if member.standing.takes_requests:
             found.setdefault(slot, []).append(f"{server} {arguments(member, place.relay, place.checks)}")
     return found
-
-
-def _mark(path: Path) -> tuple[int, int, int] | None:
-    try:
-        found = os.stat(path)
-    except FileNotFoundError:
-        return None
-    return found.st_ino, found.st_mtime_ns, found.st_size

@@ -13,11 +13,11 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from app.api.inference.caller import Caller
+from app.domain.routing import hashed
 from app.errors import GatewayDown, HostlerError, ReplicaBadAnswer, ReplicaTooSlow
 
 CONNECT_S = 5.0
@@ -35,7 +35,7 @@ Address = tuple[str, str]
 
 def route(name: str) -> Address:
     """The replicas that serve the model ``name``: hashed as the gateway hashes, so that any name can be sent."""
-    return "X-Hostler-Route", sha256(name.encode()).hexdigest().upper()
+    return "X-Hostler-Route", hashed(name)
 
 
 @dataclass(frozen=True)

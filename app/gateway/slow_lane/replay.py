@@ -66,7 +66,6 @@ class Replay:
         self._method, self._uri = environ["REQUEST_METHOD"], environ["RAW_URI"]
         self._headers = _headers(environ) | dict(target)
         self._caller: socket.socket = environ["gunicorn.socket"]
-        self._gone = False
 
     def run(self, start_response: Callable[..., Any], place: Place) -> Iterable[bytes]:
         """The answer. Gives ``place`` back when the body is not needed any more.

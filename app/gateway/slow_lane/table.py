@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import os
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from app.domain.routing import RouteKind, RouteTable, hashed
 from app.gateway.assignment import is_asked
-from app.gateway.files import read_file
+from app.gateway.files import mark_of, read_file
 from app.gateway.keys import KEY_MODELS
 from app.gateway.snapshot import from_json
 
@@ -62,20 +61,12 @@ class Table:
 
     def read(self) -> Known:
         """What is known now; two stats when nothing changed."""
-        seen = (_mark(self._snapshot), _mark(self._keys))
+        seen = (mark_of(self._snapshot), mark_of(self._keys))
         with self._lock:
             if seen != self._seen:
                 self._known = _known(from_json(read_file(self._snapshot)).table, read_file(self._keys) or "")
                 self._seen = seen
             return self._known
-
-
-def _mark(path: Path) -> object:
-    try:
-        found = os.stat(path)
-    except FileNotFoundError:
-        return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _known(table: RouteTable, keys: str) -> Known:
