@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-DOMAIN = sorted((ROOT / "app" / "domain").glob("*.py"))
+DOMAIN = sorted((ROOT / "app" / "domain").rglob("*.py"))
 
 
 def _imports(path: Path) -> Iterator[str]:

@@ -1,0 +1,253 @@
+"""The planner, case by case: what it asks for in one pass."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from app.domain.lifecycle import Reason, State
+from app.domain.services import (
+    CancelAll,
+    Create,
+    Desired,
+    GiveUp,
+    Good,
+    Observed,
+    Overall,
+    Restart,
+    RollBack,
+    Status,
+    Stop,
+    Update,
+    overall_status,
+    plan,
+    replica_word,
+    service_status,
+)
+
+NOW = 10_000.0
+
+
+def member(ordinal: int, state: State = State.READY, revision: int = 1, **more: object) -> Observed:
+    """Ready since long ago, unless said otherwise."""
+    values: dict[str, object] = {
+        "replica_id": f"r{ordinal}-{revision}",
+        "ordinal": ordinal,
+        "revision": revision,
+        "state": state,
+        "created_at": 1000.0 + ordinal,
+        "state_since": 2000.0,
+        "ready_at": 2000.0 if state in (State.READY, State.UNHEALTHY) else None,
+        **more,
+    }
+    return Observed(**values)  # type: ignore[arg-type]
+
+
+def creates(desired: Desired, members: list[Observed], now: float = NOW) -> list[Create]:
+    return [action for action in plan(desired, members, now).actions if isinstance(action, Create)]
+
+
+def stops(desired: Desired, members: list[Observed], now: float = NOW) -> list[str]:
+    return [action.replica_id for action in plan(desired, members, now).actions if isinstance(action, Stop)]
+
+
+def test_a_new_service_gets_all_its_members() -> None:
+    made = creates(Desired(3), [])
+    assert [(one.ordinal, one.revision, one.tries, one.replaces) for one in made] == [
+        (0, 1, 0, None),
+        (1, 1, 0, None),
+        (2, 1, 0, None),
+    ]
+
+
+def test_a_service_that_is_whole_is_good_and_then_settled() -> None:
+    members = [member(0), member(1)]
+    first = plan(Desired(2), members, NOW)
+    assert first.actions == (Good(1),)
+    assert first.again
+    then = plan(Desired(2, good_revision=1), members, NOW)
+    assert then.actions == ()
+    assert then.settled
+    assert then.look_in_s is None
+
+
+@pytest.mark.parametrize(
+    "tries, delay", [(0, 10.0), (1, 20.0), (2, 40.0), (3, 80.0), (4, 160.0)], ids=lambda value: str(value)
+)
+def test_a_member_that_never_became_ready_is_replaced_after_a_doubling_wait(tries: int, delay: float) -> None:
+    failed = member(0, State.FAILED, tries=tries, state_since=NOW, reason=Reason.PROCESS_EXITED)
+    waits = plan(Desired(1), [failed], NOW + delay - 1)
+    assert waits.actions == ()
+    assert waits.look_in_s == pytest.approx(1.0)
+    assert not waits.settled
+    made = creates(Desired(1), [failed], NOW + delay)
+    assert [(one.ordinal, one.tries, one.replaces) for one in made] == [(0, tries + 1, failed.replica_id)]
+
+
+def test_the_wait_has_a_bound() -> None:
+    assert Restart().delay_s(6) == 300.0
+    assert Restart().delay_s(5000) == 300.0
+
+
+def test_a_member_that_failed_as_often_as_it_may_is_given_up_and_told_once() -> None:
+    failed = member(0, State.FAILED, tries=5, state_since=NOW, reason=Reason.PROCESS_EXITED)
+    first = plan(Desired(1), [failed], NOW + 100_000)
+    assert [type(action) for action in first.actions] == [GiveUp]
+    then = plan(Desired(1, given_up=first.given_up), [failed], NOW + 100_000)
+    assert then.actions == ()
+    assert not then.settled
+    assert "reset" not in then.waits_for
+    assert then.look_in_s is None
+    # scale, update and restart forgive it
+    again = creates(Desired(1, given_up=first.given_up, reset_at=NOW + 1), [failed], NOW + 2)
+    assert [(one.ordinal, one.tries) for one in again] == [(0, 0)]
+
+
+def test_a_member_that_had_run_well_is_replaced_at_once_and_counted_anew() -> None:
+    died = member(0, State.FAILED, tries=4, ready_at=NOW - 60, state_since=NOW, reason=Reason.PROCESS_EXITED)
+    assert [one.tries for one in creates(Desired(1), [died], NOW)] == [1]
+
+
+def test_a_member_stopped_by_hand_is_replaced_at_once() -> None:
+    leaving = member(0, State.STOPPING, wanted=False, state_since=NOW)
+    assert [(one.ordinal, one.replaces) for one in creates(Desired(1), [leaving], NOW)] == [(0, leaving.replica_id)]
+
+
+@pytest.mark.parametrize("state", [State.UNHEALTHY, State.UNREACHABLE, State.STOPPING])
+def test_no_death_is_seen_where_there_is_none(state: State) -> None:
+    """A restart stops first, with the wish to run kept."""
+    assert plan(Desired(1, good_revision=1), [member(0, state)], NOW).actions == ()
+
+
+def test_scale_up_fills_the_lowest_numbers() -> None:
+    members = [member(0), member(2)]
+    assert [one.ordinal for one in creates(Desired(4, good_revision=1), members)] == [1, 3]
+
+
+def test_scale_down_stops_the_unhealthy_then_the_least_loaded_then_the_youngest() -> None:
+    members = [member(0, load=5), member(1, State.UNHEALTHY), member(2, load=1), member(3, load=5), member(4, load=5)]
+    assert stops(Desired(4, good_revision=1), members) == ["r1-1"]
+    assert stops(Desired(3, good_revision=1), members) == ["r1-1", "r2-1"]
+    assert stops(Desired(2, good_revision=1), members) == ["r1-1", "r2-1", "r4-1"]
+    assert stops(Desired(0, good_revision=1), members) == ["r1-1", "r2-1", "r4-1", "r3-1", "r0-1"]
+
+
+def test_a_cancelled_service_stops_all_and_is_settled_when_they_are_gone() -> None:
+    desired = Desired(2, running=False)
+    assert stops(desired, [member(0), member(1, State.PENDING)]) == ["r0-1", "r1-1"]
+    ended = [replace(member(number, State.STOPPED, wanted=False), released=number == 0) for number in (0, 1)]
+    assert not plan(desired, ended, NOW).settled
+    assert plan(desired, [replace(one, released=True) for one in ended], NOW).settled
+
+
+def test_suspects_are_left_alone() -> None:
+    members = [member(0, suspect=True), member(1, State.FAILED, suspect=True, reason=Reason.NODE_LOST)]
+    assert plan(Desired(2, good_revision=1), members, NOW).actions == ()
+    assert stops(Desired(1, good_revision=1), [member(0, suspect=True), member(1)]) == ["r1-1"]
+
+
+def test_all_or_nothing_ends_all_at_the_first_failure_until_it_was_good_once() -> None:
+    members = [member(0), member(1, State.FAILED, reason=Reason.OUT_OF_MEMORY)]
+    found = plan(Desired(2, all_or_nothing=True), members, NOW).actions
+    assert [(type(action), action.reason) for action in found if isinstance(action, CancelAll)] == [
+        (CancelAll, Reason.OUT_OF_MEMORY)
+    ]
+    assert [one.ordinal for one in creates(Desired(2, all_or_nothing=True, good_revision=1), members)] == [1]
+
+
+def test_an_update_goes_one_beside_the_others_by_default() -> None:
+    desired = Desired(3, revision=2, good_revision=1)
+    old = [member(number) for number in range(3)]
+    first = plan(desired, old, NOW).actions
+    assert [(one.ordinal, one.revision, one.replaces) for one in first if isinstance(one, Create)] == [(0, 2, "r0-1")]
+    launching = member(0, State.STARTING, 2, created_at=NOW, replaces="r0-1")
+    assert plan(desired, [*old, launching], NOW).actions == ()
+    ready = replace(launching, state=State.READY, ready_at=NOW)
+    then = plan(desired, [*old, ready], NOW).actions
+    assert [action.replica_id for action in then if isinstance(action, Stop)] == ["r0-1"]
+    assert [action.ordinal for action in then if isinstance(action, Create)] == [1]
+
+
+def test_an_update_without_surge_takes_one_away_first() -> None:
+    desired = Desired(3, revision=2, good_revision=1, update=Update(max_surge=0, max_unavailable=1))
+    old = [member(number) for number in range(3)]
+    found = plan(desired, old, NOW).actions
+    assert [type(action) for action in found] == [Stop, Create]
+    rest = [replace(old[0], wanted=False, state=State.STOPPING), *old[1:], member(0, State.PENDING, 2, replaces="r0-1")]
+    assert plan(desired, rest, NOW).actions == ()
+
+
+def test_an_update_that_fails_twice_in_a_place_goes_back() -> None:
+    desired = Desired(2, revision=2, good_revision=1, rollout_since=NOW)
+    old = [member(0), member(1)]
+    failed = member(0, State.FAILED, 2, replaces="r0-1", state_since=NOW, reason=Reason.READINESS_TIMEOUT)
+    assert plan(desired, [*old, failed], NOW).actions == ()
+    assert [one.tries for one in creates(desired, [*old, failed], NOW + 10)] == [1]
+    again = replace(failed, replica_id="again", replaces=failed.replica_id, tries=1)
+    back = plan(desired, [*old, failed, again], NOW + 20).actions
+    assert [type(action) for action in back] == [RollBack]
+    # and then nothing is left to do
+    assert plan(replace(desired, revision=1), [*old, failed, again], NOW + 20).settled
+
+
+def test_an_update_without_progress_goes_back() -> None:
+    desired = Desired(2, revision=2, good_revision=1, rollout_since=NOW)
+    members = [member(0), member(1), member(0, State.PENDING, 2, replaces="r0-1")]
+    waits = plan(desired, members, NOW + 100)
+    assert waits.actions == ()
+    assert waits.look_in_s == pytest.approx(500)
+    assert [type(action) for action in plan(desired, members, NOW + 600).actions] == [RollBack]
+    assert plan(replace(desired, paused=True), members, NOW + 600).actions == ()
+
+
+def test_a_paused_update_goes_no_further_and_still_replaces_what_fails() -> None:
+    desired = Desired(2, revision=2, good_revision=1, paused=True)
+    members = [member(0, State.FAILED, reason=Reason.PROCESS_EXITED), member(1)]
+    assert [(one.ordinal, one.revision) for one in creates(desired, members)] == [(0, 1)]
+
+
+def test_a_member_whose_lifetime_ends_gets_a_successor_and_goes_when_that_is_ready() -> None:
+    desired = Desired(1, good_revision=1)
+    old = member(0, lifetime_ends_at=NOW + 60, ready_at=NOW - 1000, created_at=NOW - 1010)
+    early = plan(desired, [old], NOW - 5)
+    assert early.actions == ()
+    assert early.look_in_s == pytest.approx(5)
+    made = creates(desired, [old], NOW)
+    assert [(one.ordinal, one.replaces) for one in made] == [(0, "r0-1")]
+    heir = member(0, State.STARTING, replica_id="heir", replaces="r0-1", created_at=NOW)
+    assert plan(desired, [old, heir], NOW).actions == ()
+    heir = replace(heir, state=State.READY, ready_at=NOW + 5, lifetime_ends_at=NOW + 1000)
+    assert stops(desired, [old, heir], NOW + 5) == ["r0-1"]
+
+
+def test_no_successor_of_a_successor_at_once_when_the_lead_is_longer_than_the_life() -> None:
+    desired = Desired(1, good_revision=1, successor_lead_s=5000)
+    young = member(0, lifetime_ends_at=NOW + 100, ready_at=NOW, state_since=NOW, created_at=NOW)
+    assert plan(desired, [young], NOW).look_in_s == pytest.approx(50)
+    assert len(creates(desired, [young], NOW + 50)) == 1
+
+
+def test_the_words() -> None:
+    assert replica_word(State.READY) is Status.RUNNING
+    assert replica_word(State.STOPPED, Reason.LIFETIME_EXPIRED) is Status.COMPLETED
+    two = Desired(2)
+    cases = [
+        (two, [], Status.PENDING, Overall.STARTING),
+        (two, [member(0, State.STARTING)], Status.CONFIGURING, Overall.STARTING),
+        (two, [member(0)], Status.RUNNING, Overall.PARTIAL),
+        (two, [member(0), member(1, State.UNHEALTHY)], Status.RUNNING, Overall.DEGRADED),
+        (two, [member(0), member(1, State.FAILED, reason=Reason.OUT_OF_MEMORY)], Status.RUNNING, Overall.DEGRADED),
+        (two, [member(0), member(1)], Status.RUNNING, Overall.HEALTHY),
+        (
+            Desired(1),
+            [member(0, State.FAILED, tries=5, reason=Reason.OUT_OF_MEMORY)],
+            Status.FAILED,
+            Overall.FAILED,
+        ),
+        (Desired(0), [], Status.PENDING, Overall.STOPPED),
+        (Desired(1, running=False), [member(0)], Status.CANCELLED, Overall.STOPPED),
+        (Desired(1, running=False, reason=Reason.OUT_OF_MEMORY), [], Status.FAILED, Overall.STOPPED),
+    ]
+    for desired, members, status, overall in cases:
+        assert (service_status(desired, members), overall_status(desired, members)) == (status, overall)
