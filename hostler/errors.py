@@ -12,7 +12,7 @@ EXIT_CODES: dict[int, str] = {
     3: "not found",
     4: "not authenticated, or not allowed",
     5: "conflict with the present state",
-    6: "the replica failed or is not healthy",
+    6: "the replica or service failed, or is not healthy",
     7: "timed out",
     8: "Hostler is unreachable",
     130: "interrupted by Ctrl-C",
@@ -69,6 +69,21 @@ class ReplicaFailed(HostlerError):
         self.replica_id = replica_id
         self.reason = reason
         #: the last lines of its output, as they were written: not cleaned for a terminal
+        self.log_tail = log_tail
+
+
+class ServiceFailed(HostlerError):
+    """The service did not come to what was asked for."""
+
+    exit_code = 6
+
+    def __init__(
+        self, message: str = "", *, service_id: str = "", reason: str = "", log_tail: str = "", hint: str = ""
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.service_id = service_id
+        self.reason = reason
+        #: the last lines of a replica that failed, as they were written: not cleaned for a terminal
         self.log_tail = log_tail
 
 
@@ -138,7 +153,7 @@ class Conflict(ApiError):
 
 
 class LaunchFailed(ApiError):
-    """The replica failed before it was ready."""
+    """The replica, or the service, failed before it was ready."""
 
     exit_code = 6
 
@@ -219,6 +234,8 @@ _BY_STATUS: dict[int, type[ApiError]] = {
 }
 _BY_CODE: dict[str, type[ApiError]] = {
     "replica_failed": LaunchFailed,
+    "service_failed": LaunchFailed,
+    "unknown_recipe": NotFound,
     "unknown_model": NotFound,
     "unknown_pool": NotFound,
 }

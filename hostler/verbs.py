@@ -4,27 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Generic, TypeVar
-from urllib.parse import quote
+from typing import Any
 
 from hostler import waiting
-from hostler.errors import BadInput
 from hostler.feed import Feed
 from hostler.generation import model_call
 from hostler.inference.discovery import Discovery, find_steps
 from hostler.inference.question import question_of
 from hostler.registering import Registration
-from hostler.wire import READ_TIMEOUT_S, Call, Json, Steps, change, exchange
+from hostler.service_verbs import ServiceVerbs
+from hostler.wire import API, READ_TIMEOUT_S, Body, Call, Json, Steps, Words, body_of, change, text_of
+from hostler.wire import api_path as _path
 
-API = "/api/v1"
 #: Longest wait for an inference when nothing else is said.
 INFER_TIMEOUT_S = 300.0
-#: ``dict`` and ``str`` for the blocking client, awaitables of them for the other.
-Body = TypeVar("Body")
-Words = TypeVar("Words")
 
 
-class Verbs(Generic[Body, Words]):
+class Verbs(ServiceVerbs[Body, Words]):
     """The verbs of the control API. Answers are the API's own JSON objects.
 
     Every verb may raise a HostlerError: NotFound, Conflict, Unauthenticated, Forbidden, Busy or plain ApiError for
@@ -57,7 +53,7 @@ class Verbs(Generic[Body, Words]):
 
     def call(self, call: Call) -> Body:
         """Send any request of the API and return its body."""
-        return self._run(_body_of(replace(call, outage_s=self.outage_s)))
+        return self._run(body_of(replace(call, outage_s=self.outage_s)))
 
     # replicas
 
@@ -125,7 +121,7 @@ class Verbs(Generic[Body, Words]):
     def replica_logs(self, replica_id: str, *, attempt: int | None = None, tail: int | None = None) -> Words:
         """The output of an attempt (default: the last one); ``tail`` counts lines."""
         call = Call("GET", _path("replicas", replica_id, "logs"), {"attempt": attempt, "tail": tail})
-        return self._run_text(_text_of(call))
+        return self._run_text(text_of(call))
 
     def replica_events(self, replica_id: str, **filters: Any) -> Body:
         """Its transitions, oldest first, with cause and actor."""
@@ -340,19 +336,3 @@ def logs_feed(replica_id: str, *, attempt: int | None = None, tail: int | None =
     return Feed(
         Call("GET", _path("replicas", replica_id, "logs"), query), ends_when_closed=True, without_place={"tail": 0}
     )
-
-
-def _path(*parts: str) -> str:
-    for part in parts:
-        if part in ("", ".", ".."):
-            # such a path is another one: that of the list
-            raise BadInput(f"{part!r} is no name or id")
-    return "/".join((API, *(quote(part, safe="") for part in parts)))
-
-
-def _body_of(call: Call) -> Steps[Json]:
-    return (yield from exchange(call)).json()
-
-
-def _text_of(call: Call) -> Steps[str]:
-    return (yield from exchange(call)).text()

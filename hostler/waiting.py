@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from hostler.errors import BadInput, HostlerError, NotFound, ReplicaFailed, TimedOut
+from hostler.errors import BadInput, HostlerError, NotFound, ReplicaFailed, ServiceFailed, TimedOut
 from hostler.wire import Call, Json, Steps, exchange, until
 
 WANTED = ("ready", "stopped", "released", "deleted")
+SERVICE_WANTED = ("running", "stopped")
+#: What a service never leaves by itself for the better.
+SERVICE_ENDED = frozenset({"completed", "failed", "cancelled"})
 TERMINAL = frozenset({"stopped", "failed"})
 TASK_ENDED = frozenset({"succeeded", "failed", "cancelled"})
 LOG_TAIL_LINES = 20
@@ -53,6 +56,47 @@ def task_steps(call: Call, task_id: str, timeout_s: float | None) -> Steps[Json]
         yield from until(
             call, lambda body: body.get("state") in TASK_ENDED, timeout_s=timeout_s, late=late, every_s=LOOK_EVERY_S
         )
+    )
+
+
+def service_steps(call: Call, ref: str, wanted: str, timeout_s: float | None) -> Steps[Json]:
+    """The service's record once it is ``wanted``; see ``Verbs.wait_service``."""
+    if wanted not in SERVICE_WANTED:
+        raise BadInput(f"cannot wait for {wanted!r}, only for one of: {', '.join(SERVICE_WANTED)}")
+    seen: Json = {}
+
+    def done(body: Json) -> bool:
+        seen.clear()
+        seen.update(body)
+        return service_is_over(body, wanted)
+
+    def late() -> HostlerError:
+        return TimedOut(
+            f"service {ref} is not {wanted} after {timeout_s:g} s; it is {seen.get('status')}",
+            hint=f"hostler service status {ref}",
+        )
+
+    body = yield from until(call, done, timeout_s=timeout_s, late=late, every_s=LOOK_EVERY_S)
+    if wanted == "running" and body.get("status") != "running":
+        raise service_failure(body)
+    return body
+
+
+def service_is_over(service: Json, wanted: str) -> bool:
+    """Whether the wait has an outcome, good or bad."""
+    if wanted == "stopped":
+        return bool(service.get("ended_at"))
+    # one whose update failed, and that went on with what it had, still runs
+    return service.get("status") in {"running", *SERVICE_ENDED}
+
+
+def service_failure(service: Json, *, log_tail: str = "") -> ServiceFailed:
+    """The exception that tells why ``service`` is not what was asked for."""
+    service_id, status = str(service.get("id")), service.get("status")
+    reason, message = str(service.get("reason") or ""), str(service.get("message") or "")
+    text = ": ".join(part for part in (f"service {service_id} {status}", reason, message) if part)
+    return ServiceFailed(
+        text, service_id=service_id, reason=reason, log_tail=log_tail, hint=f"hostler service status {service_id}"
     )
 
 

@@ -12,8 +12,9 @@ import uuid
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
+from urllib.parse import quote
 
-from hostler.errors import ApiError, HostlerError, NoAnswer, Unreachable, api_error_type
+from hostler.errors import ApiError, BadInput, HostlerError, NoAnswer, Unreachable, api_error_type
 
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 #: Seconds before the second, third ... try after a broken connection.
@@ -25,8 +26,14 @@ RESTART_S = 30.0
 LONGEST_RETRY_AFTER_S = 5.0
 READ_TIMEOUT_S = 30.0
 
+#: Where the control API is.
+API = "/api/v1"
+
 Json = dict[str, Any]
 T = TypeVar("T")
+#: ``dict`` and ``str`` for the blocking client, awaitables of them for the other.
+Body = TypeVar("Body")
+Words = TypeVar("Words")
 
 
 @dataclass(frozen=True)
@@ -108,6 +115,24 @@ def change(method: str, path: str, body: Any = None, *, idempotency_key: str | N
     """A Call that changes something. It carries an Idempotency-Key, so a lost answer may be asked for again."""
     headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex, **more.pop("headers", {})}
     return Call(method, path, body=body, headers=headers, **more)
+
+
+def api_path(*parts: str) -> str:
+    """A path of the control API. Raises BadInput for a part that would make it another one: that of the list."""
+    for part in parts:
+        if part in ("", ".", ".."):
+            raise BadInput(f"{part!r} is no name or id")
+    return "/".join((API, *(quote(part, safe="") for part in parts)))
+
+
+def body_of(call: Call) -> Steps[Json]:
+    """The object that ``call`` is answered with."""
+    return (yield from exchange(call)).json()
+
+
+def text_of(call: Call) -> Steps[str]:
+    """The text that ``call`` is answered with."""
+    return (yield from exchange(call)).text()
 
 
 def exchange(call: Call) -> Steps[Reply]:

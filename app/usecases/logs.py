@@ -51,45 +51,62 @@ def follow(
 
     ``behind`` is the ``place`` of the last line that was seen; what was rotated away meanwhile is lost.
     """
-    found = _attempt(ctx, replica_id, attempt)
-    yield from _Follower(ctx, replica_id, attempt, found).lines(tail, _parsed(behind))
+    follower = Follower(ctx, replica_id, attempt)
+    # whether it is over is in the database, which is asked when it changed; the file is only looked at
+    with ctx.signals.subscribe(f"replica:{replica_id}") as changed:
+        follower.look()
+        asked_at = quiet_since = time.monotonic()
+        yield from follower.begin(tail, behind)
+        while True:
+            wrote = False
+            for line in follower.new_lines():
+                wrote = True
+                yield line
+            if wrote:
+                quiet_since = time.monotonic()
+                continue
+            if follower.is_over:
+                return
+            signalled = changed.wait(FOLLOW_S)
+            now = time.monotonic()
+            if now - quiet_since >= QUIET_S:
+                quiet_since = now
+                yield None
+            if signalled or now - asked_at >= LOST_S:
+                # asked before reading: what was written before the end is read after it
+                follower.look()
+                asked_at = now
 
 
-class _Follower:
-    def __init__(self, ctx: Context, replica_id: str, attempt: int | None, found: Any) -> None:
+class Follower:
+    """One attempt's output as far as it was read. Never waits: who follows says when to look again."""
+
+    def __init__(self, ctx: Context, replica_id: str, attempt: int | None) -> None:
+        """Raises NotFound."""
         self._ctx, self._replica_id, self._attempt = ctx, replica_id, attempt
-        self._found = found
+        self._found = _attempt(ctx, replica_id, attempt)
         self._inode, self._offset = 0, 0
         self._seen = 0, 0
+        self._begun = False
+        #: whether nothing more is written, as of the last ``look``
+        self.is_over = False
 
-    def lines(self, tail: int | None, behind: tuple[int, int] | None) -> Iterator[Line | None]:
-        if behind is not None:
-            self._inode, self._offset = behind
+    def look(self) -> None:
+        """Ask the database how it stands."""
+        self.is_over = self._is_over()
+
+    def begin(self, tail: int | None, behind: str | None) -> Iterator[Line]:
+        """Go to where following begins, the first time: behind what was seen, else before the last ``tail`` lines."""
+        if self._begun:
+            return
+        self._begun = True
+        place = _parsed(behind)
+        if place is not None:
+            self._inode, self._offset = place
         elif tail is not None:
             kept = deque(_lines(self._ctx, self._found), maxlen=tail)
             self._skip_to_end()
             yield from (Line(line, self._place) for line in kept)
-        # whether it is over is in the database, which is asked when it changed; the file is only looked at
-        with self._ctx.signals.subscribe(f"replica:{self._replica_id}") as changed:
-            over, asked_at, quiet_since = self._is_over(), time.monotonic(), time.monotonic()
-            while True:
-                wrote = False
-                for line in self._new_lines(over):
-                    wrote = True
-                    yield line
-                if wrote:
-                    quiet_since = time.monotonic()
-                    continue
-                if over:
-                    return
-                signalled = changed.wait(FOLLOW_S)
-                now = time.monotonic()
-                if now - quiet_since >= QUIET_S:
-                    quiet_since = now
-                    yield None
-                if signalled or now - asked_at >= LOST_S:
-                    # asked before reading: what was written before the end is read after it
-                    over, asked_at = self._is_over(), now
 
     @property
     def _place(self) -> str:
@@ -110,7 +127,9 @@ class _Follower:
             stat = path.stat()
             self._inode, self._offset = stat.st_ino, stat.st_size
 
-    def _new_lines(self, over: bool) -> Iterator[Line]:
+    def new_lines(self) -> Iterator[Line]:
+        """What was written since the last time."""
+        over = self.is_over
         path = self._path()
         if path is None:
             return

@@ -22,6 +22,7 @@ STACK_COMMANDS = ("up", "down", "status", "doctor", "gc")
 SECTIONS: dict[str, dict[str, str]] = {
     "This host's stack": {**dict.fromkeys(STACK_COMMANDS, "hostler.cli.stack"), "demo": "hostler.cli.demo"},
     "What runs": {
+        "service": "hostler.cli.service",
         "replica": "hostler.cli.replica",
         "task": "hostler.cli.task",
         "events": "hostler.cli.events",

@@ -16,18 +16,20 @@ from hostler.errors import (
     LaunchFailed,
     NotFound,
     ReplicaFailed,
+    ServiceFailed,
     Unauthenticated,
 )
 
 _HINTS_BY_CODE = {
     "unknown_model": "hostler model list",
     "unknown_pool": "hostler pool list",
+    "unknown_recipe": "hostler recipe list",
     "queue_full": "hostler replica list --status pending",
     "unavailable": "hostler doctor",
     "not_hostler": "check --url, HOSTLER_URL",
 }
 
-_INSTANCE = re.compile(r"/api/v1/(replica|task|pool|model|node|key|registration)s(?:/([A-Za-z0-9._-]+))?")
+_INSTANCE = re.compile(r"/api/v1/(service|replica|task|pool|model|node|key|registration)s(?:/([A-Za-z0-9._-]+))?")
 
 
 class Failure(click.ClickException):
@@ -74,7 +76,7 @@ def failure_lines(error: HostlerError) -> list[str]:
 
 
 def _log_tail(error: HostlerError) -> str:
-    if isinstance(error, ReplicaFailed):
+    if isinstance(error, ReplicaFailed | ServiceFailed):
         return error.log_tail
     return str(error.body.get("log_tail") or "") if isinstance(error, LaunchFailed) else ""
 
@@ -106,5 +108,5 @@ def _look_at(error: ApiError) -> str:
     if isinstance(error, NotFound):
         return f"hostler {noun} list"
     if isinstance(error, Conflict) and name:
-        return f"hostler {noun} {'explain' if noun == 'replica' else 'get'} {name}"
+        return f"hostler {noun} {'explain' if noun in ('replica', 'service') else 'get'} {name}"
     return ""

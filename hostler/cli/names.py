@@ -35,6 +35,16 @@ def task_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> lis
     )
 
 
+def service_refs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """Names of running services; ids, once some of one are typed."""
+    name = "id" if incomplete and set(incomplete) <= set("0123456789abcdef") else "name"
+    return _complete(
+        ctx,
+        incomplete,
+        lambda client: _rows(client.list_services(limit=100), "services", name, "recipe_name", "status"),
+    )
+
+
 def pool_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
     return _complete(ctx, incomplete, lambda client: _rows(client.list_pools(), "pools", "name", "backend", "state"))
 

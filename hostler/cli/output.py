@@ -32,7 +32,7 @@ def logs(session: Session, replica_id: str, follow: bool, tail: int | None, atte
     text = session.client.replica_logs(replica_id, attempt=attempt, tail=tail)
     if not text:
         talk("nothing was written yet")
-    _write(text if text.endswith("\n") or not text else f"{text}\n", raw)
+    write(text if text.endswith("\n") or not text else f"{text}\n", raw)
 
 
 @click.command("events", cls=Verb)
@@ -78,7 +78,7 @@ def _follow_logs(session: Session, replica_id: str, attempt: int | None, tail: i
         if feed.gaps > told:
             told = feed.gaps
             talk(f"the connection broke; lines may be missing here: hostler replica logs {replica_id}")
-        _write(f"{item.data}\n", raw)
+        write(f"{item.data}\n", raw)
 
 
 def _fact(item: Any) -> str:
@@ -90,7 +90,8 @@ def _fact(item: Any) -> str:
     return f"{clean(item['what'])}: {facts}" if item.get("what") else facts
 
 
-def _write(text: str, raw: bool) -> None:
+def write(text: str, raw: bool) -> None:
+    """Output of an engine, cleaned for a terminal unless ``raw``."""
     # not click.echo: in a pipe that takes colours out, also of what was asked for raw
     sys.stdout.write(text if raw else clean_block(text))
     sys.stdout.flush()

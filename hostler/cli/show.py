@@ -19,6 +19,7 @@ Columns = Mapping[str, str | Callable[[Json], object]]
 
 _STYLES = {
     "ready": "green",
+    "running": "green",
     "succeeded": "green",
     "healthy": "green",
     "active": "green",

@@ -120,10 +120,10 @@ def test_a_quiet_follower_asks_the_database_only_when_something_changed(
 ) -> None:
     asked: list[str] = []
     looks: list[bool] = []
-    ask, look = logs._attempt, logs._Follower._new_lines
+    ask, look = logs._attempt, logs.Follower.new_lines
     monkeypatch.setattr(logs, "FOLLOW_S", 0.001)
     monkeypatch.setattr(logs, "_attempt", lambda *given: asked.append("") or ask(*given))
-    monkeypatch.setattr(logs._Follower, "_new_lines", lambda self, over: looks.append(over) or look(self, over))
+    monkeypatch.setattr(logs.Follower, "new_lines", lambda self: looks.append(True) or look(self))
     log.write_text("one\n")
     with ThreadPoolExecutor(1) as threads:
         rest = threads.submit(lambda: [line.text for line in logs.follow(ctx, replica) if line])

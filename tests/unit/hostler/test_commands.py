@@ -108,7 +108,7 @@ def test_the_words_of_waiting_are_the_servers() -> None:
 
 def test_each_verb_and_error_of_the_client_is_documented() -> None:
     page = (ROOT / "docs" / "client.md").read_text()
-    verbs = [name for name in vars(Verbs) if not name.startswith("_") and callable(getattr(Verbs, name))]
+    verbs = [name for name in dir(Verbs) if not name.startswith("_") and callable(getattr(Verbs, name))]
     kinds = [name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, HostlerError)]
     assert len(verbs) > 30
     for name in (*verbs, *kinds):
