@@ -151,7 +151,7 @@ def test_an_update_shows_only_what_is_new(stub: Stub, run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "method", "path", "body"),
+    "words, method, path, body",
     [
         (("scale", "web", "3"), "POST", "/web/scale", {"replicas": 3}),
         (("rollback", "web"), "POST", "/web/rollback", {}),
