@@ -148,6 +148,12 @@ class UnknownPool(InvalidConfig):
     code, title = "unknown_pool", "Unknown pool"
 
 
+class UnknownRecipe(InvalidConfig):
+    """No recipe of that name, or several. See `hostler recipe list`."""
+
+    code, title = "unknown_recipe", "Unknown recipe"
+
+
 class KeyReused(InvalidConfig):
     """The Idempotency-Key was used with another body. Use a new key for a new request."""
 

@@ -114,6 +114,14 @@ class Settings:
     tls_certificate: str = _setting("", "PEM file; with tls_key the gateway speaks TLS.")
     tls_key: str = _setting("", "PEM file of the certificate's key.")
     models_dir: Path = _setting(Path(), "Folder whose GGUF files are models; default: <state>/models.")
+    recipes_dir: Path = _setting(
+        Path(), "Folder of your own recipes, <category>/<name>.yaml; default: <state>/recipes."
+    )
+    secrets_dir: Path = _setting(
+        Path(),
+        "Folder of the files (0600) that recipes name as secrets, on each host that launches; default:"
+        " <state>/recipe-secrets.",
+    )
     default_pool: str = _setting(
         "local",
         "Pool of a create that names none.",
@@ -288,10 +296,14 @@ class Settings:
         state_dir = Path(settings.state_dir) if settings.state_dir != Path() else default_state_dir(environ)
         state_dir = Path(os.path.abspath(state_dir.expanduser()))
         models_dir = settings.models_dir if settings.models_dir != Path() else state_dir / "models"
+        recipes_dir = settings.recipes_dir if settings.recipes_dir != Path() else state_dir / "recipes"
+        secrets_dir = settings.secrets_dir if settings.secrets_dir != Path() else state_dir / "recipe-secrets"
         return replace(
             settings,
             state_dir=state_dir,
             models_dir=Path(os.path.abspath(models_dir)),
+            recipes_dir=Path(os.path.abspath(recipes_dir)),
+            secrets_dir=Path(os.path.abspath(secrets_dir)),
             # processes that are started work in other folders
             tls_certificate=os.path.abspath(settings.tls_certificate) if settings.tls_certificate else "",
             tls_key=os.path.abspath(settings.tls_key) if settings.tls_key else "",

@@ -65,6 +65,16 @@ class Layout:
         return self.state_dir / "models"
 
     @property
+    def recipes(self) -> Path:
+        """The operator's recipes, unless a setting names another folder."""
+        return self.state_dir / "recipes"
+
+    @property
+    def recipe_secrets(self) -> Path:
+        """Files that recipes name as secrets; never the stack's own."""
+        return self.state_dir / "recipe-secrets"
+
+    @property
     def redis(self) -> Path:
         return self.state_dir / "redis"
 

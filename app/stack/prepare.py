@@ -49,7 +49,8 @@ def prepare(settings: Settings, *, run_as: str | None = None, fast: bool = False
         _check_room(settings, layout)
         chosen = runas.choose(settings.state_dir, run_as)
         rest = chosen.rest
-        for folder in (layout.secrets, layout.logs, layout.attempts, layout.redis, layout.models, layout.gateway):
+        own = (layout.secrets, layout.logs, layout.attempts, layout.redis, layout.gateway)
+        for folder in (*own, layout.models, layout.recipes, layout.recipe_secrets):
             folder.mkdir(mode=0o700, exist_ok=True)
         secrets.engine_key(settings)
         secrets.secret_key(settings)

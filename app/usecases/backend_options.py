@@ -41,6 +41,12 @@ def check_role(
             raise Forbidden(f"replica_config.backend_options.{name} needs a key of role admin.")
 
 
+def knows(connection: Connection, backend: str, option: str) -> bool:
+    """Whether the backend has an option of that name."""
+    row = repo.backend(connection, backend)
+    return row is not None and option in (row.options_schema.get("properties") or {})
+
+
 def _unknown(backend: str, known: list[str]) -> InvalidConfig:
     near = difflib.get_close_matches(backend, known, n=1)
     hint = f" Did you mean {near[0]}?" if near else f" There are: {', '.join(known)}."

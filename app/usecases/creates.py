@@ -208,7 +208,7 @@ def _values(ctx: Context, actor: Actor, body: Mapping[str, Any], plan: Plan, out
     environment = {name: str(value) for name, value in (body.get("environment") or {}).items()}
     spec = {name: body[name] for name in SPEC_FIELDS if body.get(name) is not None}
     # who may run it is checked again where it is done
-    spec["granted_role"] = actor.role
+    spec["granted_role"] = plan.granted_role
     spec["resolved"] = resolved(plan)
     spec["environment_names"] = sorted(environment)
     placement = body.get("placement") or {}

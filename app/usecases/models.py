@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from app.db.repos import events
 from app.db.repos import models as repo
 from app.domain.masking import mask
+from app.engines.base import Engine
 from app.engines.gguf_files import ModelFile, header_problem, scan_models
 from app.engines.hub import HUB_NAME, is_path
 from app.engines.registry import ENGINES
@@ -176,6 +177,20 @@ def _checked_hub_model(context: Context, actor: Actor, source: str) -> str:
     if not path.exists():
         raise InvalidConfig(f"source: there is no folder {path}.", errors={"source": ["No such folder."]})
     return str(path)
+
+
+def own_source(context: Context, actor: Actor, engine: Engine, wanted: str, *, granted: bool) -> str | None:
+    """What ``wanted`` means without the catalogue: a path, or a name on the hub. None: nothing to this engine.
+
+    Raises Forbidden for a path outside the models folder, unless an admin asks or ``granted`` it; InvalidConfig.
+    """
+    if not is_path(wanted):
+        return wanted if engine.takes_hub_model and HUB_NAME.fullmatch(wanted) else None
+    path = Path(os.path.realpath(_resolve(context, wanted))) if granted else _inside_models(context, actor, wanted)
+    if path.is_file() or (path.is_dir() and engine.takes_hub_model):
+        return str(path)
+    told = f"There is no {'folder' if engine.takes_hub_model else 'file'} {path}."
+    raise InvalidConfig(told, errors={"model_name": [told]})
 
 
 def _checked_path(context: Context, actor: Actor, source: str) -> Path:

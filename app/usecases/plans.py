@@ -16,7 +16,7 @@ from app.domain.modes import ServerMode, accepts_any_model, engine_for
 from app.engines.base import Command, Engine, EngineRequest
 from app.engines.registry import ENGINES
 from app.engines.schema import for_admins
-from app.errors import Contradiction, Forbidden, InvalidConfig, UnknownModel, UnknownPool
+from app.errors import Contradiction, Forbidden, InvalidConfig, ModelForbidden, UnknownModel, UnknownPool
 from app.stack.errors import PartFailed
 from app.stack.haproxy import haproxy_program
 from app.usecases import backend_options, external, models
@@ -43,26 +43,36 @@ class Plan:
     warnings: list[str] = field(default_factory=list)
     #: when the pool was last changed, as this plan knows it
     pool_version: Any = None
+    #: the role by which it may run what it runs
+    granted_role: str = ""
+    #: environment names whose values are read from files where it is launched
+    secrets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    #: what starts it, where a recipe says so instead of a setting
+    program: tuple[str, ...] = ()
 
 
 def resolve(ctx: Context, connection: Connection, actor: Actor, body: Mapping[str, Any]) -> Plan:
     """Check a create request against pools, models and engines. Raises the error that names the field."""
     mode = ServerMode(body["server_mode"])
+    #: how a recipe has it run; only our own code can say so
+    run: Mapping[str, Any] = body.get("run") or {}
     pool = _find_pool(ctx, connection, body)
-    model = None if accepts_any_model(mode) else models.find(ctx, connection, body["model_name"])
-    name = engine_for(mode, model["engine"] if model else None, body.get("platform_config"))
-    if name is None or (model is None and not accepts_any_model(mode) and name != "command"):
-        known = models.names(ctx, connection)
-        raise UnknownModel(
-            f"No model is called {body['model_name']!r}.{near(body['model_name'], known)} See `hostler model list`.",
-            errors={"model_name": ["Unknown model." + near(body["model_name"], known)]},
-        )
-    engine = ENGINES[name]
-    if engine.admin_only and actor.role != "admin":
-        raise Forbidden(f"The engine {name!r} runs what the request says; that needs a key of role admin.")
+    if run:
+        engine = ENGINES[run["engine"]]
+        model = _recipe_model(ctx, connection, actor, engine, body, run)
+    else:
+        model = None if accepts_any_model(mode) else models.find(ctx, connection, body["model_name"])
+        engine = _engine(ctx, connection, mode, model, body)
+    # a recipe's command is its author's, who is an admin
+    role = "admin" if run.get("command_granted") and engine.admin_only else actor.role
+    if engine.admin_only and role != "admin":
+        raise Forbidden(f"The engine {engine.name!r} runs what the request says; that needs a key of role admin.")
     config = merge_config(pool.defaults, model["defaults"] if model else {}, body, mode)
-    # what an admin, or whoever may, set for the model or the pool
-    granted = merge_config(pool.defaults, model["defaults"] if model else {}, {}, mode)
+    # what an admin, or whoever may, set for the model, the pool or the recipe
+    granted = {
+        **merge_config(pool.defaults, model["defaults"] if model else {}, {}, mode),
+        **(run.get("granted") or {}),
+    }
     if actor.role != "admin":
         _check_role(engine, config, granted)
     errors = engine.validate(config)
@@ -72,7 +82,10 @@ def resolve(ctx: Context, connection: Connection, actor: Actor, body: Mapping[st
         if upstream is not None:
             may = actor.role == "admin" or config.get("base_url") == granted.get("base_url")
             external.check_allowed(ctx.settings, upstream, admin=may)
-    errors |= check_environment(body.get("environment") or {}, engine.user_env, admin=actor.role == "admin")
+    own = {
+        name: value for name, value in (body.get("environment") or {}).items() if name not in run.get("environment", ())
+    }
+    errors |= check_environment(own, engine.user_env, admin=actor.role == "admin")
     gpus = _gpus(body)
     if not errors:
         errors |= _gpu_errors(engine.gpus_needed(config), gpus)
@@ -84,6 +97,12 @@ def resolve(ctx: Context, connection: Connection, actor: Actor, body: Mapping[st
         granted = (pool.defaults.get("replica_config") or {}).get("backend_options") or {}
         backend_options.check_role(connection, pool.backend, own_options, granted, admin=actor.role == "admin")
     options = {**pool.options, **own_options}
+    warnings = _warnings(body)
+    if run.get("image"):
+        if backend_options.knows(connection, pool.backend, "image"):
+            options = {**options, "image": run["image"]}
+        else:
+            warnings.append(f"pool {pool.name} runs no images: the recipe's is left out.")
     path = Path(model["source"]) if model and engine.needs_model_file else None
     plan = Plan(
         pool.name,
@@ -97,8 +116,11 @@ def resolve(ctx: Context, connection: Connection, actor: Actor, body: Mapping[st
         config,
         options,
         gpus,
-        _warnings(body),
+        warnings,
         pool.updated_at,
+        granted_role=role,
+        secrets={name: dict(one) for name, one in (run.get("secrets") or {}).items()},
+        program=tuple(run.get("program") or ()),
     )
     _rehearse(ctx, plan, body)
     return plan
@@ -115,6 +137,54 @@ def _rehearse(ctx: Context, plan: Plan, body: Mapping[str, Any]) -> None:
         command_for(
             ctx, plan.engine, plan.model_name, resolved(plan), port=port, gpus=plan.gpus, environment=environment
         )
+
+
+def _engine(
+    ctx: Context, connection: Connection, mode: ServerMode, model: Mapping[str, Any] | None, body: Mapping[str, Any]
+) -> Engine:
+    """By mode and model. Raises UnknownModel."""
+    name = engine_for(mode, model["engine"] if model else None, body.get("platform_config"))
+    if name is None or (model is None and not accepts_any_model(mode) and name != "command"):
+        raise _unknown_model(ctx, connection, body["model_name"])
+    return ENGINES[name]
+
+
+def _unknown_model(ctx: Context, connection: Connection, name: str) -> UnknownModel:
+    known = models.names(ctx, connection)
+    return UnknownModel(
+        f"No model is called {name!r}.{near(name, known)} See `hostler model list`.",
+        errors={"model_name": ["Unknown model." + near(name, known)]},
+    )
+
+
+def _recipe_model(
+    ctx: Context,
+    connection: Connection,
+    actor: Actor,
+    engine: Engine,
+    body: Mapping[str, Any],
+    run: Mapping[str, Any],
+) -> Mapping[str, Any] | None:
+    """What a recipe's replica loads: a model of the catalogue, or what its name or path says by itself.
+
+    None where the engine needs none. Raises UnknownModel, Forbidden, ModelForbidden.
+    """
+    wanted = run.get("source") or body["model_name"]
+    if actor.models is not None:
+        # a name that is allowed must not bring in what is not
+        for name in dict.fromkeys((body["model_name"], *((wanted,) if not run.get("source_granted") else ()))):
+            if name not in actor.models:
+                told = f"The key is limited to the models {', '.join(actor.models) or 'none'}; {name!r} is another."
+                raise ModelForbidden(told, errors={"model_name": ["The key is not allowed this model."]})
+    if not engine.needs_model_file and not engine.takes_hub_model:
+        return None
+    found = models.find(ctx, connection, wanted)
+    if found is not None and found["engine"] == engine.name:
+        return found
+    source = models.own_source(ctx, actor, engine, wanted, granted=bool(run.get("source_granted")))
+    if source is None:
+        raise _unknown_model(ctx, connection, wanted)
+    return {"name": body["model_name"], "engine": engine.name, "source": source, "defaults": {}, "aliases": []}
 
 
 def _other_names(asked: str, model: Mapping[str, Any] | None) -> list[str]:
@@ -152,6 +222,8 @@ def resolved(plan: Plan) -> dict[str, Any]:
         "model_path": str(plan.model_path) if plan.model_path else None,
         "source": plan.source,
         "other_names": plan.other_names,
+        **({"secrets": plan.secrets} if plan.secrets else {}),
+        **({"program": list(plan.program)} if plan.program else {}),
     }
 
 
@@ -187,7 +259,7 @@ def command_for(
             port=port,
             source=settled.get("source", ""),
             other_names=tuple(settled.get("other_names") or ()),
-            program=_program(ctx, engine),
+            program=tuple(settled.get("program") or ()) or _program(ctx, engine),
             gpus=gpus,
             cache_dir=ctx.settings.state_dir / "cache",
             addresses=addresses,

@@ -1,0 +1,214 @@
+"""The files that recipes are: found, judged, read, and kept as they last were good.
+
+Looked at anew whenever somebody asks; only what changed is read. A file that cannot be served is told of, and what it
+last said that could goes on serving, also after a restart: a copy of it lies in the state dir.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+
+from app.domain.recipe_schema import NAME
+from app.domain.recipes import Recipe
+from app.settings import Settings
+from app.usecases.recipe_check import recipe_from
+from app.usecases.recipe_yaml import LARGEST, Unreadable, read_yaml
+
+log = logging.getLogger(__name__)
+
+BUILT_IN = Path(__file__).resolve().parent.parent / "recipes"
+SUFFIXES = (".yaml", ".yml")
+#: Files of one folder that are looked at; the rest is told of.
+MOST = 2000
+_NAME = re.compile(NAME)
+
+
+@dataclass(frozen=True)
+class Known:
+    """One recipe by its full name. ``problems`` say why its file is not served as it stands; ``recipe`` is what is
+    served: None where it never was good. ``path`` is the file, ``built_in`` whether Hostler brought it."""
+
+    category: str
+    name: str
+    path: str
+    built_in: bool
+    recipe: Recipe | None
+    problems: tuple[str, ...] = ()
+
+
+@dataclass
+class _File:
+    signature: tuple[int, ...]
+    known: Known
+
+
+class Shelf:
+    """The recipes of one process: the built-in ones, and over them those of the operator's folder."""
+
+    def __init__(self, folder: Path, copies: Path, built_in: Path = BUILT_IN) -> None:
+        self._folder, self._copies, self._built_in = folder, copies, built_in
+        self._files: dict[Path, _File] = {}
+        self._told: dict[str, tuple[str, ...]] = {}
+        self._lock = Lock()
+
+    def look(self) -> dict[str, Known]:
+        """Every recipe by its full name, as the files are now."""
+        with self._lock:
+            found = {f"{one.category}/{one.name}": one for one in self._scan(self._built_in, own=False)}
+            found |= {f"{one.category}/{one.name}": one for one in self._scan(self._folder, own=True)}
+            self._tell(found)
+            return dict(sorted(found.items()))
+
+    def _scan(self, root: Path, *, own: bool) -> Iterator[Known]:
+        seen = set()
+        for number, (category, name, path) in enumerate(_files_below(root)):
+            seen.add(path)
+            if number >= MOST:
+                yield Known(category, name, str(path), not own, None, (f"{root} holds more than {MOST} recipes",))
+                continue
+            try:
+                signature = _signature(path)
+            except OSError as error:
+                yield Known(category, name, str(path), not own, None, (f"cannot be read: {error.strerror}",))
+                continue
+            before = self._files.get(path)
+            if before is None or before.signature != signature:
+                before = self._files[path] = _File(signature, self._read(root, path, category, name, own=own))
+            yield before.known
+        for path in [path for path in self._files if path.is_relative_to(root) and path not in seen]:
+            del self._files[path]
+            if own:
+                self._copy_of(path.parent.name, path.stem).unlink(missing_ok=True)
+
+    def _read(self, root: Path, path: Path, category: str, name: str, *, own: bool) -> Known:
+        recipe, problems, raw = _load(root, path, category, name, own=own)
+        copy = self._copy_of(category, name)
+        if recipe is not None and own:
+            _keep(copy, raw)
+        elif recipe is None and own:
+            before = self._files.get(path)
+            recipe = before.known.recipe if before is not None else None
+            recipe = recipe or _load(self._copies, copy, category, name, own=False)[0]
+        return Known(category, name, str(path), not own, recipe, tuple(problems))
+
+    def _copy_of(self, category: str, name: str) -> Path:
+        return self._copies / category / f"{name}.yaml"
+
+    def _tell(self, found: dict[str, Known]) -> None:
+        """Each problem once, and once that it is over."""
+        problems = {one.path: one.problems for one in found.values() if one.problems}
+        for one in found.values():
+            if one.problems and self._told.get(one.path) != one.problems:
+                served = "its last good version serves" if one.recipe else "it is not served"
+                log.warning("recipe %r: %s; %s", one.path, "; ".join(one.problems), served)
+        for path in self._told.keys() - problems.keys():
+            log.info("recipe %r has no problem any more", path)
+        self._told = problems
+
+
+_shelves: dict[tuple[Path, Path], Shelf] = {}
+
+
+def shelf_of(settings: Settings) -> Shelf:
+    """The process's shelf for these settings."""
+    key = (settings.recipes_dir, settings.state_dir / "kept-recipes")
+    return _shelves.setdefault(key, Shelf(*key))
+
+
+def _files_below(root: Path) -> Iterator[tuple[str, str, Path]]:
+    """(category, name, path) of each YAML file two levels below ``root``, in order. No name can lead anywhere else."""
+    for folder in _entries(root):
+        if not _NAME.match(folder):
+            continue
+        taken: set[str] = set()
+        for file in _entries(root / folder):
+            name, suffix = os.path.splitext(file)
+            if suffix in SUFFIXES and _NAME.match(name) and name not in taken:
+                taken.add(name)
+                yield folder, name, root / folder / file
+
+
+def _entries(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        # none, or a file, or closed to us: then there are no recipes in it
+        return []
+
+
+def _signature(path: Path) -> tuple[int, ...]:
+    """What changes when the file does, or who may change it."""
+    found: list[int] = []
+    for one in (path, path.parent, path.parent.parent):
+        seen = os.stat(one)
+        found += [seen.st_dev, seen.st_ino, seen.st_mode, seen.st_uid]
+        if one is path:
+            found += [seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns]
+    return tuple(found)
+
+
+def _load(root: Path, path: Path, category: str, name: str, *, own: bool) -> tuple[Recipe | None, list[str], bytes]:
+    """(the recipe, none, its text) or (None, what is wrong, nothing)."""
+    try:
+        raw = _bytes_of(root, path, own=own)
+        recipe, problems = recipe_from(read_yaml(raw), category, name)
+        return recipe, problems, raw
+    except Unreadable as error:
+        return None, [str(error)], b""
+    except OSError as error:
+        return None, [f"cannot be read: {error.strerror}"], b""
+
+
+def _bytes_of(root: Path, path: Path, *, own: bool) -> bytes:
+    # neither a device nor a pipe may hold us up
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        seen = os.fstat(descriptor)
+        if not stat.S_ISREG(seen.st_mode):
+            raise Unreadable("it is no file")
+        # asked of what was opened: whatever links are changed meanwhile, nothing outside is read
+        place = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        if not place.is_relative_to(os.path.realpath(root)):
+            raise Unreadable("it is a link that leads out of the folder")
+        if own:
+            _check_owners(root, place, seen)
+        return file.read(LARGEST + 1)
+
+
+def _check_owners(root: Path, place: Path, seen: os.stat_result) -> None:
+    """A recipe decides what runs: only we and root may be able to change it."""
+    top = Path(os.path.realpath(root))
+    ways = [(place, seen)]
+    for folder in place.parents:
+        ways.append((folder, os.stat(folder)))
+        if folder == top:
+            break
+    for one, held in ways:
+        if held.st_uid not in (0, os.geteuid()):
+            raise Unreadable(f"{one} belongs to another user (uid {held.st_uid}); chown it to whom Hostler runs as")
+        if held.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise Unreadable(f"others may write {one}; chmod go-w {one}")
+
+
+def _keep(copy: Path, raw: bytes) -> None:
+    """The last good version, for after a restart. Without room for it the recipe is served all the same."""
+    draft = copy.with_name(f".{copy.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        if copy.is_file() and copy.read_bytes() == raw:
+            return
+        copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(raw)
+        draft.rename(copy)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        log.warning("recipe %s: its last good version cannot be kept: %s", copy, error)
