@@ -76,6 +76,8 @@ FREE = {
     "state_dir",
     "external_ca",
     "models_dir",
+    "recipes_dir",
+    "secrets_dir",
     "url",
     "api_key",
     "default_model",
