@@ -160,6 +160,18 @@ class KeyReused(InvalidConfig):
     code, title = "idempotency_key_reused", "Idempotency-Key was used for another request"
 
 
+class UnknownHubModel(NotFound):
+    """The hub has no such model, or shows it only to those it knows. See its name, or set HOSTLER_HF_TOKEN."""
+
+    code, title = "hub_model_not_found", "The hub has no such model"
+
+
+class GatedModel(Forbidden):
+    """The hub shows this model only to those it was granted to. Ask for access there, and set HOSTLER_HF_TOKEN."""
+
+    code, title = "hub_model_gated", "The model is gated"
+
+
 class RequestTimedOut(HostlerError):
     """The request did not arrive in time. Send its headers and body without pauses."""
 
@@ -296,6 +308,18 @@ class GatewayDown(HostlerError):
     """The gateway does not answer. Try again; see `hostler status`."""
 
     status, code, title, retryable = 503, "gateway_unavailable", "The gateway does not answer", True
+
+
+class HubUnavailable(HostlerError):
+    """The hub cannot be asked. Try again; HF_ENDPOINT says where it is."""
+
+    status, code, title, retryable = 503, "hub_unavailable", "The hub cannot be asked", True
+
+
+class HubBadAnswer(HostlerError):
+    """The hub answered with what cannot be read. See that HF_ENDPOINT names a hub."""
+
+    status, code, title, retryable = 502, "hub_bad_answer", "The hub answered badly", True
 
 
 class ReplicaTooSlow(HostlerError):

@@ -58,8 +58,9 @@ def _command_line(text: str) -> None:
         raise ValueError("no command")
 
 
-def _setting(default: Any, doc: str, *, secret: bool = False, **limits: Any) -> Any:
-    meta = {"doc": doc, "secret": secret, "limits": _Limits(**limits)}
+def _setting(default: Any, doc: str, *, secret: bool = False, also: str = "", **limits: Any) -> Any:
+    """``also``: another variable that is read where ours is not set."""
+    meta = {"doc": doc, "secret": secret, "also": also, "limits": _Limits(**limits)}
     return field(default=default, metadata=meta, repr=not secret)
 
 
@@ -136,6 +137,21 @@ class Settings:
         read_by=parse_allowance,
     )
     external_ca: str = _setting("", "PEM file of authorities for external servers, instead of the system's.")
+    hf_endpoint: str = _setting(
+        "https://huggingface.co",
+        "The hub that models are looked up on; HF_ENDPOINT is read too.",
+        also="HF_ENDPOINT",
+        form=r"https?://[^\s/@?#]+(/[^\s@?#]*)?",
+        such_as="https://HOST without a name or password in it",
+    )
+    hf_token: str = _setting(
+        "",
+        "Token for the hub, for models that it does not show to all; HF_TOKEN is read too.",
+        secret=True,
+        also="HF_TOKEN",
+        form=r"[!-~]{1,512}",
+        such_as="ASCII characters without a space",
+    )
     vllm_command: str = _setting(
         "vllm serve",
         "What starts vLLM, as one types it; found on the pool's PATH unless it is a path.",
@@ -282,7 +298,7 @@ class Settings:
         environ = os.environ if environ is None else environ
         values: dict[str, Any] = {}
         for item in fields(cls):
-            raw = environ.get(env_name(item.name))
+            raw = environ.get(env_name(item.name)) or environ.get(item.metadata["also"])
             if raw is not None and raw != "":
                 values[item.name] = _parse(item.name, raw, item.default)
         values.update({name: value for name, value in overrides.items() if value is not None})

@@ -12,7 +12,7 @@ from flask import Flask, Request, Response, g, request
 from app import log
 from app.api import auth, converters, openapi, problem, registry
 from app.api.inference import routes as inference
-from app.api.v1 import events, gateways, keys, models, nodes, pools, registrations, replicas, stack, tasks
+from app.api.v1 import events, gateways, hub, keys, models, nodes, pools, registrations, replicas, stack, tasks
 from app.domain.tasks import TaskKind
 from app.doorbell.queues import queue_for
 from app.errors import Unavailable
@@ -32,6 +32,7 @@ BLUEPRINTS = (
     tasks.blueprint,
     pools.blueprint,
     models.blueprint,
+    hub.blueprint,
     nodes.blueprint,
     gateways.blueprint,
     events.blueprint,

@@ -68,6 +68,8 @@ CANNOT = {
     "HOSTLER_LOG_LEVEL": ("loud",),
     "HOSTLER_LOG_FORMAT": ("xml",),
     "HOSTLER_EXTERNAL_ALLOW": ("10.0.0.0/33", "a b", "*.example.com"),
+    "HOSTLER_HF_ENDPOINT": ("hub", "ftp://hub", "https://name:word@hub", "https://hub?a=b"),
+    "HOSTLER_HF_TOKEN": ("with a space",),
     "HOSTLER_VLLM_COMMAND": (" ", 'vllm "serve'),
     "HOSTLER_SGLANG_COMMAND": ("python -m 'sglang",),
 }
@@ -136,3 +138,11 @@ def test_a_program_that_is_written_as_a_path_is_found_from_where_it_was_said(
         ("vllm serve", "vllm serve"),
     ):
         assert Settings.load({"HOSTLER_VLLM_COMMAND": said}).vllm_command == meant
+
+
+def test_variables_of_others_are_read_where_ours_are_not_set() -> None:
+    theirs = {"HF_ENDPOINT": "http://hub", "HF_TOKEN": "hf_secret"}
+    found = Settings.load(theirs)
+    assert (found.hf_endpoint, found.hf_token) == ("http://hub", "hf_secret")
+    assert "hf_secret" not in repr(found)
+    assert Settings.load({**theirs, "HOSTLER_HF_ENDPOINT": "http://ours"}).hf_endpoint == "http://ours"
