@@ -1,4 +1,4 @@
-"""The hub from a process of the API, where threads are greenlets: over TLS, and without holding up what else it does."""
+"""The hub from a process of the API, where threads are greenlets: over TLS, and nothing else is held up."""
 
 from __future__ import annotations
 

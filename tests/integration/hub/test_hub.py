@@ -36,7 +36,7 @@ def test_architectures_and_examples_are_there_without_the_hub(admin: Caller, the
 def test_a_search_tells_what_fits(admin: Caller) -> None:
     told = admin.get(SEARCH).get_json()
     assert told["total"] == len(told["models"]) == 7
-    assert [one["downloads"] for one in told["models"]] == sorted((one["downloads"] for one in told["models"]))[::-1]
+    assert [one["downloads"] for one in told["models"]] == sorted(one["downloads"] for one in told["models"])[::-1]
     fits = {one["id"]: (one["architecture"], one["vllm_compatible"]) for one in told["models"]}
     assert fits == {
         "Qwen/Qwen2.5-0.5B-Instruct": ("Qwen2ForCausalLM", True),
