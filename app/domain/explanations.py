@@ -10,6 +10,17 @@ from app.domain.lifecycle import Reason, State
 
 
 @dataclass(frozen=True)
+class Gang:
+    """Replicas of one service that start together or not at all: what they lack (``slots``, ``ports``, ``gpus``,
+    ``members``; None nothing) and how much of it is free, where most is."""
+
+    size: int
+    gpus: int
+    short: str | None
+    free: int
+
+
+@dataclass(frozen=True)
 class Situation:
     """What is known of a replica at one moment. Times are ISO strings, ages seconds."""
 
@@ -41,6 +52,10 @@ class Situation:
     #: it takes nothing new and may finish what is in flight; the gateways that have not said yet that nothing is
     draining_until: str | None = None
     in_use_by: tuple[str, ...] = ()
+    #: it waits together with others of its service; None when it goes by itself
+    gang: Gang | None = None
+    #: its slot, port and GPUs are held, and nobody launches it yet
+    capacity_held: bool = False
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -80,6 +95,8 @@ def _pending(now: Situation) -> Explanation:
             f"No worker that serves pool {now.pool} was heard of in the last 30 s.",
             "hostler doctor",
         )
+    if now.gang and now.gang.short:
+        return _gang(now, now.gang)
     if now.slots_free == 0:
         return Explanation(
             "pool_full",
@@ -111,7 +128,30 @@ def _pending(now: Situation) -> Explanation:
     )
 
 
+def _gang(now: Situation, gang: Gang) -> Explanation:
+    others = f"with the {gang.size - 1} others of its service that start when it does" if gang.size > 1 else "to start"
+    number = f"it is number {now.position} in the queue"
+    if gang.short == "slots":
+        text = f"It waits for {gang.size} slots together {others}; {gang.free} are free in pool {now.pool}; {number}."
+        return Explanation("pool_full", text, f"hostler replica list --pool {now.pool}")
+    if gang.short == "gpus":
+        text = f"It waits for {gang.gpus} GPUs together {others}; at most {gang.free} are free in one place; {number}."
+        return Explanation("no_gpu", text, "hostler node list")
+    if gang.short == "ports":
+        text = f"It waits for {gang.size} ports together {others}; at most {gang.free} are free on one host; {number}."
+        return Explanation("no_port", text, "hostler node list")
+    text = "It starts together with the others of its service or not at all, and they are not all there yet."
+    return Explanation("gang_incomplete", text, "hostler service list")
+
+
 def _launching(now: Situation) -> Explanation:
+    if now.capacity_held and not now.lease_held:
+        return Explanation(
+            "launched_next",
+            "Its slot and what else it needs were taken together with the others of its service; a worker launches it"
+            " next.",
+            f"hostler task get {now.task_id}",
+        )
     if not now.lease_held:
         return Explanation(
             "launcher_lost",

@@ -10,11 +10,12 @@ from sqlalchemy import Connection, text
 from app.db.repos import drains
 from app.db.repos.gateways import port_is_free
 from app.db.repos.newer import Adapted
-from app.domain.explanations import Situation
+from app.domain.explanations import Gang, Situation
 from app.domain.explanations import explain as apply_rules
 from app.domain.lifecycle import LAUNCHING, Reason, State
 from app.domain.placement import gpus_wanted
 from app.errors import NotFound
+from app.usecases import gangs
 from app.usecases.context import Context
 from app.usecases.replicas import cleanup_of
 
@@ -26,7 +27,8 @@ _READ = Adapted(
         f"""
 SELECT r.*, p.state AS pool_state, p.slots AS slots_total, p.gpus AS pool_gpus, b.host_bound,
     a.name AS attempt_name, a.launching_at, a.stop_asked_at, a.exit_code, a.signal,
-    t.id AS task_id, t.kind AS task_kind, t.state AS task_state, t.claimed_by, t.lease_expires_at, t.seq,
+    t.id AS task_id, t.kind AS task_kind, t.state AS task_state, t.claimed_by, t.lease_expires_at, t.seq, t.claims,
+    t.arguments->>'gang' AS gang,
     t.priority AS task_priority,
     (SELECT count(*) FROM units u WHERE u.kind = 'slot' AND u.scope = r.pool AND u.lease_id IS NULL AND NOT u.retired)
         - (SELECT count(*) FROM units u WHERE u.kind = 'slot' AND u.scope = r.pool AND u.retired
@@ -56,6 +58,7 @@ def explain(ctx: Context, replica_id: str) -> dict[str, Any]:
         if row is None:
             raise NotFound(f"There is no replica {replica_id}. See `hostler replica list`.")
         position, first = _position(connection, row)
+        gang = _gang(connection, row) if row.state == State.PENDING and row.gang else None
         drain = drains.read(connection, replica_id) if row.state == State.STOPPING else None
     state = State(row.state)
     found = apply_rules(
@@ -83,6 +86,9 @@ def explain(ctx: Context, replica_id: str) -> dict[str, Any]:
             check_failures=row.check_failures,
             draining_until=_iso(drain.until) if drain else None,
             in_use_by=tuple(drain.gateways) if drain else (),
+            gang=gang,
+            # whoever launches it claims it once more
+            capacity_held=bool(row.gang) and row.claims == 1 and row.task_state == "queued",
         )
     )
     return {
@@ -99,6 +105,11 @@ def explain(ctx: Context, replica_id: str) -> dict[str, Any]:
         ),
         "command": found.command,
     }
+
+
+def _gang(connection: Connection, row: Any) -> Gang | None:
+    found = gangs.waiting_with(connection, row.gang, row.task_id)
+    return Gang(found.size, found.gpus, found.short, found.free) if found else None
 
 
 def _position(connection: Connection, row: Any) -> tuple[int | None, str | None]:

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, text
 
 from app.db.repos import leases, replicas, tasks
-from app.db.repos.gateways import port_is_free
-from app.db.repos.newer import Adapted
-from app.db.repos.replicas import Move
 from app.domain.lifecycle import Reason, State
 from app.domain.placement import gpus_wanted
-from app.usecases import ends
+from app.usecases import capacity, ends, gangs
+from app.usecases.capacity import NeverFits, NoGpus, NoRoom, Overtaking
 from app.usecases.context import Context
 from app.usecases.ends import End
 
-#: With fewer free slots than this, or where GPUs are asked for, claims take turns: otherwise the one that is faster by
-#: a millisecond could take the last slot from a better one.
-SCARCE = 8
 #: How often a claim lets a better one go first, and how long it waits for that.
 TURNS = 10
 TURN_S = 0.005
+#: Creates of gangs that one claim passes over.
+MOST_ASIDE = 500
 
 
 @dataclass(frozen=True)
@@ -52,49 +49,35 @@ class LaunchClaim:
         return self.row.spec.get("timeouts") or {}
 
 
-class NoRoom(Exception):
-    """The pool or node has no free slot, port or GPU for the best row."""
-
-
-class NoGpus(NoRoom):
-    """The best row waits for GPUs. What wants none may pass it."""
-
-
-class Overtaking(NoRoom):
-    """Capacity is scarce, and who takes a better row this very moment must have it first."""
-
-
-class NeverFits(NoRoom):
-    """No host, or not the whole pool, has as many GPUs as the best row wants: waiting does not help."""
-
-    def __init__(self, replica_id: str, attempt: int, message: str) -> None:
-        super().__init__(message)
-        self.replica_id, self.attempt = replica_id, attempt
-
-
 def claim_launch(ctx: Context, *, pool: str | None, worker: str) -> LaunchClaim | None:
     """Take the best create or restart together with its slot, port and GPU leases; None when there is nothing to do.
 
     ``pool`` None takes what is bound to this node. Full is not an error: what waits is claimed when room is returned.
     """
-    blocked = False
-    for _ in range(TURNS):
+    aside: list[str] = []
+    blocked: NoRoom | None = None
+    turns = 0
+    while turns < TURNS and len(aside) < MOST_ASIDE:
+        turns += 1
         try:
-            return _claim(ctx, pool, worker, room=True)
+            return _claim_best(ctx, pool, worker, aside)
         except Overtaking:
             time.sleep(TURN_S)
+        except gangs.StepsAside as gang:
+            aside += gang.task_ids
+            turns -= 1
         except NeverFits as never:
             # it would hold up all that wait behind it for ever
             end = End(Reason.NO_CAPACITY, str(never), gone=True)
             ends.record_failed(ctx, never.replica_id, never.attempt, State.PENDING, end)
         except NoRoom as why:
-            blocked = isinstance(why, NoGpus)
+            blocked = why
             break
     # a launch whose worker died holds its capacity already and must not wait for more
     found = _claim(ctx, pool, worker, room=False)
-    if found is None and blocked and pool is not None:
+    if found is None and isinstance(blocked, NoGpus) and pool is not None:
         try:
-            return _claim(ctx, pool, worker, passing=True)
+            return _claim(ctx, pool, worker, passing=True, left=blocked.left)
         except NoRoom:
             return None
     return found
@@ -128,62 +111,47 @@ WHERE r.id = :id
 """
 )
 
-# One statement, because each round trip holds up the launch. ``node`` is NULL unless the backend is bound to its host:
-# then a port of that host is leased with the slot, and what follows goes to that node's queue.
-_OPEN_ATTEMPT = Adapted(
-    lambda known: (
-        f"""
-WITH slot AS MATERIALIZED (
-    SELECT kind, scope, number FROM units WHERE kind = 'slot' AND scope = :pool AND lease_id IS NULL AND NOT retired
-    ORDER BY last_freed_at NULLS FIRST, number LIMIT 1 FOR UPDATE SKIP LOCKED
-),
-port AS MATERIALIZED (
-    SELECT kind, scope, number FROM units
-    WHERE kind = 'port' AND scope = CAST(:node AS text) AND lease_id IS NULL AND NOT retired AND {port_is_free(known)}
-    ORDER BY last_freed_at NULLS FIRST, number LIMIT 1 FOR UPDATE SKIP LOCKED
-),
-made AS (
-    INSERT INTO attempts (replica_id, number, name, pool, backend, node, port)
-    VALUES (:replica_id, :number, :name, :pool, :backend, :node, (SELECT number FROM port)) RETURNING id, port
-),
-leased AS (
-    INSERT INTO leases (kind, scope, number, attempt_id, holder)
-    SELECT free.kind, free.scope, free.number, made.id, :name
-    FROM (SELECT * FROM slot UNION ALL SELECT * FROM port) AS free, made RETURNING id, kind, scope, number
-),
-held AS (
-    UPDATE units u SET lease_id = leased.id FROM leased
-    WHERE u.kind = leased.kind AND u.scope = leased.scope AND u.number = leased.number RETURNING u.kind
-),
-bound AS (UPDATE tasks SET node = :node WHERE id = :task_id AND CAST(:node AS text) IS NOT NULL)
-SELECT made.id, made.port, (SELECT count(*) FROM held WHERE kind = 'slot') AS slots,
-    (SELECT count(*) FROM (SELECT 1 FROM units WHERE kind = 'slot' AND scope = :pool AND lease_id IS NULL
-        AND NOT retired ORDER BY last_freed_at NULLS FIRST, number LIMIT :scarce) AS found) < :scarce AS scarce
-FROM made
-"""
-    )
-)
+
+def _claim_best(ctx: Context, pool: str | None, worker: str, aside: Sequence[str]) -> LaunchClaim | None:
+    """The best one but ``aside``. One of a gang gets its capacity together with the others, and is then a launch that
+    holds it already."""
+    while True:
+        try:
+            return _claim(ctx, pool, worker, aside=aside)
+        except gangs.OfGang as found:
+            gang, task_id = found.gang, found.task_id
+        if gangs.take(ctx, gang, task_id, worker, aside):
+            return _claim(ctx, pool, worker, room=False)
 
 
 def _claim(
-    ctx: Context, pool: str | None, worker: str, *, room: bool = True, passing: bool = False
+    ctx: Context,
+    pool: str | None,
+    worker: str,
+    *,
+    room: bool = True,
+    passing: bool = False,
+    left: int = 1,
+    aside: Sequence[str] = (),
 ) -> LaunchClaim | None:
     node = ctx.settings.node_name
 
     def act(connection: Connection) -> LaunchClaim | None:
-        lease_s = ctx.settings.lease_s
+        held: dict[str, Any] = {"node": node, "worker": worker, "lease_s": ctx.settings.lease_s}
         if passing and pool is not None:
-            task = tasks.claim_passing(connection, pool=pool, node=node, worker=worker, lease_s=lease_s)
+            task = tasks.claim_passing(connection, pool=pool, left=left, **held)
         else:
-            task = tasks.claim_launch(connection, pool=pool, node=node, worker=worker, lease_s=lease_s, room=room)
+            task = tasks.claim_launch(connection, pool=pool, room=room, aside=aside, **held)
         if task is None:
             return None
         row = connection.execute(_LOAD, {"id": task.replica_id, "node": node, "by_pool": pool is not None}).one()
         if row.open_attempt_id is None:
-            return _take_capacity(ctx, connection, row, task, node, passing=passing)
-        held = leases.held(connection, row.open_attempt_id)
-        port = next(iter(held.get("port") or ()), None)
-        state, gpus = State(row.state), tuple(held.get("gpu") or ())
+            if task.arguments.get("gang"):
+                raise gangs.OfGang(task.arguments["gang"], task.id)
+            return _take_capacity(ctx, connection, row, task, passing=passing, aside=aside)
+        units = leases.held(connection, row.open_attempt_id)
+        port = next(iter(units.get("port") or ()), None)
+        state, gpus = State(row.state), tuple(units.get("gpu") or ())
         return _made(row, task, row.open_attempt_id, row.open_attempt_name, state, port, gpus)
 
     # a claim that lost against a user's stop of the same replica has lost that one row, not its turn
@@ -215,49 +183,20 @@ def _made(
 
 
 def _take_capacity(
-    ctx: Context, connection: Connection, row: Any, task: Any, node: str, *, passing: bool = False
+    ctx: Context, connection: Connection, row: Any, task: Any, *, passing: bool, aside: Sequence[str]
 ) -> LaunchClaim:
-    name = f"hostler-{ctx.namespace}-{row.id}-{task.attempt}"
-    attempt = connection.execute(
-        _OPEN_ATTEMPT.of(connection),
-        {
-            "replica_id": row.id,
-            "number": task.attempt,
-            "name": name,
-            "pool": row.pool,
-            "backend": row.backend,
-            "node": node if row.host_bound else None,
-            "task_id": task.id,
-            "scarce": SCARCE,
-        },
-    ).one()
-    wanted = gpus_wanted(row.spec)
-    if (attempt.scarce or wanted) and not passing and tasks.is_overtaking(connection, task.id, row.pool):
+    name, node = capacity.attempt_name(ctx, row.id, task.attempt), ctx.settings.node_name
+    opened = capacity.open_attempt(connection, row, task_id=task.id, number=task.attempt, name=name, node=node)
+    scarce = opened.scarce or gpus_wanted(row.spec)
+    if scarce and not passing and tasks.is_overtaking(connection, task.id, row.pool, aside):
         raise Overtaking
-    if not attempt.slots:
+    if not opened.slots:
         raise NoRoom
-    gpus: tuple[int, ...] = ()
-    _check_fits(connection, row, task, wanted)
-    if row.pool_gpus is not None:
-        _take_gpus(connection, "pool_gpu", row.pool, wanted, attempt.id, name)
-    if row.host_bound:
-        gpus = tuple(_take_gpus(connection, "gpu", node, wanted, attempt.id, name))
-        if attempt.port is None:
-            raise NoRoom
-    port = attempt.port
-    move = Move(
-        row.id,
-        task.attempt,
-        (State.PENDING, State.SCHEDULING),
-        cause="claimed with its slot" + (f", port {port}" if port else ""),
-        task_id=task.id,
-        lease_token=task.lease_token,
-        request_id=task.request_id,
-        patch={"node": node, "host": "127.0.0.1", "port": port} if row.host_bound else {},
-    )
-    if not replicas.record_moves(connection, [move]):
+    capacity.check_fits(connection, row, task.attempt)
+    gpus = capacity.take_gpus(connection, row, opened, name, node)
+    if not replicas.record_moves(connection, [capacity.claimed(row, task, opened.port, node)]):
         raise NoRoom
-    return _made(row, task, attempt.id, name, State.SCHEDULING, port, gpus)
+    return _made(row, task, opened.id, name, State.SCHEDULING, opened.port, gpus)
 
 
 def change_port(ctx: Context, claim: LaunchClaim) -> int | None:
@@ -281,27 +220,3 @@ def change_port(ctx: Context, claim: LaunchClaim) -> int | None:
             {"port": taken[0], "id": claim.attempt_id, "replica_id": claim.replica_id, "number": claim.attempt},
         )
     return taken[0]
-
-
-def _take_gpus(connection: Connection, kind: str, scope: str, count: int, attempt_id: int, name: str) -> list[int]:
-    taken = leases.take(connection, kind, scope, count, attempt_id, name)
-    if len(taken) < count:
-        raise NoGpus
-    return taken
-
-
-def _check_fits(connection: Connection, row: Any, task: Any, wanted: int) -> None:
-    if row.pool_gpus is not None and wanted > row.pool_gpus:
-        message = f"it wants {wanted} GPUs and pool {row.pool} has {row.pool_gpus}; see `hostler pool get {row.pool}`"
-        raise NeverFits(row.id, task.attempt, message)
-    if wanted == 0 or not row.host_bound:
-        return
-    query = text(
-        "SELECT coalesce(max(gpus), 0) AS most, count(*) AS hosts FROM (SELECT count(*) FILTER (WHERE kind = 'gpu')"
-        " AS gpus FROM units WHERE kind IN ('gpu', 'port') AND NOT retired GROUP BY scope) AS by_node"
-    )
-    found = connection.execute(query).one()
-    # no host at all has said yet what it has: its agent is about to
-    if found.hosts and wanted > found.most:
-        message = f"it wants {wanted} GPUs and no host has more than {found.most}; see `hostler node list`"
-        raise NeverFits(row.id, task.attempt, message)

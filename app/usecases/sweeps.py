@@ -20,7 +20,7 @@ from app.domain.lifecycle import Reason, State
 from app.domain.tasks import LAUNCH_KINDS, LIFECYCLE_KINDS, TaskKind, TaskState
 from app.doorbell.queues import queue_for
 from app.errors import Collided, Unavailable
-from app.usecases import clock, drains, gateways, retention
+from app.usecases import clock, drains, gangs, gateways, retention
 from app.usecases.context import Context
 from app.usecases.launches import MAX_CLAIMS
 from app.usecases.silent_nodes import judge_silent_nodes
@@ -124,6 +124,7 @@ _SWEEPS: dict[str, Callable[[Context], int]] = {
 }
 _BELTS: dict[str, Callable[[Context], int]] = {
     "silent_nodes": judge_silent_nodes,
+    "hopeless_gangs": gangs.end_hopeless,
     "stuck": free_stuck,
 }
 

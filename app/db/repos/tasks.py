@@ -54,7 +54,7 @@ fresh AS MATERIALIZED (
       AND EXISTS (SELECT 1 FROM debt WHERE debt.slots < (SELECT count(*) FROM (SELECT 1 FROM units
           WHERE kind = 'slot' AND scope = :pool AND lease_id IS NULL AND NOT retired
           ORDER BY last_freed_at NULLS FIRST, number LIMIT 1 + debt.slots) AS free))
-      AND {due} AND t.kind IN ('create', 'restart') AND {scope} AND r.state = 'pending'
+      AND {due} AND t.kind IN ('create', 'restart') AND {scope} AND r.state = 'pending' {behind}
     ORDER BY t.priority, t.seq LIMIT 1 FOR UPDATE OF t SKIP LOCKED
 ),
 best AS MATERIALIZED (SELECT id FROM again UNION ALL SELECT id FROM fresh)
@@ -62,7 +62,8 @@ best AS MATERIALIZED (SELECT id FROM again UNION ALL SELECT id FROM fresh)
 #: How far behind the head of a queue is looked for what may pass it.
 _AHEAD = 200
 # May pass a head that waits for GPUs: what wants none itself, while a slot and a port are left over for the head. So it
-# takes nothing that the head waits for, and when the GPUs come the head has all it needs: passing never delays it.
+# takes nothing that the head waits for, and when the GPUs come the head has all it needs: passing never delays it. A
+# head that is a gang waits for several slots and ports (``left``); no gang passes.
 _PASSING = """
 WITH debt AS MATERIALIZED (
     SELECT (SELECT count(*) FROM units u WHERE u.kind = 'slot' AND u.scope = :pool AND u.retired
@@ -77,19 +78,26 @@ best AS MATERIALIZED (
     SELECT t.id FROM ahead JOIN tasks t ON t.id = ahead.id AND t.state = 'queued'
     JOIN replicas r ON r.id = t.replica_id AND r.attempt = t.attempt JOIN backends b ON b.name = r.backend
     WHERE r.state = 'pending' AND coalesce(r.spec->'resources'->>'gpus', r.spec->'resources'->>'gpu', '0') = '0'
-      AND EXISTS (SELECT 1 FROM debt WHERE debt.slots + 2 <= (SELECT count(*) FROM (SELECT 1 FROM units
+      AND NOT t.arguments ? 'gang'
+      AND EXISTS (SELECT 1 FROM debt WHERE debt.slots + :left < (SELECT count(*) FROM (SELECT 1 FROM units
           WHERE kind = 'slot' AND scope = :pool AND lease_id IS NULL AND NOT retired
-          ORDER BY last_freed_at NULLS FIRST, number LIMIT 2 + debt.slots) AS free))
-      AND (NOT b.host_bound OR 2 <= (SELECT count(*) FROM (SELECT 1 FROM units
+          ORDER BY last_freed_at NULLS FIRST, number LIMIT 1 + :left + debt.slots) AS free))
+      AND (NOT b.host_bound OR :left < (SELECT count(*) FROM (SELECT 1 FROM units
           WHERE kind = 'port' AND scope = :node AND lease_id IS NULL AND NOT retired AND {port_is_free}
-          ORDER BY last_freed_at NULLS FIRST, number LIMIT 2) AS free))
+          ORDER BY last_freed_at NULLS FIRST, number LIMIT 1 + :left) AS free))
     ORDER BY ahead.priority, ahead.seq LIMIT 1 FOR UPDATE OF t SKIP LOCKED
 )
 """
 _CLAIM_PASSING = Adapted(
     lambda known: _PASSING.format(due=_DUE, scope=_SCOPES["pool"], port_is_free=port_is_free(known)) + _HOLD
 )
-_CLAIM_LAUNCH = {name: text(_LAUNCH.format(due=_DUE, scope=scope) + _HOLD) for name, scope in _SCOPES.items()}
+_CLAIM_LAUNCH = {
+    name: text(_LAUNCH.format(due=_DUE, scope=scope, behind="") + _HOLD) for name, scope in _SCOPES.items()
+}
+_NOT_ASIDE = "AND t.id <> ALL(CAST(:aside AS text[]))"
+_CLAIM_BEHIND = {
+    name: text(_LAUNCH.format(due=_DUE, scope=scope, behind=_NOT_ASIDE) + _HOLD) for name, scope in _SCOPES.items()
+}
 _CLAIM_OTHER = {
     name: text(
         "WITH best AS MATERIALIZED ("
@@ -118,34 +126,54 @@ SELECT id FROM ended
 
 
 def claim_launch(
-    connection: Connection, *, pool: str | None, node: str, worker: str, lease_s: float, room: bool = True
+    connection: Connection,
+    *,
+    pool: str | None,
+    node: str,
+    worker: str,
+    lease_s: float,
+    room: bool = True,
+    aside: Sequence[str] = (),
 ) -> Any | None:
     """The best create or restart of ``pool`` (None: of what is bound to ``node``), held for ``lease_s``.
 
-    ``room=False`` takes only what holds its capacity already (a launch whose worker died).
+    ``room=False`` takes only what holds its capacity already: a launch whose worker died, or one of a gang. ``aside``
+    are tasks that are passed over.
     """
-    values = {"pool": pool, "node": node, "worker": worker, "lease_s": lease_s, "room": room, "phase": Phase.CLAIMED}
-    return connection.execute(_CLAIM_LAUNCH["pool" if pool else "node"], values).first()
+    values: dict[str, Any] = {
+        "pool": pool, "node": node, "worker": worker, "lease_s": lease_s, "room": room, "phase": Phase.CLAIMED
+    }  # fmt: skip
+    statements = _CLAIM_BEHIND if aside else _CLAIM_LAUNCH
+    if aside:
+        values["aside"] = list(aside)
+    return connection.execute(statements["pool" if pool else "node"], values).first()
 
 
-def claim_passing(connection: Connection, *, pool: str, node: str, worker: str, lease_s: float) -> Any | None:
-    """The best create or restart of ``pool`` that may pass a head which waits for GPUs; one at a time in each pool."""
+def claim_passing(
+    connection: Connection, *, pool: str, node: str, worker: str, lease_s: float, left: int = 1
+) -> Any | None:
+    """The best create or restart of ``pool`` that may pass a head which waits for GPUs; one at a time in each pool.
+
+    ``left`` slots and ports stay for the head.
+    """
     # two that pass at once would each believe that the other leaves the last slot to the head
     connection.execute(text("SELECT 1 FROM pools WHERE name = :pool FOR NO KEY UPDATE"), {"pool": pool})
     values = {
-        "pool": pool, "node": node, "worker": worker, "lease_s": lease_s, "phase": Phase.CLAIMED, "ahead": _AHEAD
+        "pool": pool, "node": node, "worker": worker, "lease_s": lease_s, "phase": Phase.CLAIMED, "ahead": _AHEAD,
+        "left": left,
     }  # fmt: skip
     return connection.execute(_CLAIM_PASSING.of(connection), values).first()
 
 
-def is_overtaking(connection: Connection, task_id: str, pool: str) -> bool:
-    """Whether a better create or restart of the pool still waits: one that somebody else is claiming this moment."""
+def is_overtaking(connection: Connection, task_id: str, pool: str, aside: Sequence[str] = ()) -> bool:
+    """Whether a better create or restart of the pool than this still waits, but for ``aside``: one that somebody else
+    is claiming this moment."""
     query = text(
         "SELECT EXISTS (SELECT 1 FROM tasks mine JOIN tasks t ON t.pool = :pool"
         " AND (t.priority, t.seq) < (mine.priority, mine.seq) JOIN replicas r ON r.id = t.replica_id"
-        f" WHERE mine.id = :id AND {_DUE} AND t.kind IN ('create', 'restart') AND r.state = 'pending')"
+        f" WHERE mine.id = :id AND {_DUE} AND t.kind IN ('create', 'restart') AND r.state = 'pending' {_NOT_ASIDE})"
     )
-    return bool(connection.execute(query, {"id": task_id, "pool": pool}).scalar())
+    return bool(connection.execute(query, {"id": task_id, "pool": pool, "aside": list(aside)}).scalar())
 
 
 def claim_other(

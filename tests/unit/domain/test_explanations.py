@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.domain.explanations import Situation, explain
+from app.domain.explanations import Gang, Situation, explain
 from app.domain.lifecycle import LIVE, TERMINAL, Reason, State
 from hostler.cli import main
 
@@ -22,6 +22,27 @@ TABLE: list[tuple[dict[str, Any], str, str, str]] = [
     ({"state": "pending", "slots_free": 2, "gpus_wanted": 2, "gpus_free": 1}, "no_gpu", "wants 2", "node list"),
     ({"state": "pending", "slots_free": 2, "ports_free": 0, "position": 1}, "no_port", "HOSTLER_PORTS", "node list"),
     ({"state": "pending", "slots_free": 2, "position": 2, "first": "f"}, "behind", "replica f", "replica explain f"),
+    (
+        {"state": "pending", "gang": Gang(4, 0, "slots", 3), "position": 1},
+        "pool_full",
+        "4 slots together",
+        "replica list --pool p",
+    ),
+    (
+        {"state": "pending", "gang": Gang(4, 8, "gpus", 3), "position": 1},
+        "no_gpu",
+        "waits for 8 GPUs together",
+        "node list",
+    ),
+    ({"state": "pending", "gang": Gang(4, 0, "ports", 3), "position": 1}, "no_port", "4 ports together", "node list"),
+    ({"state": "pending", "gang": Gang(2, 0, "members", 1)}, "gang_incomplete", "not all there", "service list"),
+    (
+        {"state": "pending", "slots_free": 2, "position": 1, "gang": Gang(2, 0, None, 0)},
+        "queued",
+        "number 1",
+        f"replica get {ID}",
+    ),
+    ({"state": "scheduling", "capacity_held": True, "task_id": "t"}, "launched_next", "taken together", "task get t"),
     ({"state": "scheduling", "lease_held": True}, "launching", "launching it", f"replica events {ID}"),
     ({"state": "scheduling", "task_id": "t"}, "launcher_lost", "takes it over", "task get t"),
     ({"state": "preparing", "lease_held": True}, "launching", "preparing it", f"replica events {ID}"),
