@@ -304,6 +304,12 @@ class NoReadyReplica(HostlerError):
     status, code, title, retryable = 503, "no_ready_replica", "No replica is ready", True
 
 
+class Starting(HostlerError):
+    """The chat's first worker is not ready yet. Try again; see `hostler service list`."""
+
+    status, code, title, retryable = 503, "starting", "The server is starting up", True
+
+
 class GatewayDown(HostlerError):
     """The gateway does not answer. Try again; see `hostler status`."""
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from app.domain.endpoints import parse_allowance
+from app.domain.origins import parse_origins
 
 #: What may be done with what runs under our mark and has no record.
 ORPHAN_POLICIES = ("report", "adopt", "kill")
@@ -58,9 +59,28 @@ def _command_line(text: str) -> None:
         raise ValueError("no command")
 
 
-def _setting(default: Any, doc: str, *, secret: bool = False, also: str = "", **limits: Any) -> Any:
-    """``also``: another variable that is read where ours is not set."""
-    meta = {"doc": doc, "secret": secret, "also": also, "limits": _Limits(**limits)}
+def _llama_server(text: str) -> None:
+    _command_line(text)
+    if os.path.basename(shlex.split(text)[0]) == "llama-cli":
+        raise ValueError("llama-cli serves nothing; name llama-server, which is built beside it")
+
+
+def _log_level(word: str) -> str:
+    """Python's names of levels, in whatever case, as ours."""
+    return {"warn": "warning", "critical": "error", "fatal": "error"}.get(word.lower(), word.lower())
+
+
+def _setting(
+    default: Any,
+    doc: str,
+    *,
+    secret: bool = False,
+    also: str = "",
+    also_read: Callable[[str], str] = str,
+    **limits: Any,
+) -> Any:
+    """``also``: another variable, read where ours is not set; ``also_read`` makes its value ours."""
+    meta = {"doc": doc, "secret": secret, "limits": _Limits(**limits), "also": also, "also_read": also_read}
     return field(default=default, metadata=meta, repr=not secret)
 
 
@@ -130,6 +150,42 @@ class Settings:
         such_as="the name of a pool",
     )
     default_model: str = _setting("", "Model of a request that names none.")
+    chat_service: str = _setting(
+        "chat",
+        "Service that answers /chat; while there is none, whatever serves the default model.",
+        form=r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?",
+        such_as="the name of a service",
+    )
+    chat_model_path: Path = _setting(
+        Path(), "GGUF file: `hostler up` then keeps the chat's service with it.", also="LLM_MODEL_PATH"
+    )
+    chat_workers: int = _setting(
+        1, "Workers of the service that `hostler up` keeps for the chat.", within=(1, 1000), also="LLM_WORKERS"
+    )
+    chat_key: str = _setting(
+        "",
+        "Key of role infer that `hostler up` makes for the chat's callers (24+ characters).",
+        secret=True,
+        also="API_KEY",
+    )
+    chat_rate: float = _setting(
+        0.0,
+        "Requests per second that each key may send to /chat; 0: any number. Below 1 it is one in several seconds.",
+        within=(0, 1_000_000),
+        also="RATE_LIMIT_QPS",
+    )
+    llama_command: str = _setting(
+        "",
+        "A llama.cpp server of yours (llama-server), as one types it; default: the one in the wheel.",
+        read_by=_llama_server,
+        also="LLM_BIN_PATH",
+        also_read=shlex.quote,
+    )
+    cors_origins: str = _setting(
+        "",
+        "Origins, between commas, whose pages may call the model API from a browser: https://app.example; *: any.",
+        read_by=parse_origins,
+    )
     ports: tuple[int, int] = _setting((20000, 29999), "First and last port that engines may be given.")
     external_allow: str = _setting(
         "",
@@ -286,7 +342,13 @@ class Settings:
     retention_days: float = _setting(
         30.0, "How long what has ended is kept: see docs/operations.md, Retention.", within=(0.0001, 36500)
     )
-    log_level: str = _setting("info", "debug, info, warning or error.", one_of=("debug", "info", "warning", "error"))
+    log_level: str = _setting(
+        "info",
+        "debug, info, warning or error.",
+        one_of=("debug", "info", "warning", "error"),
+        also="LOG_LEVEL",
+        also_read=_log_level,
+    )
     log_format: str = _setting("plain", "plain for people, json for collectors.", one_of=("plain", "json"))
 
     @classmethod
@@ -297,14 +359,19 @@ class Settings:
         """
         environ = os.environ if environ is None else environ
         values: dict[str, Any] = {}
+        said_by: dict[str, str] = {}
         for item in fields(cls):
-            raw = environ.get(env_name(item.name)) or environ.get(item.metadata["also"])
-            if raw is not None and raw != "":
-                values[item.name] = _parse(item.name, raw, item.default)
+            also = item.metadata["also"]
+            raw = environ.get(env_name(item.name), "")
+            if raw == "" and also and environ.get(also):
+                raw, said_by[item.name] = item.metadata["also_read"](environ[also]), also
+            if raw != "":
+                variable = said_by.get(item.name, env_name(item.name))
+                values[item.name] = _parse(variable, raw, item.default)
         values.update({name: value for name, value in overrides.items() if value is not None})
         settings = cls(**values)
         for item in fields(cls):
-            _check(item, getattr(settings, item.name))
+            _check(item, getattr(settings, item.name), said_by.get(item.name, env_name(item.name)))
         try:
             parse_allowance(settings.register_allow)
         except ValueError as error:
@@ -325,6 +392,8 @@ class Settings:
             tls_key=os.path.abspath(settings.tls_key) if settings.tls_key else "",
             vllm_command=_placed(settings.vllm_command),
             sglang_command=_placed(settings.sglang_command),
+            llama_command=_placed(settings.llama_command) if settings.llama_command else "",
+            chat_model_path=_absolute(settings.chat_model_path),
             external_ca=os.path.abspath(settings.external_ca) if settings.external_ca else "",
             node_name=settings.node_name or socket.gethostname().split(".")[0],
         )
@@ -340,6 +409,10 @@ def registered_silence_s(settings: Settings) -> float:
     With the wait for something to be sent before it, and a second for the news to get around, it is the lease.
     """
     return max(1.0, settings.register_lease_s - REGISTERED_ALIVE_S - 1.0)
+
+
+def _absolute(path: Path) -> Path:
+    return path if path == Path() else Path(os.path.abspath(path.expanduser()))
 
 
 def _placed(command: str) -> str:
@@ -361,16 +434,16 @@ def default_state_dir(environ: Mapping[str, str]) -> Path:
     return Path(base) / "hostler"
 
 
-def _check(item: Field[Any], value: Any) -> None:
+def _check(item: Field[Any], value: Any, variable: str) -> None:
     limits: _Limits = item.metadata["limits"]
     why = "" if value == item.default else limits.refuse(value)
     if why:
         shown = "" if item.metadata["secret"] else f"={value!r}"
         example = f"; an example: {_example(item.default)}" if limits.within else ""
-        raise BadSetting(f"{env_name(item.name)}{shown}: {why}{example}")
+        raise BadSetting(f"{variable}{shown}: {why}{example}")
 
 
-def _parse(name: str, raw: str, default: Any) -> Any:
+def _parse(variable: str, raw: str, default: Any) -> Any:
     try:
         if isinstance(default, bool):
             return _parse_bool(raw)
@@ -383,7 +456,7 @@ def _parse(name: str, raw: str, default: Any) -> Any:
         if isinstance(default, Path):
             return Path(raw)
     except ValueError as error:
-        raise BadSetting(f"{env_name(name)}={raw!r}: {error}; an example: {_example(default)}") from error
+        raise BadSetting(f"{variable}={raw!r}: {error}; an example: {_example(default)}") from error
     return raw
 
 

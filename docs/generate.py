@@ -28,7 +28,9 @@ PAGES = (
     "docs/operations.md",
 )
 #: Beside those whose names begin so, the settings that are the gateway's.
-OF_THE_GATEWAY = ("host", "port", "tls_certificate", "tls_key", "haproxy", "max_body", "engine_key", "flower_port")
+OF_THE_GATEWAY = (
+    "host", "port", "tls_certificate", "tls_key", "haproxy", "max_body", "engine_key", "flower_port", "cors_origins"
+)  # fmt: skip
 
 
 def main() -> None:
@@ -75,6 +77,8 @@ def _settings(shown: Callable[[str], bool]) -> str:
     for item in [item for item in fields(Settings) if shown(item.name)]:
         default = "" if item.metadata["secret"] or item.default in ("", Path()) else f"`{_shown(item.default)}`"
         note = " Secret." if item.metadata["secret"] else ""
+        also = item.metadata["also"]
+        note += f" `{also}` means the same." if also else ""
         rows.append((f"`{env_name(item.name)}`", default, item.metadata["doc"] + note))
     return _table(("variable", "default", "what it is"), rows)
 

@@ -11,6 +11,7 @@ from flask import Flask, Request, Response, g, request
 
 from app import log
 from app.api import auth, converters, openapi, problem, registry
+from app.api.inference import chat
 from app.api.inference import routes as inference
 from app.api.v1 import events, gateways, hub, keys, models, nodes, pools, registrations, replicas, stack, tasks
 from app.domain.tasks import TaskKind
@@ -18,6 +19,7 @@ from app.doorbell.queues import queue_for
 from app.errors import Unavailable
 from app.metrics import Metrics, record_request
 from app.settings import Settings
+from app.usecases.chat import Chat
 from app.usecases.context import Context
 from app.usecases.health import Health
 
@@ -41,6 +43,7 @@ BLUEPRINTS = (
     registrations.blueprint,
     stack.blueprint,
     inference.blueprint,
+    chat.blueprint,
 )
 
 
@@ -61,6 +64,7 @@ def make_application(settings: Settings) -> Flask:
     app.url_map.merge_slashes = False
     context = Context.open(settings, pool_size=POOL_SIZE, overflow=0, application_name="hostler-web")
     app.extensions["hostler"] = context
+    app.extensions["hostler-chat"] = Chat(context)
     app.extensions["hostler-health"] = Health(context)
     app.extensions["hostler-metrics"] = Metrics(context)
     problem.install(app)

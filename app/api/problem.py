@@ -92,7 +92,7 @@ def members(
 
 def install(app: Flask) -> None:
     """Make ``app`` answer every error as a problem."""
-    app.register_error_handler(HostlerError, _hostler_error)
+    app.register_error_handler(HostlerError, answer_to)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(ParseException, _unreadable_body)
     for down in (OperationalError, InterfaceError, PoolTimeout):
@@ -104,7 +104,8 @@ def install(app: Flask) -> None:
     app.register_error_handler(Exception, _unexpected)
 
 
-def _hostler_error(error: HostlerError) -> Response:
+def answer_to(error: HostlerError) -> Response:
+    """The problem that one of our errors is told as."""
     retry_after_s = error.retry_after_s or (1 if error.retryable else None)
     headers = {"Retry-After": str(retry_after_s)} if retry_after_s else {}
     if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -130,22 +131,22 @@ def _http_error(error: HTTPException) -> Response:
 
 def _unreadable_body(error: ParseException) -> Response:
     # gunicorn reads a chunked body while the view asks for it; it closes the connection by itself
-    return _hostler_error(Malformed(f"The body cannot be read: {error}."))
+    return answer_to(Malformed(f"The body cannot be read: {error}."))
 
 
 def _database_down(error: Exception) -> Response:
     log.warning("%s %s: database: %s", request.method, request.path, type(error).__name__)
-    return _hostler_error(Unavailable(retry_after_s=2))
+    return answer_to(Unavailable(retry_after_s=2))
 
 
 def _data_error(error: Exception) -> Response:
     log.warning("%s %s: a value the database cannot hold", request.method, request.path, exc_info=error)
-    return _hostler_error(InvalidConfig("A value in the request cannot be stored. Send shorter or plainer values."))
+    return answer_to(InvalidConfig("A value in the request cannot be stored. Send shorter or plainer values."))
 
 
 def _integrity_error(error: Exception) -> Response:
     log.warning("%s %s: refused by the schema", request.method, request.path, exc_info=error)
-    return _hostler_error(Conflict("The request collides with what is stored. Look at the resource and try again."))
+    return answer_to(Conflict("The request collides with what is stored. Look at the resource and try again."))
 
 
 def _unexpected(error: Exception) -> Response:

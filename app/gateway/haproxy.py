@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.gateway.commands import Command, Place, Shown
-from app.gateway.config.bodies import ONE_REPLICA
 from app.haproxy.runtime import HaproxyAway, Session
-from app.haproxy.shown import number, parse_figures, parse_map, parse_servers, parse_table
+from app.haproxy.shown import ONE_REPLICA, number, parse_figures, parse_map, parse_servers, parse_table
 
 #: A HAProxy that answers at all answers within milliseconds.
 TIMEOUT_S = 3.0

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from app.domain.origins import parse_origins
 from app.gateway import keys, maps
 from app.gateway.access_log import open_pipe
 from app.gateway.assignment import servers_of
@@ -93,6 +94,8 @@ def options_of(settings: Settings) -> Options:
         max_body=settings.max_body,
         control_silence_s=int(settings.max_wait_s) + PATIENCE_S,
         unacknowledged_s=registered_silence_s(settings),
+        cors_origins=parse_origins(settings.cors_origins),
+        chat_rate=settings.chat_rate,
         flower_credentials=base64.b64encode(credentials).decode(),
         lanes=lanes_of(settings),
     )

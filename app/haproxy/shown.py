@@ -6,6 +6,9 @@ import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+#: The backend, and its table of requests in flight, of what asks one replica by its name.
+ONE_REPLICA = "one_replica"
+
 #: Bits of ``srv_admin_state``: forced maintenance, and drain.
 _MAINTENANCE, _DRAIN = 0x01, 0x08
 

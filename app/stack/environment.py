@@ -21,7 +21,7 @@ from app.stack.urls import embeds_postgres
 #: Files that one process may hold open: each stream of the API is one.
 OPEN_FILES = 65_536
 #: Only `up` itself needs it; the API knows its hash.
-_NOT_PASSED = ("api_key", "url")
+_NOT_PASSED = ("api_key", "chat_key", "url")
 
 
 def supervised_environment(settings: Settings, account: Account, base: Mapping[str, str]) -> dict[str, str]:
@@ -68,7 +68,8 @@ def _is_dropped(name: str, settings: Settings) -> bool:
     # libpq's variables are for the user's own Postgres, not for ours
     if name.startswith("PG") and embeds_postgres(settings):
         return True
-    return name in {env_name(item.name) for item in fields(settings)} | {ROLE_MARK, ENGINE_MARK, "OLDPWD", "PWD", "_"}
+    ours = {env_name(item.name) for item in fields(settings)} | {item.metadata["also"] for item in fields(settings)}
+    return name in ours | {ROLE_MARK, ENGINE_MARK, "OLDPWD", "PWD", "_"}
 
 
 def _text(value: Any) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from app.errors import GatewayDown
 from app.haproxy.runtime import HaproxyAway, Session
-from app.haproxy.shown import number, parse_figures
+from app.haproxy.shown import ONE_REPLICA, number, parse_figures, parse_table
 from app.settings import Settings
 from app.stack.layout import Layout
 from app.usecases import paging
@@ -89,6 +89,12 @@ def figures_of(settings: Settings, slots: Iterable[str], now: datetime) -> Itera
         for slot in sorted(slots):
             for row in parse_figures(_ask(session, f"show stat {slot} {_BACKEND_AND_SERVERS} -1")):
                 yield (slot, row["svname"]), _read(row, now)
+
+
+def single_requests(settings: Settings) -> dict[str, int]:
+    """Requests in flight that asked for one replica by its name, by replica. Raises GatewayDown."""
+    with _session(settings) as session:
+        return parse_table(_ask(session, f"show table {ONE_REPLICA}"))
 
 
 def _session(settings: Settings) -> Session:

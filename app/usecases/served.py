@@ -71,6 +71,22 @@ def choose(context: Context, actor: Actor, asked: str | None, *, service_id: str
     return Target(name, _sent(rows, asked), _dialect(rows, asked), _any_ready(rows), route=asked)
 
 
+def choose_service(context: Context, actor: Actor, service_id: str) -> Target | None:
+    """The target of a request for whatever a service serves: while it changes to another model, either. None while it
+    has no replica.
+
+    Raises ModelForbidden for a key that is not allowed all of it, NotOffered.
+    """
+    with context.database.read() as connection:
+        rows = repo.kinds_of_service(connection, service_id)
+        if not rows:
+            return None
+        for other in sorted({row.model_name for row in rows}):
+            _check_allowed(actor, other, _names(connection, other)[0])
+        name = _ready(rows)[0].model_name
+        return Target(name, name, _dialect(rows, name), _any_ready(rows), service_id=service_id)
+
+
 def visible_names(actor: Actor, name: str, names: Iterable[str]) -> list[str]:
     """By which names of one model the key may ask for it, the model's own first; one will do for a key without limits.
 

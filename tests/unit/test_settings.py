@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import fields
 from pathlib import Path
 
@@ -72,6 +73,11 @@ CANNOT = {
     "HOSTLER_HF_TOKEN": ("with a space",),
     "HOSTLER_VLLM_COMMAND": (" ", 'vllm "serve'),
     "HOSTLER_SGLANG_COMMAND": ("python -m 'sglang",),
+    "HOSTLER_LLAMA_COMMAND": (" ", "'llama-server", "/opt/llama.cpp/bin/llama-cli"),
+    "HOSTLER_CHAT_SERVICE": ("Upper", "-a", "a b", "x" * 64),
+    "HOSTLER_CHAT_WORKERS": ("0", "-1", "two", "1001"),
+    "HOSTLER_CHAT_RATE": ("-1", "nan", "many"),
+    "HOSTLER_CORS_ORIGINS": ("null", "app.example", "https://a/path", "https://a,*", "https://*.a", "https://a:0", "'"),
 }
 #: Any path or text is one.
 FREE = {
@@ -82,6 +88,8 @@ FREE = {
     "secrets_dir",
     "url",
     "api_key",
+    "chat_key",
+    "chat_model_path",
     "default_model",
     "tls_certificate",
     "tls_key",
@@ -146,3 +154,41 @@ def test_variables_of_others_are_read_where_ours_are_not_set() -> None:
     assert (found.hf_endpoint, found.hf_token) == ("http://hub", "hf_secret")
     assert "hf_secret" not in repr(found)
     assert Settings.load({**theirs, "HOSTLER_HF_ENDPOINT": "http://ours"}).hf_endpoint == "http://ours"
+
+
+def test_the_chats_own_names_mean_the_same() -> None:
+    given = {
+        "LLM_MODEL_PATH": "models/gemma.gguf",
+        "LLM_BIN_PATH": "/opt/my llama/llama-server",
+        "LLM_WORKERS": "2",
+        "API_KEY": "a-key-of-24-characters-or-more",
+        "RATE_LIMIT_QPS": "2.5",
+        "LOG_LEVEL": "WARNING",
+    }
+    settings = Settings.load(given)
+    assert settings.chat_model_path == Path.cwd() / "models/gemma.gguf"
+    assert shlex.split(settings.llama_command) == ["/opt/my llama/llama-server"]
+    assert (settings.chat_workers, settings.chat_rate, settings.log_level) == (2, 2.5, "warning")
+    assert settings.chat_key == "a-key-of-24-characters-or-more"
+    assert settings.chat_key not in repr(settings)
+
+
+def test_ours_goes_before_another_programs_name() -> None:
+    settings = Settings.load({"LLM_WORKERS": "2", "HOSTLER_CHAT_WORKERS": "3", "LOG_LEVEL": "DEBUG"}, log_level="error")
+    assert (settings.chat_workers, settings.log_level) == (3, "error")
+    assert Settings.load({"LLM_WORKERS": "", "LOG_LEVEL": ""}).chat_workers == 1
+
+
+@pytest.mark.parametrize(
+    "name, raw",
+    [
+        ("LLM_WORKERS", "0"),
+        ("LLM_WORKERS", "two"),
+        ("RATE_LIMIT_QPS", "-1"),
+        ("LOG_LEVEL", "loud"),
+        ("LLM_BIN_PATH", "vendor/llama.cpp/build-cuda/bin/llama-cli"),
+    ],
+)
+def test_a_bad_value_is_told_under_the_name_it_came_by(name: str, raw: str) -> None:
+    with pytest.raises(BadSetting, match=f"^{name}"):
+        Settings.load({name: raw})

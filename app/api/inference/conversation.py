@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from app.api.inference.caller import Caller
 from app.api.inference.door import Address, Answer, Door, route
 from app.api.inference.refusals import refusal_of
-from app.engines.dialects.base import Ask, BadAnswer, EngineFailed, NotSpoken, Piece, Sampling
-from app.errors import HostlerError, NoReadyReplica, NotOffered, ReplicaBadAnswer
+from app.engines.dialects.base import (
+    Ask,
+    BadAnswer,
+    ChatSampling,
+    EngineFailed,
+    Message,
+    NotSpoken,
+    Piece,
+    Sampling,
+)
+from app.errors import HostlerError, NoReadyReplica, NotOffered, ReplicaBadAnswer, ReplicasBusy
+from app.usecases.chat import Room
 from app.usecases.served import Target
 
 #: A replica that was written down as ready is routed to within a moment; a request that comes first waits so long.
 SEEN_S = 1.0
 SEEN_LOOK_S = 0.03
+LONGEST_LOOK_S = 0.3
 
 
 @dataclass
 class Conversation:
     """``headers`` go with every request; ``replica_id`` is who answered last.
 
-    ``tries``: how many replicas are asked before the first byte of an answer.
+    ``tries``: how many replicas are asked before the first byte of an answer. ``patience_s``: how long a request waits
+    while no replica is in, as when the only one is being replaced; those that do need a seat in the ``room``.
     """
 
     door: Door
@@ -32,6 +44,8 @@ class Conversation:
     headers: Mapping[str, str]
     caller: Caller
     tries: int
+    patience_s: float = 0.0
+    room: Room | None = None
     replica_id: str = ""
 
     def tokenize(self, text: str) -> dict[str, Any]:
@@ -68,23 +82,59 @@ class Conversation:
                         return
         raise ReplicaBadAnswer("The replica's stream broke off before its end. Try again.")
 
+    def chat(self, messages: Sequence[Message], sampling: ChatSampling) -> Generator[Piece]:
+        """The next turn as it is made; the last piece is ``done``. Raises HostlerError, CallerLeft.
+
+        What breaks off before its first text begins again at another replica.
+        """
+        with _understood():
+            ask = self.target.dialect.chat(self.target.sent, messages, sampling, stream=True)
+            tries_left, began = self.tries, False
+            while tries_left and not began:
+                tries_left -= 1
+                with self._asked(ask) as answer:
+                    try:
+                        for data in answer.events():
+                            piece = self.target.dialect.read_chat_piece(data)
+                            began = began or bool(piece.text)
+                            yield piece
+                            if piece.done:
+                                return
+                    except ReplicaBadAnswer:
+                        if began or not tries_left or self.target.replica_id:
+                            raise
+        raise ReplicaBadAnswer("The replica's stream broke off before its end. Try again.")
+
     @contextmanager
     def _asked(self, ask: Ask) -> Iterator[Answer]:
-        soon, tries_left = time.monotonic() + SEEN_S, self.tries
-        while True:
-            with self.door.post(self._address(), ask.path, ask.body, self.headers, self.caller) as answer:
-                self.replica_id = answer.replica_id or self.replica_id
-                if answer.status == 200:
-                    yield answer
-                    return
-                refused = refusal_of(answer)
-                tries_left -= 1
-                # what is too large for HAProxy's buffer it cannot send again by itself
-                again = answer.failed and answer.status == 502 and tries_left > 0 and not self.target.replica_id
-            if not again:
-                if not (self.target.ready and _is_nowhere(refused) and time.monotonic() < soon):
-                    raise refused
-                time.sleep(SEEN_LOOK_S)
+        patience_s = self.patience_s or (SEEN_S if self.target.ready else 0.0)
+        until, look_s, tries_left = time.monotonic() + patience_s, SEEN_LOOK_S, self.tries
+        with ExitStack() as seat:
+            while True:
+                with self.door.post(self._address(), ask.path, ask.body, self.headers, self.caller) as answer:
+                    self.replica_id = answer.replica_id or self.replica_id
+                    if answer.status == 200:
+                        seat.close()
+                        yield answer
+                        return
+                    refused = refusal_of(answer)
+                    tries_left -= 1
+                    # what is too large for HAProxy's buffer it cannot send again by itself
+                    again = answer.failed and answer.status == 502 and tries_left > 0 and not self.target.replica_id
+                if not again:
+                    if not (self._may_pass(refused) and time.monotonic() < until):
+                        raise refused
+                    if self.room is not None and look_s == SEEN_LOOK_S:
+                        seat.enter_context(self.room.seat())
+                    time.sleep(look_s)
+                    look_s = min(look_s * 1.5, LONGEST_LOOK_S)
+
+    def _may_pass(self, refused: HostlerError) -> bool:
+        """Whether no replica was asked. With patience also that none took it: one that died is out only in a moment,
+        and who waited for a busy one has no time left."""
+        if refused.extra.get("source") != "gateway":
+            return False
+        return refused.code == NoReadyReplica.code or (bool(self.patience_s) and refused.code == ReplicasBusy.code)
 
     def _address(self) -> Address:
         if self.target.replica_id:
@@ -97,11 +147,6 @@ class Conversation:
 def whole_characters(text: str) -> str:
     """``text`` with halves of surrogate pairs joined, and lone ones, which no reader takes, replaced."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-
-
-def _is_nowhere(refused: HostlerError) -> bool:
-    """Whether the gateway knows of no replica, and so none was asked."""
-    return refused.extra.get("source") == "gateway" and refused.code == NoReadyReplica.code
 
 
 @contextmanager

@@ -27,18 +27,25 @@ class Count:
     def succeeded(self) -> None:
         record_success(self.model, self.tokens, time.perf_counter() - self._began)
 
+    def failed(self) -> None:
+        record_failure(self.model, self.tokens)
+
+    def left(self) -> None:
+        """The caller did."""
+        record_left(self.model, self.tokens)
+
     def following(self, events: Iterator[str]) -> Iterator[str]:
         """``events``, the last of them one that tells of a failure; counted when they end."""
         try:
             yield from events
         except HostlerError as error:
-            record_failure(self.model, self.tokens)
+            self.failed()
             yield self._event(error)
         except CallerLeft:
             # nobody is there to be told, nor is it a defect to be traced in the log
-            record_left(self.model, self.tokens)
+            self.left()
         except GeneratorExit:
-            record_left(self.model, self.tokens)
+            self.left()
             raise
         else:
             self.succeeded()
@@ -57,10 +64,10 @@ def counted(view: Callable[..., Response]) -> Callable[..., Response]:
         try:
             response = view(count, *args, **kwargs)
         except HostlerError:
-            record_failure(count.model, count.tokens)
+            count.failed()
             raise
         except CallerLeft:
-            record_left(count.model, count.tokens)
+            count.left()
             raise
         if not response.is_streamed:
             count.succeeded()

@@ -8,7 +8,10 @@ from app.api import answers
 from app.api.auth import OPEN
 from app.api.blueprint import Blueprint
 from app.api.schemas.stack import Health, Ready
+from app.api.text import prefers_text
+from app.errors import Starting, Unavailable
 from app.metrics import Metrics
+from app.usecases.chat import Chat
 from app.usecases.health import Health as HealthView
 from hostler import __version__
 
@@ -33,15 +36,32 @@ def home() -> Response:
     return Response(f"Hostler {__version__} is running. The API is described at /docs.\n", mimetype="text/plain")
 
 
-@blueprint.operation("/health", "GET", OPEN)
+@blueprint.operation("/health", "GET", OPEN, errors=(503,))
 @blueprint.response(200, Health)
+@blueprint.alt_response(200, schema=TEXT, content_type="text/plain", success=True)
 def health() -> Response:
     """How the stack is
 
-    200 while this process can answer at all; what is wrong stands in `problems`.
+    200 while this process can answer at all; what is wrong stands in `problems`. Asked for text, it says how many
+    workers of the chat are idle, and is 503 until the first of them was ready.
     """
+    if prefers_text():
+        return _idle_workers()
     view: HealthView = current_app.extensions["hostler-health"]
     return answers.answer(view.read(), headers={"Cache-Control": "no-store"})
+
+
+def _idle_workers() -> Response:
+    pool: Chat = current_app.extensions["hostler-chat"]
+    try:
+        words, status = f"ok \u2013 workers idle: {pool.count_idle()}", 200
+    except (Starting, Unavailable) as error:
+        words, status = error.detail, error.status
+    text = Response(f"{words}\n", status, mimetype="text/plain")
+    text.headers["Cache-Control"] = "no-store"
+    if status != 200:
+        text.headers["Retry-After"] = "1"
+    return text
 
 
 @blueprint.operation("/ready", "GET", OPEN, errors=(503,))

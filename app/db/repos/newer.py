@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Pool, TextClause, text
 ASK_AGAIN_S = 1.0
 _IS_THERE = text("SELECT to_regclass('gateway_servers') IS NOT NULL AND to_regclass('drains') IS NOT NULL")
 
+_services: WeakKeyDictionary[Pool, tuple[bool, float]] = WeakKeyDictionary()
 _found: WeakKeyDictionary[Pool, tuple[bool, float]] = WeakKeyDictionary()
 
 
@@ -26,6 +27,17 @@ def knows_gateways(connection: Connection) -> bool:
         return is_there
     is_there = bool(connection.execute(_IS_THERE).scalar_one())
     _found[pool] = (is_there, time.monotonic())
+    return is_there
+
+
+def knows_services(connection: Connection) -> bool:
+    """Whether the tables of services are there."""
+    pool = connection.engine.pool
+    is_there, asked_at = _services.get(pool, (False, float("-inf")))
+    if is_there or time.monotonic() - asked_at < ASK_AGAIN_S:
+        return is_there
+    is_there = bool(connection.execute(text("SELECT to_regclass('services') IS NOT NULL")).scalar_one())
+    _services[pool] = (is_there, time.monotonic())
     return is_there
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -45,6 +45,27 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class Message:
+    """One turn of a conversation; the engine joins them by the model's chat template."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True)
+class ChatSampling:
+    """How an answer in a conversation is chosen. What is None is left to the engine.
+
+    ``repeat_penalty``: 1 is none, more makes tokens that stood there before less likely.
+    """
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    repeat_penalty: float | None = None
+
+
+@dataclass(frozen=True)
 class Generation:
     """A whole answer. ``token_ids`` is None where the engine does not tell them, as are counts that it does not tell.
 
@@ -82,6 +103,8 @@ class Dialect(Protocol):
     name: str
     #: a batch with a seed is worked on one item after the other, for a text is only the same again when made alone
     alone_when_seeded: bool
+    #: whether every engine that it is for knows a penalty of repeats
+    penalises_repeats: bool
 
     def tokenize(self, model: str, text: str) -> Ask:
         """Ask for the tokens of ``text``, start token and all, as a prompt would have them. Raises NotSpoken."""
@@ -97,6 +120,15 @@ class Dialect(Protocol):
 
     def read_piece(self, data: str) -> Piece:
         """One event's data (what stands behind ``data:``) of a streamed answer. Raises BadAnswer, EngineFailed."""
+
+    def chat(self, model: str, messages: Sequence[Message], sampling: ChatSampling, *, stream: bool = False) -> Ask:
+        """Ask for the next turn of a conversation, whole or as server-sent events."""
+
+    def read_chat(self, answer: Any) -> Generation:
+        """The parsed answer to ``chat``. Raises BadAnswer."""
+
+    def read_chat_piece(self, data: str) -> Piece:
+        """One event's data of a streamed ``chat``. Raises BadAnswer, EngineFailed."""
 
 
 def parsed(data: str) -> Mapping[str, Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.engines.dialects.base import (
     Ask,
+    ChatSampling,
     Generation,
+    Message,
     Piece,
     Sampling,
     an_object,
@@ -16,6 +18,7 @@ from app.engines.dialects.base import (
     parsed,
     text_of,
 )
+from app.engines.dialects.conversations import chat_ask, read_chat, read_chat_piece
 
 #: Seeds are 32 bits wide, and the last one means "another each time".
 SEEDS = 2**32 - 1
@@ -26,6 +29,7 @@ class LlamaCppDialect:
     #: sequences that are decoded together share their sums, whose rounding then differs: of 24 seeded texts of a tiny
     #: model 21 were others when eight were made at once
     alone_when_seeded = True
+    penalises_repeats = True
 
     def tokenize(self, model: str, text: str) -> Ask:
         return Ask("/tokenize", {"model": model, "content": text, "add_special": True})
@@ -76,6 +80,17 @@ class LlamaCppDialect:
             tokens=_count(found, "tokens_predicted"),
             prompt_tokens=_count(found, "tokens_evaluated"),
         )
+
+    def chat(self, model: str, messages: Sequence[Message], sampling: ChatSampling, *, stream: bool = False) -> Ask:
+        # the server's own defaults are not what was asked for
+        neutral = {"top_k": 0, "min_p": 0.0}
+        return chat_ask(model, messages, sampling, stream=stream, penalty_names=("repeat_penalty",), neutral=neutral)
+
+    def read_chat(self, answer: Any) -> Generation:
+        return read_chat(answer)
+
+    def read_chat_piece(self, data: str) -> Piece:
+        return read_chat_piece(data)
 
 
 def _count(found: Mapping[str, Any], field: str) -> int | None:

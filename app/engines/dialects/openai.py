@@ -6,22 +6,24 @@ Both take ``return_token_ids``, and answer ``token_ids`` beside each choice, and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.engines.dialects.base import (
     Ask,
     BadAnswer,
+    ChatSampling,
     Generation,
+    Message,
     NotSpoken,
     Piece,
     Sampling,
     an_object,
-    count_of,
     ids_of,
     parsed,
     text_of,
 )
+from app.engines.dialects.conversations import chat_ask, first_choice, read_chat, read_chat_piece, reason_of, used
 
 #: Seeds are signed and 64 bits wide.
 SEEDS = 2**63
@@ -34,6 +36,7 @@ class OpenAIDialect:
 
     def __init__(self, *, tells_ids: bool) -> None:
         self.tells_ids = tells_ids
+        self.penalises_repeats = tells_ids
         self.name = "openai+ids" if tells_ids else "openai"
 
     def tokenize(self, model: str, text: str) -> Ask:
@@ -66,7 +69,7 @@ class OpenAIDialect:
 
     def read_generation(self, answer: Any) -> Generation:
         found = an_object(answer, "the answer")
-        choice = _choice(found)
+        choice = first_choice(found)
         if choice is None:
             raise BadAnswer("'choices' is empty")
         ids = self._ids(choice)
@@ -75,46 +78,42 @@ class OpenAIDialect:
         return Generation(
             text=text_of(choice, "text"),
             token_ids=ids,
-            tokens=_used(found, "completion_tokens"),
-            prompt_tokens=_used(found, "prompt_tokens"),
-            finish_reason=_reason(choice),
+            tokens=used(found, "completion_tokens"),
+            prompt_tokens=used(found, "prompt_tokens"),
+            finish_reason=reason_of(choice),
         )
 
     def read_piece(self, data: str) -> Piece:
         if data.strip() == "[DONE]":
             return Piece(done=True)
         found = parsed(data)
-        choice = _choice(found)
-        tokens, prompt_tokens = _used(found, "completion_tokens"), _used(found, "prompt_tokens")
+        choice = first_choice(found)
+        tokens, prompt_tokens = used(found, "completion_tokens"), used(found, "prompt_tokens")
         if choice is None:
             # the event that only tells the usage
             return Piece(tokens=tokens, prompt_tokens=prompt_tokens)
         return Piece(
             text=text_of(choice, "text"),
             token_ids=self._ids(choice),
-            finish_reason=_reason(choice),
+            finish_reason=reason_of(choice),
             tokens=tokens,
             prompt_tokens=prompt_tokens,
         )
+
+    def chat(self, model: str, messages: Sequence[Message], sampling: ChatSampling, *, stream: bool = False) -> Ask:
+        # what vLLM and its like call it, and llama.cpp: one of several kinds behind a model may be either. OpenAI's own
+        # servers know neither, and say so
+        names = ["repetition_penalty"] if self.tells_ids else ["repetition_penalty", "repeat_penalty"]
+        neutral = {"top_k": -1, "min_p": 0.0} if self.tells_ids else {}
+        return chat_ask(model, messages, sampling, stream=stream, penalty_names=names, neutral=neutral)
+
+    def read_chat(self, answer: Any) -> Generation:
+        return read_chat(answer)
+
+    def read_chat_piece(self, data: str) -> Piece:
+        return read_chat_piece(data)
 
     def _ids(self, choice: Mapping[str, Any]) -> tuple[int, ...] | None:
         if not self.tells_ids or choice.get("token_ids") is None:
             return None
         return ids_of(choice["token_ids"], "token_ids")
-
-
-def _choice(found: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    choices = found.get("choices")
-    if not isinstance(choices, list):
-        raise BadAnswer("'choices' is missing")
-    return an_object(choices[0], "a choice") if choices else None
-
-
-def _used(found: Mapping[str, Any], field: str) -> int | None:
-    usage = found.get("usage")
-    return count_of(usage.get(field)) if isinstance(usage, Mapping) else None
-
-
-def _reason(choice: Mapping[str, Any]) -> str | None:
-    reason = choice.get("finish_reason")
-    return reason if isinstance(reason, str) else None

@@ -17,9 +17,9 @@ from app.gateway.config.options import Options
 from app.gateway.config.problems import refuse
 from app.gateway.keys import KEY_MODELS
 from app.gateway.maps import NO_SLOT, REPLICAS, ROUTES, SERVICES
+from app.haproxy.shown import ONE_REPLICA
 
 SLOW_LANE = "slow_lane"
-ONE_REPLICA = "one_replica"
 _PROXY = "/api/v1/replicas/"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app import errors
-from app.gateway.config import bodies, keys, slots
+from app.gateway.config import bodies, cors, keys, slots
 from app.gateway.config.log import PATH_BYTES
 from app.gateway.config.options import Options
 from app.gateway.config.problems import refuse
@@ -34,6 +34,7 @@ def lines(options: Options) -> list[str]:
             *_named(),
             *_refused(options),
             *_cleaned(options),
+            *cors.lines(options),
             *keys.lines(options),
             *bodies.lines(options),
             *_flower(),

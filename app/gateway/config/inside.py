@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from app import errors
 from app.gateway.config import keys
-from app.gateway.config.bodies import ONE_REPLICA, SLOW_LANE
+from app.gateway.config.bodies import SLOW_LANE
 from app.gateway.config.options import Options
 from app.gateway.config.problems import http_error, refuse
 from app.gateway.config.slots import FAILED, stripped
 from app.gateway.config.text import indented
 from app.gateway.maps import NO_SLOT, REGISTERED, REPLICAS, ROUTES, SERVICES
+from app.haproxy.shown import ONE_REPLICA
 
 RELAYED = "relayed"
 #: The slow lane answers after HAProxy's own limits, which must be the first to end.
@@ -29,8 +30,9 @@ def lines(options: Options) -> list[str]:
         _relay(options),
         _relayed(options),
         keys.table(),
+        keys.chat_table(options.chat_rate),
     )
-    return "\n\n".join("\n".join(section) for section in sections).split("\n")
+    return "\n\n".join("\n".join(section) for section in sections if section).split("\n")
 
 
 def _inside(options: Options) -> list[str]:

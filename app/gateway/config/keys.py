@@ -6,6 +6,9 @@ looked up for every request, so that a key that leaves the map stops working wit
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
+
 from app import errors
 from app.gateway.config.options import Options
 from app.gateway.config.problems import refuse
@@ -16,12 +19,16 @@ from app.gateway.keys import KEYS
 TABLE = "key_limits"
 #: Which of HAProxy's counters of a request is ours.
 _COUNTER = 2
+#: The table, and the counter, of what each key asks of the chat.
+CHAT_TABLE = "chat_limits"
+_CHAT_COUNTER = 0
+CHAT_PATHS = "/chat /chat/"
 _ID, _ROLE, _SCOPE, _EXPIRY, _RATE, _IN_FLIGHT = range(1, 7)
 
 
 def lines(options: Options) -> list[str]:
     """For the public frontend: sets ``txn.key`` for a key that lives, ``txn.key_id``, ``txn.role``, ``txn.scope``."""
-    return [*_found(options), *_limited()]
+    return [*_found(options), *_limited(), *_chat_limited(options.chat_rate)]
 
 
 def table() -> list[str]:
@@ -33,6 +40,27 @@ def table() -> list[str]:
             "stick-table type string len 12 size 100k expire 1m store gpc(1),gpc_rate(1,1s),conn_cur",
         ]
     )
+
+
+def chat_table(rate: float) -> list[str]:
+    """The same for the chat's; nothing without a rate."""
+    if not rate:
+        return []
+    _, within_s = per_period(rate)
+    return indented(
+        [
+            f"backend {CHAT_TABLE} from base",
+            f"stick-table type string len 12 size 100k expire {within_s + 60}s store gpc(1),gpc_rate(1,{within_s}s)",
+        ]
+    )
+
+
+def per_period(rate: float) -> tuple[int, int]:
+    """``rate`` per second as (requests, whole seconds): the table counts only whole ones of both."""
+    if rate < 1:
+        return 1, math.ceil(1 / max(rate, 1 / 3600))
+    fraction = Fraction(rate).limit_denominator(10)
+    return fraction.numerator, fraction.denominator
 
 
 def needs(role: str) -> str:
@@ -79,4 +107,19 @@ def _limited() -> list[str]:
         f"http-request {refuse(errors.RateLimited, detail=fast)}"
         f" if has_rate {{ sc_gpc_rate(0,{_COUNTER},{TABLE}),sub(txn.rate) ge 0 }}",
         f"http-request sc-inc-gpc(0,{_COUNTER}) if has_rate",
+    ]
+
+
+def _chat_limited(rate: float) -> list[str]:
+    if not rate:
+        return []
+    most, within_s = per_period(rate)
+    many = f"A key may send {most} requests to the chat in {within_s} s. Wait as long as Retry-After says."
+    return [
+        f"acl is_chat path -m str -- {CHAT_PATHS}",
+        f"http-request track-sc{_CHAT_COUNTER} var(txn.key_id) table {CHAT_TABLE}"
+        " if is_chat { var(txn.key_id) -m found }",
+        f"http-request {refuse(errors.RateLimited, detail=many, retry_after_s=within_s)}"
+        f" if is_chat {{ sc_gpc_rate(0,{_CHAT_COUNTER},{CHAT_TABLE}) ge {most} }}",
+        f"http-request sc-inc-gpc(0,{_CHAT_COUNTER}) if is_chat {{ var(txn.key_id) -m found }}",
     ]

@@ -27,5 +27,9 @@ class Options:
     unacknowledged_s: float = 9.0
     #: user:password of Flower in base64
     flower_credentials: str = ""
+    #: origins of web pages that may call the model API, as browsers write them; ("*",): any
+    cors_origins: tuple[str, ...] = ()
+    #: requests per second that each key may send to the chat; 0: any number
+    chat_rate: float = 0.0
     #: the data path: keys, bodies, slots
     lanes: Lanes = field(default_factory=Lanes)

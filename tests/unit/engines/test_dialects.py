@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from app.engines.dialects.base import BadAnswer, Dialect, EngineFailed, NotSpoken, Piece, Sampling
+from app.engines.dialects.base import (
+    BadAnswer,
+    ChatSampling,
+    Dialect,
+    EngineFailed,
+    Message,
+    NotSpoken,
+    Piece,
+    Sampling,
+)
 from app.engines.dialects.llama_cpp import LlamaCppDialect
 from app.engines.dialects.openai import OpenAIDialect
 
@@ -103,3 +112,68 @@ def test_an_event_that_is_no_event_and_one_that_tells_of_an_error(dialect: Diale
 def test_ids_that_were_asked_for_and_did_not_come_are_a_bad_answer() -> None:
     with pytest.raises(BadAnswer, match="too old"):
         IDS.read_generation({"choices": [{"text": "x"}]})
+
+
+CHAT = ChatSampling(max_tokens=5, temperature=0.7, top_p=0.8, repeat_penalty=1.3)
+TALK = [Message("system", "Be brief."), Message("user", "Hello")]
+
+
+@pytest.mark.parametrize("dialect", ALL, ids=lambda it: it.name)
+def test_a_chat_is_asked_with_all_that_was_said(dialect: Dialect) -> None:
+    ask = dialect.chat("m", TALK, CHAT, stream=True)
+    assert ask.path == "/v1/chat/completions"
+    assert ask.body["messages"] == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Hello"},
+    ]
+    assert {name: ask.body[name] for name in ("model", "max_tokens", "temperature", "top_p", "stream")} == {
+        "model": "m", "max_tokens": 5, "temperature": 0.7, "top_p": 0.8, "stream": True,
+    }  # fmt: skip
+
+
+def test_each_engine_hears_of_the_penalty_by_the_name_it_knows() -> None:
+    def named(dialect: Dialect, sampling: ChatSampling) -> dict[str, Any]:
+        return {name: value for name, value in dialect.chat("m", TALK, sampling).body.items() if "penalty" in name}
+
+    assert named(LLAMA, CHAT) == {"repeat_penalty": 1.3}
+    assert named(IDS, CHAT) == {"repetition_penalty": 1.3}
+    assert named(PLAIN, CHAT) == {"repetition_penalty": 1.3, "repeat_penalty": 1.3}
+    for dialect in ALL:
+        assert named(dialect, replace(CHAT, repeat_penalty=None)) == {}
+    assert [dialect.penalises_repeats for dialect in ALL] == [True, True, False]
+
+
+@pytest.mark.parametrize("dialect", ALL, ids=lambda it: it.name)
+def test_what_a_chat_leaves_out_is_left_to_the_engine(dialect: Dialect) -> None:
+    assert set(dialect.chat("m", TALK, ChatSampling()).body) == {"model", "messages"}
+
+
+@pytest.mark.parametrize("dialect", ALL, ids=lambda it: it.name)
+def test_a_chat_is_read_whole_and_in_pieces(dialect: Dialect) -> None:
+    whole = {
+        "choices": [{"message": {"role": "assistant", "content": " a b"}, "finish_reason": "length"}],
+        "usage": {"prompt_tokens": 7, "completion_tokens": 2},
+    }
+    found = dialect.read_chat(whole)
+    assert (found.text, found.tokens, found.prompt_tokens, found.finish_reason) == (" a b", 2, 7, "length")
+    piece = dialect.read_chat_piece('{"choices": [{"delta": {"content": " a"}, "finish_reason": null}]}')
+    assert piece == Piece(text=" a")
+    for silent in ('{"role": "assistant", "content": null}', '{"reasoning_content": "hm"}', "{}"):
+        assert dialect.read_chat_piece(f'{{"choices": [{{"delta": {silent}}}]}}') == Piece()
+    last = dialect.read_chat_piece('{"choices": [{"delta": {}, "finish_reason": "stop"}]}')
+    assert (last.finish_reason, last.done) == ("stop", False)
+    usage = dialect.read_chat_piece('{"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 2}}')
+    assert usage == Piece(tokens=2, prompt_tokens=7)
+    assert dialect.read_chat_piece("[DONE]").done
+
+
+@pytest.mark.parametrize("dialect", ALL, ids=lambda it: it.name)
+def test_a_chat_of_another_kind_is_a_bad_answer(dialect: Dialect) -> None:
+    for answer in (None, [], {}, {"choices": []}, {"choices": [{}]}, {"choices": [{"message": {"content": 3}}]}):
+        with pytest.raises(BadAnswer):
+            dialect.read_chat(answer)
+    for data in ("", "{", "[]", "{}", '{"choices": [{}]}', '{"choices": [{"delta": {"content": 3}}]}'):
+        with pytest.raises(BadAnswer):
+            dialect.read_chat_piece(data)
+    with pytest.raises(EngineFailed, match="out of blocks"):
+        dialect.read_chat_piece('{"error": {"message": "out of blocks", "code": 500}}')

@@ -1,0 +1,103 @@
+"""OpenAI's ``/v1/chat/completions``, which every engine that chats has; how each names what OpenAI does not know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from app.engines.dialects.base import (
+    Ask,
+    BadAnswer,
+    ChatSampling,
+    Generation,
+    Message,
+    Piece,
+    an_object,
+    count_of,
+    parsed,
+    text_of,
+)
+
+PATH = "/v1/chat/completions"
+
+
+def chat_ask(
+    model: str,
+    messages: Sequence[Message],
+    sampling: ChatSampling,
+    *,
+    stream: bool,
+    penalty_names: Sequence[str],
+    neutral: Mapping[str, Any],
+) -> Ask:
+    """``penalty_names``: what the engine calls the penalty of repeats.
+
+    ``neutral`` turns off the engine's other ways to choose, where the request says how to (``top_p``).
+    """
+    asked = {name: getattr(sampling, name) for name in ("max_tokens", "temperature", "top_p")}
+    if sampling.repeat_penalty is not None:
+        asked |= dict.fromkeys(penalty_names, sampling.repeat_penalty)
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": [{"role": one.role, "content": one.content} for one in messages],
+        **(neutral if sampling.top_p is not None else {}),
+        **{name: value for name, value in asked.items() if value is not None},
+    }
+    if stream:
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+    return Ask(PATH, body)
+
+
+def read_chat(answer: Any) -> Generation:
+    """A whole answer. Raises BadAnswer."""
+    found = an_object(answer, "the answer")
+    choice = first_choice(found)
+    if choice is None:
+        raise BadAnswer("'choices' is empty")
+    message = an_object(choice.get("message"), "'message'")
+    return Generation(
+        # a model that only thought, or called a tool, said nothing
+        text=text_of(message, "content") if message.get("content") is not None else "",
+        token_ids=None,
+        tokens=used(found, "completion_tokens"),
+        prompt_tokens=used(found, "prompt_tokens"),
+        finish_reason=reason_of(choice),
+    )
+
+
+def read_chat_piece(data: str) -> Piece:
+    """One event. Raises BadAnswer, EngineFailed."""
+    if data.strip() == "[DONE]":
+        return Piece(done=True)
+    found = parsed(data)
+    choice = first_choice(found)
+    tokens, prompt_tokens = used(found, "completion_tokens"), used(found, "prompt_tokens")
+    if choice is None:
+        return Piece(tokens=tokens, prompt_tokens=prompt_tokens)
+    delta = an_object(choice.get("delta"), "'delta'")
+    return Piece(
+        text=text_of(delta, "content") if delta.get("content") is not None else "",
+        finish_reason=reason_of(choice),
+        tokens=tokens,
+        prompt_tokens=prompt_tokens,
+    )
+
+
+def first_choice(found: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The first of an answer's choices; None where there is none, as in an event of the usage. Raises BadAnswer."""
+    choices = found.get("choices")
+    if not isinstance(choices, list):
+        raise BadAnswer("'choices' is missing")
+    return an_object(choices[0], "a choice") if choices else None
+
+
+def used(found: Mapping[str, Any], field: str) -> int | None:
+    """A count of the answer's usage, where it is told."""
+    usage = found.get("usage")
+    return count_of(usage.get(field)) if isinstance(usage, Mapping) else None
+
+
+def reason_of(choice: Mapping[str, Any]) -> str | None:
+    """Why the text ended, once it has."""
+    reason = choice.get("finish_reason")
+    return reason if isinstance(reason, str) else None
