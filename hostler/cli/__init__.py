@@ -23,6 +23,8 @@ SECTIONS: dict[str, dict[str, str]] = {
     "This host's stack": {**dict.fromkeys(STACK_COMMANDS, "hostler.cli.stack"), "demo": "hostler.cli.demo"},
     "What runs": {
         "service": "hostler.cli.service",
+        "apply": "hostler.cli.apply",
+        "export": "hostler.cli.apply",
         "replica": "hostler.cli.replica",
         "task": "hostler.cli.task",
         "events": "hostler.cli.events",
