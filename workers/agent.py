@@ -21,6 +21,7 @@ from app.errors import Collided, Unavailable
 from app.log import configure
 from app.settings import Settings
 from app.usecases import watching
+from workers import services
 from workers.bootstrap import Runtime
 from workers.expected import Expected
 from workers.housekeeping import CANARY_S, Housekeeping
@@ -65,6 +66,7 @@ class Agent:
             ("signals", self._listen),
             ("house", self._keep_house),
             ("canaries", self._send_canaries),
+            ("services", partial(services.follow, self.ctx, self._stop)),
             ("registered", partial(Registered(self.ctx).run, self._stop)),
             ("stand-in-control", self._stand_in.control),
             ("stand-in-launches", self._stand_in.launches),

@@ -32,12 +32,13 @@ def make() -> Celery:
     replica_tasks.register(celery)
     sweep_tasks.register(celery)
     celery.conf.beat_schedule = {
-        "repair": {
-            "task": "hostler.sweep",
+        name: {
+            "task": task,
             "schedule": settings.sweep_interval_s,
             # a tick that nobody took in time is the next one's work
             "options": {"queue": declare(STACK_QUEUE), "expires": settings.sweep_interval_s * 3},
         }
+        for name, task in (("repair", "hostler.sweep"), ("services", "hostler.reconcile"))
     }
     # in memory: a schedule file is one more thing to be half written
     celery.conf.beat_scheduler = "celery.beat:Scheduler"

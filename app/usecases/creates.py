@@ -6,6 +6,7 @@ import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -38,6 +39,8 @@ SPEC_FIELDS = (
     "resources",
     "capabilities",
 )
+#: The cause of the first event, unless a service asks.
+CAUSE = "create requested"
 #: Placement words that are labels too, so that they can be listed by.
 _PLACEMENT_LABELS = ("usernode", "namespace", "app_tag")
 
@@ -79,7 +82,7 @@ task AS (
     SELECT :task_id, 'create', :priority, :pool, id, 1, :owner, :request_id, CAST(:arguments AS jsonb) FROM made
 )
 INSERT INTO events (kind, replica_id, attempt, task_id, pool, actor, cause, to_state, request_id)
-SELECT 'transition', id, 1, :task_id, :pool, :actor, 'create requested', 'pending', :request_id FROM made
+SELECT 'transition', id, 1, :task_id, :pool, :actor, :cause, 'pending', :request_id FROM made
 RETURNING id
 """
 
@@ -96,8 +99,7 @@ def request_create(
     ctx: Context, actor: Actor, body: Mapping[str, Any], idempotency: Idempotency | None = None
 ) -> CreateOutcome:
     """Accept a create. Raises the 4xx that names the field; QueueFull when the pool's queue is at its limit."""
-    made = secrets.token_hex(14)
-    outcome = CreateOutcome(made[:12], made[12:])
+    outcome = new_ids()
     plan = _accept_at_once(ctx, actor, body, outcome, idempotency)
     if plan is None:
         with ctx.database.begin() as connection:
@@ -141,13 +143,42 @@ def _accept(
         # twice, for it may even change between the question and the insert
         ctx.pools.clear()
         plan = resolve(ctx, connection, actor, body)
-        near_limit = ctx.depths.may_be_full(connection, plan.pool, ctx.settings.max_queued_per_pool)
-        if connection.execute(_INSERT[near_limit], _values(ctx, actor, body, plan, outcome)).first() is not None:
+        if insert(ctx, connection, actor, body, plan, outcome):
             return plan
-    raise QueueFull(
-        f"Pool {plan.pool!r} has {ctx.settings.max_queued_per_pool} creates queued. Wait, or stop some.",
-        retry_after_s=10,
+    raise queue_full(ctx, plan.pool)
+
+
+def insert(
+    ctx: Context,
+    connection: Connection,
+    actor: Actor,
+    body: Mapping[str, Any],
+    plan: Plan,
+    outcome: CreateOutcome,
+    *,
+    labels: Mapping[str, str] | None = None,
+    cause: str = CAUSE,
+) -> bool:
+    """Write replica, task and event of a create that was resolved to ``plan``, with ``labels`` beside the body's.
+
+    False when the pool changed since or its queue is full. Ring the pool's creates after the commit.
+    """
+    near_limit = ctx.depths.may_be_full(connection, plan.pool, ctx.settings.max_queued_per_pool)
+    values = _values(ctx, actor, body, plan, outcome, labels or {}, cause)
+    return connection.execute(_INSERT[near_limit], values).first() is not None
+
+
+def queue_full(ctx: Context, pool: str) -> QueueFull:
+    """What to tell of a pool whose queue takes no more."""
+    return QueueFull(
+        f"Pool {pool!r} has {ctx.settings.max_queued_per_pool} creates queued. Wait, or stop some.", retry_after_s=10
     )
+
+
+def new_ids() -> CreateOutcome:
+    """Ids for a replica and the task of its create, made before anything is written."""
+    made = secrets.token_hex(14)
+    return CreateOutcome(made[:12], made[12:])
 
 
 def plan_create(ctx: Context, actor: Actor, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,7 +235,15 @@ def priority_of(body: Mapping[str, Any]) -> int:
     return PRIORITIES[(body.get("job") or {}).get("job_priority") or DEFAULT_PRIORITY]
 
 
-def _values(ctx: Context, actor: Actor, body: Mapping[str, Any], plan: Plan, outcome: CreateOutcome) -> dict[str, Any]:
+def _values(
+    ctx: Context,
+    actor: Actor,
+    body: Mapping[str, Any],
+    plan: Plan,
+    outcome: CreateOutcome,
+    more_labels: Mapping[str, str] = MappingProxyType({}),
+    cause: str = CAUSE,
+) -> dict[str, Any]:
     environment = {name: str(value) for name, value in (body.get("environment") or {}).items()}
     spec = {name: body[name] for name in SPEC_FIELDS if body.get(name) is not None}
     # who may run it is checked again where it is done
@@ -214,11 +253,13 @@ def _values(ctx: Context, actor: Actor, body: Mapping[str, Any], plan: Plan, out
     placement = body.get("placement") or {}
     labels = {name: placement[name] for name in _PLACEMENT_LABELS if placement.get(name)}
     labels |= body.get("labels") or {}
+    labels |= more_labels
     return {
         "id": outcome.replica_id,
         "task_id": outcome.task_id,
         "owner": actor.key_id,
         "actor": actor.name,
+        "cause": cause,
         "request_id": actor.request_id,
         "pool": plan.pool,
         "backend": plan.backend,

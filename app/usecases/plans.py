@@ -13,6 +13,7 @@ from sqlalchemy import Connection, text
 
 from app.domain.environment import WISHES, check_environment
 from app.domain.modes import ServerMode, accepts_any_model, engine_for
+from app.domain.routing import SERVICE_LABEL
 from app.engines.base import Command, Engine, EngineRequest
 from app.engines.registry import ENGINES
 from app.engines.schema import for_admins
@@ -53,6 +54,12 @@ class Plan:
 
 def resolve(ctx: Context, connection: Connection, actor: Actor, body: Mapping[str, Any]) -> Plan:
     """Check a create request against pools, models and engines. Raises the error that names the field."""
+    if SERVICE_LABEL in (body.get("labels") or {}):
+        raise InvalidConfig(
+            f"The label {SERVICE_LABEL} says which service a replica belongs to; Hostler sets it. Make a service:"
+            " `hostler service create`.",
+            errors={f"labels.{SERVICE_LABEL}": ["Set by Hostler alone. Use another name."]},
+        )
     mode = ServerMode(body["server_mode"])
     #: how a recipe has it run; only our own code can say so
     run: Mapping[str, Any] = body.get("run") or {}

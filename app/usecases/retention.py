@@ -37,6 +37,7 @@ BOUNDS: dict[str, Kept | Bounded] = {
     "sweeps": Kept("ticks", 3600.0),
     "workers": Kept("processes, after their last heartbeat", 600.0),
     "replicas": Kept("stopped and failed replicas, after they were seen gone; with their tasks, attempts and logs"),
+    "services": Kept("cancelled services, after all of them was seen gone; with their revisions"),
     "tasks": Kept("ended tasks, of living replicas too"),
     "attempts": Kept("earlier attempts of a replica, after they were seen gone; with their logs"),
     "leases": Kept("the history of who held what, after it was given back"),
@@ -56,6 +57,9 @@ BOUNDS: dict[str, Kept | Bounded] = {
     "registrars": Bounded("one row per process of the API; an agent deletes those that are gone and hold nothing"),
     "replica_counts": Bounded("folded by every sweep to one row per state, mode, model, pool and owner in use"),
     "replica_labels": Bounded("one row per label of a replica; goes with it"),
+    "service_hints": Bounded("taken away by whoever reconciles, those of what is no service too"),
+    "service_members": Bounded("one row per replica of a service; goes with it"),
+    "service_revisions": Kept("revisions that no replica has and no service wants"),
     "stack": Bounded("one row"),
 }
 

@@ -45,7 +45,7 @@ def request_stop(
             before = remembered.claim(connection, actor, idempotency)
             if before is not None:
                 return found(before), None, ""
-        asked = _stop(ctx, connection, actor, replica_id, force, grace_s, drain_s, cause)
+        asked = stop(ctx, connection, actor, replica_id, force, grace_s, drain_s, cause)
         if idempotency:
             remembered.remember(connection, actor, idempotency, {"replica_id": replica_id, "task_id": asked[0].task_id})
         return asked
@@ -59,7 +59,7 @@ def request_stop(
     return outcome
 
 
-def _stop(
+def stop(
     ctx: Context,
     connection: Connection,
     actor: Actor,
@@ -69,6 +69,10 @@ def _stop(
     drain_s: float | None,
     cause: str,
 ) -> tuple[TaskOutcome, str | None, str]:
+    """What ``request_stop`` does, inside a transaction: (outcome, node, pool) to ring for after the commit.
+
+    Raises NotFound, Collided. Who stops several in one transaction locks them all first (``tasks.lock_all``).
+    """
     open_tasks, row = tasks.lock_with_replica(connection, replica_id, LIFECYCLE_KINDS)
     if row is None:
         raise NotFound(f"There is no replica {replica_id}. See `hostler replica list`.")

@@ -20,7 +20,7 @@ from app.domain.lifecycle import Reason, State
 from app.domain.tasks import LAUNCH_KINDS, LIFECYCLE_KINDS, TaskKind, TaskState
 from app.doorbell.queues import queue_for
 from app.errors import Collided, Unavailable
-from app.usecases import clock, drains, gangs, gateways, retention
+from app.usecases import clock, drains, gangs, gateways, reconciling, retention
 from app.usecases.context import Context
 from app.usecases.launches import MAX_CLAIMS
 from app.usecases.silent_nodes import judge_silent_nodes
@@ -117,6 +117,7 @@ _SWEEPS: dict[str, Callable[[Context], int]] = {
     "taken_back": take_back_expired,
     "overdue": end_overdue,
     "lifetimes": end_lifetimes,
+    "reconciled": reconciling.sweep,
     "rung": ring_waiting,
     "forgotten": retention.forget_old,
     "folded": fold_counts,

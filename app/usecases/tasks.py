@@ -8,10 +8,10 @@ from typing import Any
 
 from app.db.repos import replica_pages, tasks
 from app.domain.lifecycle import Reason
-from app.domain.tasks import ENDED, LAUNCH_KINDS, PROGRESS, Phase, TaskKind, TaskState
+from app.domain.tasks import ENDED, LAUNCH_KINDS, PROGRESS, SERVICE_KINDS, Phase, TaskKind, TaskState
 from app.errors import Conflict, NotFound
 from app.usecases import idempotency as remembered
-from app.usecases import paging
+from app.usecases import paging, services
 from app.usecases.context import Actor, Context, Idempotency
 from app.usecases.stops import request_stop
 
@@ -38,12 +38,16 @@ def list_tasks(
 
 
 def request_cancel(ctx: Context, actor: Actor, task_id: str, idempotency: Idempotency | None = None) -> dict[str, Any]:
-    """Give a task up. A cancelled create or restart stops its replica. Raises NotFound, Conflict."""
+    """Give a task up; what it began is taken back. A cancelled create or restart stops its replica, that of a service
+    cancels the service, a cancelled update or scale goes back to what was before. Raises NotFound, Conflict."""
     task = get(ctx, task_id)
     if task["state"] == TaskState.CANCELLED:
         return task
     if task["state"] in ENDED:
         raise Conflict(f"Task {task_id} has {task['state']} already; there is nothing left to cancel.")
+    if task["kind"] in SERVICE_KINDS:
+        services.cancel_task(ctx, actor, task_id, idempotency)
+        return get(ctx, task_id)
     if task["kind"] == TaskKind.STOP:
         raise Conflict(
             f"Task {task_id} is a stop; what is being put away is not kept. Restart the replica once it has stopped:"
@@ -70,7 +74,7 @@ def _body(row: Any) -> dict[str, Any]:
         "kind": row.kind,
         "state": row.state,
         "phase": row.phase,
-        "progress": PROGRESS[Phase(row.phase)],
+        "progress": _progress(row),
         "attempt": row.attempt,
         "claims": row.claims,
         "claimed_by": row.claimed_by,
@@ -85,7 +89,16 @@ def _body(row: Any) -> dict[str, Any]:
         "started_at": _iso(row.started_at),
         "finished_at": _iso(row.finished_at),
         "replica_id": row.replica_id,
+        "service_id": row.arguments.get("service_id"),
     }
+
+
+def _progress(row: Any) -> int:
+    """In percent: by its phase, or how many of a service's replicas have come as far as they should."""
+    of = row.arguments.get("of")
+    if row.kind not in SERVICE_KINDS or row.state in ENDED or not of:
+        return PROGRESS[Phase(row.phase)]
+    return min(99, 100 * int(row.arguments.get("done", 0)) // int(of))
 
 
 def _iso(moment: datetime | None) -> str | None:

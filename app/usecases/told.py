@@ -29,7 +29,7 @@ class Told(dict[str, Any]):
     __slots__ = ("place", "rendered")
 
     def __init__(self, body: dict[str, Any], place: Cursor) -> None:
-        super().__init__(body, id=f"{place[0]}-{place[1]}")
+        super().__init__(body, id=f"{place[0]}-{place[1]}", service_id=(body.get("data") or {}).get("service_id"))
         self.place = place
         self.rendered: Any = None
 

@@ -40,7 +40,7 @@ ROLES = {
     "gateway": ("-m", "app.gateway.proxy"),
     "gateway-agent": ("-m", "app.gateway.agent"),
 }
-_NOISE = ("hostler.sweep", "hostler.canary", "Sending due task", "'nothing to claim'")
+_NOISE = ("hostler.sweep", "hostler.reconcile", "hostler.canary", "Sending due task", "'nothing to claim'")
 #: Roles that write a heartbeat; beat does not.
 HEARD = ("worker", "worker-control", "agent")
 

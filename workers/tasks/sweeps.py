@@ -1,4 +1,4 @@
-"""What beat and the agent ring for: the repair sweep, and the canary that proves a worker hears."""
+"""What beat and the agent ring for: the repair sweep, services, and the canary that proves a worker hears."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import os
 
 from celery import Celery
 
-from app.usecases import presence, sweeps
+from app.usecases import presence, reconciling, sweeps
 from workers.bootstrap import process_of, runtime, worker_id
 
 
 def register(celery: Celery) -> None:
-    """Add the sweep and the canary to ``celery``."""
+    """Add them to ``celery``."""
     celery.task(sweep, name="hostler.sweep", shared=False)
+    celery.task(reconcile, name="hostler.reconcile", shared=False)
     celery.task(canary, name="hostler.canary", shared=False)
 
 
@@ -20,6 +21,11 @@ def sweep() -> str:
     """This tick of the repair sweep, unless somebody was faster."""
     result = sweeps.sweep(runtime().ctx, runtime().id)
     return "somebody else swept" if result is None else f"outcome={result}"
+
+
+def reconcile() -> str:
+    """Services whose replicas changed, or whose time has come, brought on; those that somebody is at are theirs."""
+    return f"outcome={reconciling.sweep(runtime().ctx)} looked at"
 
 
 def canary(node: str) -> str:

@@ -21,6 +21,7 @@ class TaskQuery(PageQuery):
     kind = ma.fields.String(validate=validate.OneOf(KINDS))
     state = ma.fields.String(validate=validate.OneOf(STATES))
     replica_id = Text(1, 64)
+    service_id = Text(1, 64)
     pool = Text(1, 63)
 
 
@@ -54,7 +55,10 @@ class Task(Answer):
     created_at = ma.fields.DateTime(required=True)
     started_at = ma.fields.DateTime(required=True, allow_none=True)
     finished_at = ma.fields.DateTime(required=True, allow_none=True)
-    replica_id = ma.fields.String(required=True)
+    replica_id = ma.fields.String(
+        required=True, allow_none=True, metadata={"description": "Null for what is asked of a service."}
+    )
+    service_id = ma.fields.String(required=True, allow_none=True)
 
 
 class TaskPage(Page):

@@ -31,8 +31,10 @@ _INSERT = text(
 
 _BEHIND = f"SELECT {_COLUMNS} FROM events WHERE (xid, id) > (CAST(:xid AS text)::xid8, :id) AND {_SETTLED}"
 
-#: What a list may be filtered by: column of the same name.
-FILTERS = ("kind", "replica_id", "task_id", "pool", "node", "actor", "to_state")
+#: What a list may be filtered by: columns of the same name.
+FILTERS = ("kind", "replica_id", "task_id", "service_id", "pool", "node", "actor", "to_state")
+#: Where it is not a column: what an event tells of a service is in its data.
+_WHERE = {"service_id": "data->>'service_id' = :service_id AND data ? 'service_id'"}
 
 
 def insert(
@@ -126,4 +128,5 @@ def settled_behind(connection: Connection, cursor: Cursor, limit: int) -> tuple[
 
 def _where(filters: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
     named = [name for name in FILTERS if filters.get(name) is not None]
-    return "".join(f" AND {name} = :{name}" for name in named), {name: filters[name] for name in named}
+    conditions = [_WHERE.get(name, f"{name} = :{name}") for name in named]
+    return "".join(f" AND {one}" for one in conditions), {name: filters[name] for name in named}

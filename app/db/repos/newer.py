@@ -50,3 +50,10 @@ class Adapted:
     def of(self, connection: Connection) -> TextClause:
         """The form for this database."""
         return self._forms[knows_gateways(connection)]
+
+
+class AdaptedToServices(Adapted):
+    """The same for services."""
+
+    def of(self, connection: Connection) -> TextClause:
+        return self._forms[knows_services(connection)]

@@ -18,13 +18,13 @@ REPLICA_FILTERS = {
     "pool": "pool = :pool",
     "owner": "owner = :owner",
     "label": "labels @> CAST(:label AS jsonb)",
-    # services come later; until then no replica belongs to one
     "service_id": "labels @> jsonb_build_object('service_id', CAST(:service_id AS text))",
 }
 TASK_FILTERS = {
     "kind": "kind = :kind",
     "state": "state = :state",
     "replica_id": "replica_id = :replica_id",
+    "service_id": "arguments->>'service_id' = :service_id AND replica_id IS NULL",
     "pool": "pool = :pool",
 }
 #: Any constant; every folder takes the same.

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
+
+from app.db.repos.newer import AdaptedToServices, knows_services
 
 #: The row of ``sweeps`` that says how far the history is forgotten. It is no sweep and is not deleted like one.
 HORIZON = "history horizon"
@@ -66,11 +68,14 @@ _WORKERS = text(
     "WITH gone AS (DELETE FROM workers WHERE id IN (SELECT id FROM workers"
     f" WHERE heartbeat_at < {_OLD} LIMIT :limit FOR UPDATE SKIP LOCKED) RETURNING 1) SELECT count(*) FROM gone"
 )
-_KEYS = text(
-    "WITH gone AS (DELETE FROM keys WHERE id IN (SELECT id FROM keys k"
-    f" WHERE least(revoked_at, expires_at) < {_OLD} AND (SELECT r.id FROM replicas r WHERE r.owner = k.id"
-    " ORDER BY r.created_at, r.id LIMIT 1) IS NULL LIMIT :limit FOR UPDATE SKIP LOCKED) RETURNING 1)"
-    " SELECT count(*) FROM gone"
+_KEYS = AdaptedToServices(
+    lambda known: (
+        "WITH gone AS (DELETE FROM keys WHERE id IN (SELECT id FROM keys k"
+        f" WHERE least(revoked_at, expires_at) < {_OLD} AND (SELECT r.id FROM replicas r WHERE r.owner = k.id"
+        " ORDER BY r.created_at, r.id LIMIT 1) IS NULL"
+        f"{' AND NOT EXISTS (SELECT 1 FROM services s WHERE s.owner = k.id)' if known else ''}"
+        " LIMIT :limit FOR UPDATE SKIP LOCKED) RETURNING 1) SELECT count(*) FROM gone"
+    )
 )
 #: A host goes when it was silent that long and nothing of it is open; its units are deleted once no pool or host is
 #: called so any more and no lease in the history names them.
@@ -114,23 +119,47 @@ _REGISTRATIONS = text(
     " RETURNING 1) SELECT count(*) FROM gone"
 )
 
+_SERVICES = text(
+    "WITH gone AS (DELETE FROM services WHERE id IN (SELECT s.id FROM services s WHERE s.ended_at IS NOT NULL"
+    f" AND s.ended_at < {_OLD} AND NOT EXISTS (SELECT 1 FROM tasks t WHERE t.arguments->>'service_id' = s.id"
+    " AND t.replica_id IS NULL AND t.state = 'running')"
+    " ORDER BY s.ended_at LIMIT :limit FOR UPDATE SKIP LOCKED) RETURNING 1) SELECT count(*) FROM gone"
+)
+#: Nobody goes back to what is that old and was overtaken; its number is not given again while a newer one is kept.
+_REVISIONS = text(
+    "WITH gone AS (DELETE FROM service_revisions WHERE (service_id, number) IN (SELECT v.service_id, v.number"
+    " FROM service_revisions v JOIN services s ON s.id = v.service_id"
+    f" WHERE v.created_at < {_OLD} AND v.number <> s.revision AND v.number IS DISTINCT FROM s.good_revision"
+    " AND v.number < (SELECT max(n.number) FROM service_revisions n WHERE n.service_id = s.id)"
+    " AND NOT EXISTS (SELECT 1 FROM service_members m WHERE m.service_id = v.service_id AND m.revision = v.number)"
+    " LIMIT :limit FOR UPDATE OF v, s SKIP LOCKED) RETURNING 1) SELECT count(*) FROM gone"
+)
+
 _DONE_REPLICAS = text(
     "SELECT id FROM replicas WHERE released_at IS NOT NULL"
     f" AND released_at < {_OLD} AND state IN ('stopped', 'failed') ORDER BY released_at LIMIT :limit"
 )
+#: A running service remembers by the last replica of each place how often it failed there.
+_UNMISSED = """AND NOT EXISTS (SELECT 1 FROM service_members m JOIN services s ON s.id = m.service_id
+    WHERE m.replica_id = r.id AND s.desired_state = 'running' AND r.desired_state = 'running' AND NOT EXISTS (
+        SELECT 1 FROM service_members n WHERE n.service_id = m.service_id AND n.ordinal = m.ordinal
+          AND (n.created_at, n.replica_id) > (m.created_at, m.replica_id)))"""
 _LOCK_TASKS = text("SELECT 1 FROM tasks WHERE replica_id = ANY(:ids) ORDER BY id FOR UPDATE")
-_REPLICAS = text(
-    f"""
+_REPLICAS = AdaptedToServices(
+    lambda known: (
+        f"""
 WITH gone AS (
     DELETE FROM replicas WHERE id IN (
         SELECT id FROM replicas r WHERE id = ANY(:ids) AND released_at < {_OLD} AND state IN ('stopped', 'failed')
           AND NOT EXISTS (SELECT 1 FROM tasks t WHERE t.replica_id = r.id AND t.state IN ('queued', 'running'))
+          {_UNMISSED if known else ""}
         ORDER BY id FOR UPDATE SKIP LOCKED
     ) RETURNING id, pool
 )
 INSERT INTO events (kind, replica_id, pool, actor, cause)
 SELECT 'replica_deleted', id, pool, 'hostler', 'kept long enough' FROM gone RETURNING replica_id
 """
+    )
 )
 
 
@@ -139,7 +168,12 @@ def forget(connection: Connection, table: str, keep_s: float, limit: int) -> int
     values = {"keep_s": keep_s, "limit": limit}
     if table == "replicas":
         return len(_forget_replicas(connection, values))
-    return int(connection.execute(_STATEMENTS[table], values).scalar_one())
+    if table in _NEW and not knows_services(connection):
+        return 0
+    statement = _STATEMENTS[table]
+    if isinstance(statement, AdaptedToServices):
+        statement = statement.of(connection)
+    return int(connection.execute(statement, values).scalar_one())
 
 
 def horizon(connection: Connection) -> tuple[int, int]:
@@ -158,10 +192,13 @@ def _forget_replicas(connection: Connection, values: dict[str, Any]) -> list[str
         return []
     # tasks before replicas, as everywhere: the delete takes them along
     connection.execute(_LOCK_TASKS, {"ids": ids})
-    return [row.replica_id for row in connection.execute(_REPLICAS, {"ids": ids, "keep_s": values["keep_s"]})]
+    statement = _REPLICAS.of(connection)
+    return [row.replica_id for row in connection.execute(statement, {"ids": ids, "keep_s": values["keep_s"]})]
 
 
-_STATEMENTS = {
+#: Tables that the version before does not have.
+_NEW = ("services", "service_revisions")
+_STATEMENTS: dict[str, TextClause | AdaptedToServices] = {
     "attempts": _ATTEMPTS,
     "events": _EVENTS,
     "idempotency": _IDEMPOTENCY,
@@ -169,6 +206,8 @@ _STATEMENTS = {
     "leases": _LEASES,
     "nodes": _NODES,
     "registrations": _REGISTRATIONS,
+    "service_revisions": _REVISIONS,
+    "services": _SERVICES,
     "sweeps": _SWEEPS,
     "tasks": _TASKS,
     "units": _UNITS,

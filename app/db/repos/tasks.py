@@ -113,12 +113,14 @@ WITH ended AS (
         result = CAST(:result AS jsonb), finished_at = hostler_now(), started_at = coalesce(started_at, hostler_now()),
         lease_token = NULL, lease_expires_at = NULL, version = version + 1
     WHERE id = ANY(:ids) AND state IN ('queued', 'running')
-    RETURNING id, kind, replica_id, attempt, pool, node, request_id
+    RETURNING id, kind, replica_id, attempt, pool, node, request_id, arguments
 ),
 told AS (
-    INSERT INTO events (kind, replica_id, attempt, task_id, pool, node, actor, cause, reason, message, request_id)
-    SELECT 'task_' || :state, replica_id, attempt, id, pool, node, :actor, kind || ' ' || :state, :reason,
-           left(:message, 4000), request_id FROM ended
+    INSERT INTO events (kind, replica_id, attempt, task_id, pool, node, actor, cause, reason, message, request_id, data)
+    SELECT 'task_' || :state, replica_id, CASE WHEN replica_id IS NOT NULL THEN attempt END, id, pool, node, :actor,
+           kind || ' ' || :state, :reason, left(:message, 4000), request_id,
+           CASE WHEN replica_id IS NULL THEN jsonb_build_object('service_id', arguments->'service_id') END
+    FROM ended
 )
 SELECT id FROM ended
 """
@@ -271,6 +273,20 @@ def lock_with_replica(
     if {task.id for task in found} - {task.id for task in locked}:
         raise Collided(retry_after_s=1)
     return locked, row
+
+
+def lock_all(connection: Connection, replica_ids: Sequence[str], kinds: Sequence[TaskKind]) -> None:
+    """Lock several replicas and their open tasks, all tasks before all replicas and each in order of ids: one after the
+    other would wait for a writer of many that has them the other way round."""
+    values = {"ids": list(replica_ids), "kinds": [str(kind) for kind in kinds]}
+    connection.execute(
+        text(
+            "SELECT 1 FROM tasks WHERE replica_id = ANY(:ids) AND kind = ANY(:kinds)"
+            " AND state IN ('queued', 'running') ORDER BY id FOR UPDATE"
+        ),
+        values,
+    )
+    connection.execute(text("SELECT 1 FROM replicas WHERE id = ANY(:ids) ORDER BY id FOR UPDATE"), values)
 
 
 def read(connection: Connection, task_id: str) -> Any | None:

@@ -1,0 +1,131 @@
+"""What a service is asked to run, from a request to a revision, and from there to the next one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cryptography.fernet import InvalidToken
+from sqlalchemy import Connection
+
+from app.errors import Conflict, InvalidConfig, ModelForbidden
+from app.usecases import recipes
+from app.usecases.context import Actor, Context
+from app.usecases.plans import Plan, resolve
+from app.usecases.rendering import Rendered
+
+#: What a request may say beside the config; kept, for the next revision is made from it too.
+_KEPT = ("model_name", "pool", "update", "restart", "all_or_nothing", "successor_lead_s")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One revision before it is written. ``secret`` is encrypted; ``spec`` may be shown but for what it masks."""
+
+    spec: dict[str, Any]
+    secret: dict[str, str]
+    count: int
+    warnings: tuple[str, ...] = ()
+    body: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def recipe(self) -> str:
+        return str(self.spec["recipe"]["name"])
+
+
+def render(
+    ctx: Context,
+    actor: Actor,
+    recipe_name: str,
+    config: Mapping[str, Any],
+    asked: Mapping[str, Any],
+    replicas: int | None,
+) -> Wanted:
+    """What the recipe comes to under ``config``. Raises UnknownRecipe, InvalidConfig."""
+    rendered = recipes.render(
+        ctx, actor, recipe_name, config, replicas=replicas, pool=asked.get("pool"), model_name=asked.get("model_name")
+    )
+    return wanted_of(actor, rendered, config, asked)
+
+
+def wanted_of(actor: Actor, rendered: Rendered, config: Mapping[str, Any], asked: Mapping[str, Any]) -> Wanted:
+    """A rendered recipe as a revision; ``asked`` are the words of the request that go over the recipe's own."""
+    environment = {name: str(value) for name, value in (rendered.body.get("environment") or {}).items()}
+    spec = {
+        "replica": {name: value for name, value in rendered.body.items() if name != "environment"},
+        "recipe": {"name": rendered.recipe, "version": rendered.version},
+        "config": rendered.asked,
+        "update": {**rendered.update, **(asked.get("update") or {})},
+        "restart": {**rendered.restart, **(asked.get("restart") or {})},
+        "all_or_nothing": _first(asked.get("all_or_nothing"), rendered.all_or_nothing),
+        "successor_lead_s": _first(asked.get("successor_lead_s"), rendered.successor_lead_s),
+        "warnings": list(rendered.warnings),
+        # who may run it is checked again wherever a replica is made
+        "granted_role": actor.role,
+        "asked": {name: asked[name] for name in _KEPT if asked.get(name) is not None},
+    }
+    secret = {"environment": json.dumps(environment), "config": json.dumps(dict(config))}
+    return Wanted(spec, secret, rendered.count, tuple(rendered.warnings), dict(rendered.body))
+
+
+def check(ctx: Context, connection: Connection, actor: Actor, wanted: Wanted) -> Plan:
+    """That a replica of it could be made now. Raises the 4xx that names the field; ModelForbidden."""
+    ctx.pools.clear()
+    plan = resolve(ctx, connection, actor, wanted.body)
+    if actor.models is not None and not {plan.model_name, *plan.other_names} & set(actor.models):
+        raise ModelForbidden(
+            f"Your key is not allowed the model {plan.model_name!r}. `GET /models` lists what it is allowed.",
+            errors={"model_name": ["Not allowed with this key."]},
+        )
+    return plan
+
+
+def body_of(ctx: Context, row: Any) -> dict[str, Any]:
+    """What a replica of that revision's row is made from. Raises InvalidConfig when it cannot be decrypted."""
+    environment = json.loads(_secret_of(ctx, row).get("environment", "{}"))
+    body = dict(row.spec["replica"])
+    return {**body, "environment": environment} if environment else body
+
+
+def config_of(ctx: Context, row: Any) -> dict[str, Any]:
+    """The config of that revision as it was asked for, unmasked. Raises InvalidConfig when it cannot be decrypted."""
+    return dict(json.loads(_secret_of(ctx, row).get("config", "{}")))
+
+
+def merge(config: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """``change`` over ``config``: objects are merged by name, anything else takes the old one's place; null too, which
+    is a value here (``gpu: null`` is *CPU only*)."""
+    merged = dict(config)
+    for name, value in change.items():
+        old = merged.get(name)
+        merged[name] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def same(wanted: Wanted, ctx: Context, row: Any) -> bool:
+    """Whether the revision's row says the same already."""
+    spec = {name: value for name, value in row.spec.items() if name != "granted_role"}
+    new = json.loads(json.dumps({name: value for name, value in wanted.spec.items() if name != "granted_role"}))
+    return bool(spec == new) and _secret_of(ctx, row) == wanted.secret
+
+
+def _secret_of(ctx: Context, row: Any) -> dict[str, str]:
+    try:
+        return ctx.unseal(row.environment)
+    except InvalidToken as error:
+        raise InvalidConfig(
+            "Its environment cannot be decrypted: HOSTLER_SECRET_KEY is another one now. Update the service with"
+            " `replace_config` and its whole config."
+        ) from error
+
+
+def _first(asked: Any, otherwise: Any) -> Any:
+    return otherwise if asked is None else asked
+
+
+def no_such_revision(service_id: str, number: int) -> Conflict:
+    return Conflict(
+        f"Service {service_id} has no revision {number} to go back to. See `hostler service revisions {service_id}`."
+    )

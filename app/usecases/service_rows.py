@@ -1,0 +1,69 @@
+"""A service's rows as the planner wants them: what is desired, and what is seen of each member."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from app.domain.lifecycle import Reason, State
+from app.domain.services import Desired, Observed, Restart, Update
+
+
+def desired_of(row: Any, spec: Mapping[str, Any]) -> Desired:
+    """What the service's row and the ``spec`` of its wanted revision ask for."""
+    rollout = row.rollout
+    return Desired(
+        count=row.count,
+        revision=row.revision,
+        good_revision=row.good_revision,
+        running=row.desired_state == "running",
+        paused=row.paused,
+        update=Update(**(spec.get("update") or {})),
+        restart=Restart(**(spec.get("restart") or {})),
+        all_or_nothing=bool(spec.get("all_or_nothing")),
+        successor_lead_s=spec.get("successor_lead_s"),
+        reset_at=row.reset_at.timestamp(),
+        rollout_since=rollout.get("since"),
+        given_up=frozenset(rollout.get("given_up") or ()),
+        reason=Reason(row.reason) if row.reason and row.desired_state != "running" else None,
+    )
+
+
+def observed_of(row: Any, loads: Mapping[str, int]) -> Observed:
+    """One member; ``loads`` are the requests in flight by replica, as far as they are known."""
+    asked_at, ready_at = _moment(row.timestamps, State.PENDING), _moment(row.timestamps, State.READY)
+    if ready_at is not None and asked_at is not None and ready_at < asked_at:
+        # of an attempt before
+        ready_at = None
+    return Observed(
+        replica_id=row.replica_id,
+        ordinal=row.ordinal,
+        revision=row.revision,
+        state=State(row.state),
+        created_at=row.created_at.timestamp(),
+        state_since=row.state_since.timestamp(),
+        wanted=row.desired_state == "running",
+        reason=Reason(row.reason) if row.reason else None,
+        ready_at=ready_at,
+        asked_at=asked_at,
+        tries=row.tries,
+        replaces=row.replaces,
+        lifetime_ends_at=row.lifetime_ends_at.timestamp() if row.lifetime_ends_at else None,
+        released=row.released_at is not None,
+        load=loads.get(row.replica_id, 0),
+        suspect=row.suspect,
+    )
+
+
+def by_service(rows: Sequence[Any]) -> dict[str, list[Any]]:
+    """Member rows by the service they belong to."""
+    found: dict[str, list[Any]] = {}
+    for row in rows:
+        found.setdefault(row.service_id, []).append(row)
+    return found
+
+
+def _moment(timestamps: Mapping[str, str], state: State) -> float | None:
+    told = timestamps.get(state)
+    return datetime.fromisoformat(told).timestamp() if told else None
