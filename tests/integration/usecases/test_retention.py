@@ -16,6 +16,8 @@ from app.usecases.context import Context
 from app.usecases.retention import BOUNDS, Bounded, Kept
 
 LIVING, ENDED, UNRELEASED, RESTARTED = "a" * 12, "b" * 12, "c" * 12, "d" * 12
+#: Of a service that runs: the last one of its place, and the one before.
+LAST, REPLACED = "e" * 12, "f" * 12
 
 #: All of it "now"; tests then move the clock.
 SEED = f"""
@@ -34,7 +36,20 @@ INSERT INTO replicas (id, owner, pool, backend, engine, server_mode, model_name,
     ('{ENDED}', '000000000001', 'local', 'process', 'mock', 'replica_mock', 'm', 2, 'stopped', NULL, 1, hostler_now()),
     ('{UNRELEASED}', '000000000001', 'local', 'process', 'mock', 'replica_mock', 'm', 2, 'failed', 'node_lost', 1,
         NULL),
-    ('{RESTARTED}', '000000000001', 'local', 'process', 'mock', 'replica_mock', 'm', 2, 'pending', NULL, 2, NULL);
+    ('{RESTARTED}', '000000000001', 'local', 'process', 'mock', 'replica_mock', 'm', 2, 'pending', NULL, 2, NULL),
+    ('{LAST}', '000000000001', 'mock', 'mock', 'mock', 'replica_mock', 'm', 2, 'failed', 'process_exited', 1,
+        hostler_now()),
+    ('{REPLACED}', '000000000001', 'mock', 'mock', 'mock', 'replica_mock', 'm', 2, 'failed', 'process_exited', 1,
+        hostler_now());
+INSERT INTO services (id, name, owner, pool, count, revision, good_revision, desired_state, ended_at) VALUES
+    ('5e0000000001', 'serving', '000000000003', 'mock', 1, 3, 2, 'running', NULL),
+    ('5e0000000002', 'over', '000000000001', 'mock', 1, 1, NULL, 'cancelled', hostler_now());
+INSERT INTO service_revisions (service_id, number, actor, cause) VALUES
+    ('5e0000000001', 1, 'a', 'c'), ('5e0000000001', 2, 'a', 'c'), ('5e0000000001', 3, 'a', 'c'),
+    ('5e0000000002', 1, 'a', 'c');
+INSERT INTO service_members (replica_id, service_id, revision, ordinal, created_at) VALUES
+    ('{REPLACED}', '5e0000000001', 3, 0, hostler_now() - interval '1 minute'),
+    ('{LAST}', '5e0000000001', 3, 0, hostler_now());
 INSERT INTO attempts (id, replica_id, number, name, pool, backend, node, released_at) OVERRIDING SYSTEM VALUE VALUES
     (101, '{LIVING}', 1, 'living-1', 'local', 'process', 'gone', hostler_now()),
     (102, '{LIVING}', 3, 'living-3', 'local', 'process', 'busy', NULL),
@@ -64,13 +79,15 @@ INSERT INTO events (kind, actor, cause, replica_id) VALUES ('old', 'a', 'c', '{L
 #: What is left of the seed after a year, by table: all that lives, and what refers to it.
 LEFT = {
     "attempts": ["living-3", "unreleased-1"],
-    "events": ["replica_deleted"],
+    "events": ["replica_deleted", "replica_deleted"],
     "idempotency": [],
-    "keys": ["later", "revoked owner", "used"],
+    "keys": ["expired", "later", "revoked owner", "used"],
     "leases": ["living-3"],
     "nodes": ["busy"],
     "registrations": ["r-living"],
-    "replicas": [LIVING, UNRELEASED, RESTARTED],
+    "replicas": [LIVING, UNRELEASED, RESTARTED, LAST],
+    "service_revisions": ["serving 2", "serving 3"],
+    "services": ["serving"],
     "sweeps": ["history horizon"],
     "tasks": ["t-restarted", "t-unreleased"],
     "units": ["port busy 1"],
@@ -83,6 +100,7 @@ SHOWN = {
     "leases": "holder",
     "registrations": "replica_id",
     "replicas": "id",
+    "service_revisions": "(SELECT name FROM services WHERE id = service_id) || ' ' || number",
     "tasks": "id",
     "units": "kind || ' ' || scope || ' ' || number",
     "workers": "id",
@@ -170,8 +188,8 @@ def test_a_deleted_replica_is_told(seeded: Context) -> None:
     pass_time(seeded, "1 year")
     forget_all(seeded)
     told = rows(seeded, "SELECT replica_id FROM events WHERE kind = 'replica_deleted'")
-    assert told == [ENDED]
-    assert rows(seeded, "SELECT coalesce(sum(change), 0)::int FROM replica_counts") == [3]
+    assert sorted(told) == [ENDED, REPLACED]
+    assert rows(seeded, "SELECT coalesce(sum(change), 0)::int FROM replica_counts") == [4]
 
 
 def test_a_replica_with_an_open_task_stays(seeded: Context) -> None:
