@@ -111,7 +111,7 @@ class Engine(Protocol):
     needs_model_file: bool
     #: whether a model's source may be a name on the hub or a folder (as transformers have it)
     takes_hub_model: bool
-    #: the setting that holds the program to start; empty for what Hostler brings with it
+    #: the setting that holds the program to start; empty for what Hostler brings with it, as its value may be
     program_setting: str
     #: whether it checks ``engine_key`` on its API routes
     checks_key: bool

@@ -1,4 +1,4 @@
-"""llama.cpp's own HTTP server, from the ``xllamacpp`` wheel: any GGUF file, CPU or GPU."""
+"""llama.cpp's own HTTP server, from the ``xllamacpp`` wheel or one of the operator's: any GGUF file, CPU or GPU."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from app.engines import openai
 from app.engines.base import Command, Counters, EngineRequest, ExitCause, HttpCheck
 from app.engines.dialects.base import Dialect
 from app.engines.dialects.llama_cpp import LlamaCppDialect
+from app.engines.llama_server import server_command
 from app.engines.schema import check, refuse, whole
 from app.errors import InvalidConfig
 
@@ -33,7 +34,7 @@ class LlamaCpp:
     admin_only = False
     needs_model_file = True
     takes_hub_model = False
-    program_setting = ""
+    program_setting = "llama_command"
     checks_key = True
     open_paths = frozenset({"/health", "/v1/health"})
     #: exact names: GGML_BACKEND_PATH loads a library and LLAMA_SERVER_* turn the server into something else
@@ -112,6 +113,9 @@ class LlamaCpp:
             raise InvalidConfig(f"Model {request.model_name!r} has no file. See `hostler model list`.")
         refuse(self.validate(request.config))
         config = whole(request.config, self.config_schema)
+        env = {**_patience(request.environment), **request.environment}
+        if request.program:
+            return server_command(request, config, self.max_concurrency(request.config) or 1, env)
         wanted = {name: config[name] for name in self.config_schema["properties"] if name in config}
         for name in ("n_parallel", "max_batch_size"):
             wanted.pop(name, None)
@@ -126,7 +130,7 @@ class LlamaCpp:
         return Command(
             argv=(sys.executable, "-I", "-S", str(_PROGRAM), "{folder}/llama-cpp.json"),
             # environment, not argv: other users of the host can read argv
-            env={**_patience(request.environment), **request.environment, "HOSTLER_ENGINE_KEY": request.engine_key},
+            env={**env, "HOSTLER_ENGINE_KEY": request.engine_key},
             files={"llama-cpp.json": json.dumps(launch, indent=1)},
             secret_env=frozenset({"HOSTLER_ENGINE_KEY"}),
         )

@@ -138,7 +138,7 @@ def _rehearse(ctx: Context, plan: Plan, body: Mapping[str, Any]) -> None:
 
     Not of engines whose config says it all: their creates come by the thousand.
     """
-    if plan.engine.program_setting:
+    if plan.program or _program(ctx, plan.engine):
         environment = {name: str(value) for name, value in (body.get("environment") or {}).items()}
         port = ctx.settings.ports[0]
         command_for(

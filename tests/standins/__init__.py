@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 _FOLDER = Path(__file__).parent
-#: Command lines for HOSTLER_VLLM_COMMAND and HOSTLER_SGLANG_COMMAND.
+#: Command lines for HOSTLER_VLLM_COMMAND, HOSTLER_SGLANG_COMMAND and HOSTLER_LLAMA_COMMAND.
 VLLM = f"{sys.executable} -I -S {_FOLDER / 'vllm'} serve"
 SGLANG = f"{sys.executable} -I -S {_FOLDER / 'sglang'}"
+LLAMA_SERVER = f"{sys.executable} -I -S {_FOLDER / 'llama-server'}"

@@ -182,8 +182,14 @@ class _Wire:
                 return
             if not writable:
                 raise TimeoutError
-            with suppress(BlockingIOError):
+            try:
                 left = left[self._wire.send(left) :]
+            except BlockingIOError:
+                continue
+            except (BrokenPipeError, ConnectionResetError):
+                # refused and closed in this very moment: what it said is there to be read, and if nothing, so it is
+                # told there
+                return
 
     def makefile(self, _mode: str) -> io.BufferedReader:
         return io.BufferedReader(_Reading(self._wire, self._caller), 65536)
