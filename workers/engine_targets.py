@@ -10,6 +10,7 @@ from app.engines.registry import ENGINES
 from app.errors import Forbidden
 from app.usecases.context import Context
 from app.usecases.plans import command_for
+from app.usecases.recipe_secrets import read_secrets
 from workers.backends.base import Handle
 from workers.probes.wire import ProbeTarget
 
@@ -20,11 +21,15 @@ def engine_of(row: Any) -> Engine:
 
 
 def command_of(ctx: Context, row: Any, port: int, gpus: int) -> Command:
-    """What one attempt runs. Raises InvalidConfig, or Forbidden: who may run it is checked where it is done."""
+    """What one attempt runs. Raises InvalidConfig, or Forbidden: who may run it is checked where it is done.
+
+    Secrets by reference are read here, where it is launched, and go nowhere but into its environment.
+    """
     engine = engine_of(row)
     if engine.admin_only and row.spec.get("granted_role") != "admin":
         raise Forbidden(f"The engine {engine.name!r} needs a create by a key of role admin.")
-    environment = ctx.unseal(row.environment)
+    secrets = row.spec["resolved"].get("secrets") or {}
+    environment = {**read_secrets(ctx.settings, secrets), **ctx.unseal(row.environment)}
     return command_for(ctx, engine, row.model_name, row.spec["resolved"], port=port, gpus=gpus, environment=environment)
 
 

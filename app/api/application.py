@@ -13,7 +13,20 @@ from app import log
 from app.api import auth, converters, openapi, problem, registry
 from app.api.inference import chat
 from app.api.inference import routes as inference
-from app.api.v1 import events, gateways, hub, keys, models, nodes, pools, registrations, replicas, stack, tasks
+from app.api.v1 import (
+    events,
+    gateways,
+    hub,
+    keys,
+    models,
+    nodes,
+    pools,
+    recipes,
+    registrations,
+    replicas,
+    stack,
+    tasks,
+)
 from app.domain.tasks import TaskKind
 from app.doorbell.queues import queue_for
 from app.errors import Unavailable
@@ -35,6 +48,7 @@ BLUEPRINTS = (
     pools.blueprint,
     models.blueprint,
     hub.blueprint,
+    recipes.blueprint,
     nodes.blueprint,
     gateways.blueprint,
     events.blueprint,

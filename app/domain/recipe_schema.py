@@ -15,7 +15,7 @@ FULL_NAME = rf"^[a-z0-9]([a-z0-9._-]{{0,61}}[a-z0-9])?/[a-z0-9]([a-z0-9._-]{{0,6
 _ENV_NAME = rf"^[A-Za-z_][A-Za-z0-9_]{{0,127}}{_END}"
 _LABEL = rf"^[A-Za-z0-9]([A-Za-z0-9._/-]{{0,61}}[A-Za-z0-9])?{_END}"
 _POOL = rf"^[a-z0-9]([a-z0-9-]{{0,61}}[a-z0-9])?{_END}"
-_FILE = rf"^[A-Za-z0-9][A-Za-z0-9._-]{{0,99}}{_END}"
+SECRET_FILE = rf"^[A-Za-z0-9][A-Za-z0-9._-]{{0,99}}{_END}"
 _DAYS_3660 = 3660 * 24 * 60
 _YEAR_S = 366 * 86400
 
@@ -135,7 +135,7 @@ _SECRETS = {
         "additionalProperties": False,
         "required": ["file"],
         "properties": {
-            "file": {"type": "string", "pattern": _FILE, "description": "Name of the file, no path."},
+            "file": {"type": "string", "pattern": SECRET_FILE, "description": "Name of the file, no path."},
             "optional": {"type": "boolean", "description": "Launch without it when there is no such file."},
         },
     },

@@ -8,15 +8,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-#: What holds where neither recipe nor request says it.
-UPDATE: Mapping[str, Any] = {
-    "max_surge": 1,
-    "max_unavailable": 0,
-    "progress_deadline_s": 600,
-    "auto_rollback": True,
-}
-RESTART: Mapping[str, Any] = {"tries": 5, "backoff_s": 10, "backoff_max_s": 300, "stable_s": 60}
-
 #: Members of a recipe's file that are about the recipe itself; the rest is what a request may be laid over.
 ABOUT = ("name", "category", "description", "version", "engine", "parameters", "ports")
 MODEL, MODEL_NAME = ("model",), ("model_name",)

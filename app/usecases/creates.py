@@ -21,7 +21,7 @@ from app.engines.base import Command
 from app.errors import HostlerError, QueueFull
 from app.usecases import idempotency as remembered
 from app.usecases.context import Actor, Context, Idempotency
-from app.usecases.plans import Plan, command_for, resolve, resolved
+from app.usecases.plans import Plan, command_for, planned_environment, resolve, resolved
 
 #: What of a request is kept as the replica's spec. The environment is kept apart, encrypted.
 SPEC_FIELDS = (
@@ -183,7 +183,6 @@ def new_ids() -> CreateOutcome:
 
 def plan_create(ctx: Context, actor: Actor, body: Mapping[str, Any]) -> dict[str, Any]:
     """What the create would run, with values masked. Changes nothing."""
-    environment = {name: str(value) for name, value in (body.get("environment") or {}).items()}
     ctx.pools.clear()
     with ctx.database.read() as connection:
         plan = resolve(ctx, connection, actor, body)
@@ -195,6 +194,7 @@ def plan_create(ctx: Context, actor: Actor, body: Mapping[str, Any]) -> dict[str
             {"pool": plan.pool},
         ).scalar_one()
     first_port = ctx.settings.ports[0]
+    environment = planned_environment(plan, body)
     command = command_for(
         ctx,
         plan.engine,

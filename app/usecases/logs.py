@@ -17,6 +17,7 @@ from app.domain.lifecycle import TERMINAL
 from app.domain.masking import MASK
 from app.errors import NotFound
 from app.usecases.context import Context
+from app.usecases.recipe_secrets import secret_values
 
 #: Between two looks at a file that is followed.
 FOLLOW_S = 0.2
@@ -214,8 +215,11 @@ def _lines(ctx: Context, found: Any) -> Iterator[str]:
 
 
 def without_key(ctx: Context, said: str) -> str:
-    """What an engine said, the engine key masked: some log all their settings at their start, SGLang among them."""
-    return said.replace(ctx.engine_key, MASK)
+    """What an engine said, the engine key and recipes' secrets masked: some log all their settings at their start."""
+    said = said.replace(ctx.engine_key, MASK)
+    for value in secret_values(ctx.settings):
+        said = said.replace(value, MASK)
+    return said
 
 
 def _folder(ctx: Context, found: Any) -> Path:

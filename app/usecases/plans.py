@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from app.domain.environment import WISHES, check_environment
+from app.domain.masking import MASK
 from app.domain.modes import ServerMode, accepts_any_model, engine_for
 from app.domain.routing import SERVICE_LABEL
 from app.engines.base import Command, Engine, EngineRequest
@@ -139,11 +140,15 @@ def _rehearse(ctx: Context, plan: Plan, body: Mapping[str, Any]) -> None:
     Not of engines whose config says it all: their creates come by the thousand.
     """
     if plan.program or _program(ctx, plan.engine):
-        environment = {name: str(value) for name, value in (body.get("environment") or {}).items()}
         port = ctx.settings.ports[0]
-        command_for(
-            ctx, plan.engine, plan.model_name, resolved(plan), port=port, gpus=plan.gpus, environment=environment
-        )
+        own = planned_environment(plan, body)
+        command_for(ctx, plan.engine, plan.model_name, resolved(plan), port=port, gpus=plan.gpus, environment=own)
+
+
+def planned_environment(plan: Plan, body: Mapping[str, Any]) -> dict[str, str]:
+    """The environment that a create brings; secrets, which are read only for a launch, by a placeholder."""
+    own = {name: str(value) for name, value in (body.get("environment") or {}).items()}
+    return {**dict.fromkeys(plan.secrets, MASK), **own}
 
 
 def _engine(

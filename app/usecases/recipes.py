@@ -6,16 +6,16 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from app.domain.masking import mask
+from app.domain.masking import mask, mask_environment
 from app.domain.recipes import Parameter, Recipe
 from app.engines.registry import ENGINES
 from app.errors import InvalidConfig, NotFound, UnknownRecipe
-from app.usecases import paging
+from app.usecases import creates, paging
 from app.usecases.context import Actor, Context
 from app.usecases.recipe_files import Known, shelf_of
 from app.usecases.rendering import Rendered, rendered
 
-__all__ = ["Rendered", "find", "get", "list_recipes", "render"]
+__all__ = ["Rendered", "find", "get", "list_recipes", "plan", "render", "shown"]
 
 
 def render(
@@ -35,6 +35,41 @@ def render(
     """
     recipe = find(ctx, recipe_name)
     return rendered(ctx, actor, recipe, config or {}, replicas=replicas, pool=pool, model_name=model_name)
+
+
+def plan(ctx: Context, actor: Actor, recipe_name: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What a create would be and run, with values masked; ``asked`` may hold what ``render`` takes. Changes nothing.
+
+    Raises as ``render`` does, but NotFound for a recipe that there is none of.
+    """
+    if not _matching(shelf_of(ctx.settings).look(), recipe_name):
+        get(ctx, recipe_name)
+    more = {name: asked.get(name) for name in ("replicas", "pool", "model_name")}
+    found = render(ctx, actor, recipe_name, asked.get("config"), **more)
+    planned = creates.plan_create(ctx, actor, found.body)
+    return {
+        "recipe": found.recipe,
+        "version": found.version,
+        "count": found.count,
+        "replica": shown(found.body),
+        "plan": planned,
+        "all_or_nothing": found.all_or_nothing,
+        "update": found.update,
+        "restart": found.restart,
+        "successor_lead_s": found.successor_lead_s,
+        "warnings": found.warnings,
+    }
+
+
+def shown(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The body of a rendered create as anybody may see it: values of secrets masked, Hostler's own notes left out."""
+    run = body["run"]
+    made = {name: mask(value) for name, value in body.items() if name not in ("run", "environment")}
+    if body.get("environment"):
+        made["environment"] = mask_environment(body["environment"], ENGINES[run["engine"]].public_env)
+    if run.get("secrets"):
+        made["secrets"] = run["secrets"]
+    return {**made, "engine": run["engine"], "source": run["source"]}
 
 
 def find(ctx: Context, name: str) -> Recipe:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import PurePath
 from typing import Any
 
@@ -16,6 +16,7 @@ from app.domain.masking import MASK, mask, name_matches
 from app.domain.modes import ENGINE_BY_MODE, ServerMode
 from app.domain.recipe_schema import ADMIN_KEYS, CONFIG
 from app.domain.recipes import MODEL, MODEL_NAME, Parameter, Recipe
+from app.domain.services.desired import Restart, Update
 from app.engines.base import Engine
 from app.engines.hub import is_path
 from app.engines.registry import ENGINES
@@ -109,8 +110,8 @@ class _Rendering:
             body=body,
             count=count,
             all_or_nothing=bool(settings.get("all_or_nothing", False)),
-            update={**domain.UPDATE, **(settings.get("update") or {})},
-            restart={**domain.RESTART, **(settings.get("restart") or {})},
+            update={**asdict(Update()), **(settings.get("update") or {})},
+            restart={**asdict(Restart()), **(settings.get("restart") or {})},
             successor_lead_s=settings.get("successor_lead_s"),
             asked=self._shown(),
             warnings=self.warnings,

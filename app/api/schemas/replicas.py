@@ -89,7 +89,7 @@ class ReplicaCreate(Body):
         validate=validate.OneOf([str(mode) for mode in ServerMode]),
         metadata={"description": "Picks the engine; the pool picks where it runs."},
     )
-    model_name = Text(1, 200, MODEL_NAME, required=True)
+    model_name = Text(1, 200, MODEL_NAME, metadata={"description": "Required, unless the recipe says it."})
     full_config = JsonObject()
     placement = ma.fields.Nested(Placement)
     replica_config = JsonObject(metadata={"description": "The engine's own options."})
@@ -99,7 +99,8 @@ class ReplicaCreate(Body):
     platform_config = JsonObject(metadata={"description": "Required for platform_workload."})
     gateway_config = GatewayConfig()
     pool = Text(1, 63, POOL_NAME)
-    recipe = Text(1, 200)
+    recipe = Text(1, 200, metadata={"description": "Its name, or `category/name`; what stands here goes over it."})
+    config = JsonObject(metadata={"description": "What is laid over the recipe: docs/recipes.md."})
     resources = JsonObject(metadata={"description": "`gpus`: how many."})
     environment = StringMap(name_pattern=ENV_NAME, longest_value=32768, most=200)
     labels = labels()
@@ -110,7 +111,10 @@ class ReplicaCreate(Body):
     dry_run = Flag(load_default=False, metadata={"description": "Only show what would be run."})
 
     def required_by(self, data: Mapping[str, Any]) -> tuple[str, ...]:
-        return ("platform_config",) if data.get("server_mode") == ServerMode.PLATFORM_WORKLOAD else ()
+        needed = ["recipe"] if "config" in data else ["model_name"] if data.get("recipe") is None else []
+        if data.get("server_mode") == ServerMode.PLATFORM_WORKLOAD:
+            needed.append("platform_config")
+        return tuple(needed)
 
     def contradictions(self, data: Mapping[str, Any]) -> dict[str, list[str]]:
         placement = data.get("placement")

@@ -18,7 +18,7 @@ from app.api.v1.events import STREAM, as_messages, last_event_id
 from app.domain.tasks import TaskState
 from app.errors import LaunchFailed
 from app.log import request_id
-from app.usecases import events, explain, logs, replicas
+from app.usecases import events, explain, logs, recipe_replicas, replicas
 from app.usecases.context import Actor
 from app.usecases.creates import CreateOutcome
 from app.usecases.outcomes import TaskOutcome
@@ -41,9 +41,10 @@ def create_replica(body: dict[str, Any]) -> Response:
     502 carries the reason of a launch that failed.
     """
     who = _named(actor(), body.pop("request_id", None))
+    made_by = recipe_replicas if body.get("recipe") is not None else replicas
     if body.pop("dry_run"):
-        return answers.answer(replicas.plan_create(context(), who, body))
-    outcome = replicas.request_create(context(), who, body, idempotency.from_request())
+        return answers.answer(made_by.plan_create(context(), who, body))
+    outcome = made_by.request_create(context(), who, body, idempotency.from_request())
     wait_s = _wait_s(body)
     if wait_s <= 0:
         return _accepted(outcome, fresh=not outcome.replayed)
