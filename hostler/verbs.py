@@ -194,6 +194,17 @@ class Verbs(ServiceVerbs[Body, Words]):
     def delete_model(self, name: str) -> Body:
         return self.call(change("DELETE", _path("models", name)))
 
+    def list_recipes(self, **filters: Any) -> Body:
+        """Filters ``path`` (a category) and ``name``."""
+        return self.call(Call("GET", f"{API}/recipes", filters))
+
+    def get_recipe(self, name: str) -> Body:
+        return self.call(Call("GET", _path("recipes", name)))
+
+    def render_recipe(self, name: str, body: Mapping[str, Any]) -> Body:
+        """What a create of a service would be: ``config``, ``replicas``, ``pool``, ``model_name``. Changes nothing."""
+        return self.call(Call("POST", _path("recipes", name, "render"), body=dict(body), harmless=True))
+
     def list_nodes(self, **filters: Any) -> Body:
         return self.call(Call("GET", f"{API}/nodes", filters))
 

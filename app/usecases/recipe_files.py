@@ -114,6 +114,20 @@ class Shelf:
         self._told = problems
 
 
+def problems_of(path: Path) -> list[str]:
+    """Why one file, wherever it lies, could not be served; empty when it could. Of what its name says, if it fits."""
+    try:
+        with path.open("rb") as file:
+            document = read_yaml(file.read(LARGEST + 1))
+    except Unreadable as error:
+        return [str(error)]
+    except OSError as error:
+        return [f"cannot be read: {error.strerror}"]
+    said = document if isinstance(document, dict) else {}
+    found = [str(said.get(key) or own) for key, own in (("category", path.absolute().parent.name), ("name", path.stem))]
+    return recipe_from(document, *found)[1]
+
+
 _shelves: dict[tuple[Path, Path], Shelf] = {}
 
 

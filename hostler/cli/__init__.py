@@ -37,6 +37,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "What there is": {
         "pool": "hostler.cli.pool",
         "model": "hostler.cli.model",
+        "recipe": "hostler.cli.recipe",
         "node": "hostler.cli.node",
         "route": "hostler.cli.route",
         "gateway": "hostler.cli.gateway",

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from hostler.cli import following, parse
-from hostler.cli.names import model_names, pool_names, replica_ids
+from hostler.cli.names import model_names, pool_names, recipe_names, replica_ids
 from hostler.cli.options import Session, Verb, pass_session
 from hostler.cli.parse import Duration
 from hostler.cli.show import show_one, show_raw, talk
@@ -21,6 +21,8 @@ DEFAULT_MODE = "replica"
 @click.command("create", cls=Verb)
 @click.option("--server-mode", metavar="MODE", help=f"replica, replica_mock, ... [default: {DEFAULT_MODE}]")
 @click.option("--model-name", metavar="NAME", shell_complete=model_names, help="The model to serve.")
+@click.option("--recipe", metavar="NAME", shell_complete=recipe_names, help="The recipe that says the rest.")
+@click.option("--set", "sets", metavar="K=V|JSON", multiple=True, help="Laid over the recipe (repeatable).")
 @click.option("--pool", metavar="POOL", shell_complete=pool_names, help="Where to run it.")
 @click.option(
     "--env", metavar="K[=V]", multiple=True, help="Environment of the engine; bare K: from yours (repeatable)."
@@ -47,8 +49,9 @@ def create(
     Ctrl-C leaves the launch running.
     """
     body = parse.merge(parse.read_body(path), _from_flags(**flags))
-    body.setdefault("server_mode", DEFAULT_MODE)
-    if not body.get("model_name"):
+    if not body.get("recipe"):
+        body.setdefault("server_mode", DEFAULT_MODE)
+    if not body.get("model_name") and not body.get("recipe"):
         raise BadInput("which model? give --model-name NAME", hint="hostler model list")
     # a file may carry the API's own wish to wait; here the command waits, not the request
     wait = bool(body.get("wait_for_ready", False)) if wait is None else wait
@@ -106,6 +109,7 @@ def _from_flags(
     readiness_timeout: float | None,
     lifetime: float | None,
     diagnostics: bool | None,
+    sets: tuple[str, ...],
     **plain: str | None,
 ) -> Json:
     """The part of the request that the flags say; what was not given is left out."""
@@ -124,5 +128,6 @@ def _from_flags(
             if value is not None
         },
         "run_diagnostics": diagnostics,
+        "config": parse.settings(sets, "--set"),
     }
     return {name: value for name, value in body.items() if value is not None and value != {}}

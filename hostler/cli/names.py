@@ -53,6 +53,10 @@ def model_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> 
     return _complete(ctx, incomplete, lambda client: _rows(client.list_models(), "models", "name", "engine"))
 
 
+def recipe_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    return _complete(ctx, incomplete, lambda client: _rows(client.list_recipes(), "recipes", "recipe", "engine"))
+
+
 def node_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
     return _complete(ctx, incomplete, lambda client: _rows(client.list_nodes(), "nodes", "name"))
 

@@ -13,8 +13,9 @@ HEAD = """# The command line
 
 Made by `python -m hostler.cli.reference` from the commands themselves; a test fails when a command or flag is missing.
 
-`hostler` speaks HTTP only (`up`, `down`, `status`, `doctor`, `gc` and `model make-tiny` act on this host). Data goes to
-stdout, everything said to a person to stderr. Shell completion, with ids from the server: `hostler completion bash`.
+`hostler` speaks HTTP only (`up`, `down`, `status`, `doctor`, `gc`, `model make-tiny`, `recipe validate` and `recipe
+schema` act on this host). Data goes to stdout, everything said to a person to stderr. Shell completion, with ids from
+the server: `hostler completion bash`.
 
 **Which server**: `--url`, else `HOSTLER_URL`, else the stack of the state dir (`--state-dir`, else `HOSTLER_STATE_DIR`,
 else `$XDG_STATE_HOME/hostler`, else `~/.local/state/hostler`). A given `--state-dir` goes before the environment.

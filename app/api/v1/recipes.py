@@ -7,7 +7,7 @@ from typing import Any
 from flask import Response
 
 from app.api import answers, paging
-from app.api.auth import OPEN, actor, context
+from app.api.auth import actor, context
 from app.api.blueprint import Blueprint
 from app.api.schemas.recipes import Recipe, RecipePage, RecipeQuery, RecipeRender, Rendered
 from app.domain.recipe_schema import RECIPE
@@ -40,10 +40,13 @@ def render_recipe(body: dict[str, Any], name: str) -> Response:
     return answers.answer(recipes.plan(context(), actor(), name, body))
 
 
-@blueprint.operation("/schemas/recipe.json", "GET", OPEN, conditional=True)
+@blueprint.operation("/schemas/recipe.json", "GET", "read", conditional=True)
 @blueprint.response(200, {"type": "object"}, content_type="application/schema+json")
 def recipe_schema() -> Response:
-    """The JSON Schema of a recipe's file, for editors too"""
+    """The JSON Schema of a recipe's file, for editors too
+
+    An editor that cannot send a key reads what `hostler recipe schema` prints: it is the same.
+    """
     response = answers.read(RECIPE)
     response.content_type = "application/schema+json"
     return response
