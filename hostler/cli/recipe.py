@@ -88,7 +88,7 @@ def validate(session: Session, files: tuple[str, ...]) -> None:
 @recipe.command("schema")
 @pass_session
 def schema(session: Session) -> None:
-    """Print the JSON Schema of recipes, for editors. The server has it too (with a key): /api/v1/schemas/recipe.json."""
+    """Print the JSON Schema of recipes, for editors. The server, too, has it: /api/v1/schemas/recipe.json."""
     from app.domain.recipe_schema import RECIPE
 
     if session.output != "yaml":
