@@ -26,7 +26,7 @@ from app.domain.routing import SERVICE_LABEL
 from app.domain.services import Action, CancelAll, Create, GiveUp, Good, Plan, RollBack, Stop
 from app.domain.tasks import LIFECYCLE_KINDS, Phase, TaskKind, TaskState
 from app.doorbell.queues import queue_for
-from app.errors import Collided, HostlerError, Unavailable, UnknownPool
+from app.errors import Collided, HostlerError, NotFound, Unavailable, UnknownPool
 from app.usecases import creates, stops
 from app.usecases.context import Actor, Context
 from app.usecases.gateway_load import GatewayLoad
@@ -350,9 +350,13 @@ def _stop(ctx: Context, connection: Connection, seen: _Seen, who: Actor | None, 
     for one in sorted(wanted, key=lambda action: action.replica_id):
         actor = _actor(seen, who)
         drain_s = None if one.drain else 0.0
-        outcome, node, pool = stops.stop(
-            ctx, connection, actor, one.replica_id, force=False, grace_s=None, drain_s=drain_s, cause=one.why
-        )
+        try:
+            outcome, node, pool = stops.stop(
+                ctx, connection, actor, one.replica_id, force=False, grace_s=None, drain_s=drain_s, cause=one.why
+            )
+        except NotFound as error:
+            # it ended and was deleted since it was read
+            raise Collided(retry_after_s=1) from error
         effects.stopped.append(one.replica_id)
         effects.rings.add((TaskKind.STOP, pool, node))
         effects.topics |= {"events", f"replica:{one.replica_id}", f"task:{outcome.task_id}", f"due:{node or ''}"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
@@ -19,8 +20,8 @@ def desired_of(row: Any, spec: Mapping[str, Any]) -> Desired:
         good_revision=row.good_revision,
         running=row.desired_state == "running",
         paused=row.paused,
-        update=Update(**(spec.get("update") or {})),
-        restart=Restart(**(spec.get("restart") or {})),
+        update=Update(**_known(Update, spec.get("update"))),
+        restart=Restart(**_known(Restart, spec.get("restart"))),
         all_or_nothing=bool(spec.get("all_or_nothing")),
         successor_lead_s=spec.get("successor_lead_s"),
         reset_at=row.reset_at.timestamp(),
@@ -62,6 +63,12 @@ def by_service(rows: Sequence[Any]) -> dict[str, list[Any]]:
     for row in rows:
         found.setdefault(row.service_id, []).append(row)
     return found
+
+
+def _known(kind: type[Update] | type[Restart], given: Mapping[str, Any] | None) -> dict[str, Any]:
+    # the version after this one may know more
+    names = {field.name for field in fields(kind)}
+    return {name: value for name, value in (given or {}).items() if name in names and value is not None}
 
 
 def _moment(timestamps: Mapping[str, str], state: State) -> float | None:

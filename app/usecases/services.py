@@ -202,26 +202,40 @@ def update(
         if replayed is None:
             raise
         return replayed
-    number, loads = row.revision, reconciling.load_of(ctx)
+    return update_wanted(ctx, actor, ref, wanted, body.get("labels"), row.revision, idempotency)
+
+
+def update_wanted(
+    ctx: Context,
+    actor: Actor,
+    ref: str,
+    wanted: Wanted,
+    labels: Mapping[str, str] | None = None,
+    merged_into: int | None = None,
+    idempotency: Idempotency | None = None,
+) -> ServiceOutcome:
+    """``update`` after it was rendered, over the revision ``merged_into`` (None: over none)."""
+    loads = reconciling.load_of(ctx)
 
     def act(connection: Connection) -> tuple[ServiceOutcome, Effects]:
         before = _before(connection, actor, idempotency)
         if before is not None:
             return before, Effects()
         row = _lock_running(connection, ref, "updated")
-        if row.revision != number:
-            # what it was merged into is not what is wanted any more
+        if merged_into not in (None, row.revision):
             raise Conflict(
                 f"Service {row.name} was changed at the same time: revision {row.revision} is wanted now. Look at it"
                 f" with `hostler service get {row.name}`, then try again."
             )
-        if revisions_of.same(wanted, ctx, present) and (body.get("labels") or row.labels) == row.labels:
+        present = repo.read_revision(connection, row.id, row.revision)
+        new_labels = row.labels if labels is None else dict(labels)
+        if revisions_of.same(wanted, ctx, present) and new_labels == row.labels:
             _remember(connection, actor, idempotency, row.id, None)
             return ServiceOutcome(row.id, None, already=True), Effects()
         plan = revisions_of.check(ctx, connection, actor, wanted)
         new = repo.last_number(connection, row.id) + 1
         _write_revision(ctx, connection, actor, row.id, new, wanted, "update")
-        columns = {"recipe": wanted.recipe, "pool": plan.pool, "labels": body.get("labels") or row.labels}
+        columns = {"recipe": wanted.recipe, "pool": plan.pool, "labels": new_labels}
         return _roll_out(ctx, connection, actor, row, new, columns, "update", idempotency, loads)
 
     outcome = _changed(ctx, act)

@@ -20,7 +20,7 @@ COLUMNS: Columns = {
     "KIND": "kind",
     "STATE": "state",
     "PHASE": "phase",
-    "REPLICA": "replica_id",
+    "OF": lambda row: row.get("replica_id") or row.get("service_id"),
     "REASON": "reason",
     "MESSAGE": "message",
     "AGE": lambda row: age(row.get("created_at")),
@@ -34,8 +34,9 @@ def task() -> None:
 
 @task.command("list")
 @click.option("--state", metavar="STATE", help="Only those in this state.")
-@click.option("--kind", metavar="KIND", help="Only create, stop, restart, health or diagnose.")
+@click.option("--kind", metavar="KIND", help="Only create, stop, restart, health, diagnose, or service_create, ...")
 @click.option("--replica", "replica_id", metavar="ID", shell_complete=replica_ids, help="Only those of this replica.")
+@click.option("--service", "service_id", metavar="ID", help="Only those of this service.")
 @click.option("--pool", metavar="POOL", shell_complete=pool_names, help="Only those of this pool.")
 @paged
 @pass_session
@@ -66,9 +67,8 @@ def wait(session: Session, task_id: str, timeout: float | None) -> None:
     if body.get("state") == "cancelled":
         raise HostlerError(f"task {task_id} was cancelled: {why}")
     replica_id = str(body.get("replica_id") or "")
-    raise ReplicaFailed(
-        f"task {task_id} failed: {why}", replica_id=replica_id, hint=f"hostler replica explain {replica_id}"
-    )
+    hint = f"hostler replica explain {replica_id}" if replica_id else f"hostler service get {body.get('service_id')}"
+    raise ReplicaFailed(f"task {task_id} failed: {why}", replica_id=replica_id, hint=hint)
 
 
 @task.command("cancel")

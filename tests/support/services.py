@@ -67,6 +67,11 @@ def create(
     return services.create_wanted(ctx, actor, wanted(actor, count, **more), body, idempotency)
 
 
+def change(ctx: Context, actor: Actor, ref: str, **more: Any) -> ServiceOutcome:
+    """Another revision of it, by the same way as every other."""
+    return services.update_wanted(ctx, actor, ref, wanted(actor, **more))
+
+
 @dataclass
 class Hands:
     """Does by hand what workers and agents do to replicas, each step as their use cases write it."""

@@ -1,0 +1,105 @@
+"""A service's replicas under the hands of others: stopped, restarted, deleted, out of sight."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import text
+
+from app.db.repos import replicas as replicas_repo
+from app.db.repos.replicas import Move
+from app.domain.lifecycle import State
+from app.errors import Conflict
+from app.usecases import reconciling, replicas, services, tasks
+from app.usecases.context import Actor, Context
+from tests.support.services import Hands, create
+
+
+def test_one_that_a_user_stops_is_replaced_at_once(ctx: Context, actor: Actor, hands: Hands) -> None:
+    service = create(ctx, actor, 2).service_id
+    hands.settle(service)
+    victim, other = hands.live(service)
+    replicas.request_stop(ctx, actor, victim.id)
+    reconciling.sweep(ctx)
+    new = hands.live(service)[-1]
+    assert (new.ordinal, new.tries, new.state) == (victim.ordinal, 0, "pending")
+    assert {row.id for row in hands.live(service)} == {other.id, new.id}
+
+
+def test_one_that_a_user_restarts_keeps_its_place(ctx: Context, actor: Actor, hands: Hands) -> None:
+    service = create(ctx, actor, 2).service_id
+    hands.settle(service)
+    before = {row.id for row in hands.live(service)}
+    victim = hands.live(service)[0]
+    replicas.request_restart(ctx, actor, victim.id)
+    reconciling.sweep(ctx)
+    assert {row.id for row in hands.replicas(service)} == before
+    # the old attempt was seen gone, and the next one is on its way
+    with ctx.database.begin() as connection:
+        move = Move(victim.id, 1, (State.STOPPING, State.PENDING), cause="seen gone", patch={"attempt": 2})
+        assert replicas_repo.record_moves(connection, [move])
+    reconciling.sweep(ctx)
+    hands.make_ready(victim.id)
+    hands.settle(service)
+    assert {row.id for row in hands.replicas(service)} == before
+    assert services.get(ctx, service)["overall_status"] == "healthy"
+
+
+def test_one_that_lives_is_not_deleted_and_one_that_ended_may_be(ctx: Context, actor: Actor, hands: Hands) -> None:
+    service = create(ctx, actor, 1).service_id
+    hands.settle(service)
+    [living] = hands.live(service)
+    with pytest.raises(Conflict):
+        replicas.delete(ctx, actor, living.id)
+    hands.pass_time(100)
+    hands.fail(living.id)
+    reconciling.sweep(ctx)
+    replicas.delete(ctx, actor, living.id)
+    reconciling.sweep(ctx)
+    [new] = hands.replicas(service)
+    assert new.replaces == living.id
+    hands.settle(service)
+    assert services.get(ctx, service)["overall_status"] == "healthy"
+
+
+def test_a_given_up_one_that_is_deleted_makes_room_for_a_new_one(ctx: Context, actor: Actor, hands: Hands) -> None:
+    service = create(ctx, actor, 1, restart={"tries": 0}).service_id
+    [victim] = hands.live(service)
+    hands.fail(victim.id)
+    reconciling.sweep(ctx)
+    assert hands.live(service) == []
+    replicas.delete(ctx, actor, victim.id)
+    reconciling.sweep(ctx)
+    assert len(hands.live(service)) == 1
+
+
+def test_a_host_out_of_sight_loses_no_replica(ctx: Context, actor: Actor, hands: Hands) -> None:
+    service = create(ctx, actor, 3).service_id
+    hands.settle(service)
+    with ctx.database.begin() as connection:
+        connection.execute(text("INSERT INTO nodes (name, attributes) VALUES ('n', '{\"silent\": {}}')"))
+        connection.execute(text("UPDATE replicas SET node = 'n'"))
+        moves = [Move(row.id, 1, (State.READY, State.UNREACHABLE), cause="host silent") for row in hands.live(service)]
+        assert len(replicas_repo.record_moves(connection, moves)) == 3
+    hands.pass_time(10_000)
+    reconciling.sweep(ctx)
+    assert len(hands.replicas(service)) == 3
+    assert {row.desired_state for row in hands.replicas(service)} == {"running"}
+
+
+def test_an_ended_one_that_is_not_seen_gone_is_told(ctx: Context, actor: Actor, hands: Hands) -> None:
+    outcome = create(ctx, actor, 1)
+    hands.settle(outcome.service_id)
+    [living] = hands.live(outcome.service_id)
+    hands.pass_time(100)
+    hands.fail(living.id, gone=False)
+    reconciling.sweep(ctx)
+    shown = services.get(ctx, outcome.service_id)
+    assert [one["replica_id"] for one in shown["replicas"]] == [row.id for row in hands.replicas(outcome.service_id)]
+    assert shown["cleanup"]["replicas"] == [living.id]
+    asked = services.cancel(ctx, actor, outcome.service_id)
+    reconciling.sweep(ctx)
+    # nothing may be called gone before it is
+    assert tasks.get(ctx, asked.task_id)["state"] == "running"
+    hands.see_gone(living.id)
+    hands.settle(outcome.service_id)
+    assert tasks.get(ctx, asked.task_id)["state"] == "succeeded"
