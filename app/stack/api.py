@@ -56,6 +56,11 @@ class Api:
         status, answer = self._call("POST", f"/api/v1/replicas/{replica_id}/stop", timeout_s, body)
         return "" if status in (200, 202, 404) else f"{status} {answer.get('detail', '')}"
 
+    def ask(self, method: str, path: str, body: Any = None, timeout_s: float = 30) -> tuple[int, dict[str, Any]]:
+        """Status and body of any request. Raises ApiSilent."""
+        status, found = self._call(method, path, timeout_s, body)
+        return status, found if isinstance(found, dict) else {}
+
     def _call(self, method: str, path: str, timeout_s: float, body: Any = None) -> tuple[int, Any]:
         headers = {"Accept": "application/json", "Content-Type": "application/json"}
         if self._key:

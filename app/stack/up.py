@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import psutil
 
 from app.settings import BadSetting, Settings
-from app.stack import secrets
+from app.stack import chat, secrets
 from app.stack.control import end_control_plane
 from app.stack.environment import allow_open_files, supervised_environment
 from app.stack.errors import PartFailed
@@ -49,12 +49,15 @@ def up(settings: Settings, say: Say, *, run_as: str | None = None, environ: Mapp
     check_address(settings)
     if settings.api_key and len(settings.api_key) < SHORTEST_KEY:
         raise BadSetting(f"HOSTLER_API_KEY is shorter than {SHORTEST_KEY} characters; use a longer one")
+    chat.check_chat(settings)
     make_state_dir(settings.state_dir)
     with locked(settings.state_dir, say):
         running = _running(settings)
         if running is not None:
             if settings.api_key and settings.api_key != secrets.read_secret(settings.state_dir, secrets.ADMIN_KEY):
                 say("HOSTLER_API_KEY is not the key of the stack that runs; it counts from the next start")
+            chat.keep_key(settings)
+            _keep_workers(settings, running.url, say)
             return running
         return _start(settings, say, run_as, os.environ if environ is None else environ)
 
@@ -100,6 +103,7 @@ def _bring_up(settings: Settings, chosen: RunAs, say: Say, deadline: float) -> N
     if note:
         say(note)
     _keep_admin_key(settings, chosen)
+    chat.keep_key(settings)
     supervisor = Supervisor(settings)
     supervisor.start_roles()
     programs, problems = wait_for_health(settings, deadline)
@@ -107,6 +111,11 @@ def _bring_up(settings: Settings, chosen: RunAs, say: Say, deadline: float) -> N
         say(f"{program.name:<15} pid {program.pid}")
     for problem in problems:
         say(f"degraded: {problem}")
+    _keep_workers(settings, url_of(settings), say)
+
+
+def _keep_workers(settings: Settings, url: str, say: Say) -> None:
+    chat.keep_workers(settings, url, secrets.read_secret(settings.state_dir, secrets.ADMIN_KEY) or "", say)
 
 
 def _end_leftovers(settings: Settings, say: Say) -> None:

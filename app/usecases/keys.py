@@ -117,10 +117,32 @@ def ensure_admin_key(settings: Settings, key: str, *, alone: bool = False) -> No
                 for row in repo.revoke_own(connection, hash_key(key)):
                     _record_own(connection, "key_revoked", f"key {row.name}: HOSTLER_API_KEY took its place", row.id)
             if found is None:
-                values = _admin_values(connection, key)
+                values = _own_values(connection, key, "admin", "admin")
                 if not repo.insert(connection, values):
                     raise KeyEnded()
                 _record_own(connection, "key_created", f"key {values['name']} with role admin", values["id"])
+    finally:
+        database.close()
+
+
+def ensure_chat_key(settings: Settings, key: str) -> None:
+    """Make ``key`` a live key of role infer unless it is one already; the one that an earlier start made ends.
+
+    Raises InvalidConfig when it is a key of another role, KeyEnded when it was revoked or has expired.
+    """
+    database = Database(database_url(settings), pool_size=1, application_name="hostler-keys")
+    try:
+        with database.begin() as connection:
+            found = repo.find_live(connection, hash_key(key))
+            if found is not None and found.role != "infer":
+                raise InvalidConfig(f"API_KEY is the key {found.name!r} of role {found.role}, not infer. Use another.")
+            for row in repo.revoke_own(connection, hash_key(key), role="infer"):
+                _record_own(connection, "key_revoked", f"key {row.name}: API_KEY took its place", row.id)
+            if found is None:
+                values = _own_values(connection, key, "chat", "infer")
+                if not repo.insert(connection, values):
+                    raise KeyEnded()
+                _record_own(connection, "key_created", f"key {values['name']} with role infer", values["id"])
     finally:
         database.close()
 
@@ -201,9 +223,10 @@ def _record_own(connection: Connection, kind: str, message: str, key_id: str) ->
     events.insert(connection, kind=kind, actor="hostler", cause="start", message=message, data={"key_id": key_id})
 
 
-def _admin_values(connection: Connection, key: str) -> dict[str, Any]:
-    name = f"admin-{secrets.token_hex(3)}" if repo.is_live_name(connection, "admin") else "admin"
-    return _values(key, {"name": name, "role": "admin"}) | {"created_by": None}
+def _own_values(connection: Connection, key: str, name: str, role: str) -> dict[str, Any]:
+    if repo.is_live_name(connection, name):
+        name = f"{name}-{secrets.token_hex(3)}"
+    return _values(key, {"name": name, "role": role}) | {"created_by": None}
 
 
 def _found(row: Any | None, key_id: str) -> Any:

@@ -85,10 +85,10 @@ def revoke(connection: Connection, key_id: str) -> bool:
     return connection.execute(query, {"id": key_id}).first() is not None
 
 
-def revoke_own(connection: Connection, but: str) -> list[Any]:
-    """End the stack's own admin keys (no other key made them) but the one of hash ``but``: (id, name) of each."""
+def revoke_own(connection: Connection, but: str, role: str = "admin") -> list[Any]:
+    """End the stack's own keys of a role (no other key made them) but the one of hash ``but``: (id, name) of each."""
     query = text(
-        "UPDATE keys SET revoked_at = hostler_now() WHERE role = 'admin' AND created_by IS NULL"
+        "UPDATE keys SET revoked_at = hostler_now() WHERE role = :role AND created_by IS NULL"
         " AND revoked_at IS NULL AND hash <> :but RETURNING id, name"
     )
-    return list(connection.execute(query, {"but": but}))
+    return list(connection.execute(query, {"but": but, "role": role}))

@@ -1,0 +1,119 @@
+"""What `up` does for the chat when the settings name a model or a key: a service of workers, and a key of role infer.
+
+Both are made once and then kept as the settings say: asked for again with the same settings, nothing changes.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from app.errors import HostlerError
+from app.settings import BadSetting, Settings
+from app.stack.api import Api, ApiSilent
+from app.stack.errors import PartFailed
+from app.stack.ports import OPEN_KEY_CHARACTERS, is_loopback
+
+RECIPE = "inference/llama-cpp"
+SHORTEST_KEY = 24
+_KEY = "API_KEY (HOSTLER_CHAT_KEY)"
+_MODEL = "LLM_MODEL_PATH (HOSTLER_CHAT_MODEL_PATH)"
+#: A dead worker is replaced at once, also when it had only just begun; one that cannot start at all is not tried for
+#: ever.
+_RESTART = {"tries": 8, "backoff_s": 1, "backoff_max_s": 60, "stable_s": 0}
+
+Say = Callable[[str], None]
+
+
+def check_chat(settings: Settings) -> None:
+    """Raises BadSetting for a key or a model that cannot be, before anything is started."""
+    if settings.chat_key:
+        why = _unfit(settings)
+        if why:
+            raise BadSetting(f"{_KEY}: {why}. `openssl rand -hex 24` makes one.")
+    if settings.chat_model_path != Path():
+        _check_model(settings.chat_model_path)
+
+
+def keep_key(settings: Settings) -> None:
+    """Make the key of the chat's callers known, in place of the one that an earlier start made. Raises PartFailed."""
+    if not settings.chat_key:
+        return
+    # it loads SQLAlchemy, which only a start needs
+    from app.usecases.keys import KeyEnded, ensure_chat_key
+
+    try:
+        ensure_chat_key(settings, settings.chat_key)
+    except KeyEnded as error:
+        raise PartFailed(f"{_KEY}: {error}") from error
+    except HostlerError as error:
+        raise PartFailed(str(error)) from error
+
+
+def keep_workers(settings: Settings, url: str, key: str, say: Say) -> None:
+    """Have the service of workers as the settings say; what is refused is said, and the stack runs on without it."""
+    if settings.chat_model_path == Path():
+        return
+    api = Api(url, certificate=settings.tls_certificate, key=key)
+    name, count = settings.chat_service, settings.chat_workers
+    try:
+        status, found = api.ask("GET", f"/api/v1/services/{name}")
+        if status == 404:
+            body = {"name": name, "recipe_name": RECIPE, "replicas": count, **_wanted(settings, new=True)}
+            status, found = api.ask("POST", "/api/v1/services", body)
+        elif status == 200:
+            status, found = _change(api, name, count, settings)
+    except ApiSilent as error:
+        status, found = 0, {"detail": str(error)}
+    if status in (200, 201, 202):
+        say(f"{'chat':<15} service {name}: {count} workers of {settings.chat_model_path.name}")
+    else:
+        say(f"the chat's service {name} is not as the settings say: {found.get('detail') or status}")
+
+
+def _change(api: Api, name: str, count: int, settings: Settings) -> tuple[int, dict[str, Any]]:
+    wanted = {"recipe_name": RECIPE, **_wanted(settings, new=False)}
+    status, found = api.ask("PATCH", f"/api/v1/services/{name}", wanted)
+    if status in (200, 202):
+        return api.ask("POST", f"/api/v1/services/{name}/scale", {"replicas": count})
+    return status, found
+
+
+def _wanted(settings: Settings, *, new: bool) -> dict[str, Any]:
+    """Merged over what an operator set beside it. ``new``: there is nothing yet that a null could remove."""
+    config: dict[str, Any] = {
+        "parameters": {"model": str(settings.chat_model_path), "n_parallel": 1},
+        # each is asked one thing at a time: who comes next waits where any of them may become idle
+        "gateway": {"max_concurrency": 1},
+    }
+    if settings.llama_command or not new:
+        # another program is another revision
+        config["command"] = shlex.split(settings.llama_command) or None
+    return {"config": config, "restart": _RESTART}
+
+
+def _unfit(settings: Settings) -> str:
+    key = settings.chat_key
+    if key == "changeme":
+        return "changeme is everybody's key"
+    if len(key) < SHORTEST_KEY:
+        return f"shorter than {SHORTEST_KEY} characters, which can be guessed"
+    if not all("!" <= character <= "~" for character in key):
+        return "a header carries only ASCII characters without a space"
+    if key == settings.api_key:
+        return "it is HOSTLER_API_KEY, whose role is admin; the chat's callers need one of their own"
+    if len(key) < OPEN_KEY_CHARACTERS and not is_loopback(settings.host) and not settings.tls_certificate:
+        return f"shorter than {OPEN_KEY_CHARACTERS} characters, and --host {settings.host} is reachable from elsewhere"
+    return ""
+
+
+def _check_model(path: Path) -> None:
+    try:
+        with open(path, "rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise BadSetting(f"{_MODEL}={path}: {error.strerror}; name a GGUF file") from error
+    if magic != b"GGUF":
+        raise BadSetting(f"{_MODEL}={path}: it is no GGUF file; name one")
