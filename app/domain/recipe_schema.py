@@ -92,6 +92,7 @@ RESTART = _object(
     backoff_s=_seconds(0, 86400, "Before the second try; doubles with each."),
     backoff_max_s=_seconds(0, 86400, "Longest of these."),
     stable_s=_seconds(0, _YEAR_S, "Ready for so long, the count of failures begins anew."),
+    unhealthy_s=_seconds(0, _YEAR_S, "Who is unhealthy for so long is replaced; 0: never."),
 )
 _POOL_SELECTOR = {
     "description": "Where it runs: a pool's name, or labels that the pool has. Default: the stack's default pool.",

@@ -29,6 +29,8 @@ class Restart:
     backoff_max_s: float = 300.0
     #: who was ready for this long had started well: its end is no failure in a row
     stable_s: float = 60.0
+    #: who is unhealthy for this long is replaced too; 0: never
+    unhealthy_s: float = 120.0
 
     def delay_s(self, tries: int) -> float:
         """The wait before the replacement that follows ``tries`` (>= 1) failures in a row."""

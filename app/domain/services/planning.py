@@ -15,6 +15,7 @@ from app.domain.services.replacing import how_it_ended
 from app.domain.services.rollout import begin_moves, finish_moves, hold_failed_moves, roll_back
 from app.domain.services.sight import Sight
 from app.domain.services.successors import begin_successors
+from app.domain.services.unhealthy import replace_unhealthy
 
 
 def plan(desired: Desired, members: Sequence[Observed], now: float) -> Plan:
@@ -41,6 +42,7 @@ def plan(desired: Desired, members: Sequence[Observed], now: float) -> Plan:
     end_doubles(sight)
     if not desired.paused:
         finish_moves(sight)
+    replace_unhealthy(sight)
     fill(sight)
     if not desired.paused:
         hold_failed_moves(sight)

@@ -63,13 +63,13 @@ class Sight:
         """Those that this pass did not stop."""
         return [member for member in place.live if member.replica_id not in self._stopped]
 
-    def stop(self, member: Observed, why: str, *, kept: bool = True) -> None:
+    def stop(self, member: Observed, why: str, *, kept: bool = True, drain: bool = True) -> None:
         """``kept``: it is of a place that is kept, so its readiness counts."""
         self._stopped.add(member.replica_id)
         self._live -= 1
         if kept and member.ready:
             self._ready -= 1
-        self.actions.append(Stop(member.replica_id, why))
+        self.actions.append(Stop(member.replica_id, why, drain))
 
     def create(self, place: Place, revision: int, tries: int, replaces: str | None, why: str) -> None:
         self._live += 1

@@ -286,7 +286,7 @@ def test_a_pool_by_its_labels(ctx: Context) -> None:
 
 def test_update_and_restart_over_their_defaults(ctx: Context) -> None:
     made = recipes.render(ctx, USER, "inference/mock", {"restart": {"tries": "2"}, "update": {"max_surge": 2}})
-    assert made.restart == {"tries": 2, "backoff_s": 10, "backoff_max_s": 300, "stable_s": 60}
+    assert made.restart == {"tries": 2, "backoff_s": 10, "backoff_max_s": 300, "stable_s": 60, "unhealthy_s": 120}
     assert made.update == {"max_surge": 2, "max_unavailable": 0, "progress_deadline_s": 600, "auto_rollback": True}
     assert (made.successor_lead_s, made.all_or_nothing) == (None, False)
 

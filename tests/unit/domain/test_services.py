@@ -117,7 +117,29 @@ def test_a_member_stopped_by_hand_is_replaced_at_once() -> None:
 @pytest.mark.parametrize("state", [State.UNHEALTHY, State.UNREACHABLE, State.STOPPING])
 def test_no_death_is_seen_where_there_is_none(state: State) -> None:
     """A restart stops first, with the wish to run kept."""
-    assert plan(Desired(1, good_revision=1), [member(0, state)], NOW).actions == ()
+    assert plan(Desired(1, good_revision=1), [member(0, state, state_since=NOW - 119)], NOW).actions == ()
+
+
+def test_who_is_unhealthy_for_long_is_replaced_one_after_the_other() -> None:
+    members = [member(0), member(1, State.UNHEALTHY, state_since=NOW - 121), member(2, State.UNHEALTHY)]
+    desired = Desired(3, good_revision=1)
+    first = plan(desired, members, NOW)
+    # the one that has been so for longest; what is in flight there gets no answer
+    assert [type(action) for action in first.actions] == [Stop, Create]
+    assert (first.actions[0].replica_id, first.actions[0].drain) == ("r2-1", False)
+    assert (first.actions[1].ordinal, first.actions[1].replaces) == (2, "r2-1")
+    left = replace(members[2], state=State.STOPPING, wanted=False)
+    comes = member(2, State.STARTING, replica_id="r2-new", replaces="r2-1", state_since=NOW)
+    assert plan(desired, [*members[:2], left, comes], NOW).actions == ()
+    works = replace(comes, state=State.READY, ready_at=NOW)
+    assert stops(desired, [*members[:2], left, works]) == ["r1-1"]
+
+
+def test_who_is_unhealthy_is_looked_at_again_when_its_time_comes() -> None:
+    ailing = member(0, State.UNHEALTHY, state_since=NOW - 20)
+    assert plan(Desired(1, good_revision=1), [ailing], NOW).look_in_s == pytest.approx(100.0)
+    assert stops(Desired(1, good_revision=1, restart=Restart(unhealthy_s=0)), [ailing], NOW + 1000) == []
+    assert stops(Desired(1, good_revision=1), [replace(ailing, suspect=True)], NOW + 1000) == []
 
 
 def test_scale_up_fills_the_lowest_numbers() -> None:

@@ -1,0 +1,35 @@
+"""A member that lives and does not work makes room for one that does."""
+
+from __future__ import annotations
+
+from app.domain.lifecycle import State
+from app.domain.services.members import Observed
+from app.domain.services.places import Place
+from app.domain.services.sight import Sight
+
+
+def replace_unhealthy(sight: Sight) -> None:
+    """End the member that has been unhealthy for longest, if that is long enough; its place is filled anew.
+
+    One after the other: while a member is on its way none is ended. If those that come do not get ready either, the
+    fault is not in the members, and what still lives may recover.
+    """
+    patience_s = sight.desired.restart.unhealthy_s
+    places = sight.arranged.kept
+    if patience_s <= 0 or any(member.launching for place in places for member in sight.live(place)):
+        return
+    waiting = [(member.state_since + patience_s, member) for place in places for member in _hopeless(sight, place)]
+    if not waiting:
+        return
+    due, member = min(waiting, key=lambda one: (one[0], one[1].age))
+    if due > sight.now:
+        sight.moments.append(due)
+        return
+    # nothing that it has in flight gets an answer
+    sight.stop(member, f"it was unhealthy for {patience_s:g} s", drain=False)
+
+
+def _hopeless(sight: Sight, place: Place) -> list[Observed]:
+    """The members of a place in which none works. Nobody acts on what is under suspicion or cannot be asked."""
+    live = sight.live(place)
+    return live if all(member.state is State.UNHEALTHY and not member.suspect for member in live) else []
