@@ -284,7 +284,8 @@ def _act(ctx: Context, connection: Connection, seen: _Seen, who: Actor | None, e
     for action in seen.actions:
         if isinstance(action, Good):
             wishes["good_revision"] = action.revision
-            tell(connection, row, "service_good", f"all replicas of revision {action.revision} were ready", None)
+            message = f"all replicas of revision {action.revision} were ready"
+            tell(connection, row, "service_good", message, None, revision=action.revision)
         elif isinstance(action, RollBack):
             wishes |= _roll_back(connection, seen, action, rollout, effects)
         elif isinstance(action, CancelAll):
@@ -319,7 +320,9 @@ def _roll_back(
     row = seen.row
     reason = _why_failed(seen, row.revision)
     rollout |= {"state": "failed", "from": action.to, "to": row.revision, "why": action.why, "reason": reason}
-    tell(connection, row, "service_rolled_back", action.why, None, reason=reason, from_=row.revision, to=action.to)
+    tell(
+        connection, row, "service_rolled_back", action.why, None, reason=reason, before=row.revision, revision=action.to
+    )
     ended = [task for task in seen.open_tasks if task.kind == TaskKind.SERVICE_UPDATE]
     message = f"{action.why}; back to revision {action.to}"
     finish(connection, ended, TaskState.FAILED, effects, reason=reason, message=message)
