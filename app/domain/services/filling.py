@@ -21,9 +21,17 @@ def fill(sight: Sight) -> None:
         elif fate.due > sight.now:
             sight.reserved += 1
             sight.moments.append(fate.due)
-        elif sight.room > 0:
-            before = place.last or (place.live[-1] if place.live else None)
-            sight.create(place, revision, fate.tries, before.replica_id if before else None, fate.why)
+        else:
+            sight.empty.append((place, revision, fate))
+    fill_rest(sight)
+
+
+def fill_rest(sight: Sight) -> None:
+    """Create in the empty places whose time has come, as far as there is room: restarts by hand may have taken it."""
+    while sight.empty and sight.room > 0:
+        place, revision, fate = sight.empty.popleft()
+        before = place.last or (place.live[-1] if place.live else None)
+        sight.create(place, revision, fate.tries, before.replica_id if before else None, fate.why)
 
 
 def _next(sight: Sight, place: Place) -> tuple[int, Fate]:

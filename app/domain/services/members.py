@@ -16,7 +16,7 @@ NO_FAULT = OVER | {Reason.NODE_LOST, Reason.PREEMPTED}
 class Observed:
     """One replica of the service. Times are seconds since the epoch by the database's clock.
 
-    Those that ended and were replaced (another one's ``replaces`` names them) may be left out: they decide nothing.
+    Those that ended, were replaced and are gone may be left out: they decide nothing.
     """
 
     replica_id: str
@@ -38,6 +38,8 @@ class Observed:
     tries: int = 0
     #: the replica whose place it took
     replaces: str | None = None
+    #: another one took its place, shown or not
+    replaced: bool = False
     lifetime_ends_at: float | None = None
     #: seen gone, its capacity returned
     released: bool = False

@@ -73,7 +73,7 @@ def _places(members: Iterable[Observed]) -> dict[int, Place]:
         place = places.setdefault(member.ordinal, Place(member.ordinal))
         if member.live:
             place.live.append(member)
-        elif member.replica_id not in replaced:
+        elif not member.replaced and member.replica_id not in replaced:
             place.last = member
     return places
 

@@ -8,7 +8,7 @@ from app.domain.lifecycle import Reason
 from app.domain.services.actions import Action, CancelAll, GiveUp, Good, Plan, Stop
 from app.domain.services.desired import Desired
 from app.domain.services.doubles import drop_unready, end_doubles
-from app.domain.services.filling import fill
+from app.domain.services.filling import fill, fill_rest
 from app.domain.services.members import Observed
 from app.domain.services.places import arrange
 from app.domain.services.replacing import how_it_ended
@@ -26,10 +26,10 @@ def plan(desired: Desired, members: Sequence[Observed], now: float) -> Plan:
     """
     if not desired.running:
         return _end(members)
-    ended = _all_or_nothing(desired, members)
-    if ended is not None:
-        return Plan((ended,), waits_for="nothing: one failure ends it")
     sight = Sight(desired, arrange(desired, members), now)
+    ended = _all_or_nothing(sight)
+    if ended is not None:
+        return Plan((ended,), waits_for="its end")
     back = roll_back(sight)
     if back is not None:
         return Plan((back,), waits_for=f"the way back to revision {back.to}")
@@ -49,6 +49,7 @@ def plan(desired: Desired, members: Sequence[Observed], now: float) -> Plan:
     begin_successors(sight)
     if not desired.paused:
         begin_moves(sight)
+    fill_rest(sight)
     return _told(sight, members)
 
 
@@ -62,11 +63,12 @@ def _end(members: Sequence[Observed]) -> Plan:
     return Plan(stops, settled=not left, waits_for=f"{left} replicas to be gone" if left else "")
 
 
-def _all_or_nothing(desired: Desired, members: Sequence[Observed]) -> CancelAll | None:
-    if not desired.all_or_nothing or desired.good_revision is not None:
+def _all_or_nothing(sight: Sight) -> CancelAll | None:
+    if not sight.desired.all_or_nothing or sight.desired.good_revision is not None:
         return None
-    for member in sorted(members, key=lambda one: one.age):
-        if (member.failed or (member.blameless and not member.live)) and not member.suspect:
+    for place in sight.arranged.kept:
+        member = place.last
+        if member is not None and (member.failed or member.blameless) and not member.suspect:
             why = f"{member.replica_id} {how_it_ended(member)} before all were ready"
             return CancelAll(member.reason or Reason.BACKEND_ERROR, why)
     return None

@@ -46,11 +46,15 @@ def _overdue(sight: Sight, good: int) -> RollBack | None:
         return None
     new = [member for place in sight.arranged.kept for member in place.of(desired.revision)]
     behind = [member for member in new if not member.ready and not member.suspect and not _cannot_be_asked(member)]
-    failed = any(_failed_try(desired, place) for place in sight.arranged.kept)
+    failed = [ended for place in sight.arranged.kept if (ended := _failed_try(desired, place)) is not None]
     if not behind and not failed:
         return None
-    ready = [member.ready_at for member in new if member.ready and member.ready_at is not None]
-    until = max(desired.rollout_since, *ready, desired.rollout_since) + desired.update.progress_deadline_s
+    # however late its first member was asked for, it has the whole time from there
+    asked_at = min(member.created_at for member in (*behind, *failed))
+    ready_at = max(
+        (member.ready_at for member in new if member.ready and member.ready_at is not None), default=asked_at
+    )
+    until = max(desired.rollout_since, asked_at, ready_at) + desired.update.progress_deadline_s
     if sight.now < until:
         sight.moments.append(until)
         return None
@@ -71,7 +75,8 @@ def finish_moves(sight: Sight) -> None:
     for place in sight.arranged.kept:
         if not any(member.ready and not member.suspect for member in place.of(wanted)):
             continue
-        for member in sorted(place.others(wanted), key=lambda one: one.ready):
+        others = [member for member in sight.live(place) if member.revision != wanted]
+        for member in sorted(others, key=lambda one: one.ready):
             if not member.suspect and (not member.ready or sight.dispensable > 0):
                 sight.stop(member, f"revision {wanted} is ready in its place")
 
@@ -95,22 +100,35 @@ def hold_failed_moves(sight: Sight) -> None:
 
 def begin_moves(sight: Sight) -> None:
     """Begin members of the wanted revision where there is none: beside the old one, or instead of it."""
-    wanted = sight.desired.revision
     places = [place for place in sight.arranged.kept if _to_move(sight, place) and place.ordinal not in sight.held]
-    for place in sorted(places, key=lambda one: _order(sight, one)):
-        if sight.spare < 1 and not _make_room(sight, sight.live(place)):
-            continue
-        before = _tried(sight, place)
-        tries = fate_of(sight.desired, before).tries if before else 0
-        replaces = before or place.live[0]
-        sight.create(place, wanted, tries, replaces.replica_id, f"update to revision {wanted}")
+    left = sorted(places, key=lambda one: _order(sight, one))
+    while left:
+        rest = [place for place in left if not _move(sight, place)]
+        if len(rest) == len(left):
+            break
+        # where two made room for one there may be room for a place that had none
+        left = rest
+
+
+def _move(sight: Sight, place: Place) -> bool:
+    """Begin the wanted revision in that place, if there is room or may be made."""
+    if sight.spare < 1 and not _make_room(sight, sight.live(place)):
+        return False
+    wanted, before = sight.desired.revision, _tried(sight, place)
+    tries = fate_of(sight.desired, before).tries if before else 0
+    replaces = before or next(iter(sight.live(place) or place.live), None)
+    sight.create(place, wanted, tries, replaces.replica_id if replaces else None, f"update to revision {wanted}")
+    return True
 
 
 def _to_move(sight: Sight, place: Place) -> bool:
     """Whether it has members, and none of the wanted revision."""
-    if place.suspect or place.ordinal in sight.begun or not sight.live(place):
+    wanted = sight.desired.revision
+    if place.suspect:
         return False
-    return not place.of(sight.desired.revision)
+    if place.ordinal in sight.begun:
+        return sight.begun[place.ordinal] != wanted
+    return bool(sight.live(place)) and not place.of(wanted)
 
 
 def _tried(sight: Sight, place: Place) -> Observed | None:
@@ -119,10 +137,13 @@ def _tried(sight: Sight, place: Place) -> Observed | None:
     return ended if ended is not None and ended.revision == sight.desired.revision else None
 
 
-def _order(sight: Sight, place: Place) -> tuple[bool, bool, float, int]:
-    """First where a try ended, then where nothing is lost, then where the end is near."""
-    ends = [member.lifetime_ends_at for member in place.live if member.lifetime_ends_at is not None]
-    return _tried(sight, place) is None, bool(place.ready), min(ends, default=float("inf")), place.ordinal
+def _order(sight: Sight, place: Place) -> tuple[int, bool, bool, float, int]:
+    """First where most room can be made, then where a try ended, where nothing is lost, where the end is near."""
+    live = sight.live(place)
+    ends = min(
+        (member.lifetime_ends_at for member in live if member.lifetime_ends_at is not None), default=float("inf")
+    )
+    return -len(live), _tried(sight, place) is None, any(member.ready for member in live), ends, place.ordinal
 
 
 def _make_room(sight: Sight, old: list[Observed]) -> bool:

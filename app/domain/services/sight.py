@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 
 from app.domain.services.actions import Action, Create, Stop
 from app.domain.services.desired import Desired
 from app.domain.services.members import Observed
 from app.domain.services.places import Arranged, Place
+from app.domain.services.replacing import Fate
 
 
 @dataclass
@@ -23,8 +25,10 @@ class Sight:
     #: replacements that are due later, or never: their room is not given to others
     reserved: int = 0
     given_up: set[str] = field(default_factory=set)
-    #: places in which a member was just asked for
-    begun: set[int] = field(default_factory=set)
+    #: places in which a member was just asked for, and of which revision
+    begun: dict[int, int] = field(default_factory=dict)
+    #: empty places whose time has come, with the revision and the fate of who was there
+    empty: deque[tuple[Place, int, Fate]] = field(default_factory=deque)
     #: places in which a failed try of the wanted revision has to wait
     held: set[int] = field(default_factory=set)
     _stopped: set[str] = field(default_factory=set)
@@ -73,5 +77,5 @@ class Sight:
 
     def create(self, place: Place, revision: int, tries: int, replaces: str | None, why: str) -> None:
         self._live += 1
-        self.begun.add(place.ordinal)
+        self.begun[place.ordinal] = revision
         self.actions.append(Create(place.ordinal, revision, tries, replaces, why))

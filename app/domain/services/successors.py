@@ -49,7 +49,17 @@ def _alone(sight: Sight, place: Place) -> Observed | None:
     if len(live) != 1 or place.ordinal in sight.begun:
         return None
     member = live[0]
-    return member if member.ready and not member.suspect and member.lifetime_ends_at is not None else None
+    if not member.ready or member.suspect or member.lifetime_ends_at is None:
+        return None
+    return member if _kept(sight, member.revision) else None
+
+
+def _kept(sight: Sight, revision: int) -> bool:
+    """Whether members of a revision are still begun; where an update goes on its members are the successors."""
+    desired = sight.desired
+    if revision == desired.revision or desired.paused:
+        return True
+    return revision == desired.good_revision and not sight.proven
 
 
 def _begins(desired: Desired, member: Observed, ends: list[float]) -> float:
