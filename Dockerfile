@@ -16,7 +16,7 @@ COPY hostler hostler
 COPY migrations migrations
 # what only tests and linters need stays out of the image (the extra "dev" of setup.cfg)
 RUN .venv/bin/pip install --no-deps --no-build-isolation --editable . \
-    && .venv/bin/pip uninstall --yes fakeredis hypothesis import-linter mypy openai pytest pytest-timeout ruff schemathesis
+    && .venv/bin/pip uninstall --yes fakeredis hypothesis import-linter mypy openai pytest pytest-timeout qdrant-client ruff schemathesis
 
 FROM ${PYTHON_IMAGE}
 # tini reaps what engines leave behind; libgomp1 is what llama.cpp links to

@@ -216,6 +216,7 @@ class Settings:
     sglang_command: str = _setting(
         "python -m sglang.launch_server", "What starts SGLang, in the same way.", read_by=_command_line
     )
+    qdrant_command: str = _setting("qdrant", "What starts Qdrant's server, in the same way.", read_by=_command_line)
     node_name: str = _setting(
         "",
         "Name of this host in the stack; default: the host's name.",
@@ -392,6 +393,7 @@ class Settings:
             tls_key=os.path.abspath(settings.tls_key) if settings.tls_key else "",
             vllm_command=_placed(settings.vllm_command),
             sglang_command=_placed(settings.sglang_command),
+            qdrant_command=_placed(settings.qdrant_command),
             llama_command=_placed(settings.llama_command) if settings.llama_command else "",
             chat_model_path=_absolute(settings.chat_model_path),
             external_ca=os.path.abspath(settings.external_ca) if settings.external_ca else "",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from app.domain.lifecycle import Reason
+from app.domain.routing import SERVICE_LABEL
 from app.engines.base import Command, Engine
 from app.engines.registry import ENGINES
 from app.errors import Forbidden
@@ -30,7 +31,21 @@ def command_of(ctx: Context, row: Any, port: int, gpus: int) -> Command:
         raise Forbidden(f"The engine {engine.name!r} needs a create by a key of role admin.")
     secrets = row.spec["resolved"].get("secrets") or {}
     environment = {**read_secrets(ctx.settings, secrets), **ctx.unseal(row.environment)}
-    return command_for(ctx, engine, row.model_name, row.spec["resolved"], port=port, gpus=gpus, environment=environment)
+    return command_for(
+        ctx,
+        engine,
+        row.model_name,
+        row.spec["resolved"],
+        port=port,
+        gpus=gpus,
+        environment=environment,
+        keeper=data_keeper(row),
+    )
+
+
+def data_keeper(row: Any) -> str:
+    """Whose data a replica opens: its service's, so that the one that replaces it finds them, or its own."""
+    return str(row.labels.get(SERVICE_LABEL) or row.id)
 
 
 def explained_exit(row: Any, reason: Reason | None, message: str, log_tail: str) -> tuple[Reason | None, str]:

@@ -1,13 +1,13 @@
 """What may be asked where: from replicas, the catalogue and live registrations to routes and their members. Pure.
 
 A *route* is a named set of members. A replica is a member of the route of its model (and so of each of the model's
-aliases) and of its service, if it has one.
+aliases), unless it serves none, and of its service, if it has one.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -98,6 +98,8 @@ class ReplicaFacts:
     service: str = ""
     check_path: str = "/health"
     max_concurrency: int = 0
+    #: whether requests for its model may go to it; a store's name is no model
+    serves_models: bool = True
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,7 @@ def plan_routes(
     names = _names(models)
     members: dict[str, Member] = {}
     behind: dict[tuple[RouteKind, str], set[str]] = {(kind, name): set() for name, (kind, _model) in names.items()}
+    of_no_model: set[str] = set()
 
     def known(name: str) -> str:
         """The model that ``name`` means; what no catalogue knows is a model by itself."""
@@ -176,17 +179,19 @@ def plan_routes(
     for replica in replicas:
         if replica.state in _GONE:
             continue
-        model = known(replica.model)
+        model = known(replica.model) if replica.serves_models else replica.model
         if replica.service:
             behind.setdefault((RouteKind.SERVICE, replica.service), set())
         member = _own(replica, model)
         if member is not None:
             members[member.server] = member
+            if not replica.serves_models:
+                of_no_model.add(member.server)
     for registration in registrations:
         if registration.answers and registration.model:
             member = _registered(registration, known(registration.model))
             members[member.server] = member
-    _fill(behind, names, members)
+    _fill(behind, names, members, of_no_model)
     return RouteTable(
         tuple(
             Route(kind, name, tuple(sorted(found)), _model_of(kind, name, names, found, members))
@@ -258,10 +263,12 @@ def _fill(
     behind: dict[tuple[RouteKind, str], set[str]],
     names: Mapping[str, tuple[RouteKind, str]],
     members: Mapping[str, Member],
+    of_no_model: Container[str],
 ) -> None:
     of_model: dict[str, set[str]] = {}
     for member in members.values():
-        of_model.setdefault(member.model, set()).add(member.server)
+        if member.server not in of_no_model:
+            of_model.setdefault(member.model, set()).add(member.server)
         if member.service:
             behind[RouteKind.SERVICE, member.service].add(member.server)
     for name, (kind, model) in names.items():

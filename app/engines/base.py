@@ -40,6 +40,8 @@ class EngineRequest:
     #: (empty: the system's)
     addresses: tuple[str, ...] | None = None
     ca_file: str = ""
+    #: of ``Engine.keeps_data``: the folder that is its own as long as its service or replica is known, on this host
+    data_dir: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,12 @@ class Engine(Protocol):
     needs_model_file: bool
     #: whether a model's source may be a name on the hub or a folder (as transformers have it)
     takes_hub_model: bool
+    #: whether requests for its model may go to it: it speaks OpenAI's API, or one like it. Others are reached by their
+    #: service or replica alone, and no list of models shows them
+    serves_models: bool
+    #: whether what it was told must be there again after a restart: it gets ``EngineRequest.data_dir``, and a service
+    #: of it has one replica, for two would be two stores
+    keeps_data: bool
     #: the setting that holds the program to start; empty for what Hostler brings with it, as its value may be
     program_setting: str
     #: whether it checks ``engine_key`` on its API routes

@@ -25,6 +25,8 @@ class CommandEngine:
     admin_only = True
     needs_model_file = False
     takes_hub_model = False
+    serves_models = True
+    keeps_data = False
     program_setting = ""
     checks_key = False
     open_paths: frozenset[str] = frozenset()

@@ -34,6 +34,8 @@ class LlamaCpp:
     admin_only = False
     needs_model_file = True
     takes_hub_model = False
+    serves_models = True
+    keeps_data = False
     program_setting = "llama_command"
     checks_key = True
     open_paths = frozenset({"/health", "/v1/health"})

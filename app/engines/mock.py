@@ -71,6 +71,8 @@ class MockEngine:
     admin_only = False
     needs_model_file = False
     takes_hub_model = False
+    serves_models = True
+    keeps_data = False
     program_setting = ""
     checks_key = True
     open_paths = frozenset({"/health", "/v1/health"})

@@ -48,6 +48,8 @@ class OpenAICompatible:
     admin_only = False
     needs_model_file = False
     takes_hub_model = False
+    serves_models = True
+    keeps_data = False
     program_setting = "haproxy"
     checks_key = True
     open_paths = frozenset({"/health"})

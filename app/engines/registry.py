@@ -7,6 +7,8 @@ from app.engines.command import CommandEngine
 from app.engines.llama_cpp import LlamaCpp
 from app.engines.mock import MockEngine
 from app.engines.openai_compatible import OpenAICompatible
+from app.engines.qdrant import Qdrant
+from app.engines.qdrant_edge import QdrantEdge
 from app.engines.sglang import Sglang
 from app.engines.vllm import Vllm
 from app.errors import InvalidConfig
@@ -16,9 +18,13 @@ ENGINES: dict[str, Engine] = {
     "vllm": Vllm(),
     "sglang": Sglang(),
     "openai-compatible": OpenAICompatible(),
+    "qdrant": Qdrant(),
+    "qdrant-edge": QdrantEdge(),
     "mock": MockEngine(),
     "command": CommandEngine(),
 }
+#: Those whose replicas serve no model.
+STORES: tuple[str, ...] = tuple(name for name, one in ENGINES.items() if not one.serves_models)
 
 
 def engine(name: str) -> Engine:

@@ -113,6 +113,8 @@ class Sglang:
     admin_only = False
     needs_model_file = False
     takes_hub_model = True
+    serves_models = True
+    keeps_data = False
     program_setting = "sglang_command"
     checks_key = True
     open_paths = frozenset({"/health", "/health_generate", "/ready", "/metrics"})

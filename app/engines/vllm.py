@@ -139,6 +139,8 @@ class Vllm:
     admin_only = False
     needs_model_file = False
     takes_hub_model = True
+    serves_models = True
+    keeps_data = False
     program_setting = "vllm_command"
     checks_key = True
     open_paths = frozenset({"/health"})

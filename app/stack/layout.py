@@ -57,6 +57,11 @@ class Layout:
         return self.state_dir / "logs"
 
     @property
+    def data(self) -> Path:
+        """What stores keep on this host, a folder for each service or single replica."""
+        return self.state_dir / "data"
+
+    @property
     def attempts(self) -> Path:
         return self.state_dir / "attempts"
 

@@ -21,6 +21,7 @@ from app.engines.schema import for_admins
 from app.errors import Contradiction, Forbidden, InvalidConfig, ModelForbidden, UnknownModel, UnknownPool
 from app.stack.errors import PartFailed
 from app.stack.haproxy import haproxy_program
+from app.stack.layout import Layout
 from app.usecases import backend_options, external, models
 from app.usecases.context import Actor, Context
 
@@ -257,10 +258,12 @@ def command_for(
     gpus: int,
     environment: Mapping[str, str],
     addresses: tuple[str, ...] | None = None,
+    keeper: str = "ID",
 ) -> Command:
     """The command of one attempt. Raises InvalidConfig when the engine cannot run it (a model file is gone).
 
-    ``addresses`` are where the host of ``Engine.upstream`` was found to be.
+    ``addresses`` are where the host of ``Engine.upstream`` was found to be; ``keeper`` is whose data the engine opens:
+    the service, or the replica that is in none.
     """
     path = settled.get("model_path")
     return engine.command(
@@ -274,6 +277,7 @@ def command_for(
             program=tuple(settled.get("program") or ()) or _program(ctx, engine),
             gpus=gpus,
             cache_dir=ctx.settings.state_dir / "cache",
+            data_dir=Layout(ctx.settings.state_dir).data / keeper if engine.keeps_data else None,
             addresses=addresses,
             ca_file=ctx.settings.external_ca,
             config=settled["config"],

@@ -12,7 +12,7 @@ from app.db.repos import models as catalogue
 from app.db.repos import served as repo
 from app.engines.dialects.base import Dialect
 from app.engines.dialects.openai import OpenAIDialect
-from app.engines.registry import ENGINES
+from app.engines.registry import ENGINES, STORES
 from app.errors import Contradiction, ModelForbidden, ModelNotFound, ModelRequired, NotFound, NotOffered
 from app.usecases import models
 from app.usecases.context import Actor, Context
@@ -59,7 +59,7 @@ def choose(context: Context, actor: Actor, asked: str | None, *, service_id: str
         asked = asked or _default(context, connection, actor)
         name, names = _names(connection, asked)
         _check_allowed(actor, asked, name)
-        rows = repo.kinds_of(connection, names)
+        rows = repo.kinds_of(connection, names, STORES)
         registered = name in registered_models(context, connection)
         if not rows and not registered and models.find(context, connection, asked) is None:
             registered = name in registered_models(context, connection, kept_s=FRESH_S)
@@ -130,7 +130,7 @@ def _default(context: Context, connection: Connection, actor: Actor) -> str:
     ready: dict[str, None] = {}
     # a limited key chooses among its own
     most = 10_000 if actor.models is not None else SHOWN + 1
-    for found in (*repo.ready_names(connection, most), *sorted(registered_models(context, connection))):
+    for found in (*repo.ready_names(connection, most, STORES), *sorted(registered_models(context, connection))):
         name, names = _names(connection, found)
         ready |= dict.fromkeys(visible_names(actor, name, names)[:1])
         if len(ready) > SHOWN:
@@ -167,7 +167,7 @@ def _check_allowed(actor: Actor, asked: str, name: str) -> None:
 
 
 def _unknown(context: Context, connection: Connection, actor: Actor, asked: str) -> ModelNotFound:
-    known = set(models.names(context, connection)) | set(repo.ready_names(connection, 1000))
+    known = set(models.names(context, connection)) | set(repo.ready_names(connection, 1000, STORES))
     if actor.models is not None:
         known &= set(actor.models)
     # these very words are promised

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.db.repos import served as repo
+from app.engines.registry import STORES
 from app.usecases import models
 from app.usecases.context import Actor, Context
 from app.usecases.registered_models import registered_models
@@ -27,7 +28,7 @@ def list_served(context: Context, actor: Actor) -> list[dict[str, Any]]:
         found = {name: _Served() for name in (*described, *registered_models(context, connection))}
         for name in registered_models(context, connection):
             found[name].registered = True
-        for row in repo.counts(connection):
+        for row in repo.counts(connection, STORES):
             name = row.model_name if row.model_name in described else own.get(row.model_name, row.model_name)
             found.setdefault(name, _Served()).add(row)
     shown = []

@@ -14,7 +14,7 @@ from app.db.repos import routes as repo
 from app.domain.lifecycle import State
 from app.domain.routing import ModelFacts, ReplicaFacts, RouteTable, plan_routes
 from app.engines.gguf_files import scan_models
-from app.engines.registry import ENGINES
+from app.engines.registry import ENGINES, STORES
 from app.usecases.context import Context
 from app.usecases.gateways import gateway_id
 from app.usecases.registrations import route_facts
@@ -41,6 +41,8 @@ class TableReader:
 
     ctx: Context
     _known: dict[tuple[str, int], ReplicaFacts] = field(default_factory=dict)
+    #: names in use that were seen to be models', and not only stores'
+    _models: set[str] = field(default_factory=set)
 
     def read(self) -> Read:
         """All of it in one snapshot. Raises Unavailable or Collided: then nothing is known to have changed."""
@@ -51,6 +53,8 @@ class TableReader:
             missing = [row.id for row in rows if (row.id, row.attempt) not in self._known]
             details = repo.details(connection, missing)
             in_use = repo.models_in_use(connection)
+            self._models &= set(in_use)
+            self._models |= repo.serving(connection, [name for name in in_use if name not in self._models], STORES)
             catalogue = repo.catalogue(connection)
             registered = registrations_repo.answering(connection)
             held = gateways_repo.held(connection, gateway_id(self.ctx.settings))
@@ -59,7 +63,7 @@ class TableReader:
         named = {row.name: ModelFacts(row.name, tuple(row.aliases)) for row in catalogue}
         models = {model.name: model for model in files} | named
         known = {name for model in models.values() for name in (model.name, *model.aliases)}
-        models |= {name: ModelFacts(name) for name in in_use if name not in known}
+        models |= {name: ModelFacts(name) for name in in_use if name in self._models and name not in known}
         ours = {name: model.name for model in models.values() for name in (*model.aliases, model.name)}
         registrations = route_facts(registered, ours, self.ctx.settings.node_name)
         table = plan_routes(self._facts(rows), models.values(), registrations)
@@ -92,6 +96,7 @@ def _facts(row: Any) -> ReplicaFacts:
         # an engine that this version does not know is asked for what most have
         check_path=engine.readiness(config).path if engine else "/health",
         max_concurrency=_limit(row.gateway_config, engine.max_concurrency(config) if engine else None),
+        serves_models=row.engine not in STORES,
     )
 
 

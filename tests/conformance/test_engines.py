@@ -186,10 +186,11 @@ def test_a_deep_probe_is_work_that_its_counters_show(subject: Engine, start: Sta
         return
     it = start()
     it.wait_ready()
-    assert counters is not None
-    before = read_counters(counters, it.base_url, KEY, 5)
+    before = read_counters(counters, it.base_url, KEY, 5) if counters else None
     found = run_check(check, it.base_url, "tiny", KEY, time.monotonic() + 10)
     assert found["ok"], found
+    if counters is None:
+        return
     after = read_counters(counters, it.base_url, KEY, 5)
     assert before is not None
     assert after is not None

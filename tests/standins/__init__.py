@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 _FOLDER = Path(__file__).parent
-#: Command lines for HOSTLER_VLLM_COMMAND, HOSTLER_SGLANG_COMMAND and HOSTLER_LLAMA_COMMAND.
+#: Command lines for HOSTLER_VLLM_COMMAND, HOSTLER_SGLANG_COMMAND, HOSTLER_LLAMA_COMMAND, HOSTLER_QDRANT_COMMAND.
 VLLM = f"{sys.executable} -I -S {_FOLDER / 'vllm'} serve"
 SGLANG = f"{sys.executable} -I -S {_FOLDER / 'sglang'}"
 LLAMA_SERVER = f"{sys.executable} -I -S {_FOLDER / 'llama-server'}"
+QDRANT = f"{sys.executable} -I -S {_FOLDER / 'qdrant'}"

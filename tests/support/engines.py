@@ -16,12 +16,17 @@ from typing import Any
 from app.engines.base import Command, Engine, EngineRequest
 from app.settings import Settings
 from app.stack.haproxy import haproxy_program
-from tests.standins import SGLANG, VLLM
+from tests.standins import QDRANT, SGLANG, VLLM
 from workers.probes.http import look
 from workers.probes.wire import ProbeTarget
 
 #: What is run for engines whose program is a setting: stand-ins, and the HAProxy that the stack uses.
-PROGRAMS = {"vllm": VLLM, "sglang": SGLANG, "openai-compatible": str(haproxy_program(Settings()))}
+PROGRAMS = {
+    "vllm": VLLM,
+    "sglang": SGLANG,
+    "qdrant": QDRANT,
+    "openai-compatible": str(haproxy_program(Settings())),
+}
 KEY = "engine-key-of-the-tests-0123456789"
 HOST = "127.0.0.1"
 _READY_S = 20
@@ -82,6 +87,7 @@ def running(
         config=config,
         engine_key=KEY,
         program=tuple(shlex.split(PROGRAMS.get(engine.name, ""))),
+        data_dir=folder / "data",
     )
     command = engine.command(replace(asked, **(request or {})))
     folder.mkdir(parents=True, exist_ok=True)

@@ -50,6 +50,18 @@ def models_in_use(connection: Connection) -> list[str]:
     return list(connection.execute(_MODELS).scalars())
 
 
+def serving(connection: Connection, names: Sequence[str], without: Sequence[str]) -> set[str]:
+    """Those of ``names`` that replicas of other engines than ``without`` have."""
+    if not names:
+        return set()
+    # not as an equality: see served.py
+    query = text(
+        "SELECT name FROM unnest(CAST(:names AS text[])) AS name WHERE EXISTS (SELECT 1 FROM replicas"
+        " WHERE model_name BETWEEN name AND name AND released_at IS NULL AND engine <> ALL(:without))"
+    )
+    return set(connection.execute(query, {"names": list(names), "without": list(without)}).scalars())
+
+
 def live_keys(connection: Connection) -> list[Any]:
     """(id, hash, role, models, limits, expires_at) of every key that is neither revoked nor expired."""
     query = text(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -15,17 +16,21 @@ _KIND = f"model_name, engine, {_IN} AS ready, spec->'resolved'->'config' AS conf
 # which the planner walks along all replicas by age and finds, of a name that is rare, few
 _KINDS = """
 SELECT DISTINCT found.* FROM unnest(CAST(:names AS text[])) AS name, LATERAL (
-    SELECT {kind} FROM replicas WHERE model_name BETWEEN name AND name AND released_at IS NULL {ready}
+    SELECT {kind} FROM replicas WHERE model_name BETWEEN name AND name AND released_at IS NULL
+    AND engine <> ALL(:without) {ready}
     ORDER BY model_name DESC, created_at DESC, id DESC LIMIT {looked_at}
 ) AS found
 """
 
 
-def kinds_of(connection: Connection, names: list[str]) -> list[Any]:
-    """(model_name, engine, ready, config) of the replicas of ``names``, each kind once: the ready ones, else all."""
+def kinds_of(connection: Connection, names: list[str], without: Sequence[str]) -> list[Any]:
+    """(model_name, engine, ready, config) of the replicas of ``names``, each kind once: the ready ones, else all.
+
+    ``without`` are engines that serve no model, here and below.
+    """
     for ready in (f"AND {_IN}", ""):
         query = text(_KINDS.format(kind=_KIND, ready=ready, looked_at=_LOOKED_AT))
-        rows = list(connection.execute(query, {"names": names}))
+        rows = list(connection.execute(query, {"names": names, "without": list(without)}))
         if rows:
             return rows
     return []
@@ -46,18 +51,20 @@ def kind_of_replica(connection: Connection, replica_id: str) -> Any | None:
     return connection.execute(query, {"id": replica_id}).first()
 
 
-def counts(connection: Connection) -> list[Any]:
+def counts(connection: Connection, without: Sequence[str]) -> list[Any]:
     """(model_name, engine, ready, replicas) of everything that is not gone, by name."""
     query = text(
         f"SELECT model_name, engine, count(*) FILTER (WHERE {_IN}) AS ready, count(*) AS replicas"
-        " FROM replicas WHERE released_at IS NULL GROUP BY model_name, engine ORDER BY model_name, engine"
+        " FROM replicas WHERE released_at IS NULL AND engine <> ALL(:without)"
+        " GROUP BY model_name, engine ORDER BY model_name, engine"
     )
-    return list(connection.execute(query))
+    return list(connection.execute(query, {"without": list(without)}))
 
 
-def ready_names(connection: Connection, limit: int) -> list[str]:
+def ready_names(connection: Connection, limit: int, without: Sequence[str]) -> list[str]:
     """Names with a ready replica, at most ``limit``."""
     query = text(
-        f"SELECT DISTINCT model_name FROM replicas WHERE {_IN} AND released_at IS NULL ORDER BY model_name LIMIT :limit"
+        f"SELECT DISTINCT model_name FROM replicas WHERE {_IN} AND released_at IS NULL AND engine <> ALL(:without)"
+        " ORDER BY model_name LIMIT :limit"
     )
-    return list(connection.execute(query, {"limit": limit}).scalars())
+    return list(connection.execute(query, {"limit": limit, "without": list(without)}).scalars())
