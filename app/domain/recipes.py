@@ -13,7 +13,7 @@ ABOUT = ("name", "category", "description", "version", "engine", "parameters", "
 MODEL, MODEL_NAME = ("model",), ("model_name",)
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}\Z")
-_NUMBER = re.compile(r"[+-]?([0-9]{1,18}(\.[0-9]{0,18})?|\.[0-9]{1,18})([eE][+-]?[0-9]{1,3})?\Z")
+_NUMBER = re.compile(r"[+-]?([0-9]{1,18}(\.[0-9]{0,40})?|\.[0-9]{1,40})([eE][+-]?[0-9]{1,3})?\Z")
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 

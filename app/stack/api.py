@@ -50,6 +50,19 @@ class Api:
             raise ApiSilent(f"the API answered {code} to a question about {replica_id}: {body.get('detail', '')}")
         return body if code == 200 else None
 
+    def broken_recipes(self, timeout_s: float = 5) -> list[dict[str, Any]]:
+        """The recipes whose files cannot be served as they stand. Raises ApiSilent."""
+        found: list[dict[str, Any]] = []
+        cursor = ""
+        while True:
+            code, body = self._call("GET", f"/api/v1/recipes?limit=1000{cursor}", timeout_s)
+            if code != 200:
+                raise ApiSilent(f"the API answered {code} to a list of recipes: {body.get('detail', '')}")
+            found += [one for one in body["recipes"] if one["problems"]]
+            if not body.get("next_cursor"):
+                return found
+            cursor = f"&cursor={body['next_cursor']}"
+
     def stop_replica(self, replica_id: str, grace_s: int, timeout_s: float = 10) -> str:
         """Ask for the stop; empty, or why it was refused."""
         body = {"grace_s": grace_s, "drain_s": grace_s}

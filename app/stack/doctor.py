@@ -20,13 +20,14 @@ from app.errors import Unavailable
 from app.haproxy.runtime import HaproxyAway, Session
 from app.haproxy.shown import number, parse_figures
 from app.settings import Settings
-from app.stack.api import Api
+from app.stack.api import Api, ApiSilent
 from app.stack.errors import StackError
 from app.stack.layout import Layout
 from app.stack.prepare import NEW_BYTES, OLD_BYTES
 from app.stack.processes import control_plane
 from app.stack.record import Record, read_record, supervisor_of
 from app.stack.roles import ROLES
+from app.stack.secrets import admin_key
 from app.stack.supervisor import Supervisor
 from app.stack.urls import broker_url, database_url, embeds_postgres
 from app.usecases.health import CHECKS, look, problems
@@ -74,7 +75,8 @@ def doctor(settings: Settings) -> list[Finding]:
     except (psycopg.Error, StackError) as error:
         found.append(Finding("database", FAIL, _one_line(error), _database_fix(settings)))
         found += [Finding(name, FAIL, "not known: no database", _database_fix(settings)) for name in _NEEDS_DATABASE]
-    return [*found, _gateway(settings), _broker(settings), _disk(settings), _permissions(settings), _run_as(record)]
+    found += [_recipes(settings, record), _gateway(settings), _broker(settings), _disk(settings)]
+    return [*found, _permissions(settings), _run_as(record)]
 
 
 _NEEDS_DATABASE = ("migrations", "queues", "clock", *CHECKS)
@@ -109,6 +111,24 @@ def _api(settings: Settings, record: Record | None) -> Finding:
         return Finding("api", OK, f"{url}/health answers: {body.get('status')}")
     detail = f"{url}/health answered {answered}" if answered else "the API does not answer"
     return Finding("api", FAIL, detail, f"tail {Layout(settings.state_dir).logs / 'web.log'}")
+
+
+def _recipes(settings: Settings, record: Record | None) -> Finding:
+    """Asked of the API: the folder is in its settings, and the files must be as it may read them."""
+    try:
+        if record is None:
+            raise ApiSilent("no stack is up")
+        key = admin_key(settings) or ""
+        broken = Api(record.url, certificate=record.certificate, key=key).broken_recipes()
+    except StackError as error:
+        return Finding("recipes", FAIL, f"not known: {_one_line(error)}", "see api")
+    if not broken:
+        return Finding("recipes", OK, "every recipe's file can be served")
+    told = [
+        f"{one['recipe']} ({'its last good version serves' if one['served'] else 'not served'}): {one['problems'][0]}"
+        for one in broken
+    ]
+    return Finding("recipes", WARN, _some(told), f"hostler recipe show {broken[0]['recipe']}")
 
 
 def _guarded(

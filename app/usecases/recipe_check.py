@@ -10,6 +10,7 @@ from app.domain import recipes as domain
 from app.domain.environment import WISHES
 from app.domain.recipe_schema import RECIPE
 from app.domain.recipes import MODEL, MODEL_NAME, Parameter, Recipe
+from app.domain.routing import SERVICE_LABEL
 from app.engines.base import Engine
 from app.engines.registry import ENGINES
 from app.engines.schema import check
@@ -88,6 +89,8 @@ def _setting_problems(recipe: Recipe) -> Iterator[str]:
         return
     settings = recipe.settings
     yield from _command_problems(engine, settings)
+    if SERVICE_LABEL in (settings.get("labels") or {}):
+        yield f"labels.{SERVICE_LABEL}: is set by Hostler alone"
     both = set(settings.get("secrets") or {}) & {*(settings.get("environment") or {}), *recipe.by_environment()}
     for name in sorted(both):
         yield f"secrets.{name}: environment or a parameter sets it too"

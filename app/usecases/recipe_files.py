@@ -10,7 +10,6 @@ import logging
 import os
 import re
 import secrets
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from threading import Lock
 from app.domain.recipe_schema import NAME
 from app.domain.recipes import Recipe
 from app.settings import Settings
+from app.usecases.inside_files import NotInside, Opened, is_ours, others_may_write, read_inside
 from app.usecases.recipe_check import recipe_from
 from app.usecases.recipe_yaml import LARGEST, Unreadable, read_yaml
 
@@ -71,8 +71,9 @@ class Shelf:
         seen = set()
         for number, (category, name, path) in enumerate(_files_below(root)):
             seen.add(path)
-            if number >= MOST:
-                yield Known(category, name, str(path), not own, None, (f"{root} holds more than {MOST} recipes",))
+            wrong = _misplaced(root, number, category, name)
+            if wrong:
+                yield Known(category, name, str(path), not own, None, (wrong,))
                 continue
             try:
                 signature = _signature(path)
@@ -138,21 +139,27 @@ def shelf_of(settings: Settings) -> Shelf:
 
 
 def _files_below(root: Path) -> Iterator[tuple[str, str, Path]]:
-    """(category, name, path) of each YAML file two levels below ``root``, in order. No name can lead anywhere else."""
+    """(category, name, path) of each YAML file two levels below ``root``, in order; hidden ones are left alone."""
     for folder in _entries(root):
-        if not _NAME.match(folder):
-            continue
         taken: set[str] = set()
         for file in _entries(root / folder):
             name, suffix = os.path.splitext(file)
-            if suffix in SUFFIXES and _NAME.match(name) and name not in taken:
+            if suffix in SUFFIXES and name not in taken:
                 taken.add(name)
                 yield folder, name, root / folder / file
 
 
+def _misplaced(root: Path, number: int, category: str, name: str) -> str:
+    """Why a file of that name is no recipe's; empty when it may be one. No name can lead anywhere else."""
+    if number >= MOST:
+        return f"{root} holds more than {MOST} recipes"
+    wrong = next((one for one in (category, name) if not _NAME.match(one)), None)
+    return "" if wrong is None else f"{wrong!r} is no name of a recipe: small letters, digits, . _ and - inside"
+
+
 def _entries(folder: Path) -> list[str]:
     try:
-        return sorted(os.listdir(folder))
+        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
     except OSError:
         # none, or a file, or closed to us: then there are no recipes in it
         return []
@@ -182,33 +189,27 @@ def _load(root: Path, path: Path, category: str, name: str, *, own: bool) -> tup
 
 
 def _bytes_of(root: Path, path: Path, *, own: bool) -> bytes:
-    # neither a device nor a pipe may hold us up
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        seen = os.fstat(descriptor)
-        if not stat.S_ISREG(seen.st_mode):
-            raise Unreadable("it is no file")
-        # asked of what was opened: whatever links are changed meanwhile, nothing outside is read
-        place = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
-        if not place.is_relative_to(os.path.realpath(root)):
-            raise Unreadable("it is a link that leads out of the folder")
-        if own:
-            _check_owners(root, place, seen)
-        return file.read(LARGEST + 1)
+    try:
+        found = read_inside(root, path, LARGEST)
+    except NotInside as error:
+        raise Unreadable(f"it {error}") from error
+    if own:
+        _check_owners(root, found)
+    return found.raw
 
 
-def _check_owners(root: Path, place: Path, seen: os.stat_result) -> None:
+def _check_owners(root: Path, found: Opened) -> None:
     """A recipe decides what runs: only we and root may be able to change it."""
     top = Path(os.path.realpath(root))
-    ways = [(place, seen)]
-    for folder in place.parents:
+    ways = [(found.place, found.seen)]
+    for folder in found.place.parents:
         ways.append((folder, os.stat(folder)))
         if folder == top:
             break
-    for one, held in ways:
-        if held.st_uid not in (0, os.geteuid()):
-            raise Unreadable(f"{one} belongs to another user (uid {held.st_uid}); chown it to whom Hostler runs as")
-        if held.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    for one, seen in ways:
+        if not is_ours(seen):
+            raise Unreadable(f"{one} belongs to another user (uid {seen.st_uid}); chown it to whom Hostler runs as")
+        if others_may_write(seen):
             raise Unreadable(f"others may write {one}; chmod go-w {one}")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from app.domain.recipe_schema import SECRET_FILE
 from app.errors import InvalidConfig
 from app.settings import Settings
 from app.stack.layout import Layout
+from app.usecases.inside_files import NotInside, is_ours, others_may_write, read_inside
 
 LARGEST = 32 * 1024
 _NAME = re.compile(SECRET_FILE)
@@ -72,37 +72,24 @@ def _read(settings: Settings, name: str, file: str, *, optional: bool) -> str | 
     if os.path.realpath(folder) == os.path.realpath(Layout(settings.state_dir).secrets):
         raise InvalidConfig(f"{where}: HOSTLER_SECRETS_DIR must not be the folder of the stack's own secrets.")
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        found = read_inside(folder, path, LARGEST)
+        held = os.stat(folder)
     except FileNotFoundError:
         if optional:
             return None
         raise InvalidConfig(f"{where}: there is no such file. Put it there with mode 0600.") from None
+    except NotInside as error:
+        raise InvalidConfig(f"{where} {error}.") from error
     except OSError as error:
-        raise InvalidConfig(f"{where} cannot be opened: {error.strerror}.") from error
-    with os.fdopen(descriptor, "rb") as opened:
-        _check(where, folder, path, descriptor)
-        try:
-            raw = opened.read(LARGEST + 1)
-        except OSError as error:
-            raise InvalidConfig(f"{where} cannot be read: {error.strerror}.") from error
-    return _text(where, raw)
-
-
-def _check(where: str, folder: Path, path: Path, descriptor: int) -> None:
-    """Of what was opened, so that nothing changes between look and use."""
-    seen = os.fstat(descriptor)
-    if not stat.S_ISREG(seen.st_mode):
-        raise InvalidConfig(f"{where} is no file.")
-    place = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
-    if not place.is_relative_to(os.path.realpath(folder)):
-        raise InvalidConfig(f"{where} is a link that leads out of the folder.")
-    if seen.st_uid not in (0, os.geteuid()):
-        raise InvalidConfig(f"{where} belongs to another user (uid {seen.st_uid}). chown it to whom Hostler runs as.")
-    if seen.st_mode & 0o077:
+        raise InvalidConfig(f"{where} cannot be read: {error.strerror}.") from error
+    if not is_ours(found.seen):
+        owner = f"another user (uid {found.seen.st_uid})"
+        raise InvalidConfig(f"{where} belongs to {owner}. chown it to whom Hostler runs as.")
+    if found.seen.st_mode & 0o077:
         raise InvalidConfig(f"{where} is open to others. chmod 600 {path}")
-    held = os.stat(folder)
-    if held.st_uid not in (0, os.geteuid()) or held.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    if not is_ours(held) or others_may_write(held):
         raise InvalidConfig(f"{where}: others may write the folder. chmod go-w {folder}")
+    return _text(where, found.raw)
 
 
 def _text(where: str, raw: bytes) -> str:

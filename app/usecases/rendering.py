@@ -392,7 +392,7 @@ class _Rendering:
                 if ".".join(one.sets) == f"engine_config.{rest}" and one.name in self.said_at:
                     return self.said_at[one.name]
             return f"config.engine_config.{rest}"
-        return f"config.{name}" if head == "environment" else name
+        return f"config.{name}" if head in ("environment", "labels") else name
 
     def _shown(self) -> dict[str, Any]:
         """The request's config without what might be secret."""
