@@ -232,6 +232,12 @@ class LaunchFailed(HostlerError):
     status, code, title = 502, "replica_failed", "The replica failed before it was ready"
 
 
+class ServiceFailed(HostlerError):
+    """The service did not come to what was asked for. `hostler service status` says which replicas are why."""
+
+    status, code, title = 502, "service_failed", "The service did not get there"
+
+
 class Collided(HostlerError):
     """Changes of the same record got in each other's way. Send the request again."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from hashlib import blake2b
 from typing import Any
@@ -22,7 +22,7 @@ def answer(body: Mapping[str, Any], status: int = 200, headers: Mapping[str, str
     return response
 
 
-def read(body: Mapping[str, Any]) -> Response:
+def read(body: Mapping[str, Any] | Sequence[Any]) -> Response:
     """A read: 200 with an ETag of its content, or 304 when the caller has it already."""
     content = dumps(body)
     etag = blake2b(content.encode(), digest_size=12).hexdigest()

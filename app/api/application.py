@@ -24,6 +24,8 @@ from app.api.v1 import (
     recipes,
     registrations,
     replicas,
+    service_groups,
+    service_views,
     stack,
     tasks,
 )
@@ -44,6 +46,9 @@ access_log = logging.getLogger("app.access")
 
 BLUEPRINTS = (
     replicas.blueprint,
+    # the routes of services.py too
+    service_views.blueprint,
+    service_groups.blueprint,
     tasks.blueprint,
     pools.blueprint,
     models.blueprint,

@@ -12,6 +12,8 @@ from werkzeug.routing import BaseConverter
 from app.errors import NotFound
 
 REPLICA_ID = "[0-9a-f]{12}"
+#: Twelve hex digits are such a name too: an id, a name, and what a cluster calls its job.
+SERVICE_REF = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 
 
 class ReplicaIdConverter(BaseConverter):
@@ -20,24 +22,36 @@ class ReplicaIdConverter(BaseConverter):
     regex = "[^/]+"
 
 
+class ServiceRefConverter(ReplicaIdConverter):
+    """A service's id or name."""
+
+
 def install(app: Flask) -> None:
     """Check ids after the key: strangers learn nothing."""
     app.url_map.converters["replica_id"] = ReplicaIdConverter
+    app.url_map.converters["service_ref"] = ServiceRefConverter
     app.before_request(_check_ids)
 
 
 def document(api: Api) -> None:
-    api.register_converter(ReplicaIdConverter, lambda _converter: _schema())
+    api.register_converter(ReplicaIdConverter, lambda _converter: _schema(REPLICA_ID))
+    api.register_converter(ServiceRefConverter, lambda _converter: _schema(SERVICE_REF))
 
 
 def _check_ids() -> None:
-    replica_id = (request.view_args or {}).get("replica_id")
+    named = request.view_args or {}
+    replica_id, service_id = named.get("replica_id"), named.get("service_id")
     if replica_id is not None and not re.fullmatch(REPLICA_ID, replica_id):
         raise NotFound(
             f"There is no replica {replica_id!r}: an id is twelve hex digits, such as 3f9a01c2d4e5."
             " `hostler replica list` shows them."
         )
+    if service_id is not None and not re.fullmatch(SERVICE_REF, service_id):
+        raise NotFound(
+            f"There is no service {service_id!r}: an id is twelve hex digits, a name small letters, digits and dashes."
+            " `hostler service list` shows them."
+        )
 
 
-def _schema() -> dict[str, Any]:
-    return {"type": "string", "pattern": f"^{REPLICA_ID}$"}
+def _schema(pattern: str) -> dict[str, Any]:
+    return {"type": "string", "pattern": f"^{pattern}$"}

@@ -12,7 +12,7 @@ from flask import Flask, Response, current_app, request
 from flask_smorest import Api as SmorestApi
 from werkzeug.exceptions import NotFound
 
-from app.api import gateway_routes, problem
+from app.api import gateway_routes, problem, services_schema
 from app.api.auth import OPEN, allow
 from app.api.blueprint import response_name
 from app.api.schemas.problem import ProblemSchema
@@ -130,6 +130,7 @@ def install(app: Flask, api: Api) -> None:
         api.spec.components.get_ref("response", response_name(status))
     described = api.spec.to_dict()
     described["paths"] |= gateway_routes.paths()
+    app.extensions[services_schema.EXTENSION] = services_schema.of_document(described)
     document = json.dumps(described, separators=(",", ":"))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from cryptography.fernet import InvalidToken
 from sqlalchemy import Connection
 
+from app.domain.masking import MASK
 from app.errors import Conflict, InvalidConfig, ModelForbidden
 from app.usecases import recipes
 from app.usecases.context import Actor, Context
@@ -17,7 +18,8 @@ from app.usecases.plans import Plan, resolve
 from app.usecases.rendering import Rendered
 
 #: What a request may say beside the config; kept, for the next revision is made from it too.
-_KEPT = ("model_name", "pool", "update", "restart", "all_or_nothing", "successor_lead_s")
+_PLAIN = ("model_name", "pool", "all_or_nothing", "successor_lead_s")
+_KEPT = (*_PLAIN, "update", "restart")
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,21 @@ def render(
         ctx, actor, recipe_name, config, replicas=replicas, pool=asked.get("pool"), model_name=asked.get("model_name")
     )
     return wanted_of(actor, rendered, config, asked)
+
+
+def render_change(ctx: Context, actor: Actor, row: Any, present: Any, body: Mapping[str, Any]) -> Wanted:
+    """What the service's ``row``, whose wanted revision is ``present``, comes to with the change of ``body``."""
+    asked, replace = dict(present.spec.get("asked") or {}), bool(body.get("replace_config"))
+    for name in ("update", "restart"):
+        if body.get(name) is not None:
+            asked[name] = {**({} if replace else asked.get(name) or {}), **body[name]}
+    # null takes back what was said, where it may be said
+    asked |= {name: body[name] for name in _PLAIN if name in body}
+    before = config_of(ctx, present)
+    change = with_kept_secrets(body.get("config") or {}, before)
+    config = change if replace and "config" in body else merge(before, change)
+    recipe = body.get("recipe_name") or present.spec["recipe"]["name"]
+    return render(ctx, actor, recipe, config, asked, row.count)
 
 
 def wanted_of(actor: Actor, rendered: Rendered, config: Mapping[str, Any], asked: Mapping[str, Any]) -> Wanted:
@@ -84,9 +101,14 @@ def check(ctx: Context, connection: Connection, actor: Actor, wanted: Wanted) ->
 
 def body_of(ctx: Context, row: Any) -> dict[str, Any]:
     """What a replica of that revision's row is made from. Raises InvalidConfig when it cannot be decrypted."""
-    environment = json.loads(_secret_of(ctx, row).get("environment", "{}"))
+    environment = environment_of(_secret_of(ctx, row))
     body = dict(row.spec["replica"])
     return {**body, "environment": environment} if environment else body
+
+
+def environment_of(secret: Mapping[str, str]) -> dict[str, str]:
+    """A replica's environment, from what of a revision is kept secret."""
+    return dict(json.loads(secret.get("environment", "{}")))
 
 
 def config_of(ctx: Context, row: Any) -> dict[str, Any]:
@@ -104,11 +126,32 @@ def merge(config: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any
     return merged
 
 
+def with_kept_secrets(config: Mapping[str, Any], before: Mapping[str, Any], path: str = "config") -> dict[str, Any]:
+    """``config`` with the present value wherever it says only ``***``, as secret values are shown.
+
+    Raises InvalidConfig where there is none.
+    """
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        old = before.get(name)
+        if isinstance(value, Mapping):
+            found[name] = with_kept_secrets(value, old if isinstance(old, Mapping) else {}, f"{path}.{name}")
+        elif value != MASK:
+            found[name] = value
+        elif old is None:
+            told = f"{MASK} stands for the value that is there, and there is none. Send the value."
+            raise InvalidConfig(f"{path}.{name}: {told}", errors={f"{path}.{name}": [told]})
+        else:
+            found[name] = old
+    return found
+
+
 def same(wanted: Wanted, ctx: Context, row: Any) -> bool:
     """Whether the revision's row says the same already."""
     spec = {name: value for name, value in row.spec.items() if name != "granted_role"}
     new = json.loads(json.dumps({name: value for name, value in wanted.spec.items() if name != "granted_role"}))
-    return bool(spec == new) and _secret_of(ctx, row) == wanted.secret
+    # of the config what it comes to counts, and not how it was written down
+    return bool(spec == new) and environment_of(_secret_of(ctx, row)) == environment_of(wanted.secret)
 
 
 def _secret_of(ctx: Context, row: Any) -> dict[str, str]:

@@ -177,6 +177,8 @@ def _body(row: Any, spec: Mapping[str, Any], members: Sequence[Any]) -> dict[str
         "owner": row.owner,
         "labels": row.labels,
         "config": spec["config"],
+        # what was said beside the config, for whoever wants to say the same again
+        "asked": spec.get("asked") or {},
         "update": spec["update"],
         "restart": spec["restart"],
         "all_or_nothing": spec["all_or_nothing"],

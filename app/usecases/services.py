@@ -187,16 +187,17 @@ def update(
     ctx: Context, actor: Actor, ref: str, body: Mapping[str, Any], idempotency: Idempotency | None = None
 ) -> ServiceOutcome:
     """Make a new revision and roll it out. ``body``: ``config`` is merged over the present one (``replace_config``:
-    stands in its place); ``recipe_name``, ``model_name``, ``pool``, ``update{}``, ``restart{}``, ``all_or_nothing``,
-    ``successor_lead_s``, ``labels`` as at a create. ``already`` when it says what is so.
+    stands in its place, as ``update`` and ``restart`` do); ``recipe_name``, ``model_name``, ``pool``, ``update{}``,
+    ``restart{}``, ``all_or_nothing``, ``successor_lead_s``, ``labels`` as at a create. ``already`` when it says
+    what is so.
 
     Raises what ``create`` raises, NotFound, and Conflict for a service that was cancelled.
     """
     try:
         with ctx.database.read() as connection:
-            row = _find_running(connection, ref, "updated")
+            row = find_running(connection, ref, "updated")
             present = repo.read_revision(connection, row.id, row.revision)
-        wanted = _rendered_change(ctx, actor, row, present, body)
+        wanted = revisions_of.render_change(ctx, actor, row, present, body)
     except HostlerError:
         replayed = _replayed(ctx, actor, idempotency)
         if replayed is None:
@@ -431,23 +432,8 @@ def _changed(ctx: Context, act: Callable[[Connection], tuple[ServiceOutcome, Eff
 
 
 def _rendered(ctx: Context, actor: Actor, body: Mapping[str, Any]) -> Wanted:
-    return revisions_of.render(ctx, actor, body["recipe_name"], body.get("config") or {}, body, body.get("replicas"))
-
-
-def _rendered_change(ctx: Context, actor: Actor, row: Any, present: Any, body: Mapping[str, Any]) -> Wanted:
-    asked = dict(present.spec.get("asked") or {})
-    for name in ("update", "restart"):
-        if body.get(name) is not None:
-            asked[name] = {**(asked.get(name) or {}), **body[name]}
-    asked |= {
-        name: body[name]
-        for name in ("model_name", "pool", "all_or_nothing", "successor_lead_s")
-        if body.get(name) is not None
-    }
-    change = body.get("config") or {}
-    config = change if body.get("replace_config") else revisions_of.merge(revisions_of.config_of(ctx, present), change)
-    recipe = body.get("recipe_name") or present.spec["recipe"]["name"]
-    return revisions_of.render(ctx, actor, recipe, config, asked, row.count)
+    config = revisions_of.with_kept_secrets(body.get("config") or {}, {})
+    return revisions_of.render(ctx, actor, body["recipe_name"], config, body, body.get("replicas"))
 
 
 def _write_revision(
@@ -509,7 +495,8 @@ def _lock_running(connection: Connection, ref: str, verb: str) -> Any:
     return _running(_lock(connection, ref), verb)
 
 
-def _find_running(connection: Connection, ref: str, verb: str) -> Any:
+def find_running(connection: Connection, ref: str, verb: str) -> Any:
+    """The row of a service that is not cancelled. Raises NotFound, Conflict."""
     _check_migrated(connection)
     service_id = repo.find_id(connection, ref)
     row = repo.read(connection, service_id) if service_id else None

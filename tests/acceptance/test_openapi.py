@@ -82,7 +82,15 @@ def known(web: Flask, key: str) -> dict[str, str]:
     client.post("/api/v1/pools", json={"name": "fuzz", "backend": "mock", "slots": 3}, headers=headers)
     client.post("/api/v1/models", json={"name": "fuzz", "engine": "mock"}, headers=headers)
     made = client.post("/api/v1/keys", json={"name": "fuzz", "role": "read"}, headers=headers).get_json()
-    return {"replica_id": replica["replica_id"], "task_id": replica["task_id"], "name": "fuzz", "key_id": made["id"]}
+    run = {"recipe_name": "inference/mock", "pool": "mock", "name": "fuzz", "replicas": 2}
+    service = client.post("/api/v1/services", json=run, headers=headers).get_json()
+    return {
+        "replica_id": replica["replica_id"],
+        "task_id": replica["task_id"],
+        "name": "fuzz",
+        "key_id": made["id"],
+        "service_id": service["id"],
+    }
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +144,8 @@ def _use_what_exists(case: schemathesis.Case, known: dict[str, str]) -> None:
     if case.operation.label == "POST /api/v1/replicas" and isinstance(case.body, dict) and len(sent) % 2:
         case.body = {**case.body, "pool": "mock", "server_mode": "replica_mock"}
         case.body.pop("placement", None)
+    if case.operation.label == "POST /api/v1/services" and isinstance(case.body, dict) and len(sent) % 2:
+        case.body = {**case.body, "recipe_name": "inference/mock", "pool": "mock", "replicas": 2}
 
 
 def test_the_document_is_openapi_3_1_with_every_route(web: Flask) -> None:

@@ -1,0 +1,100 @@
+"""What requests that change a service are answered with, under whichever of its paths they came."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from typing import Any
+
+from flask import Response
+
+from app.api import answers, idempotency, waiting
+from app.api.auth import actor, context
+from app.domain.tasks import TaskState
+from app.errors import ServiceFailed
+from app.usecases import services
+
+#: Since when, and until when at least, DELETE stops a service.
+DEPRECATED = datetime(2026, 11, 21, tzinfo=UTC)
+SUNSET = datetime(2027, 12, 31, tzinfo=UTC)
+RETIRED_HEADERS = {
+    "Deprecation": {"description": "Since when another route is better (RFC 9745).", "schema": {"type": "string"}},
+    "Sunset": {"description": "Until when it works at least (RFC 8594).", "schema": {"type": "string"}},
+}
+
+
+def path(service_id: str) -> str:
+    return f"/api/v1/services/{service_id}"
+
+
+def asked(outcome: services.ServiceOutcome, *, done: int = 200) -> Response:
+    """202 with the task; ``done`` when nothing is left to do or the wait of Prefer saw the end.
+
+    Raises ServiceFailed when it saw that it cannot get there.
+    """
+    task = None if outcome.already else _waited(outcome)
+    shown = services.get(context(), outcome.service_id) | {"warnings": list(outcome.warnings)}
+    if not outcome.already and (task is None or task["finished_at"] is None):
+        return answers.accepted(shown, path(outcome.service_id), outcome.task_id or "", replayed=outcome.replayed)
+    if task is not None and task["state"] != TaskState.SUCCEEDED:
+        raise _failed(task, shown)
+    task_url = answers.task_path(outcome.task_id) if outcome.task_id else None
+    content = shown | {"task_id": outcome.task_id, "task_url": task_url}
+    made = answers.answer(content, done, {"Location": path(outcome.service_id)} if done == 201 else None)
+    return answers.mark_replayed(made, outcome.replayed)
+
+
+def shown(outcome: services.ServiceOutcome) -> Response:
+    """The service as it is now."""
+    return answers.mark_replayed(answers.answer(services.get(context(), outcome.service_id)), outcome.replayed)
+
+
+def cancel(service_id: str, noun: str) -> Response:
+    """Stop it. 200 at once, or after the wait of Prefer when the last replica is gone."""
+    outcome = services.cancel(context(), actor(), service_id, idempotency.from_request())
+    _waited(outcome)
+    headers = {"Location": path(outcome.service_id)}
+    if outcome.task_id:
+        headers["Link"] = f'<{answers.task_path(outcome.task_id)}>; rel="monitor"'
+    body = {
+        "success": True,
+        "message": f"{noun} {service_id} status updated to cancelled",
+        "service_id": outcome.service_id,
+        "group_id": outcome.service_id,
+        "replicas_updated": outcome.replicas,
+        "task_id": outcome.task_id,
+    }
+    return answers.mark_replayed(answers.answer(body, headers=headers), outcome.replayed)
+
+
+def retired(response: Response, instead: str) -> Response:
+    """Say that another route does the same, and how long this one stays."""
+    response.headers["Deprecation"] = f"@{int(DEPRECATED.timestamp())}"
+    response.headers["Sunset"] = format_datetime(SUNSET, usegmt=True)
+    response.headers.add("Link", f'<{instead}/status>; rel="successor-version"')
+    return response
+
+
+def _waited(outcome: services.ServiceOutcome) -> dict[str, Any] | None:
+    wait_s = waiting.preference().bounded(context().settings.max_wait_s)
+    if wait_s <= 0 or outcome.task_id is None:
+        return None
+    return waiting.wait_for_task(context(), outcome.task_id, wait_s)
+
+
+def _failed(task: Mapping[str, Any], service: Mapping[str, Any]) -> ServiceFailed:
+    service_id = service["id"]
+    reason = task["reason"] or service["reason"] or "cancelled"
+    message = task["message"] or service["message"]
+    return ServiceFailed(
+        f"Service {service_id} is not what was asked for: {reason}: {message}."
+        f" See `hostler service status {service_id}` and `hostler service logs {service_id}`.",
+        extra={
+            "reason": reason,
+            "service_id": service_id,
+            "service_status": service["status"],
+            "task_id": task["id"],
+            "replicas": service["replicas"],
+        },
+    )
