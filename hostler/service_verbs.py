@@ -7,9 +7,9 @@ from typing import Any, Generic
 
 from hostler import waiting
 from hostler.feed import Feed
-from hostler.wire import READ_TIMEOUT_S, Body, Call, Words, api_path, change, text_of
+from hostler.wire import API, READ_TIMEOUT_S, Body, Call, Words, api_path, change, text_of
 
-SERVICES = "/api/v1/services"
+SERVICES = f"{API}/services"
 
 
 class ServiceVerbs(Generic[Body, Words]):
@@ -83,6 +83,10 @@ class ServiceVerbs(Generic[Body, Words]):
     def service_metrics(self, ref: str) -> Words:
         """The metrics of its ready replicas as Prometheus text."""
         return self._run_text(text_of(Call("GET", api_path("services", ref, "metrics"))))
+
+    def service_schema(self) -> Body:
+        """The JSON Schema of a file of services."""
+        return self.call(Call("GET", f"{API}/schemas/service.json"))
 
     def wait_service(self, ref: str, *, wanted: str = "running", timeout_s: float | None = None) -> Body:
         """Wait until it is ``running`` (all replicas ready) or ``stopped`` (all seen gone); its record.

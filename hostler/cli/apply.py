@@ -65,12 +65,12 @@ class Step:
     "paths",
     metavar="FILE",
     multiple=True,
-    required=True,
     help="YAML of services (repeatable); -: stdin.",
 )
 @click.option(
     "--dry-run", "--diff", is_flag=True, help=f"Only show the difference: exit code {DIFFERS} if there is one, else 0."
 )
+@click.option("--schema", is_flag=True, help="Only print the JSON Schema of the file, for editors.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("--prune", is_flag=True, help="Also stop running services with all the labels that no file names.")
 @click.option("-l", "--label", metavar="LABEL=V", multiple=True, help="With --prune: which (repeatable).")
@@ -81,6 +81,7 @@ def apply(
     session: Session,
     paths: tuple[str, ...],
     dry_run: bool,
+    schema: bool,
     yes: bool,
     prune: bool,
     label: tuple[str, ...],
@@ -93,9 +94,12 @@ def apply(
     The difference is shown first, and asked about on a terminal; what the file does not name is left alone, and
     applying it again changes nothing. A field that is left out is left as it is; one that is named stands in place of
     the present one, whole. Nothing is changed when one of the services cannot be as the file says.
-
-    The schema, for editors: /api/v1/schemas/service.json.
     """
+    if schema:
+        show_raw(session, session.client.service_schema())
+        return
+    if not paths:
+        raise BadInput("which file? hostler apply -f services.yaml", hint="hostler export > services.yaml")
     if prune != bool(label):
         raise BadInput("--prune needs -l LABEL=V to say what may be stopped, and -l means nothing without it")
     try:
@@ -140,7 +144,7 @@ def export(session: Session, refs: tuple[str, ...], label: tuple[str, ...]) -> N
         for one in documents:
             click.echo(clean(one["name"]))
     else:
-        click.echo(services_file.written(documents, client.connection.url), nl=False)
+        click.echo(services_file.written(documents), nl=False)
 
 
 def document_of(service: Json) -> Json:

@@ -26,7 +26,6 @@ FIELDS = (
     "all_or_nothing",
     "successor_lead_s",
 )
-HEAD = "# yaml-language-server: $schema={url}/api/v1/schemas/service.json\n"
 
 
 class UnusableFile(HostlerError):
@@ -48,12 +47,11 @@ def read(paths: Sequence[str]) -> list[Json]:
     return found
 
 
-def written(services: Sequence[Mapping[str, Any]], url: str) -> str:
+def written(services: Sequence[Mapping[str, Any]]) -> str:
     """A file that ``read`` takes, a document for each service."""
     import yaml
 
-    texts = [yaml.safe_dump(dict(one), sort_keys=False, allow_unicode=True) for one in services]
-    return HEAD.format(url=url) + "---\n".join(texts)
+    return "---\n".join(yaml.safe_dump(dict(one), sort_keys=False, allow_unicode=True) for one in services)
 
 
 def _documents(path: str) -> Iterator[Json]:

@@ -9,7 +9,7 @@ from typing import Any
 from flask import Response, current_app
 
 from app.api import answers, joined_metrics, services_schema, sse
-from app.api.auth import OPEN, context
+from app.api.auth import context
 from app.api.blueprint import LAST_EVENT_ID
 from app.api.schemas import services as schemas
 from app.api.schemas.events import EventPage, ReplicaEventQuery
@@ -45,7 +45,7 @@ def service_targets() -> Response:
     return answers.read([_target(one) for one in services.targets(context())])
 
 
-@blueprint.operation("/schemas/service.json", "GET", OPEN, conditional=True)
+@blueprint.operation("/schemas/service.json", "GET", "read", conditional=True)
 @blueprint.response(200, {"type": "object"}, content_type="application/schema+json")
 def service_schema() -> Response:
     """The JSON Schema of a file of services, as `hostler apply` takes it, for editors"""

@@ -335,8 +335,8 @@ def test_nothing_ready_to_be_asked(admin: Caller) -> None:
     assert_problem(admin.get(f"{SERVICES}/{service['id']}/logs?tail=-1"), 422, "invalid_config")
 
 
-def test_the_schema_of_a_file_is_open_and_takes_what_a_create_takes(anybody: FlaskClient) -> None:
-    answer = anybody.get("/api/v1/schemas/service.json")
+def test_the_schema_of_a_file_takes_what_a_create_takes(admin: Caller) -> None:
+    answer = admin.get("/api/v1/schemas/service.json")
     assert answer.status_code == 200
     schema = answer.get_json()
     jsonschema.Draft202012Validator.check_schema(schema)

@@ -11,10 +11,12 @@ from app.api.schemas.fields import Flag, JsonObject, QueryFlag, Seconds, StringM
 from app.api.schemas.keys import ROLES
 from app.api.schemas.pools import POOL_STATES, PoolCreate
 from app.api.schemas.replicas import ReplicaCreate
+from app.api.schemas.services import ServiceCreate
 from app.db.models.keys import ROLES as STORED_ROLES
 from app.db.models.pools import POOL_STATES as STORED_POOL_STATES
 from app.errors import Contradiction, MissingFields
 from app.usecases.keys import GRANTS
+from hostler.cli.services_file import FIELDS
 
 
 @pytest.mark.parametrize(
@@ -72,3 +74,7 @@ def test_what_is_filled_in() -> None:
 def test_words_are_the_same_in_every_room() -> None:
     assert tuple(ROLES) == STORED_ROLES == tuple(GRANTS)
     assert tuple(POOL_STATES) == STORED_POOL_STATES
+
+
+def test_a_file_of_services_may_say_what_a_create_takes() -> None:
+    assert set(FIELDS) == set(ServiceCreate().fields) - {"dry_run"}
