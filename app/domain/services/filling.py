@@ -30,30 +30,37 @@ def fill_rest(sight: Sight) -> None:
     """Create in the empty places whose time has come, as far as there is room: restarts by hand may have taken it."""
     while sight.empty and sight.room > 0:
         place, revision, fate = sight.empty.popleft()
-        before = place.last or (place.live[-1] if place.live else None)
-        sight.create(place, revision, fate.tries, before.replica_id if before else None, fate.why)
+        before = place.live[-1] if place.live else place.last
+        tries = sight.failures.get((place.ordinal, revision), fate.tries)
+        sight.create(place, revision, tries, before.replica_id if before else None, fate.why)
 
 
 def _next(sight: Sight, place: Place) -> tuple[int, Fate]:
     """Which revision comes next in an empty place, and when."""
-    desired, ended, now = sight.desired, place.last, sight.now
-    good = desired.good_revision
-    at_once = Fate(now, 0, f"replica {place.ordinal} of {desired.count}" if ended is None else "its place is empty")
-    if ended is not None and ended.revision == desired.revision:
-        return ended.revision, fate_of(desired, ended)
+    desired, now = sight.desired, sight.now
+    wanted, good = desired.revision, desired.good_revision
+    begins = good if good is not None and (desired.paused or _unproven(sight)) else wanted
+    if place.live:
+        # this pass stopped who lived in it; it has nothing to wait for
+        return place.live[-1].revision if desired.paused else begins, Fate(now, 0, "its place is empty")
+    ended = place.last
+    if ended is None:
+        return begins, Fate(now, 0, f"replica {place.ordinal} of {desired.count}")
+    fate = fate_of(desired, ended)
+    if ended.revision == wanted:
+        return wanted, fate
+    at_once = Fate(now, 0, fate.why)
     if desired.paused:
-        if ended is not None and (ended.failed or ended.revision == good):
-            return ended.revision, fate_of(desired, ended)
-        return good or desired.revision, at_once
-    if good is not None and not sight.proven:
-        # until the wanted revision has shown that it gets ready, the good one keeps its places
-        if ended is None:
-            return good, at_once
-        if ended.revision == good and _ended_by_itself(ended):
-            fate = fate_of(desired, ended)
-            if fate.due is not None and fate.due <= now:
-                return good, fate
-    return desired.revision, at_once
+        own = ended.failed or good in (None, ended.revision)
+        return (ended.revision, fate) if own else (begins, at_once)
+    if _unproven(sight) and ended.revision == good and _ended_by_itself(ended) and fate.due and fate.due <= now:
+        return good, fate
+    return wanted, at_once
+
+
+def _unproven(sight: Sight) -> bool:
+    """Until the wanted revision has shown that it gets ready, the good one keeps its places."""
+    return sight.desired.good_revision is not None and not sight.proven
 
 
 def _ended_by_itself(ended: Observed) -> bool:

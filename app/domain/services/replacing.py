@@ -36,6 +36,8 @@ def fate_of(desired: Desired, ended: Observed) -> Fate:
 
 def how_it_ended(ended: Observed) -> str:
     """In words that follow its id."""
+    if ended.live:
+        return f"is {ended.state}"
     if not ended.failed and ended.reason is None:
         return "was stopped"
     word = "failed" if ended.failed else "ended"

@@ -27,6 +27,8 @@ class Sight:
     given_up: set[str] = field(default_factory=set)
     #: places in which a member was just asked for, and of which revision
     begun: dict[int, int] = field(default_factory=dict)
+    #: failures in a row, by place and revision, of members that this pass ends because they do not work
+    failures: dict[tuple[int, int], int] = field(default_factory=dict)
     #: empty places whose time has come, with the revision and the fate of who was there
     empty: deque[tuple[Place, int, Fate]] = field(default_factory=deque)
     #: places in which a failed try of the wanted revision has to wait

@@ -12,21 +12,33 @@ def replace_unhealthy(sight: Sight) -> None:
     """End the member that has been unhealthy for longest, if that is long enough; its place is filled anew.
 
     One after the other: while a member is on its way none is ended. If those that come do not get ready either, the
-    fault is not in the members, and what still lives may recover.
+    fault is not in the members, and what still lives may recover. It counts as a failure of its place.
     """
-    patience_s = sight.desired.restart.unhealthy_s
+    restart = sight.desired.restart
     places = sight.arranged.kept
-    if patience_s <= 0 or any(member.launching for place in places for member in sight.live(place)):
+    if restart.unhealthy_s <= 0 or any(member.launching for place in places for member in sight.live(place)):
         return
-    waiting = [(member.state_since + patience_s, member) for place in places for member in _hopeless(sight, place)]
+    waiting = []
+    for place in places:
+        for member in _hopeless(sight, place):
+            if _failures(sight, member) > restart.tries:
+                sight.given_up.add(member.replica_id)
+            else:
+                waiting.append((member.state_since + restart.unhealthy_s, member.age, place, member))
     if not waiting:
         return
-    due, member = min(waiting, key=lambda one: (one[0], one[1].age))
+    due, _, place, member = min(waiting, key=lambda one: one[:2])
     if due > sight.now:
         sight.moments.append(due)
         return
     # nothing that it has in flight gets an answer
-    sight.stop(member, f"it was unhealthy for {patience_s:g} s", drain=False)
+    sight.stop(member, f"it was unhealthy for {restart.unhealthy_s:g} s", drain=False)
+    sight.failures[place.ordinal, member.revision] = _failures(sight, member)
+
+
+def _failures(sight: Sight, member: Observed) -> int:
+    """How often in a row its place failed, this time included."""
+    return 1 if member.stable(sight.desired.restart.stable_s) else member.tries + 1
 
 
 def _hopeless(sight: Sight, place: Place) -> list[Observed]:

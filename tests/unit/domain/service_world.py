@@ -152,7 +152,9 @@ class World:
             assert not made
             return
         self._check_limits(stopped, made)
-        self._check_need(stopped)
+        idle = {one.replica_id for one in found.actions if isinstance(one, Stop) and not one.drain}
+        self._check_patience([one for one in stopped if one.replica_id in idle])
+        self._check_need([one for one in stopped if one.replica_id not in idle], idle)
         for one in made:
             self._check_create(one)
 
@@ -178,7 +180,17 @@ class World:
     def _ends_now(self, one: Observed) -> bool:
         return one.lifetime_ends_at is not None and one.lifetime_ends_at - self.now <= DRAIN_S
 
-    def _check_need(self, stopped: list[Observed]) -> None:
+    def _check_patience(self, stopped: list[Observed]) -> None:
+        """Only what does not work is stopped without draining: one at a time, as often as its place may fail."""
+        restart = self.desired.restart
+        assert len(stopped) <= 1
+        for one in stopped:
+            assert one.state is State.UNHEALTHY
+            assert not one.suspect
+            assert self.now >= one.state_since + restart.unhealthy_s > one.state_since
+            assert one.stable(restart.stable_s) or one.tries < restart.tries
+
+    def _check_need(self, stopped: list[Observed], idle: set[str]) -> None:
         """No ready member is stopped unless it is beyond the count, of another revision, or one of two in its place."""
         desired = self.desired
         places = {one.ordinal for one in self.live}
@@ -191,7 +203,7 @@ class World:
             assert beyond or updated or doubled, one
             if beyond and not updated and not doubled and one.ready:
                 # an unready place is not kept in place of this one
-                for ordinal in places - {two.ordinal for two in stopped}:
+                for ordinal in places - {two.ordinal for two in self.live if two in stopped or two.replica_id in idle}:
                     others = [two for two in self.live if two.ordinal == ordinal]
                     assert any(two.ready or two.suspect for two in others), (one, others)
 
@@ -203,6 +215,10 @@ class World:
         if desired.paused:
             assert all(one.revision == made.revision for one in here)
         for before in self._last(made):
+            if before.state is State.UNHEALTHY and before.live and before.revision == made.revision and len(here) == 1:
+                stable = before.stable(desired.restart.stable_s)
+                # it is replaced for not working, or joined by its successor
+                assert made.tries in (1 if stable else before.tries + 1, 0)
             if before.live or before.revision != made.revision or desired.forgives(before.state_since):
                 continue
             if before.failed and not before.blameless:

@@ -23,7 +23,12 @@ UPDATES = st.builds(
     progress_deadline_s=st.sampled_from([30.0, 600.0]),
     auto_rollback=st.booleans(),
 )
-RESTARTS = st.builds(Restart, tries=st.integers(0, 5), stable_s=st.sampled_from([0.0, 60.0]))
+RESTARTS = st.builds(
+    Restart,
+    tries=st.integers(0, 5),
+    stable_s=st.sampled_from([0.0, 60.0]),
+    unhealthy_s=st.sampled_from([0.0, 20.0, 120.0]),
+)
 
 
 class ServiceMachine(RuleBasedStateMachine):
