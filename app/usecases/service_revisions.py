@@ -10,7 +10,11 @@ from typing import Any
 from cryptography.fernet import InvalidToken
 from sqlalchemy import Connection
 
+<<<<<<< HEAD
 from app.domain.masking import MASK
+=======
+from app.engines.registry import ENGINES
+>>>>>>> cb989b1 (Recipes of the vector databases, one replica each; take the key as api-key too, as Qdrant's clients send it)
 from app.errors import Conflict, InvalidConfig, ModelForbidden
 from app.usecases import recipes
 from app.usecases.context import Actor, Context
@@ -87,8 +91,11 @@ def wanted_of(actor: Actor, rendered: Rendered, config: Mapping[str, Any], asked
     return Wanted(spec, secret, rendered.count, tuple(rendered.warnings), dict(rendered.body))
 
 
-def check(ctx: Context, connection: Connection, actor: Actor, wanted: Wanted) -> Plan:
-    """That a replica of it could be made now. Raises the 4xx that names the field; ModelForbidden."""
+def check(ctx: Context, connection: Connection, actor: Actor, wanted: Wanted, count: int | None = None) -> Plan:
+    """That a replica of it could be made now, and so many (None: as many as it says) at once.
+
+    Raises the 4xx that names the field; ModelForbidden.
+    """
     ctx.pools.clear()
     plan = resolve(ctx, connection, actor, wanted.body)
     if actor.models is not None and not {plan.model_name, *plan.other_names} & set(actor.models):
@@ -96,7 +103,34 @@ def check(ctx: Context, connection: Connection, actor: Actor, wanted: Wanted) ->
             f"Your key is not allowed the model {plan.model_name!r}. `GET /models` lists what it is allowed.",
             errors={"model_name": ["Not allowed with this key."]},
         )
+    if plan.engine.keeps_data:
+        _check_store(plan.engine.name, wanted.count if count is None else count)
+        _check_order(plan.engine.name, wanted.spec["update"])
     return plan
+
+
+def check_count(row: Any, count: int) -> None:
+    """That so many replicas of the revision of ``row`` (None: there is none) can be. Raises InvalidConfig."""
+    run = (row.spec["replica"].get("run") or {}) if row is not None else {}
+    engine = ENGINES.get(run.get("engine", ""))
+    if engine is not None and engine.keeps_data:
+        _check_store(engine.name, count)
+
+
+def _check_store(engine: str, count: int) -> None:
+    if count > 1:
+        told = (
+            f"{count} replicas of engine {engine} would be {count} stores, each with data of its own. Ask for one, or"
+            " make a service for each store."
+        )
+        raise InvalidConfig(f"replicas: {told}", errors={"replicas": [told]})
+
+
+def _check_order(engine: str, update: Mapping[str, Any]) -> None:
+    """Its files are open in one process: the next one begins when the last has ended."""
+    if update.get("max_surge", 1) > 0 or update.get("max_unavailable", 0) < 1:
+        told = f"Engine {engine} keeps data that two replicas cannot have open: max_surge must be 0, max_unavailable 1."
+        raise InvalidConfig(f"update: {told}", errors={"update": [told]})
 
 
 def body_of(ctx: Context, row: Any) -> dict[str, Any]:

@@ -164,6 +164,7 @@ def scale(ctx: Context, actor: Actor, ref: str, count: int, idempotency: Idempot
         if before is not None:
             return before, Effects()
         row = _lock_running(connection, ref, "scaled")
+        revisions_of.check_count(repo.read_revision(connection, row.id, row.revision), count)
         if row.count == count and not row.rollout.get("given_up") and not row.rollout.get("refused"):
             open_scale = [task for task in repo.open_tasks(connection, [row.id]) if task.kind == TaskKind.SERVICE_SCALE]
             task_id = open_scale[0].id if open_scale else None
@@ -233,7 +234,7 @@ def update_wanted(
         if revisions_of.same(wanted, ctx, present) and new_labels == row.labels:
             _remember(connection, actor, idempotency, row.id, None)
             return ServiceOutcome(row.id, None, already=True), Effects()
-        plan = revisions_of.check(ctx, connection, actor, wanted)
+        plan = revisions_of.check(ctx, connection, actor, wanted, row.count)
         new = repo.last_number(connection, row.id) + 1
         _write_revision(ctx, connection, actor, row.id, new, wanted, "update")
         columns = {"recipe": wanted.recipe, "pool": plan.pool, "labels": new_labels}
@@ -267,6 +268,7 @@ def rollback(
             return ServiceOutcome(row.id, None, already=True), Effects()
         if found is None:
             raise revisions_of.no_such_revision(row.name, target)
+        revisions_of.check_count(found, row.count)
         columns = {"recipe": found.spec["recipe"]["name"]}
         return _roll_out(ctx, connection, actor, row, target, columns, "rollback", idempotency, loads)
 

@@ -73,6 +73,7 @@ CANNOT = {
     "HOSTLER_HF_TOKEN": ("with a space",),
     "HOSTLER_VLLM_COMMAND": (" ", 'vllm "serve'),
     "HOSTLER_SGLANG_COMMAND": ("python -m 'sglang",),
+    "HOSTLER_QDRANT_COMMAND": (" ", "'qdrant"),
     "HOSTLER_LLAMA_COMMAND": (" ", "'llama-server", "/opt/llama.cpp/bin/llama-cli"),
     "HOSTLER_CHAT_SERVICE": ("Upper", "-a", "a b", "x" * 64),
     "HOSTLER_CHAT_WORKERS": ("0", "-1", "two", "1001"),

@@ -59,6 +59,8 @@ _FILTERS = {
     "owner": "s.owner = :owner",
     "label": "s.labels @> CAST(:label AS jsonb)",
     "desired_state": "s.desired_state = :desired_state",
+    "engines": "EXISTS (SELECT 1 FROM service_revisions AS r WHERE r.service_id = s.id AND r.number = s.revision"
+    " AND r.spec->'replica'->'run'->>'engine' = ANY(:engines))",
 }
 #: Due by the clock. A time further ahead than it is ever set was left by a clock that was set back.
 _DUE = text(

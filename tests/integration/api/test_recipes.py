@@ -16,7 +16,14 @@ from app.settings import Settings
 from tests.integration.api.conftest import Caller
 from tests.integration.api.test_conventions import assert_problem
 
-BUILT_IN = ("inference/llama-cpp", "inference/mock", "inference/vllm-replicas", "inference/vllm-single-node")
+BUILT_IN = (
+    "inference/llama-cpp",
+    "inference/mock",
+    "inference/vllm-replicas",
+    "inference/vllm-single-node",
+    "vector-db/qdrant",
+    "vector-db/qdrant-edge",
+)
 MOCK = {"recipe": "inference/mock", "wait_for_ready": False}
 
 

@@ -56,6 +56,10 @@ def door(engine: Sayer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Do
         lambda key: {"Authorization": f"Bearer {key}"},
         lambda key: {"Authorization": f"bearer {key}"},
         lambda key: {"Authorization": f"Basic {base64.b64encode(f'me:{key}'.encode()).decode()}"},
+        # as clients of Qdrant send it, whatever else they are given
+        lambda key: {"api-key": key},
+        lambda key: {"X-API-Key": key, "api-key": "nonsense"},
+        lambda key: {"Authorization": f"Bearer {key}", "api-key": "nonsense"},
         # the header with the key in it comes before the other
         lambda key: {"X-API-Key": key, "Authorization": "Bearer nonsense"},
     ],
@@ -66,6 +70,7 @@ def test_a_key_in_each_form(door: Door, engine: Sayer, form: object) -> None:
     seen = engine.asked[-1]
     assert seen.headers["authorization"] == f"Bearer {ENGINE_KEY}"
     assert door.keys["all"] not in repr(seen.headers)
+    assert "api-key" not in seen.headers
     assert {name for name in seen.headers if name.startswith("x-hostler")} == {"x-hostler-server"}
 
 
@@ -80,6 +85,9 @@ def test_a_key_in_each_form(door: Door, engine: Sayer, form: object) -> None:
         {"Authorization": "Digest abc"},
         {"X-API-Key": "nonsense", "Authorization": "Bearer {all}"},
         {"Cookie": "X-API-Key={all}"},
+        {"api-key": "x" * 40},
+        {"api-key": ""},
+        {"X-API-Key": "nonsense", "api-key": "{all}"},
     ],
 )
 def test_no_key_that_lives(door: Door, headers: dict[str, str]) -> None:
@@ -92,7 +100,7 @@ def test_no_key_that_lives(door: Door, headers: dict[str, str]) -> None:
 
 
 def test_two_keys_are_none(door: Door) -> None:
-    for name in ("X-API-Key", "Authorization"):
+    for name in ("X-API-Key", "Authorization", "api-key"):
         head = f"{name}: {door.keys['all']}\r\n" * 2
         answer = door.raw(f"GET /v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{head}\r\n".encode())
         assert answer.startswith(b"HTTP/1.1 400 ")
