@@ -10,11 +10,8 @@ from typing import Any
 from cryptography.fernet import InvalidToken
 from sqlalchemy import Connection
 
-<<<<<<< HEAD
 from app.domain.masking import MASK
-=======
 from app.engines.registry import ENGINES
->>>>>>> cb989b1 (Recipes of the vector databases, one replica each; take the key as api-key too, as Qdrant's clients send it)
 from app.errors import Conflict, InvalidConfig, ModelForbidden
 from app.usecases import recipes
 from app.usecases.context import Actor, Context

@@ -74,7 +74,8 @@ def _found(options: Options) -> list[str]:
     return [
         "# of two keys, this door and a server behind it could take different ones",
         f"http-request {refuse(errors.Malformed, detail=twice)}"
-        " if { req.fhdr_cnt(X-API-Key) gt 1 } || { req.fhdr_cnt(Authorization) gt 1 } || { req.fhdr_cnt(api-key) gt 1 }",
+        " if { req.fhdr_cnt(X-API-Key) gt 1 } || { req.fhdr_cnt(Authorization) gt 1 }"
+        " || { req.fhdr_cnt(api-key) gt 1 }",
         "# clients of Qdrant, and others, have no other name for it; it goes on under ours, and never by theirs",
         "acl has_other_name req.fhdr_cnt(api-key) gt 0",
         "http-request set-header X-API-Key %[req.fhdr(api-key)] if has_other_name !{ req.fhdr_cnt(X-API-Key) gt 0 }"
