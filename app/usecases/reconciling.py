@@ -289,9 +289,12 @@ def _act(ctx: Context, connection: Connection, seen: _Seen, who: Actor | None, e
         elif isinstance(action, RollBack):
             wishes |= _roll_back(connection, seen, action, rollout, effects)
         elif isinstance(action, CancelAll):
-            wishes |= {"desired_state": "cancelled", "reason": action.reason, "message": action.why}
-            tell(connection, row, "service_cancelled", action.why, None, reason=action.reason)
-            finish(connection, seen.open_tasks, TaskState.FAILED, effects, reason=action.reason, message=action.why)
+            # with the replica's own words: of a gang without room they say what is missing where
+            said = next((one.message for one in seen.members if one.replica_id == action.replica_id), "")
+            why = f"{action.why}: {said}" if said else action.why
+            wishes |= {"desired_state": "cancelled", "reason": action.reason, "message": why}
+            tell(connection, row, "service_cancelled", why, None, reason=action.reason, replica_id=action.replica_id)
+            finish(connection, seen.open_tasks, TaskState.FAILED, effects, reason=action.reason, message=why)
         elif isinstance(action, GiveUp):
             failed = [one for one in seen.members if one.replica_id == action.replica_id]
             reason = failed[0].reason if failed else None

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from app.db.repos import replicas
+from app.db.repos import replicas, services
 from app.db.repos.replicas import Move
 from app.domain.lifecycle import SERVING, Reason, State
 from app.usecases import ends
@@ -34,6 +34,7 @@ UPDATE nodes n SET attributes = CASE
 WHERE (n.heartbeat_at > hostler_now() - make_interval(secs => :silent_s) AND n.attributes ? 'silent')
    OR (n.heartbeat_at <= hostler_now() - make_interval(secs => :silent_s)
        AND n.attributes->'silent'->'heartbeat_at' IS DISTINCT FROM to_jsonb(n.heartbeat_at))
+RETURNING n.name, n.attributes ? 'silent' AS silent
 """
 )
 _SILENT = text(
@@ -86,7 +87,9 @@ def judge_silent_nodes(ctx: Context) -> int:
 
 
 def _find_silent(connection: Connection) -> Sequence[Any]:
-    connection.execute(_MARK, {"silent_s": SILENT_S})
+    marked = list(connection.execute(_MARK, {"silent_s": SILENT_S}))
+    # what ended there was left alone, for nobody knew whether it had
+    services.hint_hosts(connection, [row.name for row in marked if not row.silent])
     return list(connection.execute(_SILENT, {"proof_s": PROOF_S}))
 
 

@@ -304,6 +304,18 @@ def hints_of(connection: Connection, service_ids: Sequence[str]) -> dict[str, li
     return found
 
 
+def hint_hosts(connection: Connection, nodes: Sequence[str]) -> None:
+    """Have the services looked at that have replicas on these hosts, or had them there last."""
+    if not nodes or not is_there(connection):
+        return
+    query = text(
+        "INSERT INTO service_hints (service_id) SELECT DISTINCT m.service_id FROM service_members m"
+        " JOIN replicas r ON r.id = m.replica_id JOIN services s ON s.id = m.service_id"
+        " WHERE r.node = ANY(:nodes) AND s.ended_at IS NULL"
+    )
+    connection.execute(query, {"nodes": list(nodes)})
+
+
 def take_hints(connection: Connection, ids: Sequence[int]) -> None:
     """They were followed."""
     if ids:

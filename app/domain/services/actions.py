@@ -58,6 +58,8 @@ class CancelAll:
 
     reason: Reason
     why: str
+    #: the member that failed
+    replica_id: str
 
 
 Action = Create | Stop | RollBack | GiveUp | Good | CancelAll
