@@ -45,7 +45,7 @@ def _object(about: str, /, **properties: Any) -> dict[str, Any]:
     }
 
 
-_SCALAR = {"type": ["string", "number"], "maxLength": 32768}
+_SCALAR = {"type": ["string", "number", "boolean"], "maxLength": 32768}
 
 RESOURCES = _object(
     "What one replica (with gpu_per_replica: all of them together) takes.",

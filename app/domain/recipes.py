@@ -103,13 +103,16 @@ def read_numbers(value: Any, schema: Mapping[str, Any]) -> Any:
     if isinstance(value, Mapping):
         known = schema.get("properties", {})
         return {name: read_numbers(one, known[name]) if name in known else one for name, one in value.items()}
-    if isinstance(value, str):
-        kinds = schema.get("type", ())
-        kinds = (kinds,) if isinstance(kinds, str) else kinds
+    kinds = schema.get("type", ())
+    kinds = (kinds,) if isinstance(kinds, str) else kinds
+    if isinstance(value, float) and "integer" in kinds and value.is_integer():
+        # one number in JSON, and another kind of it here
+        return int(value)
+    if isinstance(value, str) and "string" not in kinds:
         for kind in ("integer", "number"):
-            if kind in kinds and "string" not in kinds:
-                found = _read(kind, value.strip())
-                return value if found is None else found
+            found = _read(kind, value.strip()) if kind in kinds else None
+            if found is not None:
+                return found
     return value
 
 

@@ -91,9 +91,7 @@ def _setting_problems(recipe: Recipe) -> Iterator[str]:
     yield from _command_problems(engine, settings)
     if SERVICE_LABEL in (settings.get("labels") or {}):
         yield f"labels.{SERVICE_LABEL}: is set by Hostler alone"
-    both = set(settings.get("secrets") or {}) & {*(settings.get("environment") or {}), *recipe.by_environment()}
-    for name in sorted(both):
-        yield f"secrets.{name}: environment or a parameter sets it too"
+    yield from _environment_problems(recipe)
     config = engine_config(recipe, settings)
     for one in recipe.parameters:
         if one.default is not None and one.sets[0] == "engine_config":
@@ -104,6 +102,19 @@ def _setting_problems(recipe: Recipe) -> Iterator[str]:
     for field, messages in engine.validate(config).items():
         if field.partition(".")[0] not in later:
             yield f"engine_config.{field}: {'; '.join(messages)}"
+
+
+def _environment_problems(recipe: Recipe) -> Iterator[str]:
+    environment, secrets = (set(recipe.settings.get(name) or {}) for name in ("environment", "secrets"))
+    by_parameter = set(recipe.by_environment())
+    for name in sorted(secrets & (environment | by_parameter)):
+        yield f"secrets.{name}: environment or a parameter sets it too"
+    for name in sorted(environment & by_parameter):
+        yield f"environment.{name}: a parameter is set by it; give that a default instead"
+    targets = {one.sets[1] for one in recipe.parameters if one.sets[0] == "environment"}
+    for name in sorted(environment | secrets | targets):
+        if name.startswith("HOSTLER_"):
+            yield f"environment.{name}: names that begin so are Hostler's own"
 
 
 def _command_problems(engine: Engine, settings: Mapping[str, Any]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 
 from app.domain import recipes as domain
 from app.domain.environment import WISHES, check_environment
-from app.domain.masking import MASK, mask, name_matches
+from app.domain.masking import MASK, mask, name_matches, sounds_secret
 from app.domain.modes import ENGINE_BY_MODE, ServerMode
 from app.domain.recipe_schema import ADMIN_KEYS, CONFIG
 from app.domain.recipes import MODEL, MODEL_NAME, Parameter, Recipe
@@ -273,7 +273,7 @@ class _Rendering:
             if self.engine.admin_only and self.asked.get("engine_config"):
                 told = f"config.engine_config of engine {self.engine.name} needs a key of role admin."
                 raise Forbidden(told, errors={"config.engine_config": ["Needs role admin."]})
-            reserved = for_admins(config, engine_config(self.recipe, self.recipe.settings), self.engine.config_schema)
+            reserved = for_admins(config, self._granted(), self.engine.config_schema)
             if reserved:
                 raise Forbidden(
                     f"config.engine_config.{reserved[0]} needs a key of role admin, or a recipe that says it.",
@@ -285,6 +285,16 @@ class _Rendering:
         if not wrong:
             self._check_gpus(config, gpus, where)
         return config
+
+    def _granted(self) -> dict[str, Any]:
+        """What counts as set by an admin: the recipe's own, and what its author lets a parameter set for all."""
+        granted = engine_config(self.recipe, self.recipe.settings)
+        known = self.engine.config_schema.get("properties", {})
+        for one in self.recipe.parameters:
+            value = self.values.get(one.name)
+            if value is not None and one.sets[0] == "engine_config" and known.get(one.sets[1], {}).get("x-admin"):
+                domain.set_at(granted, one.sets[1:], value)
+        return granted
 
     def _check_gpus(self, config: Mapping[str, Any], gpus: int, where: Mapping[str, str]) -> None:
         needed = self.engine.gpus_needed(config)
@@ -309,7 +319,6 @@ class _Rendering:
                 secrets.pop(one.sets[1], None)
             if value is not None and one.sets[0] == "gateway":
                 gateway[one.sets[1]] = value
-        granted = engine_config(recipe, recipe.settings)
         body: dict[str, Any] = {
             "server_mode": str(mode_of(recipe)),
             "model_name": model_name,
@@ -328,7 +337,7 @@ class _Rendering:
                 "engine": recipe.engine,
                 "source": model or "",
                 "source_granted": self._model_parameter() not in self.said_at,
-                "granted": granted,
+                "granted": self._granted(),
                 "environment": sorted(name for name in environment if name not in self.own_environment),
                 "secrets": secrets,
                 "program": list(settings.get("command") or ()) if recipe.engine != "command" else [],
@@ -402,7 +411,7 @@ class _Rendering:
             shown["secrets"] = self.asked["secrets"]
         if "environment" in self.asked:
             shown["environment"] = {
-                name: value if name_matches(name, public) or value is None else MASK
+                name: value if value is None or (name_matches(name, public) and not sounds_secret(name)) else MASK
                 for name, value in self.asked["environment"].items()
             }
         return shown
@@ -460,9 +469,15 @@ def _without_nulls(value: Any) -> Any:
 
 
 def _told(field_name: str, message: str) -> str:
-    """An unknown member with the nearest of those there are."""
+    """An unknown member with the nearest of those there are; what may be secret is not repeated."""
     known = message.partition("is unknown; known: ")[2]
-    return f"Unknown.{_near(field_name.rpartition('.')[2], known.split(', '))}" if known else message
+    if known:
+        return f"Unknown.{_near(field_name.rpartition('.')[2], known.split(', '))}"
+    if field_name == "pool":
+        return "Must be a pool's name, {name: NAME} or {labels: {LABEL: VALUE}}."
+    if field_name.startswith("environment."):
+        return "Must be a string of up to 32768 characters, a number, or true or false."
+    return message[:300]
 
 
 def _near(word: str, known: Iterable[str]) -> str:

@@ -251,6 +251,37 @@ def test_what_the_recipe_says_itself_counts_as_an_admins(ctx: Context) -> None:
     assert made.asked == {"environment": {"VLLM_PLUGINS": "***"}}
 
 
+def test_a_parameter_lets_users_set_what_only_an_admin_may(ctx: Context) -> None:
+    write(
+        ctx,
+        "lab/remote",
+        "engine: vllm\nparameters:\n  model: {type: string, default: gpt2, sets: model}\n"
+        "  remote_code: {type: boolean, sets: engine_config.trust_remote_code, environment: REMOTE_CODE}\n",
+    )
+    made = recipes.render(ctx, USER, "remote", {"environment": {"REMOTE_CODE": True}})
+    assert "--trust-remote-code" in creates.plan_create(ctx, USER, made.body)["argv"]
+    with pytest.raises(Forbidden):
+        recipes.render(ctx, USER, "remote", {"engine_config": {"trust_remote_code": True}})
+
+
+def test_numbers_of_any_spelling(ctx: Context) -> None:
+    config = {"resources": {"gpu": 4.0, "cpu": "2.5", "time_limit": "0.5"}, "gpu_per_replica": 2.0}
+    made = recipes.render(ctx, USER, REPLICAS, config)
+    assert (made.count, made.body["resources"]) == (2, {"gpus": 2, "nodes": 1, "cpu": 2.5, "time_limit_s": 30})
+    assert isinstance(made.count, int)
+
+
+def test_what_may_be_secret_is_not_repeated(ctx: Context) -> None:
+    for value in (["hf_word"], "hf_word" * 10_000):
+        errors = errors_of(ctx, SINGLE, {"environment": {"HF_TOKEN": value}})
+        assert "hf_word" not in str(errors)
+        assert set(errors) == {"config.environment.HF_TOKEN"}
+    made = recipes.render(ctx, USER, SINGLE, {"environment": {"HF_TOKEN": "hf_word", "VLLM_SEED": 1}})
+    assert made.asked["environment"] == {"HF_TOKEN": "***", "VLLM_SEED": 1}
+    assert "HF_TOKEN" not in made.body["run"].get("secrets", {})
+    assert "hf_word" not in str(recipes.shown(made.body))
+
+
 def test_a_command_recipe_is_for_everybody(ctx: Context) -> None:
     write(
         ctx,
