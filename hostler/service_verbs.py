@@ -13,7 +13,7 @@ SERVICES = f"{API}/services"
 
 
 class ServiceVerbs(Generic[Body, Words]):
-    """The verbs of services. ``ref`` is a service's id, or the name of a running one."""
+    """The verbs of services. ``ref`` is a service's id or its name: the running one's, else the last one's."""
 
     def call(self, call: Call) -> Body:
         """Send any request of the API and return its body."""

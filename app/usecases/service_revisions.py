@@ -185,6 +185,13 @@ def same(wanted: Wanted, ctx: Context, row: Any) -> bool:
     return bool(spec == new) and environment_of(_secret_of(ctx, row)) == environment_of(wanted.secret)
 
 
+def runs_the_same(wanted: Wanted, ctx: Context, row: Any) -> bool:
+    """Whether a replica of it would run what one of the revision's row does."""
+    new = json.loads(json.dumps(wanted.spec["replica"]))
+    same_environment = environment_of(_secret_of(ctx, row)) == environment_of(wanted.secret)
+    return bool(row.spec["replica"] == new) and same_environment
+
+
 def _secret_of(ctx: Context, row: Any) -> dict[str, str]:
     try:
         return ctx.unseal(row.environment)

@@ -26,7 +26,7 @@ _ROLLOUT = ("state", "from", "to", "why", "reason")
 
 
 def find(ctx: Context, ref: str) -> str:
-    """The id behind an id, or the name of a running service. Raises NotFound."""
+    """The id behind an id or a name: the running service's, else the last one's. Raises NotFound."""
     with ctx.database.read() as connection:
         return _find(connection, ref)
 

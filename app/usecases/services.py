@@ -1,6 +1,7 @@
 """Services as users ask for them. Each change is one transaction, which already takes the first steps towards it.
 
-``ref`` is a service's id, or the name of a running one. What it looks like is ``service_views``'.
+``ref`` is a service's id or its name: the running one's, else the last one's of that name. What it looks like is
+``service_views``'.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -237,6 +238,12 @@ def update_wanted(
         plan = revisions_of.check(ctx, connection, actor, wanted, row.count)
         new = repo.last_number(connection, row.id) + 1
         _write_revision(ctx, connection, actor, row.id, new, wanted, "update")
+        if (
+            new_labels == row.labels
+            and row.good_revision == row.revision
+            and revisions_of.runs_the_same(wanted, ctx, present)
+        ):
+            return _kept(ctx, connection, actor, row, new, idempotency, loads)
         columns = {"recipe": wanted.recipe, "pool": plan.pool, "labels": new_labels}
         return _roll_out(ctx, connection, actor, row, new, columns, "update", idempotency, loads)
 
@@ -384,6 +391,24 @@ def _pause(
     repo.change(connection, row.id, paused=paused, rollout=rollout)
     tell(connection, row, "service_paused" if paused else "service_resumed", "", actor)
     return _reconciled(ctx, connection, actor, row.id, None, idempotency, Effects(), {})
+
+
+def _kept(
+    ctx: Context,
+    connection: Connection,
+    actor: Actor,
+    row: Any,
+    number: int,
+    idempotency: Idempotency | None,
+    loads: Mapping[str, int],
+) -> tuple[ServiceOutcome, Effects]:
+    """Want another revision whose replicas run what the present ones do, all of them good: none is replaced for it."""
+    repo.move_members(connection, row.id, row.revision, number)
+    repo.change(connection, row.id, revision=number, good_revision=number, reset_at=True)
+    message = f"from revision {row.revision} to {number}; no replica is replaced for it"
+    tell(connection, row, "service_updated", message, actor, revision=number, before=row.revision)
+    outcome, effects = _reconciled(ctx, connection, actor, row.id, None, idempotency, Effects(), loads)
+    return replace(outcome, already=True), effects
 
 
 def _roll_out(

@@ -173,9 +173,8 @@ def plan(session: Session, documents: Sequence[Json], labels: Sequence[str] = ()
 
 def _step(session: Session, document: Json) -> Step:
     client, name = session.client, document["name"]
-    try:
-        present = client.get_service(name)
-    except NotFound:
+    present = _running(session, name)
+    if present is None:
         made = client.create_service({**document, "dry_run": True})
         return Step(name, "create", document, count=made.get("count"), warnings=list(made.get("warnings") or []))
     changes = {field: value for field, value in document.items() if field not in ("name", "replicas")}
@@ -194,6 +193,15 @@ def _step(session: Session, document: Json) -> Step:
         bool(answer.get("changes")),
         list(answer.get("warnings") or []) if found else [],
     )
+
+
+def _running(session: Session, name: str) -> Json | None:
+    try:
+        found = session.client.get_service(name)
+    except NotFound:
+        return None
+    # an id is no name, and one that was cancelled is not there any more
+    return found if found.get("name") == name and found.get("desired_state") == "running" else None
 
 
 def _stops(session: Session, named: set[str], labels: Sequence[str]) -> list[Step]:

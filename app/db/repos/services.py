@@ -139,10 +139,10 @@ def read(connection: Connection, service_id: str) -> Any | None:
 
 
 def find_id(connection: Connection, ref: str) -> str | None:
-    """The id behind an id or the name of a running service."""
+    """The id behind an id or a name: that of the running service, else of the last one that was called so."""
     query = text(
-        "SELECT id FROM services WHERE id = :ref UNION ALL"
-        " SELECT id FROM services WHERE name = :ref AND desired_state = 'running' LIMIT 1"
+        "SELECT id FROM services WHERE id = :ref OR name = :ref"
+        " ORDER BY id = :ref DESC, desired_state = 'running' DESC, created_at DESC LIMIT 1"
     )
     return connection.execute(query, {"ref": ref}).scalar()
 
@@ -218,6 +218,15 @@ def insert_members(connection: Connection, members: Sequence[Mapping[str, Any]])
     """Add members: ``replica_id, service_id, revision, ordinal, tries, replaces`` each."""
     if members:
         connection.execute(_INSERT_MEMBER, list(members))
+
+
+def move_members(connection: Connection, service_id: str, before: int, after: int) -> None:
+    """Count who lives of one revision as of another, which runs the same. With the service's row locked."""
+    query = text(
+        "UPDATE service_members m SET revision = :after FROM replicas r WHERE m.service_id = :id"
+        " AND m.revision = :before AND r.id = m.replica_id AND r.released_at IS NULL"
+    )
+    connection.execute(query, {"id": service_id, "before": before, "after": after})
 
 
 def members(connection: Connection, service_ids: Sequence[str]) -> list[Any]:

@@ -120,7 +120,9 @@ def test_a_name_names_the_running_one(admin: Caller) -> None:
     assert_problem(admin.post(SERVICES, CREATE | {"name": "web"}), 409, "name_taken")
     assert admin.get(f"{SERVICES}/web").get_json()["id"] == first["id"]
     assert admin.post(f"{SERVICES}/web/status", {"status": "cancelled"}).status_code == 200
-    assert_problem(admin.get(f"{SERVICES}/web"), 404, "not_found")
+    # the last one of that name, until there is another
+    assert admin.get(f"{SERVICES}/web").get_json()["id"] == first["id"]
+    assert_problem(admin.post(f"{SERVICES}/web/scale", {"replicas": 2}), 409, "conflict")
     second = make(admin, name="web")
     assert admin.get(f"{SERVICES}/web").get_json()["id"] == second["id"]
     assert admin.get(f"{SERVICES}/{first['id']}").get_json()["desired_state"] == "cancelled"

@@ -1,0 +1,65 @@
+"""Changes of what is beside what a replica runs: no replica is replaced for them."""
+
+from __future__ import annotations
+
+from app.usecases import reconciling, service_changes, services
+from app.usecases.context import Actor, Context
+from tests.support.services import Hands
+
+MOCK = {"recipe_name": "inference/mock", "pool": "mock", "replicas": 2, "name": "web"}
+
+
+def settled(ctx: Context, actor: Actor, hands: Hands, **more: object) -> str:
+    service_id = services.create(ctx, actor, MOCK | more).service_id
+    hands.settle(service_id)
+    return service_id
+
+
+def test_other_limits_replace_no_replica(ctx: Context, actor: Actor, hands: Hands) -> None:
+    service_id = settled(ctx, actor, hands)
+    before = [row.id for row in hands.live(service_id)]
+
+    outcome = services.update(ctx, actor, "web", {"update": {"max_surge": 3}, "restart": {"tries": 1}})
+
+    assert (outcome.already, outcome.task_id) == (True, None)
+    shown = services.get(ctx, service_id)
+    assert (shown["revision"], shown["good_revision"], shown["status"]) == (2, 2, "running")
+    assert (shown["update"]["max_surge"], shown["restart"]["tries"]) == (3, 1)
+    assert {one["revision"] for one in shown["replicas"]} == {2}
+    hands.pass_time(100)
+    reconciling.sweep(ctx)
+    assert [row.id for row in hands.live(service_id)] == before
+    # the new limit counts from now on
+    hands.fail(before[0])
+    reconciling.sweep(ctx)
+    assert len(hands.live(service_id)) == 2
+
+
+def test_while_an_update_is_under_way_they_are_an_update_too(ctx: Context, actor: Actor, hands: Hands) -> None:
+    service_id = settled(ctx, actor, hands)
+    services.update(ctx, actor, "web", {"config": {"environment": {"MOCK_SEED": "1"}}})
+    outcome = services.update(ctx, actor, "web", {"update": {"max_surge": 3}})
+    assert outcome.task_id
+    assert services.get(ctx, service_id)["revision"] == 3
+    hands.settle(service_id)
+    assert services.get(ctx, service_id)["good_revision"] == 3
+
+
+def test_a_masked_value_stands_for_the_present_one(ctx: Context, actor: Actor, hands: Hands) -> None:
+    config = {"environment": {"MOCK_SEED": "1"}}
+    service_id = settled(ctx, actor, hands, config=config)
+    shown = services.get(ctx, service_id)["config"]
+    assert services.update(ctx, actor, "web", {"config": shown, "replace_config": True}).already
+    assert service_changes.plan_update(ctx, actor, "web", {"config": shown, "replace_config": True})["changes"] == []
+    other = {"config": {"environment": {"MOCK_SEED": "2"}}, "replace_config": True}
+    [change] = service_changes.plan_update(ctx, actor, "web", other)["changes"]
+    assert change["field"] == "config.environment.MOCK_SEED"
+    assert services.get(ctx, service_id)["revision"] == 1
+
+
+def test_what_is_taken_out_of_a_config_that_is_replaced_is_gone(ctx: Context, actor: Actor, hands: Hands) -> None:
+    service_id = settled(ctx, actor, hands, config={"environment": {"MOCK_SEED": "1", "MOCK_SLOTS": "2"}})
+    services.update(ctx, actor, "web", {"config": {"environment": {"MOCK_SEED": "1"}}, "replace_config": True})
+    assert list(services.get(ctx, service_id)["config"]["environment"]) == ["MOCK_SEED"]
+    services.update(ctx, actor, "web", {"config": {"environment": {"MOCK_SLOTS": "3"}}})
+    assert sorted(services.get(ctx, service_id)["config"]["environment"]) == ["MOCK_SEED", "MOCK_SLOTS"]
