@@ -106,12 +106,8 @@ def resolve(ctx: Context, connection: Connection, actor: Actor, body: Mapping[st
         granted = (pool.defaults.get("replica_config") or {}).get("backend_options") or {}
         backend_options.check_role(connection, pool.backend, own_options, granted, admin=actor.role == "admin")
     options = {**pool.options, **own_options}
-    warnings = _warnings(body)
-    if run.get("image"):
-        if backend_options.knows(connection, pool.backend, "image"):
-            options = {**options, "image": run["image"]}
-        else:
-            warnings.append(f"pool {pool.name} runs no images: the recipe's is left out.")
+    if run.get("image") and backend_options.knows(connection, pool.backend, "image"):
+        options = {**options, "image": run["image"]}
     path = Path(model["source"]) if model and engine.needs_model_file else None
     plan = Plan(
         pool.name,
@@ -125,7 +121,7 @@ def resolve(ctx: Context, connection: Connection, actor: Actor, body: Mapping[st
         config,
         options,
         gpus,
-        warnings,
+        _warnings(body),
         pool.updated_at,
         granted_role=role,
         secrets={name: dict(one) for name, one in (run.get("secrets") or {}).items()},

@@ -241,6 +241,9 @@ class _Rendering:
             return 1, per_replica
         wanted = replicas or self.asked.get("replicas") or (None if per_replica and gpus else settings.get("replicas"))
         count, each = domain.count_of(gpus, per_replica, wanted)
+        if count > 1 and self.engine.keeps_data:
+            where = "config.replicas" if self.asked.get("replicas") and not replicas else "replicas"
+            self._fail(where, f"Must be 1: engine {self.engine.name} keeps data, which one process at a time has open.")
         if per_replica and gpus and not wanted and gpus % per_replica:
             left = gpus - count * per_replica
             self.warnings.append(
@@ -388,6 +391,9 @@ class _Rendering:
             error.errors = {self._field(name): messages for name, messages in error.errors.items()}
             raise
         self.warnings += [one for one in plan.warnings if one not in self.warnings]
+        image = self.asked.get("image")
+        if image is not None and plan.backend_options.get("image") != image:
+            self.warnings.append(f"image is left out: pool {plan.pool} runs no images.")
 
     def _field(self, name: str) -> str:
         """A field of the create as the field of the request that it came from."""

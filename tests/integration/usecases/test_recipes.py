@@ -12,7 +12,7 @@ import pytest
 from app.engines.tiny_model import write_tiny_gguf
 from app.errors import Contradiction, Forbidden, InvalidConfig, ModelForbidden, UnknownModel, UnknownPool, UnknownRecipe
 from app.settings import Settings
-from app.usecases import creates, keys, pools, recipes, replicas
+from app.usecases import creates, keys, pools, recipes, replicas, services
 from app.usecases.context import Actor, Context
 
 SINGLE, REPLICAS = "inference/vllm-single-node", "inference/vllm-replicas"
@@ -269,6 +269,20 @@ def test_numbers_of_any_spelling(ctx: Context) -> None:
     made = recipes.render(ctx, USER, REPLICAS, config)
     assert (made.count, made.body["resources"]) == (2, {"gpus": 2, "nodes": 1, "cpu": 2.5, "time_limit_s": 30})
     assert isinstance(made.count, int)
+
+
+def test_what_keeps_data_is_alone(ctx: Context) -> None:
+    made = recipes.render(ctx, USER, "vector-db/qdrant-edge", {})
+    assert (made.count, made.update["max_surge"], made.update["max_unavailable"]) == (1, 0, 1)
+    assert "one process at a time" in errors_of(ctx, "qdrant-edge", {}, replicas=2)["replicas"][0]
+    assert set(errors_of(ctx, "qdrant", {"replicas": 2})) == {"config.replicas"}
+    assert set(errors_of(ctx, "qdrant", {"resources": {"gpu": 1}})) == {"config.resources.gpu"}
+    made_by = keys.create(ctx, ADMIN, {"name": "user", "role": "operate"}, None).record["id"]
+    who = replace(USER, key_id=made_by)
+    service_id = services.create(ctx, who, {"recipe_name": "qdrant-edge"}).service_id
+    with pytest.raises(InvalidConfig) as caught:
+        services.scale(ctx, who, service_id, 2)
+    assert set(caught.value.errors) == {"count"}
 
 
 def test_what_may_be_secret_is_not_repeated(ctx: Context) -> None:
