@@ -282,7 +282,7 @@ def test_what_keeps_data_is_alone(ctx: Context) -> None:
     service_id = services.create(ctx, who, {"recipe_name": "qdrant-edge"}).service_id
     with pytest.raises(InvalidConfig) as caught:
         services.scale(ctx, who, service_id, 2)
-    assert set(caught.value.errors) == {"count"}
+    assert set(caught.value.errors) == {"replicas"}
 
 
 def test_what_may_be_secret_is_not_repeated(ctx: Context) -> None:
