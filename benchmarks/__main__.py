@@ -28,6 +28,8 @@ NAMES = (
     "gateway",
     "failover",
     "registry",
+    "plan",
+    "reconcile",
 )
 #: One benchmark may take this long; a hung one must not hold the others.
 LIMIT_S = 600
