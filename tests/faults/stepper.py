@@ -21,7 +21,8 @@ from types import FrameType
 from typing import Any
 
 from app.settings import Settings
-from app.usecases.context import Actor
+from app.usecases import reconciling, services
+from app.usecases.context import Actor, Idempotency
 from app.usecases.creates import request_create
 from app.usecases.stops import request_stop
 from workers.bootstrap import Runtime
@@ -33,6 +34,8 @@ ROOT = Path(__file__).resolve().parents[2]
 FILES = {
     "launch": ("workers/launching.py", "app/usecases/launches.py", "app/usecases/launch_claims.py"),
     "stop": ("workers/stopping.py", "app/usecases/claims.py", "app/usecases/ends.py"),
+    "service": ("app/usecases/services.py", "app/usecases/reconciling.py"),
+    "reconcile": ("app/usecases/reconciling.py", "app/usecases/stops.py"),
 }
 POOL = "faults"
 
@@ -100,6 +103,12 @@ def _carry_out(settings: Settings, folder: Path, case: dict[str, Any]) -> dict[s
     act: Callable[[], str] = {
         "launch": lambda: carry_out_launch(runtime, None if case.get("replica") else case.get("pool", POOL)),
         "stop": lambda: carry_out_stop(runtime, None),
+        "service": lambda: (
+            services.create(
+                runtime.ctx, actor, case["body"], Idempotency(case["id"], "POST", "/api/v1/services", "")
+            ).service_id
+        ),
+        "reconcile": lambda: str(reconciling.sweep(runtime.ctx)),
     }[case["act"]]
     lines: dict[tuple[str, int], None] = {}
     if "stop_at" in case:
