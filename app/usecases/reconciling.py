@@ -301,13 +301,13 @@ def _act(ctx: Context, connection: Connection, seen: _Seen, who: Actor | None, e
             tell(connection, row, "service_gave_up", action.why, None, reason=reason, replica_id=action.replica_id)
     _stop(ctx, connection, seen, who, effects)
     made = _create(ctx, connection, seen, who, rollout, effects)
+    changes = {**_changes(seen, rollout), **wishes}
+    if "ended_at" in changes:
+        tell(connection, row, "service_ended", "every replica was seen gone", None)
     for task, state, reason, message in _task_ends(seen):
         finish(connection, [task], state, effects, reason=reason, message=message)
     for task, phase, done, of in _progress(seen):
         repo.note_progress(connection, task.id, phase, done, of)
-    changes = {**_changes(seen, rollout), **wishes}
-    if "ended_at" in changes:
-        tell(connection, row, "service_ended", "every replica was seen gone", None)
     if changes:
         repo.change(connection, row.id, **changes)
         effects.topics |= {"events", f"service:{row.id}"}

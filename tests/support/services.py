@@ -11,9 +11,10 @@ from sqlalchemy import text
 from app.db.repos import replicas, tasks
 from app.db.repos.replicas import Move
 from app.domain.lifecycle import LAUNCHING, Reason, State
-from app.domain.tasks import LIFECYCLE_KINDS, TaskKind, TaskState
-from app.usecases import reconciling, services
+from app.domain.tasks import LIFECYCLE_KINDS, TaskState
+from app.usecases import ends, reconciling, services
 from app.usecases.context import Actor, Context, Idempotency
+from app.usecases.ends import End
 from app.usecases.rendering import Rendered
 from app.usecases.service_revisions import Wanted, wanted_of
 from app.usecases.services import ServiceOutcome
@@ -98,27 +99,26 @@ class Hands:
     def make_ready(self, *replica_ids: str) -> None:
         """From wherever a launch is to ready; its task succeeds."""
         for replica_id in replica_ids:
-            self._move(replica_id, State.READY, None, TaskState.SUCCEEDED)
-
-    def fail(self, replica_id: str, reason: Reason = Reason.PROCESS_EXITED, *, gone: bool = True) -> None:
-        """It ended by itself; ``gone``: and was seen gone."""
-        self._move(replica_id, State.FAILED, reason, TaskState.FAILED)
-        if gone:
-            self.see_gone(replica_id)
-
-    def see_gone(self, *replica_ids: str) -> None:
-        """Nothing is left of what was asked to stop, or failed."""
-        for replica_id in replica_ids:
             with self.ctx.database.begin() as connection:
                 open_tasks = tasks.open_of(connection, replica_id, LIFECYCLE_KINDS)
                 row = replicas.lock(connection, replica_id)
                 assert row is not None
-                if row.state == State.STOPPING:
-                    move = Move(row.id, row.attempt, (State.STOPPING, State.STOPPED), cause="seen gone")
-                    replicas.record_moves(connection, [move])
-                replicas.record_released(connection, replica_id, row.attempt)
-                stops = [task.id for task in open_tasks if task.kind == TaskKind.STOP]
-                tasks.finish(connection, stops, TaskState.SUCCEEDED)
+                order = (*LAUNCHING, State.READY)
+                path = order[order.index(State(row.state)) :]
+                move = Move(row.id, row.attempt, path, cause="answers its readiness probe")
+                assert replicas.record_moves(connection, [move]) == {replica_id}
+                tasks.finish(connection, [task.id for task in open_tasks], TaskState.SUCCEEDED)
+
+    def fail(self, replica_id: str, reason: Reason = Reason.PROCESS_EXITED, *, gone: bool = True) -> None:
+        """It ended by itself; ``gone``: and was seen gone."""
+        row = self._read(replica_id)
+        end = End(reason, "as the test wants", gone=gone)
+        assert ends.record_failed(self.ctx, replica_id, row.attempt, State(row.state), end)
+
+    def see_gone(self, *replica_ids: str) -> None:
+        """Nothing is left of what was asked to stop, or failed."""
+        for replica_id in replica_ids:
+            ends.record_gone(self.ctx, replica_id, self._read(replica_id).attempt)
 
     def settle(self, service_id: str, rounds: int = 20) -> None:
         """Let launches get ready and stops end until nothing more follows."""
@@ -139,14 +139,8 @@ class Hands:
                 text("UPDATE clock SET shift = shift + make_interval(secs => :seconds)"), {"seconds": seconds}
             )
 
-    def _move(self, replica_id: str, to: State, reason: Reason | None, ends: TaskState) -> None:
-        with self.ctx.database.begin() as connection:
-            open_tasks = tasks.open_of(connection, replica_id, LIFECYCLE_KINDS)
-            row = replicas.lock(connection, replica_id)
-            assert row is not None
-            state = State(row.state)
-            order = (*LAUNCHING, State.READY)
-            path = order[order.index(state) :] if to is State.READY and state in order else (state, to)
-            move = Move(row.id, row.attempt, path, cause="test", reason=reason, message="as the test wants")
-            assert replicas.record_moves(connection, [move]) == {replica_id}
-            tasks.finish(connection, [task.id for task in open_tasks], ends, reason=reason)
+    def _read(self, replica_id: str) -> Any:
+        with self.ctx.database.read() as connection:
+            row = replicas.read(connection, replica_id)
+        assert row is not None
+        return row
