@@ -5,6 +5,7 @@ The code is the source; a test fails when a page has drifted from it.
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -13,8 +14,10 @@ from pathlib import Path
 
 from app import create_app, errors
 from app.domain.lifecycle import STATE_MEANING, TERMINAL, State, mermaid, sources_of
+from app.domain.recipe_schema import RECIPE
 from app.engines.registry import ENGINES
 from app.settings import Settings, env_name
+from app.usecases.recipe_files import Shelf
 from app.usecases.retention import BOUNDS, Kept
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,7 +29,10 @@ PAGES = (
     "docs/errors.md",
     "docs/gateway.md",
     "docs/operations.md",
+    "docs/recipes.md",
 )
+#: The schema of recipes, for editors that look into the repository.
+RECIPE_SCHEMA = "docs/recipe.schema.json"
 #: Beside those whose names begin so, the settings that are the gateway's.
 OF_THE_GATEWAY = (
     "host", "port", "tls_certificate", "tls_key", "haproxy", "max_body", "engine_key", "flower_port", "cors_origins"
@@ -41,6 +47,7 @@ def main() -> None:
         if after != before:
             path.write_text(after)
             print(f"wrote {page}")
+    (ROOT / RECIPE_SCHEMA).write_text(recipe_schema())
 
 
 def rendered(page: str) -> str:
@@ -118,6 +125,32 @@ def engines() -> str:
     return "\n\n".join(parts)
 
 
+def recipe_schema() -> str:
+    """The schema as a file."""
+    return json.dumps(RECIPE, indent=1, ensure_ascii=False) + "\n"
+
+
+def recipes() -> str:
+    """The built-in recipes, from their files."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name, known in Shelf(Path(folder) / "none", Path(folder) / "kept").look().items():
+            assert known.recipe is not None, known.problems
+            parameters = ", ".join(f"`{one.environment or one.name}`" for one in known.recipe.parameters)
+            rows.append((f"`{name}`", known.recipe.description, parameters))
+    return _table(("recipe", "what it brings into service", "set by"), rows)
+
+
+def recipe_fields() -> str:
+    """What a recipe may hold, from its schema."""
+    rows = []
+    for name, schema in RECIPE["properties"].items():
+        members = schema.get("properties", {})
+        inner = ", ".join(f"`{member}`" for member in members)
+        rows.append((f"`{name}`", " ".join(part for part in (schema.get("description", ""), inner) if part)))
+    return _table(("field", "what it says"), rows)
+
+
 def retention() -> str:
     rows = []
     for table, bound in sorted(BOUNDS.items()):
@@ -165,6 +198,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "error-codes": error_codes,
     "retention": retention,
     "engines": engines,
+    "recipes": recipes,
+    "recipe-fields": recipe_fields,
     "routes": routes,
 }
 

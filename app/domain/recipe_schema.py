@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-#: Where it is published, below the public address.
-PATH = "/api/v1/schemas/recipe.json"
 
 #: (``$`` would let a line end pass.)
 _END = r"(?![\s\S])"
@@ -211,7 +209,7 @@ _PARAMETER["required"] = ["type"]
 
 RECIPE: dict[str, Any] = {
     "$schema": DIALECT,
-    "$id": PATH,
+    "$id": "urn:hostler:schema:recipe",
     "title": "Hostler recipe",
     "description": "How a kind of inference server is brought into service. One file: <category>/<name>.yaml.",
     "type": "object",
@@ -225,6 +223,8 @@ RECIPE: dict[str, Any] = {
         "engine": {"type": "string", "pattern": NAME, "description": "What runs; see docs/engines.md."},
         "parameters": {
             "type": "object",
+            "description": "What a request may set, by name; each has `type`, `description`, `default` or `required`,"
+            " bounds (`minimum`, `maximum`, `exclusive_minimum`, `enum`, `pattern`, `max_length`), `environment`, `sets`.",
             "maxProperties": 200,
             "propertyNames": {"pattern": rf"^[A-Za-z_][A-Za-z0-9_-]{{0,63}}{_END}"},
             "additionalProperties": _PARAMETER,

@@ -32,6 +32,10 @@ def test_generated_parts_have_not_drifted(page: str) -> None:
     assert generate.rendered(text) == text, "run `make docs`"
 
 
+def test_the_schema_of_recipes_has_not_drifted() -> None:
+    assert _page(generate.RECIPE_SCHEMA) == generate.recipe_schema(), "run `make docs`"
+
+
 def test_each_generated_part_is_shown_somewhere() -> None:
     shown = {name for page in generate.PAGES for name in re.findall(r"<!-- generated: ([a-z-]+) -->", _page(page))}
     assert shown == set(generate.PARTS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -233,6 +234,13 @@ def test_what_is_wrong_is_told_by_its_field(desk: Desk, text: str, why: str) -> 
 def test_all_that_is_wrong_is_told_at_once(desk: Desk) -> None:
     desk.write("lab/one", "engine: mock\nresources: {gpu: -1, cpus: 4}\nreplicas: x\n")
     assert len(desk.look().problems) == 3
+
+
+def test_the_example_of_the_page_can_be_served(desk: Desk) -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "recipes.md").read_text()
+    [example] = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    desk.write("lab/chat", example)
+    assert desk.look("lab/chat").problems == ()
 
 
 def test_more_files_than_are_looked_at(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
