@@ -223,8 +223,8 @@ RECIPE: dict[str, Any] = {
         "engine": {"type": "string", "pattern": NAME, "description": "What runs; see docs/engines.md."},
         "parameters": {
             "type": "object",
-            "description": "What a request may set, by name; each has `type`, `description`, `default` or `required`,"
-            " bounds (`minimum`, `maximum`, `exclusive_minimum`, `enum`, `pattern`, `max_length`), `environment`, `sets`.",
+            "description": "What a request may set, by name. Each has `type`, `description`, `default` or `required`,"
+            " `minimum`, `maximum`, `exclusive_minimum`, `enum`, `pattern`, `max_length`, `environment`, `sets`.",
             "maxProperties": 200,
             "propertyNames": {"pattern": rf"^[A-Za-z_][A-Za-z0-9_-]{{0,63}}{_END}"},
             "additionalProperties": _PARAMETER,
