@@ -47,10 +47,23 @@ def render(
     replicas: int | None,
 ) -> Wanted:
     """What the recipe comes to under ``config``. Raises UnknownRecipe, InvalidConfig."""
+    config = _with_plain_environment(config)
     rendered = recipes.render(
         ctx, actor, recipe_name, config, replicas=replicas, pool=asked.get("pool"), model_name=asked.get("model_name")
     )
     return wanted_of(actor, rendered, config, asked)
+
+
+def _with_plain_environment(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Numbers of the environment as the text that they become: 1 and "1" are the same wish."""
+    environment = config.get("environment")
+    if not isinstance(environment, Mapping):
+        return config
+    plain = {
+        name: str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+        for name, value in environment.items()
+    }
+    return {**config, "environment": plain}
 
 
 def render_change(ctx: Context, actor: Actor, row: Any, present: Any, body: Mapping[str, Any]) -> Wanted:

@@ -52,12 +52,15 @@ class Stack:
     def argv(self, *arguments: str) -> list[str]:
         return [self.python, "-P", "-m", "hostler", *arguments, "--state-dir", str(self.state_dir)]
 
-    def hostler(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        """Its result; reading both pipes to their end also proves that nothing started holds them."""
+    def hostler(self, *arguments: str, said: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
+        """Its result; reading both pipes to their end also proves that nothing started holds them.
+
+        ``said`` is what it finds on stdin.
+        """
         return subprocess.run(
             self.argv(*arguments),
             env=self.environ | environ,
-            stdin=subprocess.DEVNULL,
+            input=said,
             capture_output=True,
             text=True,
             timeout=UP_S,
@@ -69,6 +72,9 @@ class Stack:
         done = self.hostler(*arguments, **environ)
         assert done.returncode == 0, f"{arguments}: {done.stdout}\n{done.stderr}"
         return done.stdout
+
+    def json(self, *arguments: str, **environ: str) -> Any:
+        return json.loads(self.must(*arguments, "-o", "json", **environ))
 
     def up(self, *arguments: str, **environ: str) -> str:
         return self.must("up", "-d", "--port", str(self.port), *arguments, **environ)
