@@ -24,6 +24,8 @@ _MODEL = "LLM_MODEL_PATH (HOSTLER_CHAT_MODEL_PATH)"
 #: ever.
 _RESTART = {"tries": 8, "backoff_s": 1, "backoff_max_s": 60, "stable_s": 0}
 
+_DONE = (200, 201, 202)
+
 Say = Callable[[str], None]
 
 
@@ -61,36 +63,32 @@ def keep_workers(settings: Settings, url: str, key: str, say: Say) -> None:
     try:
         status, found = api.ask("GET", f"/api/v1/services/{name}")
         if status == 404:
-            body = {"name": name, "recipe_name": RECIPE, "replicas": count, **_wanted(settings, new=True)}
+            body = {"name": name, "recipe_name": RECIPE, "replicas": count, **_wanted(settings)}
             status, found = api.ask("POST", "/api/v1/services", body)
         elif status == 200:
-            status, found = _change(api, name, count, settings)
+            # what was set for another recipe is nothing to this one
+            replace = found.get("recipe_name") != RECIPE
+            body = {"recipe_name": RECIPE, "replace_config": replace, **_wanted(settings)}
+            status, found = api.ask("PATCH", f"/api/v1/services/{name}", body)
+            if status in _DONE:
+                status, found = api.ask("POST", f"/api/v1/services/{name}/scale", {"replicas": count})
     except ApiSilent as error:
         status, found = 0, {"detail": str(error)}
-    if status in (200, 201, 202):
+    if status in _DONE:
         say(f"{'chat':<15} service {name}: {count} workers of {settings.chat_model_path.name}")
     else:
         say(f"the chat's service {name} is not as the settings say: {found.get('detail') or status}")
 
 
-def _change(api: Api, name: str, count: int, settings: Settings) -> tuple[int, dict[str, Any]]:
-    wanted = {"recipe_name": RECIPE, **_wanted(settings, new=False)}
-    status, found = api.ask("PATCH", f"/api/v1/services/{name}", wanted)
-    if status in (200, 202):
-        return api.ask("POST", f"/api/v1/services/{name}/scale", {"replicas": count})
-    return status, found
-
-
-def _wanted(settings: Settings, *, new: bool) -> dict[str, Any]:
-    """Merged over what an operator set beside it. ``new``: there is nothing yet that a null could remove."""
+def _wanted(settings: Settings) -> dict[str, Any]:
+    """Merged over what an operator set beside it."""
     config: dict[str, Any] = {
         "parameters": {"model": str(settings.chat_model_path), "n_parallel": 1},
         # each is asked one thing at a time: who comes next waits where any of them may become idle
         "gateway": {"max_concurrency": 1},
-    }
-    if settings.llama_command or not new:
         # another program is another revision
-        config["command"] = shlex.split(settings.llama_command) or None
+        "command": shlex.split(settings.llama_command) or None,
+    }
     return {"config": config, "restart": _RESTART}
 
 
