@@ -32,7 +32,7 @@ from app.usecases.context import Actor, Context
 from app.usecases.gateway_load import GatewayLoad
 from app.usecases.plans import resolve
 from app.usecases.service_revisions import body_of
-from app.usecases.service_rows import by_service, desired_of, observed_of
+from app.usecases.service_rows import REFUSED_MOST_S, by_service, desired_of, held_back_s, observed_of
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +48,8 @@ BATCH = 200
 SWEEP_TURNS = 50
 #: Replicas that one transaction makes; the next one goes on at once.
 MOST_CREATES = 200
-#: What was refused (a full queue, a model that is gone) is tried again after this, doubling to the most.
-REFUSED_S, REFUSED_MOST_S = 5.0, 300.0
+#: What was refused (a full queue, a model that is gone) is tried again after this, doubling.
+REFUSED_S = 5.0
 #: Plans that follow from each other in one transaction: a good revision, then what that allows.
 PASSES = 8
 #: Who acts when nobody asked.
@@ -107,7 +107,7 @@ class _Seen:
     @property
     def held_back_s(self) -> float:
         """How long nothing is made because the last try was refused."""
-        return max(0.0, float((self.row.rollout.get("refused") or {}).get("until", 0.0)) - self.now)
+        return held_back_s(self.row.rollout, self.now)
 
     @property
     def actions(self) -> list[Action]:
@@ -129,10 +129,11 @@ def turn(ctx: Context, limit: int = BATCH) -> int:
         due = repo.due(connection, limit, AHEAD_S)
     if not due:
         return 0
-    unsettled = ctx.database.change(partial(_leave_settled, due))
-    if unsettled:
+    acting, effects = ctx.database.change(partial(_look, ctx, due))
+    effects.tell(ctx)
+    if acting:
         loads = load_of(ctx)
-        for service_id in unsettled:
+        for service_id in acting:
             _carry_out(ctx, service_id, loads)
     return len(due)
 
@@ -228,19 +229,23 @@ def load_of(ctx: Context) -> Mapping[str, int]:
         return load.read()
 
 
-def _leave_settled(due: Sequence[str], connection: Connection) -> list[str]:
-    """Put off those of ``due`` about which nothing is to be done; returns the others, unless somebody is at them."""
+def _look(ctx: Context, due: Sequence[str], connection: Connection) -> tuple[list[str], Effects]:
+    """Put off those of ``due`` about which nothing is to be done, and write what concerns no replica. Returns those
+    about whose replicas something is to be done, unless somebody is at them."""
     rows = repo.lock_free(connection, due)
     ids = [row.id for row in rows]
     hints = repo.hints_of(connection, ids)
-    seen = _see(connection, ids, rows, {})
-    settled = [one for one in seen if not _has_work(one)]
-    repo.take_hints(connection, [hint for one in settled for hint in hints.get(one.row.id, ())])
-    if settled:
-        repo.look_again(connection, {one.row.id: _look_in(one) for one in settled})
+    effects, waits, acting = Effects(), dict[str, float | None](), list[str]()
+    for one in _see(connection, ids, rows, {}):
+        if not _has_work(one):
+            waits[one.row.id] = _look_in(one)
+        elif bool(one.of(Create)) or bool(one.of(Stop)) or _act(ctx, connection, one, None, effects):
+            # several replicas are locked in one order only: that of one service
+            acting.append(one.row.id)
+    repo.take_hints(connection, [hint for one in ids if one not in acting for hint in hints.get(one, ())])
+    repo.look_again(connection, waits)
     repo.drop_ownerless_hints(connection, sorted(set(due) - set(ids)))
-    done = {one.row.id for one in settled}
-    return [one for one in ids if one not in done]
+    return acting, effects
 
 
 def _carry_out(ctx: Context, service_id: str, loads: Mapping[str, int]) -> None:
@@ -266,7 +271,7 @@ def _see(connection: Connection, ids: Sequence[str], rows: Sequence[Any], loads:
     found = []
     for row in rows:
         spec, own = specs[row.id, row.revision], members.get(row.id, [])
-        observed = [observed_of(member, loads) for member in own]
+        observed = [observed_of(member, loads, row.now.timestamp()) for member in own]
         plan = planner.plan(desired_of(row, spec), observed, row.now.timestamp())
         found.append(_Seen(row, spec, own, open_tasks.get(row.id, []), plan))
     return found
@@ -539,9 +544,9 @@ def _look_in(seen: _Seen, rollout: Mapping[str, Any] | None = None) -> float | N
     waits = [LOOK_S]
     if seen.plan.look_in_s is not None:
         waits.append(seen.plan.look_in_s)
-    refused = (seen.row.rollout if rollout is None else rollout).get("refused")
-    if refused:
-        waits.append(refused["until"] - seen.now)
+    held_s = held_back_s(seen.row.rollout if rollout is None else rollout, seen.now)
+    if held_s > 0:
+        waits.append(held_s)
     return max(0.0, min(waits))
 
 

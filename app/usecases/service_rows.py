@@ -10,6 +10,13 @@ from typing import Any
 from app.domain.lifecycle import Reason, State
 from app.domain.services import Desired, Observed, Restart, Update
 
+#: The longest wait after a refusal.
+REFUSED_MOST_S = 300.0
+#: Rows that are read one after the other may differ by so much; more is a clock that was set back.
+_SLACK_S = 5.0
+#: Longer than any backoff.
+_LONG_S = 86_400.0
+
 
 def desired_of(row: Any, spec: Mapping[str, Any]) -> Desired:
     """What the service's row and the ``spec`` of its wanted revision ask for."""
@@ -31,9 +38,13 @@ def desired_of(row: Any, spec: Mapping[str, Any]) -> Desired:
     )
 
 
-def observed_of(row: Any, loads: Mapping[str, int]) -> Observed:
+def observed_of(row: Any, loads: Mapping[str, int], now: float) -> Observed:
     """One member; ``loads`` are the requests in flight by replica, as far as they are known."""
-    asked_at, ready_at = _moment(row.timestamps, State.PENDING), _moment(row.timestamps, State.READY)
+    # what lies ahead was written before the clock was set back: it is long past, or its backoff would wait until then
+    ahead_s = row.state_since.timestamp() - now
+    back_s = ahead_s + _LONG_S if ahead_s > _SLACK_S else 0.0
+    asked_at = _moment(row.timestamps, State.PENDING, back_s)
+    ready_at = _moment(row.timestamps, State.READY, back_s)
     if ready_at is not None and asked_at is not None and ready_at < asked_at:
         # of an attempt before
         ready_at = None
@@ -42,8 +53,8 @@ def observed_of(row: Any, loads: Mapping[str, int]) -> Observed:
         ordinal=row.ordinal,
         revision=row.revision,
         state=State(row.state),
-        created_at=row.created_at.timestamp(),
-        state_since=row.state_since.timestamp(),
+        created_at=row.created_at.timestamp() - back_s,
+        state_since=row.state_since.timestamp() - back_s,
         wanted=row.desired_state == "running",
         reason=Reason(row.reason) if row.reason else None,
         ready_at=ready_at,
@@ -55,6 +66,13 @@ def observed_of(row: Any, loads: Mapping[str, int]) -> Observed:
         load=loads.get(row.replica_id, 0),
         suspect=row.suspect,
     )
+
+
+def held_back_s(rollout: Mapping[str, Any], now: float) -> float:
+    """Seconds until replicas are made again after a refusal; 0 when nothing was refused."""
+    wait_s = float((rollout.get("refused") or {}).get("until", 0.0)) - now
+    # further ahead than it is ever set: the clock was set back
+    return wait_s if 0.0 < wait_s <= REFUSED_MOST_S else 0.0
 
 
 def by_service(rows: Sequence[Any]) -> dict[str, list[Any]]:
@@ -71,6 +89,6 @@ def _known(kind: type[Update] | type[Restart], given: Mapping[str, Any] | None) 
     return {name: value for name, value in (given or {}).items() if name in names and value is not None}
 
 
-def _moment(timestamps: Mapping[str, str], state: State) -> float | None:
+def _moment(timestamps: Mapping[str, str], state: State, back_s: float) -> float | None:
     told = timestamps.get(state)
-    return datetime.fromisoformat(told).timestamp() if told else None
+    return datetime.fromisoformat(told).timestamp() - back_s if told else None

@@ -15,7 +15,7 @@ from app.domain.services import Overall
 from app.errors import NotFound, Unavailable
 from app.usecases import paging
 from app.usecases.context import Context
-from app.usecases.service_rows import by_service, desired_of, observed_of
+from app.usecases.service_rows import by_service, desired_of, held_back_s, observed_of
 
 #: Rows that are looked at together for a list that is filtered by status.
 BATCH = 500
@@ -151,7 +151,7 @@ def _bodies(connection: Connection, rows: Sequence[Any]) -> list[dict[str, Any]]
 
 def _body(row: Any, spec: Mapping[str, Any], members: Sequence[Any]) -> dict[str, Any]:
     desired = desired_of(row, spec)
-    observed = [observed_of(member, {}) for member in members]
+    observed = [observed_of(member, {}, row.now.timestamp()) for member in members]
     overall = planner.overall_status(desired, observed)
     shown = [_member(member) for member in _worth_showing(row, members)]
     endpoints = [one["base_url"] for one in shown if one["base_url"] and one["state"] == State.READY]
@@ -257,7 +257,7 @@ def _plan(row: Any, desired: planner.Desired, observed: Sequence[planner.Observe
     refused = row.rollout.get("refused")
     waits_for = found.waits_for
     if refused:
-        moments.append(max(0.0, refused["until"] - row.now.timestamp()))
+        moments.append(held_back_s(row.rollout, row.now.timestamp()))
         waits_for = f"another try to make replicas; {waits_for}" if waits_for else "another try to make replicas"
     settled = found.settled and not refused
     until = row.now + timedelta(seconds=min(moments)) if moments and not settled else None

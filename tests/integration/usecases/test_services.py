@@ -134,12 +134,13 @@ def test_a_cancel_ends_all_of_it_and_keeps_the_record(ctx: Context, actor: Actor
     assert tasks.get(ctx, asked.task_id)["state"] == "succeeded"
     third = services.cancel(ctx, actor, outcome.service_id)
     assert (third.already, third.task_id) == (True, asked.task_id)
-    with pytest.raises(NotFound):
-        services.get(ctx, "pair")
     with pytest.raises(Conflict):
-        services.scale(ctx, actor, outcome.service_id, 3)
-    # its name is free again
-    assert create(ctx, actor, 1, name="pair").service_id != outcome.service_id
+        services.scale(ctx, actor, "pair", 3)
+    # its name is free again, and means whoever has it now
+    new = create(ctx, actor, 1, name="pair").service_id
+    assert (services.find(ctx, "pair"), services.find(ctx, outcome.service_id)) == (new, outcome.service_id)
+    with pytest.raises(NotFound):
+        services.get(ctx, "other")
 
 
 def test_a_cancel_while_creates_are_queued_overtakes_them(ctx: Context, actor: Actor, hands: Hands) -> None:

@@ -24,12 +24,13 @@ def test_what_changed_without_a_hint_is_found_by_the_clock(ctx: Context, actor: 
 
 
 def test_no_clock_keeps_a_service_from_being_looked_at(ctx: Context, actor: Actor, hands: Hands) -> None:
-    service = create(ctx, actor, 1, restart={"backoff_s": 0}).service_id
+    service = create(ctx, actor, 1).service_id
     hands.pass_time(1_000_000)
     hands.settle(service)
-    hands.pass_time(-1_000_000)
     hands.fail(hands.live(service)[0].id)
     change(ctx, "DELETE FROM service_hints")
+    hands.pass_time(-1_000_000)
+    # neither its next look nor the end of its backoff lies a week ahead
     reconciling.sweep(ctx)
     assert len(hands.live(service)) == 1
 
