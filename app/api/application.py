@@ -28,6 +28,7 @@ from app.api.v1 import (
     service_views,
     stack,
     tasks,
+    vllm,
 )
 from app.domain.tasks import TaskKind
 from app.doorbell.queues import queue_for
@@ -53,6 +54,7 @@ BLUEPRINTS = (
     pools.blueprint,
     models.blueprint,
     hub.blueprint,
+    vllm.blueprint,
     recipes.blueprint,
     nodes.blueprint,
     gateways.blueprint,

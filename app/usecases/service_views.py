@@ -45,7 +45,8 @@ def page(
 ) -> tuple[list[dict[str, Any]], int, str | None]:
     """Services, newest first: (as ``get`` shows them, total, next cursor).
 
-    ``filters``: name, recipe (full or short), pool, owner, label (list of ``name=value``), status.
+    ``filters``: name, recipe (full or short), pool, owner, label (list of ``name=value``),
+    desired_state, engines, status.
     """
     behind = paging.decode(cursor, (datetime, str))
     wanted = filters.get("status")

@@ -60,6 +60,8 @@ def web(parts: Settings, migrated: str, tmp_path_factory: pytest.TempPathFactory
             namespace=f"o{secrets.token_hex(4)}",
             models_dir=Path(models_dir),
             max_wait_s=2.0,
+            # nobody is there, and says so at once
+            hf_endpoint="http://127.0.0.1:9",
         )
         app = create_app(chosen)
         yield app

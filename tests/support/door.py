@@ -34,6 +34,8 @@ defaults
 frontend inside
   bind unix@{socket} mode 600
   http-request set-var(txn.backend) req.hdr(x-hostler-route),map_str({folder}/routes.map)
+  acl by_service req.hdr(x-hostler-service) -m found
+  http-request set-var(txn.backend) req.hdr(x-hostler-service),map_str({folder}/routes.map) if by_service
   http-request set-var(txn.backend) str(one_replica) if {{ req.hdr(x-hostler-replica) -m found }}
   http-request {unknown} if !{{ var(txn.backend) -m found }}
   http-request {none} if {{ var(txn.backend),nbsrv eq 0 }}
@@ -56,10 +58,12 @@ def inside_door(
     queued: int = 100,
     server_s: int = 30,
     web: tuple[int, Path] | None = None,
+    services: Mapping[str, Mapping[str, int]] | None = None,
 ) -> Iterator[None]:
     """HAProxy that leads each model of ``routes`` to engines at these loopback ports, until the end of the context.
 
-    ``web``: a loopback port that leads to the control API at this socket.
+    ``web``: a loopback port that leads to the control API at this socket. ``services``: the port of each of its
+    replicas, by service.
     """
     folder.mkdir(parents=True, exist_ok=True)
     returns = {name: _return(folder / f"{name}.json", *problem) for name, problem in _PROBLEMS.items()}
@@ -68,6 +72,8 @@ def inside_door(
     for index, (_, ports) in enumerate(routes.items()):
         lines.append(_backend(f"route_{index}", [f"replica{index}-{port} 127.0.0.1:{port}{limit}" for port in ports]))
         lines.append(f"  http-request {returns['full']} if {{ queue gt {queued} }}")
+    for service_id, replicas in (services or {}).items():
+        lines.append(_backend(service_id, [f"{one} 127.0.0.1:{port}{limit}" for one, port in replicas.items()]))
     first = next((ports[0] for ports in routes.values() if ports), 1)
     lines.append(_backend("one_replica", [f"one 127.0.0.1:{first}"]))
     if web is not None:
@@ -76,6 +82,7 @@ def inside_door(
         lines.append(f"backend control\n  server web unix@{web_socket}")
     (folder / "haproxy.cfg").write_text("\n".join([*lines, ""]))
     rows = [f"{route(name)[1]} route_{index}" for index, name in enumerate(routes)]
+    rows += [f"{service_id} {service_id}" for service_id in services or {}]
     (folder / "routes.map").write_text("\n".join(rows) + "\n")
     with open(folder / "haproxy.log", "wb") as log:
         process = subprocess.Popen(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,17 +50,17 @@ class Conversation:
 
     def tokenize(self, text: str) -> dict[str, Any]:
         """``{token_ids, num_tokens}``. Raises HostlerError, CallerLeft."""
-        with _understood():
+        with understood():
             ask = self.target.dialect.tokenize(self.target.sent, text)
-            with self._asked(ask) as answer:
+            with self.asked(ask) as answer:
                 ids = self.target.dialect.read_tokens(answer.json())
         return {"token_ids": list(ids), "num_tokens": len(ids)}
 
     def generate(self, prompt: str, sampling: Sampling) -> dict[str, Any]:
         """``{token_ids, text, num_generated, finish_reason}``. Raises HostlerError, CallerLeft."""
-        with _understood():
+        with understood():
             ask = self.target.dialect.generate(self.target.sent, prompt, sampling)
-            with self._asked(ask) as answer:
+            with self.asked(ask) as answer:
                 made = self.target.dialect.read_generation(answer.json())
         ids = list(made.token_ids or ())
         return {
@@ -72,9 +72,9 @@ class Conversation:
 
     def stream(self, prompt: str, sampling: Sampling) -> Generator[Piece]:
         """What ``generate`` gives, as it is made; the last piece is ``done``. Raises HostlerError, CallerLeft."""
-        with _understood():
+        with understood():
             ask = self.target.dialect.generate(self.target.sent, prompt, sampling, stream=True)
-            with self._asked(ask) as answer:
+            with self.asked(ask) as answer:
                 for data in answer.events():
                     piece = self.target.dialect.read_piece(data)
                     yield piece
@@ -87,12 +87,12 @@ class Conversation:
 
         What breaks off before its first text begins again at another replica.
         """
-        with _understood():
+        with understood():
             ask = self.target.dialect.chat(self.target.sent, messages, sampling, stream=True)
             tries_left, began = self.tries, False
             while tries_left and not began:
                 tries_left -= 1
-                with self._asked(ask) as answer:
+                with self.asked(ask) as answer:
                     try:
                         for data in answer.events():
                             piece = self.target.dialect.read_chat_piece(data)
@@ -106,12 +106,13 @@ class Conversation:
         raise ReplicaBadAnswer("The replica's stream broke off before its end. Try again.")
 
     @contextmanager
-    def _asked(self, ask: Ask) -> Iterator[Answer]:
+    def asked(self, ask: Ask) -> Iterator[Answer]:
+        """An answer that is 200, of whichever replica gives one. Raises HostlerError, CallerLeft."""
         patience_s = self.patience_s or (SEEN_S if self.target.ready else 0.0)
         until, look_s, tries_left = time.monotonic() + patience_s, SEEN_LOOK_S, self.tries
         with ExitStack() as seat:
             while True:
-                with self.door.post(self._address(), ask.path, ask.body, self.headers, self.caller) as answer:
+                with self._sent(ask) as answer:
                     self.replica_id = answer.replica_id or self.replica_id
                     if answer.status == 200:
                         seat.close()
@@ -136,6 +137,11 @@ class Conversation:
             return False
         return refused.code == NoReadyReplica.code or (bool(self.patience_s) and refused.code == ReplicasBusy.code)
 
+    def _sent(self, ask: Ask) -> AbstractContextManager[Answer]:
+        if ask.method == "GET":
+            return self.door.get(self._address(), ask.path, self.headers, self.caller)
+        return self.door.post(self._address(), ask.path, ask.body, self.headers, self.caller)
+
     def _address(self) -> Address:
         if self.target.replica_id:
             return "X-Hostler-Replica", self.target.replica_id
@@ -150,7 +156,8 @@ def whole_characters(text: str) -> str:
 
 
 @contextmanager
-def _understood() -> Iterator[None]:
+def understood() -> Iterator[None]:
+    """What an engine says otherwise than its dialect has it, as the errors of the model API."""
     try:
         yield
     except NotSpoken as error:

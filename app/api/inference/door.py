@@ -29,6 +29,11 @@ LONGEST_ANSWER = 32 * 1024 * 1024
 LONGEST_EVENT = 1024 * 1024
 LONGEST_PROBLEM = 64 * 1024
 
+
+class AnswerBroke(ReplicaBadAnswer):
+    """The replica's answer broke off before its end. Try again; see `hostler replica list` and its logs."""
+
+
 #: A header that names what is addressed, and its value.
 Address = tuple[str, str]
 
@@ -103,8 +108,11 @@ class Answer:
 
     def body(self, longest: int = LONGEST_ANSWER) -> bytes:
         """The whole body, of at most ``longest`` bytes."""
-        with _told(ReplicaBadAnswer):
+        with _told(AnswerBroke):
             raw = self._response.read(longest + 1)
+        if self._response.length and len(raw) <= longest:
+            # http.client does not mind that what was announced never came
+            raise AnswerBroke
         if len(raw) > longest:
             raise ReplicaBadAnswer(f"The replica's answer is larger than {longest} bytes. Ask for less.")
         return raw
@@ -124,7 +132,7 @@ class Answer:
         data: list[str] = []
         size = 0
         while True:
-            with _told(ReplicaBadAnswer):
+            with _told(AnswerBroke):
                 line = self._response.readline(LONGEST_EVENT + 1)
             size += len(line)
             if size > LONGEST_EVENT:
