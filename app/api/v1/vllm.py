@@ -74,7 +74,7 @@ def list_models_of_service(service_id: str) -> Response:
     )
 
 
-@blueprint.operation(f"/vllm/{ID}/metrics", "GET", "read", also=("infer",), errors=(502, 504))
+@blueprint.operation(f"/vllm/{ID}/metrics", "GET", "read", also=("infer",), errors=(409, 502, 504))
 @blueprint.response(200, TEXT, content_type="text/plain")
 def get_metrics_of_vllm(service_id: str) -> Response:
     """Show the counters of all replicas of a service, for Prometheus
