@@ -105,6 +105,19 @@ class _Seen:
         return all(member.released_at is not None for member in self.members)
 
     @property
+    def past(self) -> list[str]:
+        """Members that are gone and were replaced. Not before the one that they replaced themselves, so that no
+        replaced one is ever without the one that replaced it."""
+        replaced = {member.replaces for member in self.members}
+        present = {member.replica_id: member for member in self.members}
+        found: list[str] = []
+        for member in sorted(self.members, key=lambda one: (one.created_at, one.replica_id)):
+            free = member.replaces not in present or member.replaces in found
+            if free and member.replica_id in replaced and member.released_at is not None:
+                found.append(member.replica_id)
+        return found
+
+    @property
     def held_back_s(self) -> float:
         """How long nothing is made because the last try was refused."""
         return held_back_s(self.row.rollout, self.now)
@@ -131,10 +144,10 @@ def turn(ctx: Context, limit: int = BATCH) -> int:
         return 0
     acting, effects = ctx.database.change(partial(_look, ctx, due))
     effects.tell(ctx)
-    if acting:
-        loads = load_of(ctx)
-        for service_id in acting:
-            _carry_out(ctx, service_id, loads)
+    # how busy each is decides who is stopped, and nothing else
+    loads = load_of(ctx) if any(acting.values()) else {}
+    for service_id in acting:
+        _carry_out(ctx, service_id, loads)
     return len(due)
 
 
@@ -229,19 +242,19 @@ def load_of(ctx: Context) -> Mapping[str, int]:
         return load.read()
 
 
-def _look(ctx: Context, due: Sequence[str], connection: Connection) -> tuple[list[str], Effects]:
+def _look(ctx: Context, due: Sequence[str], connection: Connection) -> tuple[dict[str, bool], Effects]:
     """Put off those of ``due`` about which nothing is to be done, and write what concerns no replica. Returns those
-    about whose replicas something is to be done, unless somebody is at them."""
+    about whose replicas something is to be done, unless somebody is at them, and whether that is a stop."""
     rows = repo.lock_free(connection, due)
     ids = [row.id for row in rows]
     hints = repo.hints_of(connection, ids)
-    effects, waits, acting = Effects(), dict[str, float | None](), list[str]()
+    effects, waits, acting = Effects(), dict[str, float | None](), dict[str, bool]()
     for one in _see(connection, ids, rows, {}):
         if not _has_work(one):
             waits[one.row.id] = _look_in(one)
         elif bool(one.of(Create)) or bool(one.of(Stop)) or _act(ctx, connection, one, None, effects):
             # several replicas are locked in one order only: that of one service
-            acting.append(one.row.id)
+            acting[one.row.id] = bool(one.of(Stop))
     repo.take_hints(connection, [hint for one in ids if one not in acting for hint in hints.get(one, ())])
     repo.look_again(connection, waits)
     repo.drop_ownerless_hints(connection, sorted(set(due) - set(ids)))
@@ -279,7 +292,7 @@ def _see(connection: Connection, ids: Sequence[str], rows: Sequence[Any], loads:
 
 def _has_work(seen: _Seen) -> bool:
     """Whether anything but the next look is to be written."""
-    return bool(seen.actions or _changes(seen, _rollout(seen)) or _task_ends(seen) or _progress(seen))
+    return bool(seen.actions or seen.past or _changes(seen, _rollout(seen)) or _task_ends(seen) or _progress(seen))
 
 
 def _act(ctx: Context, connection: Connection, seen: _Seen, who: Actor | None, effects: Effects) -> bool:
@@ -304,6 +317,7 @@ def _act(ctx: Context, connection: Connection, seen: _Seen, who: Actor | None, e
             failed = [one for one in seen.members if one.replica_id == action.replica_id]
             reason = failed[0].reason if failed else None
             tell(connection, row, "service_gave_up", action.why, None, reason=reason, replica_id=action.replica_id)
+    repo.mark_past(connection, seen.past)
     _stop(ctx, connection, seen, who, effects)
     made = _create(ctx, connection, seen, who, rollout, effects)
     changes = {**_changes(seen, rollout), **wishes}

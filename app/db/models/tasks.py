@@ -105,6 +105,11 @@ tasks = Table(
     Index("ix_tasks_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
     Index("ix_tasks_replica", "replica_id", "seq"),
     Index("ix_tasks_service", text("(arguments ->> 'service_id')"), "seq", postgresql_where=text("replica_id IS NULL")),
+    Index(
+        "ix_tasks_service_open",
+        text("(arguments ->> 'service_id')"),
+        postgresql_where=text(f"replica_id IS NULL AND {_OPEN}"),
+    ),
     Index("ix_tasks_age", "seq"),
     Index("ix_tasks_state", "state", "seq"),
 )

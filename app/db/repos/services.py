@@ -27,9 +27,7 @@ _MEMBERS = """
 SELECT {columns}
 FROM services s JOIN service_members m ON m.service_id = s.id JOIN replicas r ON r.id = m.replica_id
 LEFT JOIN nodes n ON n.name = r.node
-WHERE s.id = ANY(:ids) AND (r.released_at IS NULL OR (m.revision IN (s.revision, s.good_revision) AND NOT EXISTS (
-    SELECT 1 FROM service_members later WHERE later.service_id = m.service_id AND later.ordinal = m.ordinal
-      AND later.revision = m.revision AND (later.created_at, later.replica_id) > (m.created_at, m.replica_id))))
+WHERE s.id = ANY(:ids) AND NOT m.past
 ORDER BY m.service_id, m.ordinal, m.created_at, m.replica_id
 """
 _READ_MEMBERS = text(_MEMBERS.format(columns=_PLANNED))
@@ -94,7 +92,7 @@ _INSERT_TASK = text(
 )
 _OPEN_TASKS = text(
     "SELECT id, kind, phase, arguments FROM tasks WHERE arguments->>'service_id' = ANY(:ids) AND replica_id IS NULL"
-    " AND state = 'running' ORDER BY seq"
+    " AND state IN ('queued', 'running') ORDER BY seq"
 )
 #: Columns of a service that a change may set, with what casts their value.
 _CHANGEABLE = {
@@ -230,8 +228,15 @@ def move_members(connection: Connection, service_id: str, before: int, after: in
 
 
 def members(connection: Connection, service_ids: Sequence[str]) -> list[Any]:
-    """All members that are not gone, and of each place the last one that stood in it in a revision that matters."""
+    """Those by which is planned: all but what is gone and was replaced."""
     return list(connection.execute(_READ_MEMBERS, {"ids": list(service_ids)})) if service_ids else []
+
+
+def mark_past(connection: Connection, replica_ids: Sequence[str]) -> None:
+    """They are gone, and others stand in their places."""
+    if replica_ids:
+        query = text("UPDATE service_members SET past = true WHERE replica_id = ANY(:ids)")
+        connection.execute(query, {"ids": list(replica_ids)})
 
 
 def shown_members(connection: Connection, service_ids: Sequence[str]) -> list[Any]:

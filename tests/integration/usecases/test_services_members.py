@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import text
 
 from app.db.repos import replicas as replicas_repo
+from app.db.repos import services as repo
 from app.db.repos.replicas import Move
 from app.domain.lifecycle import State
 from app.errors import Conflict
@@ -42,6 +43,49 @@ def test_one_that_a_user_restarts_keeps_its_place(ctx: Context, actor: Actor, ha
     hands.settle(service)
     assert {row.id for row in hands.replicas(service)} == before
     assert services.get(ctx, service)["overall_status"] == "healthy"
+
+
+def test_one_that_was_replaced_and_is_restarted_is_one_too_many(ctx: Context, actor: Actor, hands: Hands) -> None:
+    service = create(ctx, actor, 1).service_id
+    hands.settle(service)
+    [first] = hands.live(service)
+    hands.pass_time(100)
+    hands.fail(first.id)
+    hands.settle(service)
+    [second] = hands.live(service)
+    replicas.request_restart(ctx, actor, first.id)
+    assert len(hands.live(service)) == 2
+    hands.settle(service)
+    assert [row.id for row in hands.live(service)] == [second.id]
+    assert services.get(ctx, service)["plan"]["settled"]
+
+
+def test_one_of_a_cancelled_service_that_is_restarted_is_put_away(ctx: Context, actor: Actor, hands: Hands) -> None:
+    service = create(ctx, actor, 1).service_id
+    hands.settle(service)
+    [only] = hands.live(service)
+    services.cancel(ctx, actor, service)
+    hands.settle(service)
+    replicas.request_restart(ctx, actor, only.id)
+    reconciling.sweep(ctx)
+    assert hands.live(service) == []
+
+
+def test_one_that_dies_again_and_again_costs_no_more_each_time(ctx: Context, actor: Actor, hands: Hands) -> None:
+    service = create(ctx, actor, 1).service_id
+    for _ in range(12):
+        hands.settle(service)
+        hands.pass_time(100)
+        [living] = hands.live(service)
+        hands.fail(living.id)
+        reconciling.sweep(ctx)
+    hands.settle(service)
+    assert len(hands.replicas(service)) == 13
+    with ctx.database.read() as connection:
+        present = repo.members(connection, [service])
+    assert len(present) <= 2
+    [living] = hands.live(service)
+    assert living.tries <= 1
 
 
 def test_one_that_lives_is_not_deleted_and_one_that_ended_may_be(ctx: Context, actor: Actor, hands: Hands) -> None:
