@@ -280,6 +280,30 @@ class ModelForbidden(Forbidden):
     code, title = "model_forbidden", "The key is not allowed this model"
 
 
+class StoreRefused(HostlerError):
+    """The vector database refused the request. Change what its message names."""
+
+    code, title = "store_refused", "The vector database refused the request"
+
+
+class CollectionNotFound(NotFound):
+    """The vector database has no such collection. List its collections and try again."""
+
+    code, title = "collection_not_found", "Collection not found"
+
+
+class PointNotFound(NotFound):
+    """The collection has no such point. Scroll through its points and try again."""
+
+    code, title = "point_not_found", "Point not found"
+
+
+class CollectionExists(Conflict):
+    """The vector database has such a collection already. Use it, delete it, or choose another name."""
+
+    code, title = "collection_exists", "The collection exists"
+
+
 class ReplicaRefused(HostlerError):
     """The replica refused the request. Change what its message names."""
 

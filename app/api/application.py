@@ -28,6 +28,7 @@ from app.api.v1 import (
     service_views,
     stack,
     tasks,
+    vectors,
     vllm,
 )
 from app.domain.tasks import TaskKind
@@ -53,6 +54,7 @@ BLUEPRINTS = (
     tasks.blueprint,
     pools.blueprint,
     models.blueprint,
+    vectors.blueprint,
     hub.blueprint,
     vllm.blueprint,
     recipes.blueprint,

@@ -52,7 +52,7 @@ def refusal_of(answer: Answer) -> HostlerError:
     body = answer.refusal()
     retry_after_s = int(answer.retry_after) if re.fullmatch(r"\d{1,6}", answer.retry_after) else None
     if body.get("source") == "gateway":
-        return _of_gateway(answer.status, body, retry_after_s)
+        return of_gateway(answer.status, body, retry_after_s)
     kind = _OF_REPLICA.get(answer.status) or (ReplicaRefused if 400 <= answer.status < 500 else ReplicaBadAnswer)
     words = engine_words(body)
     if not words:
@@ -72,7 +72,7 @@ def engine_words(body: Any) -> str:
     return " ".join("".join(one if one.isprintable() else " " for one in text).split())
 
 
-def _of_gateway(status: int, body: Mapping[str, Any], retry_after_s: int | None) -> HostlerError:
+def of_gateway(status: int, body: Mapping[str, Any], retry_after_s: int | None) -> HostlerError:
     kind = _OF_GATEWAY.get(status, GatewayDown if status >= 500 else ReplicaBadAnswer)
     told = {name: value for name in ("detail", "code", "title") if isinstance(value := body.get(name), str)}
     if status != kind.status:

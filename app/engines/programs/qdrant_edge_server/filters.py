@@ -80,7 +80,25 @@ def _match(found: Any) -> Any:
 def _value(found: Any) -> engine.MatchValue:
     if not isinstance(found, str | int):
         raise malformed("match.value: expected a string, an integer or a boolean")
-    return engine.MatchValue(found)
+    value: Any = _Truth(found) if isinstance(found, bool) else found
+    return engine.MatchValue(value)
+
+
+class _Truth:
+    """true or false as the engine's binding can tell them from numbers.
+
+    It tries whole numbers first, and takes Python's True for 1, which no payload's true is equal to. Of numpy's it
+    knows that they are none, by their name: so this is what they look like.
+    """
+
+    def __init__(self, value: bool) -> None:
+        self._value = value
+
+    def __bool__(self) -> bool:
+        return self._value
+
+
+_Truth.__module__, _Truth.__name__, _Truth.__qualname__ = "numpy", "bool_", "bool_"
 
 
 def _any(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
