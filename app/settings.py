@@ -157,10 +157,15 @@ class Settings:
         such_as="the name of a service",
     )
     chat_model_path: Path = _setting(
-        Path(), "GGUF file: `hostler up` then keeps the chat's service with it.", also="LLM_MODEL_PATH"
+        Path(),
+        "GGUF file that the chat's workers load; without one and with chat_workers, the default model.",
+        also="LLM_MODEL_PATH",
     )
     chat_workers: int = _setting(
-        1, "Workers of the service that `hostler up` keeps for the chat.", within=(1, 1000), also="LLM_WORKERS"
+        0,
+        "Workers of the service that `hostler up` keeps for the chat; 0: one where a chat_model_path is set, else none.",
+        within=(0, 1000),
+        also="LLM_WORKERS",
     )
     chat_key: str = _setting(
         "",

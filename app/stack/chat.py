@@ -5,6 +5,7 @@ Both are made once and then kept as the settings say: asked for again with the s
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from app.stack.ports import OPEN_KEY_CHARACTERS, is_loopback
 RECIPE = "inference/llama-cpp"
 SHORTEST_KEY = 24
 _KEY = "API_KEY (HOSTLER_CHAT_KEY)"
+_WORKERS = "LLM_WORKERS (HOSTLER_CHAT_WORKERS)"
 _MODEL = "LLM_MODEL_PATH (HOSTLER_CHAT_MODEL_PATH)"
 #: A dead worker is replaced at once, also when it had only just begun; one that cannot start at all is not tried for
 #: ever.
@@ -56,10 +58,13 @@ def keep_key(settings: Settings) -> None:
 
 def keep_workers(settings: Settings, url: str, key: str, say: Say) -> None:
     """Have the service of workers as the settings say; what is refused is said, and the stack runs on without it."""
-    if settings.chat_model_path == Path():
+    model = _model(settings)
+    if not model:
+        if settings.chat_workers:
+            say(f"{_WORKERS} asks for workers, and nothing says of which model; set LLM_MODEL_PATH")
         return
     api = Api(url, certificate=settings.tls_certificate, key=key)
-    name, count = settings.chat_service, settings.chat_workers
+    name, count = settings.chat_service, settings.chat_workers or 1
     try:
         status, found = api.ask("GET", f"/api/v1/services/{name}")
         if status == 404:
@@ -70,12 +75,13 @@ def keep_workers(settings: Settings, url: str, key: str, say: Say) -> None:
             replace = found.get("recipe_name") != RECIPE
             body = {"recipe_name": RECIPE, "replace_config": replace, **_wanted(settings)}
             status, found = api.ask("PATCH", f"/api/v1/services/{name}", body)
-            if status in _DONE:
+            if status in _DONE and settings.chat_workers:
+                # how many is an operator's to change where the settings do not say
                 status, found = api.ask("POST", f"/api/v1/services/{name}/scale", {"replicas": count})
     except ApiSilent as error:
         status, found = 0, {"detail": str(error)}
     if status in _DONE:
-        say(f"{'chat':<15} service {name}: {count} workers of {settings.chat_model_path.name}")
+        say(f"{'chat':<15} service {name}: workers of {os.path.basename(model)}; `hostler service get {name}`")
     else:
         say(f"the chat's service {name} is not as the settings say: {found.get('detail') or status}")
 
@@ -83,13 +89,20 @@ def keep_workers(settings: Settings, url: str, key: str, say: Say) -> None:
 def _wanted(settings: Settings) -> dict[str, Any]:
     """Merged over what an operator set beside it."""
     config: dict[str, Any] = {
-        "parameters": {"model": str(settings.chat_model_path), "n_parallel": 1},
+        "parameters": {"model": _model(settings), "n_parallel": 1},
         # each is asked one thing at a time: who comes next waits where any of them may become idle
         "gateway": {"max_concurrency": 1},
         # another program is another revision
         "command": shlex.split(settings.llama_command) or None,
     }
     return {"config": config, "restart": _RESTART}
+
+
+def _model(settings: Settings) -> str:
+    """A path, or a name of the catalogue; empty where no workers are asked for, or of nothing."""
+    if settings.chat_model_path != Path():
+        return str(settings.chat_model_path)
+    return settings.default_model if settings.chat_workers else ""
 
 
 def _unfit(settings: Settings) -> str:

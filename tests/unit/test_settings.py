@@ -76,7 +76,7 @@ CANNOT = {
     "HOSTLER_QDRANT_COMMAND": (" ", "'qdrant"),
     "HOSTLER_LLAMA_COMMAND": (" ", "'llama-server", "/opt/llama.cpp/bin/llama-cli"),
     "HOSTLER_CHAT_SERVICE": ("Upper", "-a", "a b", "x" * 64),
-    "HOSTLER_CHAT_WORKERS": ("0", "-1", "two", "1001"),
+    "HOSTLER_CHAT_WORKERS": ("-1", "two", "1001"),
     "HOSTLER_CHAT_RATE": ("-1", "nan", "many"),
     "HOSTLER_CORS_ORIGINS": ("null", "app.example", "https://a/path", "https://a,*", "https://*.a", "https://a:0", "'"),
 }
@@ -177,13 +177,13 @@ def test_the_chats_own_names_mean_the_same() -> None:
 def test_ours_goes_before_another_programs_name() -> None:
     settings = Settings.load({"LLM_WORKERS": "2", "HOSTLER_CHAT_WORKERS": "3", "LOG_LEVEL": "DEBUG"}, log_level="error")
     assert (settings.chat_workers, settings.log_level) == (3, "error")
-    assert Settings.load({"LLM_WORKERS": "", "LOG_LEVEL": ""}).chat_workers == 1
+    assert Settings.load({"LLM_WORKERS": "", "LOG_LEVEL": ""}).chat_workers == 0
 
 
 @pytest.mark.parametrize(
     "name, raw",
     [
-        ("LLM_WORKERS", "0"),
+        ("LLM_WORKERS", "-1"),
         ("LLM_WORKERS", "two"),
         ("RATE_LIMIT_QPS", "-1"),
         ("LOG_LEVEL", "loud"),

@@ -104,7 +104,7 @@ def _engines(lanes: Lanes) -> list[str]:
             "# a server of somebody's that knows no GET, or no such path, says 501: it is there",
             "http-check expect rstatus ^([1-4]|501)",
             f"http-request {refuse(errors.NoReadyReplica, detail=out)} if {{ nbsrv lt 1 }}",
-            f"http-request {full} if {{ queue ge {lanes.queue} }}",
+            f"http-request {full} if {_is_full(lanes.queue)}",
             *stripped(lanes),
             "# the relay must know which of the registered servers was chosen",
             "http-send-name-header X-Hostler-Server",
@@ -125,6 +125,11 @@ def _engines(lanes: Lanes) -> list[str]:
             ),
         ]
     )
+
+
+def _is_full(queue: int) -> str:
+    # a queue without a place is not full while a server has room; -1 where one has no bound
+    return f"{{ queue ge {queue} }}" if queue else "{ be_conn_free eq 0 }"
 
 
 def _ms(seconds: float) -> str:

@@ -174,6 +174,26 @@ def test_full_and_queued(engines: Engines, opened: Open) -> None:
     assert len(one.asked) == 1
 
 
+def test_a_queue_without_a_place(engines: Engines, opened: Open) -> None:
+    (one,) = engines(1, hold=threading.Event())
+    door = opened([one], max_concurrency=1, lanes={"queue": 0})
+    threads, served = in_threads(1, lambda: door.chat("m"))
+    wait_for(lambda: one.active == 1)
+    assert (door.chat("m").status, door.chat("m").json["code"]) == (429, "route_full")
+    assert one.hold is not None
+    one.hold.set()
+    threads[0].join()
+    assert [answer.status for answer in served] == [200]
+    wait_for(lambda: one.active == 0)
+    assert door.chat("m").status == 200
+
+
+def test_a_queue_without_a_place_before_a_replica_without_a_bound(engines: Engines, opened: Open) -> None:
+    (one,) = engines(1)
+    door = opened([one], lanes={"queue": 0})
+    assert {door.chat("m").status for _ in range(5)} == {200}
+
+
 def _queued(door: Door) -> int:
     lines = door.command("show stat").splitlines()
     columns = lines[0].removeprefix("# ").split(",")
