@@ -163,7 +163,7 @@ class Settings:
     )
     chat_workers: int = _setting(
         0,
-        "Workers of the service that `hostler up` keeps for the chat; 0: one where a chat_model_path is set, else none.",
+        "Workers of the service that `hostler up` keeps for the chat; 0: one with a chat_model_path, else none.",
         within=(0, 1000),
         also="LLM_WORKERS",
     )
