@@ -46,8 +46,6 @@ class Sight:
     def proven(self) -> bool:
         """Whether the wanted revision is known to become ready here."""
         wanted = self.desired.revision
-        if self.desired.good_revision == wanted:
-            return True
         return any(member.ready for place in self.arranged.kept for member in place.of(wanted))
 
     @property

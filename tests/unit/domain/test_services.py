@@ -229,6 +229,75 @@ def test_a_paused_update_goes_no_further_and_still_replaces_what_fails() -> None
     assert [(one.ordinal, one.revision) for one in creates(desired, members)] == [(0, 1)]
 
 
+@pytest.mark.parametrize("good", [None, 1])
+def test_a_paused_update_replaces_what_fails_by_its_own_revision_whatever_was_proven(good: int | None) -> None:
+    desired = Desired(2, revision=2, good_revision=good, paused=True)
+    members = [member(0, State.FAILED, reason=Reason.PROCESS_EXITED), member(1, revision=2)]
+    assert [(one.ordinal, one.revision) for one in creates(desired, members)] == [(0, 1)]
+    by_hand = replace(members[0], state=State.STOPPED, wanted=False, reason=None)
+    assert [(one.ordinal, one.revision) for one in creates(desired, [by_hand, members[1]])] == [(0, 1)]
+
+
+def test_a_paused_update_does_not_even_end_what_it_replaced() -> None:
+    new = member(0, revision=2, replaces="r0-1")
+    assert stops(Desired(1, revision=2, good_revision=1, paused=True), [member(0), new]) == []
+    assert stops(Desired(1, revision=2, good_revision=1), [member(0), new]) == ["r0-1"]
+
+
+def test_the_loss_of_a_node_is_no_fault_of_the_member() -> None:
+    lost = member(0, State.FAILED, tries=3, ready_at=NOW - 10, state_since=NOW, reason=Reason.NODE_LOST)
+    assert [one.tries for one in creates(Desired(1), [lost], NOW)] == [3]
+    # but one that never became ready may be why
+    never = replace(lost, ready_at=None)
+    assert creates(Desired(1), [never], NOW) == []
+    assert [one.tries for one in creates(Desired(1), [never], NOW + 80)] == [4]
+
+
+def test_a_lifetime_that_is_over_before_readiness_is_a_failure() -> None:
+    over = member(
+        0, State.STOPPED, wanted=False, reason=Reason.LIFETIME_EXPIRED, state_since=NOW, tries=1, ready_at=None
+    )
+    assert creates(Desired(1), [over], NOW) == []
+    assert [one.tries for one in creates(Desired(1), [over], NOW + 20)] == [2]
+    assert [one.tries for one in creates(Desired(1), [replace(over, ready_at=NOW - 5)], NOW)] == [1]
+
+
+def test_who_cannot_be_asked_is_not_stopped_for_an_update_before_that_is_ready() -> None:
+    desired = Desired(1, revision=2)
+    away = member(0, State.UNREACHABLE, ready_at=2000.0)
+    assert stops(desired, [away]) == []
+    assert stops(desired, [replace(away, state=State.UNHEALTHY)]) == ["r0-1"]
+    assert stops(desired, [away, member(0, revision=2, replaces="r0-1")]) == ["r0-1"]
+
+
+def test_until_the_new_revision_is_proven_the_good_one_keeps_its_places() -> None:
+    desired = Desired(3, revision=2, good_revision=1)
+    died = member(1, State.FAILED, reason=Reason.PROCESS_EXITED)
+    members = [member(0), member(0, State.STARTING, 2, replaces="r0-1"), died, member(2)]
+    assert [(one.ordinal, one.revision) for one in creates(desired, members)] == [(1, 1)]
+    proven = [member(0), replace(members[1], state=State.READY, ready_at=NOW), died, member(2)]
+    assert [(one.ordinal, one.revision) for one in creates(desired, proven)] == [(1, 2)]
+    # what has to wait for its turn is the new one's at once
+    again = replace(died, state_since=NOW, tries=2)
+    assert [(one.ordinal, one.revision) for one in creates(desired, [*members[:2], again, member(2)])] == [(1, 2)]
+
+
+def test_an_update_stops_no_ready_member_below_the_floor() -> None:
+    desired = Desired(2, revision=2, good_revision=1)
+    members = [member(0), member(0, revision=2, replaces="r0-1"), member(1, State.UNHEALTHY, state_since=NOW)]
+    assert stops(desired, members, NOW) == ["r1-1"], "only one beside the new one is ready"
+    assert stops(desired, [*members[:2], member(1)]) == ["r0-1"]
+
+
+def test_all_that_fails_is_told_before_anything_is_ready_only_when_asked() -> None:
+    """A failure of what was ready, and a lost node, end it as well; what a user took away does not."""
+    desired = Desired(2, all_or_nothing=True)
+    lost = member(0, State.FAILED, reason=Reason.NODE_LOST)
+    assert [type(one) for one in plan(desired, [lost, member(1)], NOW).actions] == [CancelAll]
+    away = member(0, State.STOPPED, wanted=False, reason=Reason.CANCELLED)
+    assert [one.ordinal for one in creates(desired, [away, member(1)])] == [0]
+
+
 def test_a_member_whose_lifetime_ends_gets_a_successor_and_goes_when_that_is_ready() -> None:
     desired = Desired(1, good_revision=1)
     old = member(0, lifetime_ends_at=NOW + 60, ready_at=NOW - 1000, created_at=NOW - 1010)
@@ -241,6 +310,20 @@ def test_a_member_whose_lifetime_ends_gets_a_successor_and_goes_when_that_is_rea
     assert plan(desired, [old, heir], NOW).actions == ()
     heir = replace(heir, state=State.READY, ready_at=NOW + 5, lifetime_ends_at=NOW + 1000)
     assert stops(desired, [old, heir], NOW + 5) == ["r0-1"]
+
+
+def test_members_that_end_together_are_succeeded_one_after_the_other_in_time() -> None:
+    desired = Desired(4, good_revision=1)
+    end = NOW + 1000
+    members = [member(number, lifetime_ends_at=end, ready_at=NOW - 2000, asked_at=NOW - 2000) for number in range(4)]
+    found = plan(desired, members, NOW)
+    # four in a row, 60 s each
+    assert found.look_in_s == pytest.approx(1000 - 4 * 60)
+    assert [one.ordinal for one in creates(desired, members, end - 240)] == [0]
+    two = replace(desired, update=Update(max_surge=2))
+    assert [one.ordinal for one in creates(two, members, end - 120)] == [0, 1]
+    none = replace(desired, update=Update(max_surge=0, max_unavailable=1))
+    assert creates(none, members, end - 1) == [], "without surge there is no room for a successor"
 
 
 def test_no_successor_of_a_successor_at_once_when_the_lead_is_longer_than_the_life() -> None:
