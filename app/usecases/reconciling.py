@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from app.db.repos import services as repo
 from app.domain import services as planner
 from app.domain.lifecycle import Reason, State
 from app.domain.routing import SERVICE_LABEL
-from app.domain.services import Action, CancelAll, Create, GiveUp, Good, Plan, RollBack, Stop
+from app.domain.services import Action, CancelAll, Create, Desired, GiveUp, Good, Plan, RollBack, Stop
 from app.domain.tasks import LIFECYCLE_KINDS, Phase, TaskKind, TaskState
 from app.doorbell.queues import queue_for
 from app.errors import Collided, HostlerError, NotFound, Unavailable, UnknownPool
@@ -31,7 +32,7 @@ from app.usecases import creates, stops
 from app.usecases.context import Actor, Context
 from app.usecases.gateway_load import GatewayLoad
 from app.usecases.plans import resolve
-from app.usecases.service_revisions import body_of
+from app.usecases.service_revisions import body_of, columns_of
 from app.usecases.service_rows import REFUSED_MOST_S, by_service, desired_of, held_back_s, observed_of
 
 log = logging.getLogger(__name__)
@@ -44,8 +45,8 @@ LOOK_S = 30.0
 AHEAD_S = LOOK_S + 5.0
 #: Services that one transaction looks at.
 BATCH = 200
-#: Turns of one sweep.
-SWEEP_TURNS = 50
+#: How long one sweep may take: other repairs wait behind it.
+BUDGET_S = 5.0
 #: Replicas that one transaction makes; the next one goes on at once.
 MOST_CREATES = 200
 #: What was refused (a full queue, a model that is gone) is tried again after this, doubling.
@@ -131,10 +132,11 @@ class _Seen:
         return [one for one in self.actions if isinstance(one, kind)]
 
 
-def turn(ctx: Context, limit: int = BATCH) -> int:
+def turn(ctx: Context, limit: int = BATCH, until: float = float("inf")) -> int:
     """Look at what is due and act where something is to be done; how many were due. Raises Collided, Unavailable.
 
-    What somebody else is at is left to them. Those where nothing is to be done cost a share of a few statements.
+    What somebody else is at is left to them, and what is not begun at ``until`` (monotonic) to the next turn. Those
+    where nothing is to be done cost a share of a few statements.
     """
     with ctx.database.read() as connection:
         if not repo.is_there(connection):
@@ -147,20 +149,22 @@ def turn(ctx: Context, limit: int = BATCH) -> int:
     # how busy each is decides who is stopped, and nothing else
     loads = load_of(ctx) if any(acting.values()) else {}
     for service_id in acting:
+        if time.monotonic() >= until:
+            break
         _carry_out(ctx, service_id, loads)
     return len(due)
 
 
 def sweep(ctx: Context) -> int:
-    """``turn`` until little is left that is due; how many were looked at. Raises Collided, Unavailable."""
+    """``turn`` until little is left that is due, or for ``BUDGET_S``: the rest is the next one's. How many were looked
+    at. Raises Collided, Unavailable."""
     looked = 0
-    # bounded: what stays due because somebody else is at it must not keep the sweep
-    for _ in range(SWEEP_TURNS):
-        found = turn(ctx)
+    until = time.monotonic() + BUDGET_S
+    while True:
+        found = turn(ctx, until=until)
         looked += found
-        if found < BATCH:
-            break
-    return looked
+        if found < BATCH or time.monotonic() >= until:
+            return looked
 
 
 def reconcile(
@@ -285,9 +289,24 @@ def _see(connection: Connection, ids: Sequence[str], rows: Sequence[Any], loads:
     for row in rows:
         spec, own = specs[row.id, row.revision], members.get(row.id, [])
         observed = [observed_of(member, loads, row.now.timestamp()) for member in own]
-        plan = planner.plan(desired_of(row, spec), observed, row.now.timestamp())
+        desired = desired_of(row, spec)
+        plan = _refused_for_good(row, desired) or planner.plan(desired, observed, row.now.timestamp())
         found.append(_Seen(row, spec, own, open_tasks.get(row.id, []), plan))
     return found
+
+
+def _refused_for_good(row: Any, desired: Desired) -> Plan | None:
+    """The way back from an update of which no replica could even be made in its time; else None."""
+    refused, since, good = row.rollout.get("refused"), desired.rollout_since, desired.good_revision
+    goes_back = desired.running and not desired.paused and desired.update.auto_rollback
+    if not refused or since is None or good in (None, desired.revision) or not goes_back:
+        return None
+    deadline_s = desired.update.progress_deadline_s
+    # asked for again once before it is believed
+    if refused["tries"] < 2 or row.now.timestamp() < since + deadline_s:
+        return None
+    why = f"no replica of revision {desired.revision} could be made in {deadline_s:g} s: {refused['message']}"
+    return Plan((RollBack(good, why),), waits_for=f"the way back to revision {good}")
 
 
 def _has_work(seen: _Seen) -> bool:
@@ -305,7 +324,7 @@ def _act(ctx: Context, connection: Connection, seen: _Seen, who: Actor | None, e
             message = f"all replicas of revision {action.revision} were ready"
             tell(connection, row, "service_good", message, None, revision=action.revision)
         elif isinstance(action, RollBack):
-            wishes |= _roll_back(connection, seen, action, rollout, effects)
+            wishes |= _roll_back(ctx, connection, seen, action, rollout, effects)
         elif isinstance(action, CancelAll):
             # with the replica's own words: of a gang without room they say what is missing where
             said = next((one.message for one in seen.members if one.replica_id == action.replica_id), "")
@@ -337,7 +356,7 @@ def _act(ctx: Context, connection: Connection, seen: _Seen, who: Actor | None, e
 
 
 def _roll_back(
-    connection: Connection, seen: _Seen, action: RollBack, rollout: dict[str, Any], effects: Effects
+    ctx: Context, connection: Connection, seen: _Seen, action: RollBack, rollout: dict[str, Any], effects: Effects
 ) -> dict[str, Any]:
     row = seen.row
     reason = _why_failed(seen, row.revision)
@@ -349,7 +368,7 @@ def _roll_back(
     message = f"{action.why}; back to revision {action.to}"
     finish(connection, ended, TaskState.FAILED, effects, reason=reason, message=message)
     spec = _revision(connection, row.id, action.to).spec
-    return {"revision": action.to, "recipe": spec["recipe"]["name"]}
+    return {"revision": action.to, **columns_of(ctx, spec)}
 
 
 def _revision(connection: Connection, service_id: str, number: int) -> Any:
@@ -361,7 +380,11 @@ def _revision(connection: Connection, service_id: str, number: int) -> Any:
 
 
 def _why_failed(seen: _Seen, revision: int) -> Reason:
-    """The typed reason of a failed update: that of its last replica that failed, else that none got ready in time."""
+    """The typed reason of a failed update: why none could be made, or its last replica failed, else that none got ready
+    in time."""
+    refused = seen.row.rollout.get("refused")
+    if refused:
+        return _REASONS.get(refused["code"], Reason.INVALID_CONFIG)
     failed = [one for one in seen.members if one.revision == revision and one.state == State.FAILED and one.reason]
     failed.sort(key=lambda one: one.state_since)
     return Reason(failed[-1].reason) if failed else Reason.READINESS_TIMEOUT

@@ -160,6 +160,11 @@ def config_of(ctx: Context, row: Any) -> dict[str, Any]:
     return dict(json.loads(_secret_of(ctx, row).get("config", "{}")))
 
 
+def columns_of(ctx: Context, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What a service's row says of the revision that it wants."""
+    return {"recipe": spec["recipe"]["name"], "pool": spec["replica"].get("pool") or ctx.settings.default_pool}
+
+
 def merge(config: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
     """``change`` over ``config``: objects are merged by name, anything else takes the old one's place; null too, which
     is a value here (``gpu: null`` is *CPU only*)."""

@@ -167,8 +167,8 @@ def scale(ctx: Context, actor: Actor, ref: str, count: int, idempotency: Idempot
         row = _lock_running(connection, ref, "scaled")
         revisions_of.check_count(repo.read_revision(connection, row.id, row.revision), count)
         if row.count == count and not row.rollout.get("given_up") and not row.rollout.get("refused"):
-            open_scale = [task for task in repo.open_tasks(connection, [row.id]) if task.kind == TaskKind.SERVICE_SCALE]
-            task_id = open_scale[0].id if open_scale else None
+            # what is asked for is on its way already, or there
+            task_id = next((task.id for task in repo.open_tasks(connection, [row.id])), None)
             _remember(connection, actor, idempotency, row.id, task_id)
             return ServiceOutcome(row.id, task_id, already=task_id is None), Effects()
         effects = Effects()
@@ -276,7 +276,7 @@ def rollback(
         if found is None:
             raise revisions_of.no_such_revision(row.name, target)
         revisions_of.check_count(found, row.count)
-        columns = {"recipe": found.spec["recipe"]["name"]}
+        columns = revisions_of.columns_of(ctx, found.spec)
         return _roll_out(ctx, connection, actor, row, target, columns, "rollback", idempotency, loads)
 
     return _changed(ctx, act)
@@ -343,13 +343,13 @@ def cancel_task(ctx: Context, actor: Actor, task_id: str, idempotency: Idempoten
             connection, [task], TaskState.CANCELLED, effects, reason=Reason.CANCELLED, message="cancelled",
             actor=actor.name,
         )  # fmt: skip
-        stop_id = _take_back(connection, actor, row, task)
+        stop_id = _take_back(ctx, connection, actor, row, task)
         return _reconciled(ctx, connection, actor, row.id, stop_id, idempotency, effects, {})
 
     return _changed(ctx, act)
 
 
-def _take_back(connection: Connection, actor: Actor, row: Any, task: Any) -> str | None:
+def _take_back(ctx: Context, connection: Connection, actor: Actor, row: Any, task: Any) -> str | None:
     """Want what was wanted before the task; the id of the stop that follows from it, if one does."""
     if task.kind == TaskKind.SERVICE_CREATE:
         return _begin_stop(connection, actor, row)
@@ -360,7 +360,7 @@ def _take_back(connection: Connection, actor: Actor, row: Any, task: Any) -> str
         return None
     found = repo.read_revision(connection, row.id, before)
     rollout = {"state": "cancelled", "from": before, "to": row.revision}
-    columns = {"recipe": found.spec["recipe"]["name"]} if found is not None else {}
+    columns = revisions_of.columns_of(ctx, found.spec) if found is not None else {}
     repo.change(connection, row.id, revision=before, reset_at=True, rollout=rollout, **columns)
     tell(connection, row, "service_rolled_back", f"back to revision {before}", actor, task_id=task.id, revision=before)
     return None

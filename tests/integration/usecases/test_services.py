@@ -118,6 +118,16 @@ def test_scale_up_and_down(ctx: Context, actor: Actor, hands: Hands) -> None:
     assert (same.already, same.task_id) == (True, None)
 
 
+def test_what_is_on_its_way_already_is_waited_for(ctx: Context, actor: Actor, hands: Hands) -> None:
+    outcome = create(ctx, actor, 2)
+    same = services.scale(ctx, actor, outcome.service_id, 2)
+    assert (same.already, same.task_id) == (False, outcome.task_id)
+    up = services.scale(ctx, actor, outcome.service_id, 3)
+    again = services.scale(ctx, actor, outcome.service_id, 3)
+    assert again.task_id in (outcome.task_id, up.task_id)
+    assert len(hands.live(outcome.service_id)) == 3
+
+
 def test_a_cancel_ends_all_of_it_and_keeps_the_record(ctx: Context, actor: Actor, hands: Hands) -> None:
     outcome = create(ctx, actor, 2, name="pair")
     hands.settle(outcome.service_id)

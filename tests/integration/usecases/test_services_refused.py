@@ -10,7 +10,7 @@ from sqlalchemy import text
 from app.errors import Forbidden, InvalidConfig, ModelForbidden, UnknownModel, UnknownPool
 from app.usecases import creates, reconciling, services, tasks
 from app.usecases.context import Actor, Context
-from tests.support.services import Hands, create
+from tests.support.services import Hands, change, create
 
 
 def test_a_full_queue_is_no_refusal(ctx: Context, actor: Actor, hands: Hands) -> None:
@@ -73,6 +73,26 @@ def test_a_model_that_was_deleted_is_told_and_the_others_serve_on(ctx: Context, 
     hands.pass_time(6)
     reconciling.sweep(ctx)
     assert len(hands.live(service)) == 2
+
+
+def test_an_update_of_which_nothing_can_be_made_comes_back(ctx: Context, actor: Actor, hands: Hands) -> None:
+    _add_pool(ctx, "brief")
+    service = create(ctx, actor, 1).service_id
+    hands.settle(service)
+    old = [row.id for row in hands.live(service)]
+    services.pause(ctx, actor, service)
+    asked = change(ctx, actor, service, pool="brief")
+    _change(ctx, "DELETE FROM pools WHERE name = 'brief'")
+    services.resume(ctx, actor, service)
+    for _ in range(4):
+        hands.pass_time(290)
+        reconciling.sweep(ctx)
+    task = tasks.get(ctx, asked.task_id)
+    assert (task["state"], task["reason"]) == ("failed", "invalid_config")
+    assert "No pool is called 'brief'" in task["message"]
+    shown = services.get(ctx, service)
+    assert (shown["revision"], shown["overall_status"], shown["pool"]) == (1, "healthy", "mock")
+    assert [row.id for row in hands.live(service)] == old
 
 
 def test_what_can_never_be_made_is_refused_at_once(ctx: Context, actor: Actor) -> None:
