@@ -50,15 +50,18 @@ class Api:
             raise ApiSilent(f"the API answered {code} to a question about {replica_id}: {body.get('detail', '')}")
         return body if code == 200 else None
 
-    def broken_recipes(self, timeout_s: float = 5) -> list[dict[str, Any]]:
-        """The recipes whose files cannot be served as they stand. Raises ApiSilent."""
-        found: list[dict[str, Any]] = []
+    def recipe_problems(self, timeout_s: float = 5) -> list[str]:
+        """What is wrong with recipes' files and their folder, a line each. Raises ApiSilent."""
+        found: list[str] = []
         cursor = ""
         while True:
             code, body = self._call("GET", f"/api/v1/recipes?limit=1000{cursor}", timeout_s)
             if code != 200:
                 raise ApiSilent(f"the API answered {code} to a list of recipes: {body.get('detail', '')}")
-            found += [one for one in body["recipes"] if one["problems"]]
+            found += [] if cursor else body["problems"]
+            for one in body["recipes"]:
+                served = "its last good version serves" if one["served"] else "not served"
+                found += [f"{one['recipe']} ({served}): {problem}" for problem in one["problems"][:1]]
             if not body.get("next_cursor"):
                 return found
             cursor = f"&cursor={body['next_cursor']}"

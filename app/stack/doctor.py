@@ -119,16 +119,12 @@ def _recipes(settings: Settings, record: Record | None) -> Finding:
         if record is None:
             raise ApiSilent("no stack is up")
         key = admin_key(settings) or ""
-        broken = Api(record.url, certificate=record.certificate, key=key).broken_recipes()
+        told = Api(record.url, certificate=record.certificate, key=key).recipe_problems()
     except StackError as error:
         return Finding("recipes", FAIL, f"not known: {_one_line(error)}", "see api")
-    if not broken:
-        return Finding("recipes", OK, "every recipe's file can be served")
-    told = [
-        f"{one['recipe']} ({'its last good version serves' if one['served'] else 'not served'}): {one['problems'][0]}"
-        for one in broken
-    ]
-    return Finding("recipes", WARN, _some(told), f"hostler recipe show {broken[0]['recipe']}")
+    if told:
+        return Finding("recipes", WARN, _some(told), "hostler recipe list")
+    return Finding("recipes", OK, "every recipe's file can be served")
 
 
 def _guarded(

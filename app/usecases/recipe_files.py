@@ -12,6 +12,7 @@ import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from threading import Lock
 
@@ -51,54 +52,103 @@ class _File:
 
 
 class Shelf:
-    """The recipes of one process: the built-in ones, and over them those of the operator's folder."""
+    """The recipes of one process: the built-in ones, and over them those of the operator's folder.
 
-    def __init__(self, folder: Path, copies: Path, built_in: Path = BUILT_IN) -> None:
-        self._folder, self._copies, self._built_in = folder, copies, built_in
+    ``problem`` is what is wrong with that folder as a whole; ``expected``: somebody named it, so it has to be there.
+    """
+
+    def __init__(self, folder: Path, copies: Path, built_in: Path = BUILT_IN, *, expected: bool = False) -> None:
+        self._folder, self._copies, self._built_in, self._expected = folder, copies, built_in, expected
         self._files: dict[Path, _File] = {}
         self._told: dict[str, tuple[str, ...]] = {}
+        self._pruned = False
         self._lock = Lock()
+        self.problem = ""
 
     def look(self) -> dict[str, Known]:
         """Every recipe by its full name, as the files are now."""
         with self._lock:
             found = {f"{one.category}/{one.name}": one for one in self._scan(self._built_in, own=False)}
-            found |= {f"{one.category}/{one.name}": one for one in self._scan(self._folder, own=True)}
+            found |= {f"{one.category}/{one.name}": one for one in self._look_into_folder()}
             self._tell(found)
             return dict(sorted(found.items()))
 
+    def _look_into_folder(self) -> list[Known]:
+        missing = self._expected and not os.path.lexists(self._folder)
+        self.problem = f"there is no folder {self._folder} (HOSTLER_RECIPES_DIR)" if missing else ""
+        try:
+            found = list(self._scan(self._folder, own=True))
+        except OSError as error:
+            # nobody deleted them: that we may not look is no reason to stop serving
+            self.problem = f"{self._folder} cannot be read: {error.strerror}"
+            return list(self._kept(self._folder, None, self.problem))
+        self._pruned = True
+        return found
+
     def _scan(self, root: Path, *, own: bool) -> Iterator[Known]:
-        seen = set()
-        for number, (category, name, path) in enumerate(_files_below(root)):
-            seen.add(path)
-            wrong = _misplaced(root, number, category, name)
-            if wrong:
-                yield Known(category, name, str(path), not own, None, (wrong,))
-                continue
+        """Raises OSError when ``root`` itself cannot be looked into."""
+        seen: set[Path] = set()
+        closed: set[str] = set()
+        for folder in _entries(root):
             try:
-                signature = _signature(path)
+                files = list(_files_of(root / folder))
             except OSError as error:
-                yield Known(category, name, str(path), not own, None, (f"cannot be read: {error.strerror}",))
+                closed.add(folder)
+                yield from self._kept(root, folder, f"{root / folder} cannot be read: {error.strerror}")
                 continue
-            before = self._files.get(path)
-            if before is None or before.signature != signature:
-                before = self._files[path] = _File(signature, self._read(root, path, category, name, own=own))
-            yield before.known
-        for path in [path for path in self._files if path.is_relative_to(root) and path not in seen]:
-            del self._files[path]
-            if own:
-                self._copy_of(path.parent.name, path.stem).unlink(missing_ok=True)
+            for name, path in files:
+                seen.add(path)
+                wrong = _misplaced(root, len(seen), folder, name)
+                if wrong:
+                    yield Known(folder, name, str(path), not own, None, (wrong,))
+                else:
+                    yield self._look_at(root, path, folder, name, own=own)
+        self._forget(root, seen, closed, own=own)
+
+    def _look_at(self, root: Path, path: Path, category: str, name: str, *, own: bool) -> Known:
+        signature = _signature(path)
+        before = self._files.get(path)
+        if before is None or before.signature != signature:
+            before = self._files[path] = _File(signature, self._read(root, path, category, name, own=own))
+        return before.known
 
     def _read(self, root: Path, path: Path, category: str, name: str, *, own: bool) -> Known:
         recipe, problems, raw = _load(root, path, category, name, own=own)
-        copy = self._copy_of(category, name)
         if recipe is not None and own:
-            _keep(copy, raw)
+            _keep(self._copy_of(category, name), raw)
         elif recipe is None and own:
-            before = self._files.get(path)
-            recipe = before.known.recipe if before is not None else None
-            recipe = recipe or _load(self._copies, copy, category, name, own=False)[0]
+            recipe = self._last_good(path, category, name)
         return Known(category, name, str(path), not own, recipe, tuple(problems))
+
+    def _last_good(self, path: Path, category: str, name: str) -> Recipe | None:
+        before = self._files.get(path)
+        found = before.known.recipe if before is not None else None
+        return found or _load(self._copies, self._copy_of(category, name), category, name, own=False)[0]
+
+    def _kept(self, root: Path, category: str | None, problem: str) -> Iterator[Known]:
+        """What a folder that cannot be looked into held (all of them: None), as it last was good."""
+        for folder, name in _names_below(self._copies) if root == self._folder else ():
+            if category in (None, folder):
+                path = root / folder / f"{name}.yaml"
+                known = Known(folder, name, str(path), False, self._last_good(path, folder, name), (problem,))
+                # no signature of a file is like this one: it is read again as soon as it can be
+                self._files[path] = _File((), known)
+                yield known
+
+    def _forget(self, root: Path, seen: set[Path], closed: set[str], *, own: bool) -> None:
+        """What was deleted, with its copy; at the first look also copies of what was deleted before."""
+        gone = [path for path in self._files if path.parent.parent == root and path not in seen]
+        names = [(path.parent.name, path.stem) for path in gone if path.parent.name not in closed]
+        for path in gone:
+            if path.parent.name not in closed:
+                del self._files[path]
+        if not own:
+            return
+        if not self._pruned:
+            there = {(path.parent.name, path.stem) for path in seen}
+            names += [one for one in _names_below(self._copies) if one not in there and one[0] not in closed]
+        for category, name in names:
+            self._copy_of(category, name).unlink(missing_ok=True)
 
     def _copy_of(self, category: str, name: str) -> Path:
         return self._copies / category / f"{name}.yaml"
@@ -106,12 +156,16 @@ class Shelf:
     def _tell(self, found: dict[str, Known]) -> None:
         """Each problem once, and once that it is over."""
         problems = {one.path: one.problems for one in found.values() if one.problems}
+        if self.problem:
+            problems[str(self._folder)] = (self.problem,)
+            if self._told.get(str(self._folder)) != (self.problem,):
+                log.warning("recipes: %s", self.problem)
         for one in found.values():
             if one.problems and self._told.get(one.path) != one.problems:
                 served = "its last good version serves" if one.recipe else "it is not served"
                 log.warning("recipe %r: %s; %s", one.path, "; ".join(one.problems), served)
         for path in self._told.keys() - problems.keys():
-            log.info("recipe %r has no problem any more", path)
+            log.info("%r has no problem any more", path)
         self._told = problems
 
 
@@ -134,42 +188,52 @@ _shelves: dict[tuple[Path, Path], Shelf] = {}
 
 def shelf_of(settings: Settings) -> Shelf:
     """The process's shelf for these settings."""
-    key = (settings.recipes_dir, settings.state_dir / "kept-recipes")
-    return _shelves.setdefault(key, Shelf(*key))
+    folder = settings.recipes_dir
+    copies = settings.state_dir / "kept-recipes" / blake2b(os.fsencode(folder), digest_size=6).hexdigest()
+    expected = folder != settings.state_dir / "recipes"
+    return _shelves.setdefault((folder, copies), Shelf(folder, copies, expected=expected))
 
 
-def _files_below(root: Path) -> Iterator[tuple[str, str, Path]]:
-    """(category, name, path) of each YAML file two levels below ``root``, in order; hidden ones are left alone."""
-    for folder in _entries(root):
-        taken: set[str] = set()
-        for file in _entries(root / folder):
-            name, suffix = os.path.splitext(file)
-            if suffix in SUFFIXES and name not in taken:
-                taken.add(name)
-                yield folder, name, root / folder / file
+def _files_of(folder: Path) -> Iterator[tuple[str, Path]]:
+    """(name, path) of each YAML file, in order. Raises OSError when it cannot be looked into."""
+    taken: set[str] = set()
+    for file in _entries(folder):
+        name, suffix = os.path.splitext(file)
+        if suffix in SUFFIXES and name not in taken:
+            taken.add(name)
+            yield name, folder / file
+
+
+def _names_below(copies: Path) -> list[tuple[str, str]]:
+    """(category, name) of each copy."""
+    return [(path.parent.name, path.stem) for path in sorted(copies.glob("*/*.yaml")) if path.name[0] != "."]
 
 
 def _misplaced(root: Path, number: int, category: str, name: str) -> str:
     """Why a file of that name is no recipe's; empty when it may be one. No name can lead anywhere else."""
-    if number >= MOST:
+    if number > MOST:
         return f"{root} holds more than {MOST} recipes"
     wrong = next((one for one in (category, name) if not _NAME.match(one)), None)
     return "" if wrong is None else f"{wrong!r} is no name of a recipe: small letters, digits, . _ and - inside"
 
 
 def _entries(folder: Path) -> list[str]:
+    """What lies in it and is not hidden, in order; nothing when it is no folder. Raises OSError."""
     try:
         return sorted(name for name in os.listdir(folder) if not name.startswith("."))
-    except OSError:
-        # none, or a file, or closed to us: then there are no recipes in it
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 
 def _signature(path: Path) -> tuple[int, ...]:
-    """What changes when the file does, or who may change it."""
+    """What changes when the file does, or who may change it; also when it cannot be asked any more."""
     found: list[int] = []
     for one in (path, path.parent, path.parent.parent):
-        seen = os.stat(one)
+        try:
+            seen = os.stat(one)
+        except OSError as error:
+            found.append(-(error.errno or 1))
+            continue
         found += [seen.st_dev, seen.st_ino, seen.st_mode, seen.st_uid]
         if one is path:
             found += [seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns]

@@ -15,7 +15,7 @@ from app.usecases.context import Actor, Context
 from app.usecases.recipe_files import Known, shelf_of
 from app.usecases.rendering import Rendered, rendered
 
-__all__ = ["Rendered", "find", "get", "list_recipes", "plan", "render", "shown"]
+__all__ = ["Rendered", "find", "folder_problems", "get", "list_recipes", "plan", "render", "shown"]
 
 
 def render(
@@ -106,6 +106,13 @@ def list_recipes(
     rest = [full for full in found if after is None or full > after[0]]
     more = paging.encode((rest[limit - 1],)) if len(rest) > limit else None
     return [_body(found[full]) for full in rest[:limit]], len(found), more
+
+
+def folder_problems(ctx: Context) -> list[str]:
+    """What is wrong with the operator's folder as a whole."""
+    shelf = shelf_of(ctx.settings)
+    shelf.look()
+    return [shelf.problem] if shelf.problem else []
 
 
 def _matching(known: Mapping[str, Known], name: str) -> list[Known]:

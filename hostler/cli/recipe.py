@@ -38,6 +38,8 @@ def list_recipes(session: Session, page: Json, **filters: str | None) -> None:
     """List recipes, the built-in ones and yours; broken files are told of."""
     body = read_pages(session.client.list_recipes, "recipes", page, **filters)
     show_list(session, body, "recipes", COLUMNS, name="recipe")
+    for problem in body.get("problems") or []:
+        talk(f"warning: {problem}")
 
 
 @recipe.command("show")

@@ -42,6 +42,9 @@ class RecipePage(Page):
     """Recipes by name."""
 
     recipes = ma.fields.List(ma.fields.Nested(Recipe), required=True)
+    problems = ma.fields.List(
+        ma.fields.String(), required=True, metadata={"description": "Of the folder of your own recipes as a whole."}
+    )
 
 
 class RecipeRender(Body):

@@ -22,7 +22,8 @@ blueprint = Blueprint("recipes", "Recipes: how kinds of inference servers are br
 def list_recipes(query: dict[str, Any]) -> Response:
     """List recipes, broken ones too"""
     found, total, more = recipes.list_recipes(context(), *paging.split(query))
-    return answers.read({"recipes": found, "total": total, "next_cursor": more})
+    problems = recipes.folder_problems(context())
+    return answers.read({"recipes": found, "total": total, "problems": problems, "next_cursor": more})
 
 
 @blueprint.operation("/recipes/<path:name>", "GET", "read", conditional=True)

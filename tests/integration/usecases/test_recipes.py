@@ -271,10 +271,43 @@ def test_numbers_of_any_spelling(ctx: Context) -> None:
     assert isinstance(made.count, int)
 
 
+def test_nulls_take_away(ctx: Context) -> None:
+    write(
+        ctx,
+        "lab/full",
+        "engine: vllm\nenvironment: {VLLM_LOGGING_LEVEL: DEBUG, TZ: UTC, VLLM_PLUGINS: x}\n"
+        "resources: {gpu: 2, cpu: 4}\ngpu_per_replica: 1\nparameters: {model: {type: string, default: gpt2, sets: model, environment: M},"
+        " seed: {type: integer, default: 5}}\n",
+    )
+    made = recipes.render(ctx, USER, "full", {"environment": {"TZ": None}, "gpu_per_replica": None})
+    assert set(made.body["environment"]) == {"VLLM_LOGGING_LEVEL", "VLLM_PLUGINS"}
+    assert (made.count, made.body["resources"]) == (1, {"gpus": 2, "cpu": 4})
+    made = recipes.render(ctx, USER, "full", {"environment": None, "resources": None, "parameters": {"seed": None}})
+    assert "environment" not in made.body
+    assert made.body["resources"] == {"gpus": 0}
+    assert "seed" not in made.body.get("replica_config", {})
+    # no model at all is none that is called like the recipe
+    assert set(errors_of(ctx, "full", {"environment": {"M": None}})) == {"config.environment.M"}
+    assert set(errors_of(ctx, "full", {"environment": {"VLLM_PLUGINS": None}})) == {"config.environment.VLLM_PLUGINS"}
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\0b", " a", "/", "x" * 201, "a\x7f"])
+def test_names_that_no_model_may_have(ctx: Context, name: str) -> None:
+    for config in ({"environment": {"MOCK_MODEL": name}}, {"parameters": {"model": name}}):
+        assert len(errors_of(ctx, "inference/mock", config)) == 1
+
+
+def test_thousands_of_wrong_names_are_told_soon(ctx: Context) -> None:
+    names = {f"resource_{number}": 1 for number in range(20_000)}
+    assert len(errors_of(ctx, SINGLE, names)) == 20_000
+    assert len(errors_of(ctx, SINGLE, {"engine_config": names})) == 20_000
+    assert "config.parameters" in errors_of(ctx, SINGLE, {"parameters": names})
+
+
 def test_what_keeps_data_is_alone(ctx: Context) -> None:
     made = recipes.render(ctx, USER, "vector-db/qdrant-edge", {})
     assert (made.count, made.update["max_surge"], made.update["max_unavailable"]) == (1, 0, 1)
-    assert "one process at a time" in errors_of(ctx, "qdrant-edge", {}, replicas=2)["replicas"][0]
+    assert "2 would be 2 stores" in errors_of(ctx, "qdrant-edge", {}, replicas=2)["replicas"][0]
     assert set(errors_of(ctx, "qdrant", {"replicas": 2})) == {"config.replicas"}
     assert set(errors_of(ctx, "qdrant", {"resources": {"gpu": 1}})) == {"config.resources.gpu"}
     made_by = keys.create(ctx, ADMIN, {"name": "user", "role": "operate"}, None).record["id"]
@@ -324,6 +357,9 @@ def test_a_pool_by_its_labels(ctx: Context) -> None:
     assert recipes.render(ctx, USER, "big", {}).body["pool"] == "big"
     assert recipes.render(ctx, USER, "big", {}, pool="mock").body["pool"] == "mock"
     assert recipes.render(ctx, USER, "big", {"pool": "local"}).body["pool"] == "local"
+    assert recipes.render(ctx, USER, "big", {"pool": {"name": "local"}}).body["pool"] == "local"
+    assert "pool" not in recipes.render(ctx, USER, "big", {"pool": None}).body
+    assert set(errors_of(ctx, "big", {"pool": {"name": "a", "labels": {"b": "c"}}})) == {"config.pool"}
     for pool in ({"labels": {"gpu": "h100"}}, "bigg"):
         with pytest.raises(UnknownPool):
             recipes.render(ctx, USER, "big", {"pool": pool})

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -83,6 +86,56 @@ def test_a_broken_file_serves_as_it_last_was_also_after_a_restart(desk: Desk, ca
         desk.write("lab/one", GOOD.replace("1", "3"))
         assert (version(desk.look()), desk.look().problems) == ("3", ())
     assert "no problem any more" in caplog.text
+
+
+@pytest.mark.parametrize("level", ["folder", "category", "file"])
+def test_what_cannot_be_read_any_more_goes_on_serving(desk: Desk, level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = desk.write("lab/one")
+    desk.write("other/two")
+    desk.look()
+    places = {"folder": desk.folder, "category": path.parent, "file": path}
+    # root may read everything, so the refusal is made here
+    closed = str(places[level])
+
+    def refusing(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(place: Any, *rest: Any, **more: Any) -> Any:
+            if str(place) == closed:
+                raise PermissionError(errno.EACCES, "Permission denied")
+            return real(place, *rest, **more)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr("app.usecases.recipe_files.os.listdir", refusing(os.listdir))
+        patch.setattr("app.usecases.recipe_files.os.stat", refusing(os.stat))
+        patch.setattr("app.usecases.inside_files.os.open", refusing(os.open))
+        for _ in range(2):
+            found = desk.shelf.look()
+            assert version(found["lab/one"]) == "1"
+            assert "Permission denied" in "".join(found["lab/one"].problems)
+            assert version(found["other/two"]) == "1"
+            assert bool(desk.shelf.problem) == (level == "folder")
+            desk.restart()
+    assert (desk.look().problems, desk.shelf.problem) == ((), "")
+
+
+def test_a_folder_that_somebody_named_has_to_be_there(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path / "away", tmp_path / "kept", expected=True)
+    shelf.look()
+    assert "there is no folder" in shelf.problem
+    (tmp_path / "away").mkdir()
+    shelf.look()
+    assert shelf.problem == ""
+
+
+def test_what_was_deleted_while_nobody_looked_is_not_kept(desk: Desk) -> None:
+    desk.write("lab/one")
+    desk.look()
+    (desk.folder / "lab" / "one.yaml").unlink()
+    desk.restart()
+    assert desk.shelf.look() == {}
+    desk.write("lab/one", "engine: [")
+    assert desk.look().recipe is None
 
 
 def test_a_deleted_recipe_does_not_come_back_by_a_broken_file_of_its_name(desk: Desk) -> None:
