@@ -6,6 +6,8 @@ import os
 import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,32 +37,54 @@ def read_secrets(settings: Settings, references: Mapping[str, Mapping[str, Any]]
 def secret_values(settings: Settings) -> tuple[str, ...]:
     """Every line of this host's secrets that is long enough to be one, the longest first: what no log may show."""
     known = _values.get(settings.secrets_dir)
-    if known is None or known[0] < time.monotonic():
-        known = _values[settings.secrets_dir] = (time.monotonic() + _VALUES_S, tuple(_look(settings)))
-    return known[1]
+    if known is None or known.until < time.monotonic():
+        known = _values[settings.secrets_dir] = _look(settings.secrets_dir, known)
+    return known.values
 
 
-#: As last read, and until when that is good enough.
-_values: dict[Path, tuple[float, tuple[str, ...]]] = {}
-_VALUES_S = 2.0
+@dataclass(frozen=True)
+class _Values:
+    """As last read, of files that looked so, and until when nobody need look again."""
+
+    values: tuple[str, ...]
+    signature: tuple[object, ...]
+    until: float
+
+
+_values: dict[Path, _Values] = {}
+#: Logs are read line by line. An engine takes longer than this from the read of a secret to its first word.
+_LOOK_S = 0.02
 #: A shorter word would be masked in half of all lines.
 _SHORTEST = 6
+_MOST = 1000
 
 
-def _look(settings: Settings) -> list[str]:
+def _look(folder: Path, known: _Values | None) -> _Values:
+    files = _files(folder)
+    signature = tuple((path, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns) for path, seen in files)
+    if known is not None and known.signature == signature:
+        return replace(known, until=time.monotonic() + _LOOK_S)
+    found: set[str] = set()
+    for path, _ in files:
+        try:
+            # also those that no launch would take: they may have been given out a moment ago
+            text = read_inside(folder, path, LARGEST).raw.decode("utf-8", "replace")
+        except (NotInside, OSError):
+            continue
+        found.update(line for line in text.splitlines() if len(line) >= _SHORTEST)
+    return _Values(tuple(sorted(found, key=len, reverse=True)), signature, time.monotonic() + _LOOK_S)
+
+
+def _files(folder: Path) -> list[tuple[Path, os.stat_result]]:
     try:
-        files = os.listdir(settings.secrets_dir)
+        names = sorted(os.listdir(folder))[:_MOST]
     except OSError:
         return []
-    found: set[str] = set()
-    for file in files[:1000]:
-        try:
-            value = _read(settings, file, file, optional=True)
-        except InvalidConfig:
-            # what cannot be used as a secret was given to no engine
-            continue
-        found.update(line for line in (value or "").splitlines() if len(line) >= _SHORTEST)
-    return sorted(found, key=len, reverse=True)
+    found = []
+    for name in names:
+        with suppress(OSError):
+            found.append((folder / name, os.stat(folder / name)))
+    return found
 
 
 def _read(settings: Settings, name: str, file: str, *, optional: bool) -> str | None:

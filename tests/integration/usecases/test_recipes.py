@@ -276,7 +276,8 @@ def test_nulls_take_away(ctx: Context) -> None:
         ctx,
         "lab/full",
         "engine: vllm\nenvironment: {VLLM_LOGGING_LEVEL: DEBUG, TZ: UTC, VLLM_PLUGINS: x}\n"
-        "resources: {gpu: 2, cpu: 4}\ngpu_per_replica: 1\nparameters: {model: {type: string, default: gpt2, sets: model, environment: M},"
+        "resources: {gpu: 2, cpu: 4}\ngpu_per_replica: 1\n"
+        "parameters: {model: {type: string, default: gpt2, sets: model, environment: M},"
         " seed: {type: integer, default: 5}}\n",
     )
     made = recipes.render(ctx, USER, "full", {"environment": {"TZ": None}, "gpu_per_replica": None})

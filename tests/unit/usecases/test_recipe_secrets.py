@@ -89,9 +89,14 @@ def test_the_stacks_own_secrets_are_none(tmp_path: Path) -> None:
 
 
 def test_values_for_the_masks_of_logs(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipe_secrets, "_VALUES_S", -1.0)
+    monkeypatch.setattr(recipe_secrets, "_LOOK_S", -1.0)
     assert secret_values(settings) == ()
     put(settings, "one", b"short\nlong-enough\n")
-    put(settings, "two", b"longer-than-that")
-    put(settings, "open", b"not-given-to-anybody", mode=0o644)
-    assert secret_values(settings) == ("longer-than-that", "long-enough")
+    path = put(settings, "two", b"longer-than-that")
+    put(settings, "open", b"open-to-others", mode=0o644)
+    (settings.secrets_dir / "link").symlink_to("/etc/hostname")
+    assert secret_values(settings) == ("longer-than-that", "open-to-others", "long-enough")
+    path.write_bytes(b"another-of-16-by")
+    assert "another-of-16-by" in secret_values(settings)
+    path.unlink()
+    assert secret_values(settings) == ("open-to-others", "long-enough")
