@@ -18,7 +18,7 @@ def as_text_if_asked(told: Response, words: str) -> Response:
     """The problem, or only its words for a caller that asks for text."""
     if not prefers_text():
         return told
-    text = Response(f"{words}\n", told.status_code, mimetype=MIMETYPE)
+    text = Response(words, told.status_code, mimetype=MIMETYPE)
     kept = ("WWW-Authenticate", "Retry-After")
     text.headers.update({name: told.headers[name] for name in kept if name in told.headers})
     return text

@@ -6,7 +6,7 @@ They are the replicas of the service ``HOSTLER_CHAT_SERVICE``. While there is no
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -55,8 +55,9 @@ class Chat:
     def __post_init__(self) -> None:
         self.room = Room(self.context.settings.gateway_queue)
 
-    def choose(self, actor: Actor) -> Target:
-        """Where a request goes. Waits for a worker that is being replaced as long as one waits for a busy one.
+    def choose(self, actor: Actor, left: Callable[[], bool] = bool) -> Target:
+        """Where a request goes. Waits for a worker that is being replaced as long as one waits for a busy one, and
+        while the caller has not ``left``.
 
         Raises Starting, NoReadyReplica, RouteFull, ModelForbidden, NotOffered and, without a service, ModelNotFound.
         """
@@ -65,7 +66,7 @@ class Chat:
             return target
         until = time.monotonic() + self.context.settings.gateway_queue_s
         with self.room.seat():
-            while time.monotonic() < until:
+            while time.monotonic() < until and not left():
                 time.sleep(LOOK_S)
                 target = self._look(actor)
                 if target is not None:

@@ -8,9 +8,11 @@ import re
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ DISH = {"prompt": "Name a famous Peruvian dish"}
 LONG = {"prompt": "Tell a story", "max_tokens": 2000}
 WORKERS = 2
 #: With the dash of the document.
-IDLE = re.compile("ok \u2013 workers idle: ([0-9]+)\n")
+IDLE = re.compile("ok \u2013 workers idle: ([0-9]+)")
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +87,7 @@ def idle(up: Stack) -> int:
     status, text = curl("-H", "Accept: text/plain", f"{up.url}/health")
     found = IDLE.fullmatch(text)
     if found is None:
-        assert (status, text) == (503, "Server is starting up\n")
+        assert (status, text) == (503, "Server is starting up")
         return -1
     assert status == 200
     return int(found[1])
@@ -211,12 +213,35 @@ def test_up_again_changes_nothing_and_other_settings_change_the_service(up: Stac
     assert (same["id"], same["revision"], same["count"]) == (before["id"], before["revision"], before["count"])
     other = tmp_path / "other.gguf"
     write_tiny_gguf(other, seed=9)
-    up.up(LLM_WORKERS="1", LLM_MODEL_PATH=str(other), LLM_BIN_PATH="")
-    wait_until(lambda: settled(up, "other", 1), 60, "the new model")
-    assert as_written(up)[0] == 200
-    up.up()
-    wait_until(lambda: settled(up, "gemma-2b-it-q4_0", WORKERS), 60, "the old model")
+    with asked_all_the_time(up) as answers:
+        up.up(LLM_MODEL_PATH=str(other))
+        wait_until(lambda: settled(up, "other", WORKERS), 60, "the new model")
+        up.up(LLM_WORKERS="1", LLM_MODEL_PATH=str(other))
+        wait_until(lambda: settled(up, "other", 1), 60, "fewer workers")
+        up.up()
+        wait_until(lambda: settled(up, "gemma-2b-it-q4_0", WORKERS), 60, "the old model")
+    assert set(answers) == {200}, "nobody noticed"
+    assert len(answers) > 20
     wait_until(lambda: idle(up) == WORKERS, 30, "idle workers")
+
+
+@contextmanager
+def asked_all_the_time(up: Stack) -> Iterator[list[int]]:
+    """Two callers, no more than the queue and the workers take at any time."""
+    over, answers = threading.Event(), list[int]()
+
+    def go_on() -> None:
+        while not over.is_set():
+            answers.append(ask(up, {**DISH, "max_tokens": 10}).status_code)
+
+    with ThreadPoolExecutor(2) as pool:
+        asking = [pool.submit(go_on) for _ in range(2)]
+        try:
+            yield answers
+        finally:
+            over.set()
+            for one in asking:
+                one.result()
 
 
 def settled(up: Stack, model: str, count: int) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 from flask import Response, current_app, g
 
-from app.api import problem
+from app.api import problem, waiting
 from app.api.auth import actor, context
 from app.api.blueprint import Blueprint
 from app.api.inference.caller import Caller, CallerLeft
@@ -44,7 +44,7 @@ def chat(count: Count, body: dict[str, Any]) -> Response:
     """
     pool: Chat = current_app.extensions["hostler-chat"]
     settings = context().settings
-    target = pool.choose(actor())
+    target = pool.choose(actor(), waiting.caller_left)
     count.model = target.name
     conversation = Conversation(
         Door(Layout(settings.state_dir).inside_socket),

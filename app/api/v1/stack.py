@@ -57,7 +57,7 @@ def _idle_workers() -> Response:
         words, status = f"ok \u2013 workers idle: {pool.count_idle()}", 200
     except (Starting, Unavailable) as error:
         words, status = error.detail, error.status
-    text = Response(f"{words}\n", status, mimetype="text/plain")
+    text = Response(words, status, mimetype="text/plain")
     text.headers["Cache-Control"] = "no-store"
     if status != 200:
         text.headers["Retry-After"] = "1"
