@@ -10,6 +10,8 @@ from hostler.feed import Feed
 from hostler.wire import API, READ_TIMEOUT_S, Body, Call, Words, api_path, change, text_of
 
 SERVICES = f"{API}/services"
+#: Longest wait for an answer to a prompt.
+PROMPT_TIMEOUT_S = 300.0
 
 
 class ServiceVerbs(Generic[Body, Words]):
@@ -83,6 +85,18 @@ class ServiceVerbs(Generic[Body, Words]):
     def service_metrics(self, ref: str) -> Words:
         """The metrics of its ready replicas as Prometheus text."""
         return self._run_text(text_of(Call("GET", api_path("services", ref, "metrics"))))
+
+    def service_models(self, ref: str) -> Body:
+        """The models that a service has loaded."""
+        return self.call(Call("GET", api_path("vllm", ref, "models")))
+
+    def prompt_service(self, ref: str, prompt: str, **options: Any) -> Body:
+        """Send a prompt to whichever replica is free: ``text``, ``routed_to``, ``usage``.
+
+        ``options``: ``max_tokens, temperature, top_p, seed, stop, system_prompt, model``.
+        """
+        body = {"prompt": prompt, **options}
+        return self.call(Call("POST", api_path("vllm", ref, "prompt"), body=body, read_timeout_s=PROMPT_TIMEOUT_S))
 
     def service_schema(self) -> Body:
         """The JSON Schema of a file of services."""

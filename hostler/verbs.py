@@ -13,6 +13,7 @@ from hostler.inference.discovery import Discovery, find_steps
 from hostler.inference.question import question_of
 from hostler.registering import Registration
 from hostler.service_verbs import ServiceVerbs
+from hostler.vector_verbs import VectorVerbs
 from hostler.wire import API, READ_TIMEOUT_S, Body, Call, Json, Steps, Words, body_of, change, text_of
 from hostler.wire import api_path as _path
 
@@ -20,7 +21,7 @@ from hostler.wire import api_path as _path
 INFER_TIMEOUT_S = 300.0
 
 
-class Verbs(ServiceVerbs[Body, Words]):
+class Verbs(ServiceVerbs[Body, Words], VectorVerbs[Body]):
     """The verbs of the control API. Answers are the API's own JSON objects.
 
     Every verb may raise a HostlerError: NotFound, Conflict, Unauthenticated, Forbidden, Busy or plain ApiError for
