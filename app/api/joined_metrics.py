@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 from flask import Response, g
 
 from app.api.inference.caller import Caller, CallerLeft
+from app.api.inference.conversation import SEEN_LOOK_S, SEEN_S
 from app.api.inference.door import Door
+from app.api.inference.refusals import is_nowhere, refusal_of
 from app.domain import exposition
 from app.errors import NoReadyReplica, ReplicaBadAnswer, ReplicaTooSlow
 from app.stack.layout import Layout
@@ -58,10 +61,18 @@ def _read(ctx: Context, replica_ids: Sequence[str]) -> dict[str, str | None]:
     door, caller = Door(Layout(ctx.settings.state_dir).inside_socket), Caller.of_request()
     headers = {"X-Request-Id": g.request_id}
 
+    soon = time.monotonic() + SEEN_S
+
     def one(replica_id: str) -> str | None:
         try:
-            with door.get(("X-Hostler-Replica", replica_id), PATH, headers, caller) as got:
-                return got.body(LONGEST_PAGE).decode("utf-8", "replace") if got.status == 200 else None
+            while True:
+                with door.get(("X-Hostler-Replica", replica_id), PATH, headers, caller) as got:
+                    if got.status == 200:
+                        return got.body(LONGEST_PAGE).decode("utf-8", "replace")
+                    # one that was written down as ready is routed to within a moment
+                    if not is_nowhere(refusal_of(got)) or time.monotonic() >= soon:
+                        return None
+                time.sleep(SEEN_LOOK_S)
         except (ReplicaBadAnswer, ReplicaTooSlow, CallerLeft):
             return None
 

@@ -82,3 +82,8 @@ def of_gateway(status: int, body: Mapping[str, Any], retry_after_s: int | None) 
         # the gateway knows better than we which limit it was
         error.code, error.title = told["code"], told.get("title", error.title)
     return error
+
+
+def is_nowhere(refused: HostlerError) -> bool:
+    """Whether the gateway knows of no replica, and so none was asked."""
+    return refused.extra.get("source") == "gateway" and refused.code == NoReadyReplica.code

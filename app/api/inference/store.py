@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 from app.api.inference.caller import Caller
+from app.api.inference.conversation import SEEN_LOOK_S, SEEN_S
 from app.api.inference.door import Answer, Door
-from app.api.inference.refusals import of_gateway
+from app.api.inference.refusals import is_nowhere, of_gateway
 from app.errors import (
     BodyTooLarge,
     CollectionExists,
@@ -68,15 +70,24 @@ class Store:
         Raises StoreRefused (400), CollectionNotFound, PointNotFound, CollectionExists, InvalidConfig for what Qdrant
         refuses; NotOffered, ReplicaBadAnswer, NoReadyReplica, ReplicaTooSlow, GatewayDown, CallerLeft.
         """
-        address = ("X-Hostler-Service", self.service_id)
-        with self.door.ask(method, address, path, body, self.headers, self.caller) as answer:
-            if answer.status != 200:
-                raise _refusal(answer)
-            found = answer.json()
-            try:
-                return Told(found["result"], str(found["status"]), float(found["time"]), answer.replica_id)
-            except (KeyError, TypeError, ValueError) as error:
-                raise ReplicaBadAnswer("The store's answer is not Qdrant's. See `hostler service logs`.") from error
+        address, soon = ("X-Hostler-Service", self.service_id), time.monotonic() + SEEN_S
+        while True:
+            with self.door.ask(method, address, path, body, self.headers, self.caller) as answer:
+                if answer.status == 200:
+                    return _told(answer)
+                refused = _refusal(answer)
+            # one that was written down as ready is routed to within a moment; until then nobody was asked
+            if not (is_nowhere(refused) and time.monotonic() < soon):
+                raise refused
+            time.sleep(SEEN_LOOK_S)
+
+
+def _told(answer: Answer) -> Told:
+    found = answer.json()
+    try:
+        return Told(found["result"], str(found["status"]), float(found["time"]), answer.replica_id)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ReplicaBadAnswer("The store's answer is not Qdrant's. See `hostler service logs`.") from error
 
 
 def collection_path(name: str, *more: str) -> str:
