@@ -158,8 +158,8 @@ def environment_text(value: Any) -> str:
 def count_of(gpus: int, per_replica: int | None, replicas: int | None) -> tuple[int, int]:
     """(how many replicas, GPUs of each). ``replicas`` is what a request asks for by number; None: it does not."""
     if not per_replica or not gpus:
-        return replicas or 1, gpus
-    return replicas or gpus // per_replica, per_replica
+        return 1 if replicas is None else replicas, gpus
+    return gpus // per_replica if replicas is None else replicas, per_replica
 
 
 def set_at(settings: dict[str, Any], path: Iterable[str], value: Any) -> None:

@@ -98,19 +98,20 @@ class _Rendering:
             told = f"{gpus} GPUs make no replica of {per_replica} GPUs each. Ask for {per_replica} or more."
             asked.fail(where, told)
             return 1, per_replica
-        wanted = replicas or asked.config.get("replicas")
-        wanted = wanted or (None if per_replica and gpus else settings.get("replicas"))
+        wanted = asked.config.get("replicas") if replicas is None else replicas
+        if wanted is None and not (per_replica and gpus):
+            wanted = settings.get("replicas")
         count, each = domain.count_of(gpus, per_replica, wanted)
         if count > 1 and self.engine.keeps_data:
-            where = "config.replicas" if asked.config.get("replicas") and not replicas else "replicas"
+            where = "config.replicas" if replicas is None and asked.config.get("replicas") else "replicas"
             asked.fail(where, f"Must be 1: engine {self.engine.name} keeps data, and {count} would be {count} stores.")
         if per_replica and gpus:
-            self._tell_left_over(gpus, count, each, by_number=bool(wanted))
+            self._tell_left_over(gpus, count, each, by_number=wanted is not None)
         return count, each
 
     def _tell_left_over(self, gpus: int, count: int, each: int, *, by_number: bool) -> None:
         left = gpus - count * each
-        if by_number and left and (self.asked.config.get("resources") or {}).get("gpu"):
+        if by_number and count and left and (self.asked.config.get("resources") or {}).get("gpu"):
             told = f"{count} replicas of {each} GPUs take {count * each}, not the {gpus} of resources.gpu."
             self.asked.warnings.append(told)
         elif not by_number and left:

@@ -51,7 +51,7 @@ class RecipeRender(Body):
     """What is laid over the recipe, as in a create of a service."""
 
     config = JsonObject(metadata={"description": "`environment`, `resources`, `parameters`, ...: docs/recipes.md."})
-    replicas = Whole(1, 1000)
+    replicas = Whole(0, 10_000)
     pool = Text(1, 63, POOL_NAME)
     model_name = Text(1, 200, MODEL_NAME)
 

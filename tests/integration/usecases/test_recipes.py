@@ -82,7 +82,9 @@ def test_replicas_share_the_gpus(ctx: Context) -> None:
     assert (made.count, made.body["resources"]["gpus"]) == (1, 3)
     assert made.warnings == ["4 GPUs at 3 per replica are 1 replica; 1 GPU is left over and not leased."]
     assert "make no replica of 5" in errors_of(ctx, REPLICAS, {"gpu_per_replica": 5})["config.gpu_per_replica"][0]
-    assert recipes.render(ctx, USER, REPLICAS, {}, replicas=3).count == 3
+    for number in (0, 3):
+        assert recipes.render(ctx, USER, REPLICAS, {}, replicas=number).count == number
+        assert recipes.render(ctx, USER, SINGLE, {}, replicas=number).count == number
 
 
 def test_all_options_of_the_seed(ctx: Context) -> None:
