@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 BUILT_IN = Path(__file__).resolve().parent.parent / "recipes"
 SUFFIXES = (".yaml", ".yml")
 #: Files of one folder that are looked at; the rest is told of.
-MOST = 2000
+MOST = 1000
 _NAME = re.compile(NAME)
 
 

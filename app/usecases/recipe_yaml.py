@@ -46,7 +46,11 @@ def read_yaml(raw: bytes) -> Any:
         raise Unreadable(" ".join(str(error).split())[:300]) from error
 
 
-class _Loader(yaml.SafeLoader):
+#: libyaml's parser where the wheel has it: ten times as fast, and the same otherwise.
+_SAFE = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_SAFE):  # type: ignore[misc, valid-type]
     """Only null, true, false, numbers and texts; integers that JSON and Postgres can hold."""
 
     #: filled below; not those of YAML 1.1, which the class above has
@@ -84,7 +88,7 @@ class _Loader(yaml.SafeLoader):
 def _check_shape(text: str) -> None:
     """Before anything is built: anchors, aliases, depth and number, by the events alone."""
     depth = values = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+    for event in yaml.parse(text, Loader=_SAFE):
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
             raise yaml.MarkedYAMLError(problem="anchors and aliases are not taken", problem_mark=event.start_mark)
         if getattr(event, "tag", None) is not None:
