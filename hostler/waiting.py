@@ -77,7 +77,7 @@ def service_steps(call: Call, ref: str, wanted: str, timeout_s: float | None) ->
         )
 
     body = yield from until(call, done, timeout_s=timeout_s, late=late, every_s=LOOK_EVERY_S)
-    if wanted == "running" and body.get("status") != "running":
+    if wanted == "running" and not _all_ready(body):
         raise service_failure(body)
     return body
 
@@ -86,8 +86,14 @@ def service_is_over(service: Json, wanted: str) -> bool:
     """Whether the wait has an outcome, good or bad."""
     if wanted == "stopped":
         return bool(service.get("ended_at"))
-    # one whose update failed, and that went on with what it had, still runs
-    return service.get("status") in {"running", *SERVICE_ENDED}
+    given_up = (service.get("plan") or {}).get("given_up")
+    return _all_ready(service) or bool(given_up) or service.get("status") in SERVICE_ENDED
+
+
+def _all_ready(service: Json) -> bool:
+    # one whose update failed, and that went on with what it had, runs too
+    is_wanted = service.get("desired_state") == "running"
+    return is_wanted and int(service.get("ready") or 0) >= int(service.get("count") or 0)
 
 
 def service_failure(service: Json, *, log_tail: str = "") -> ServiceFailed:

@@ -252,7 +252,7 @@ def _rollout(rollout: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _plan(row: Any, desired: planner.Desired, observed: Sequence[planner.Observed], overall: Overall) -> dict[str, Any]:
-    """What it waits for, in words, and when it goes on by the clock."""
+    """What it waits for, in words, when it goes on by the clock, and which replicas were given up."""
     found = planner.plan(desired, observed, row.now.timestamp())
     moments = [found.look_in_s] if found.look_in_s is not None else []
     refused = row.rollout.get("refused")
@@ -262,7 +262,8 @@ def _plan(row: Any, desired: planner.Desired, observed: Sequence[planner.Observe
         waits_for = f"another try to make replicas; {waits_for}" if waits_for else "another try to make replicas"
     settled = found.settled and not refused
     until = row.now + timedelta(seconds=min(moments)) if moments and not settled else None
-    return {"settled": settled, "waits_for": waits_for, "until": _iso(until)}
+    given_up = sorted(found.given_up)
+    return {"settled": settled, "waits_for": waits_for, "until": _iso(until), "given_up": given_up}
 
 
 def _cleanup(row: Any, members: Sequence[Any]) -> dict[str, Any] | None:

@@ -178,6 +178,19 @@ def test_stop_waits_until_all_are_gone_by_id(stub: Stub, run: Run) -> None:
     assert len(stub.calls("GET", ONE)) == 2
 
 
+def test_wait_is_for_all_replicas_and_fails_when_a_place_was_given_up(stub: Stub, run: Run) -> None:
+    half = {**SERVICE, "status": "running", "desired_state": "running", "ready": 1}
+    whole = {**half, "ready": 2}
+    stub.on("GET", f"{SERVICES}/web", Answer(body=half), Answer(body=whole))
+    assert run("service", "wait", "web", "--timeout", "10").exit_code == 0
+    assert len(stub.calls("GET", f"{SERVICES}/web")) == 2
+    told = "1 of 2 replicas failed too often"
+    stub.on("GET", f"{SERVICES}/bad", Answer(body={**half, "message": told, "plan": {"given_up": ["r2"]}}))
+    result = run("service", "wait", "bad", "--timeout", "10")
+    assert result.exit_code == 6
+    assert told in result.stderr
+
+
 def test_wait_fails_at_once_when_it_cannot_come(stub: Stub, run: Run) -> None:
     stub.on("GET", f"{SERVICES}/web", Answer(body=SERVICE), Answer(body={**SERVICE, "status": "cancelled"}))
     result = run("service", "wait", "web", "--timeout", "10")

@@ -43,7 +43,7 @@ def test_its_task_ends_when_all_are_ready_and_tells_how_far_it_is(ctx: Context, 
     assert (task["state"], task["progress"]) == ("succeeded", 100)
     shown = services.get(ctx, outcome.service_id)
     assert (shown["status"], shown["overall_status"], shown["good_revision"]) == ("running", "healthy", 1)
-    assert shown["plan"] == {"settled": True, "waits_for": "", "until": None}
+    assert shown["plan"] == {"settled": True, "waits_for": "", "until": None, "given_up": []}
 
 
 def test_a_replica_that_dies_is_replaced_by_a_new_one_in_its_place(ctx: Context, actor: Actor, hands: Hands) -> None:
