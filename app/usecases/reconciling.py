@@ -32,8 +32,9 @@ from app.usecases import creates, stops
 from app.usecases.context import Actor, Context
 from app.usecases.gateway_load import GatewayLoad
 from app.usecases.plans import resolve
+from app.usecases.refusals import Refusal, refusals, stored
 from app.usecases.service_revisions import body_of, columns_of
-from app.usecases.service_rows import REFUSED_MOST_S, by_service, desired_of, held_back_s, observed_of
+from app.usecases.service_rows import by_service, desired_of, observed_of
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +50,6 @@ BATCH = 200
 BUDGET_S = 5.0
 #: Replicas that one transaction makes; the next one goes on at once.
 MOST_CREATES = 200
-#: What was refused (a full queue, a model that is gone) is tried again after this, doubling.
-REFUSED_S = 5.0
 #: Plans that follow from each other in one transaction: a good revision, then what that allows.
 PASSES = 8
 #: Who acts when nobody asked.
@@ -119,14 +118,13 @@ class _Seen:
         return found
 
     @property
-    def held_back_s(self) -> float:
-        """How long nothing is made because the last try was refused."""
-        return held_back_s(self.row.rollout, self.now)
-
-    @property
     def actions(self) -> list[Action]:
         """The planner's, without replicas that would be refused again."""
-        return [one for one in self.plan.actions if not (isinstance(one, Create) and self.held_back_s > 0)]
+        return [one for one in self.plan.actions if not (isinstance(one, Create) and self._held_back(one))]
+
+    def _held_back(self, wanted: Create) -> bool:
+        refused = refusals(self.row.rollout).get(wanted.revision)
+        return refused is not None and refused.wait_s(self.now) > 0
 
     def of(self, kind: type[T]) -> list[T]:
         return [one for one in self.actions if isinstance(one, kind)]
@@ -185,7 +183,9 @@ def reconcile(
         repo.take_hints(connection, repo.hints_of(connection, [service_id]).get(service_id, ()))
         [seen] = _see(connection, [service_id], [repo.read(connection, service_id)], loads or {})
         if not _act(ctx, connection, seen, who, effects):
-            break
+            return effects
+    # the next transaction goes on
+    repo.look_again(connection, {service_id: 0.0})
     return effects
 
 
@@ -297,15 +297,15 @@ def _see(connection: Connection, ids: Sequence[str], rows: Sequence[Any], loads:
 
 def _refused_for_good(row: Any, desired: Desired) -> Plan | None:
     """The way back from an update of which no replica could even be made in its time; else None."""
-    refused, since, good = row.rollout.get("refused"), desired.rollout_since, desired.good_revision
+    refused, since, good = refusals(row.rollout).get(desired.revision), desired.rollout_since, desired.good_revision
     goes_back = desired.running and not desired.paused and desired.update.auto_rollback
-    if not refused or since is None or good in (None, desired.revision) or not goes_back:
+    if refused is None or since is None or good is None or good == desired.revision or not goes_back:
         return None
     deadline_s = desired.update.progress_deadline_s
     # asked for again once before it is believed
-    if refused["tries"] < 2 or row.now.timestamp() < since + deadline_s:
+    if refused.tries < 2 or row.now.timestamp() < since + deadline_s:
         return None
-    why = f"no replica of revision {desired.revision} could be made in {deadline_s:g} s: {refused['message']}"
+    why = f"no replica of revision {desired.revision} could be made in {deadline_s:g} s: {refused.message}"
     return Plan((RollBack(good, why),), waits_for=f"the way back to revision {good}")
 
 
@@ -382,9 +382,9 @@ def _revision(connection: Connection, service_id: str, number: int) -> Any:
 def _why_failed(seen: _Seen, revision: int) -> Reason:
     """The typed reason of a failed update: why none could be made, or its last replica failed, else that none got ready
     in time."""
-    refused = seen.row.rollout.get("refused")
-    if refused:
-        return _REASONS.get(refused["code"], Reason.INVALID_CONFIG)
+    refused = refusals(seen.row.rollout).get(revision)
+    if refused is not None:
+        return _REASONS.get(refused.code, Reason.INVALID_CONFIG)
     failed = [one for one in seen.members if one.revision == revision and one.state == State.FAILED and one.reason]
     failed.sort(key=lambda one: one.state_since)
     return Reason(failed[-1].reason) if failed else Reason.READINESS_TIMEOUT
@@ -418,31 +418,32 @@ def _create(
     rollout: dict[str, Any],
     effects: Effects,
 ) -> int:
-    """Make what is to be made, until something is refused; that is told, and tried again later. How many were made."""
+    """Make what is to be made. What is refused is told, and tried again later; of another revision it keeps nothing
+    from being made. How many were made."""
     wanted = seen.of(Create)[:MOST_CREATES]
-    members: list[dict[str, Any]] = []
-    try:
-        for revision in sorted({one.revision for one in wanted}):
+    found = refusals(rollout)
+    made: list[tuple[Create, dict[str, Any]]] = []
+    for revision in sorted({one.revision for one in wanted}):
+        try:
             maker = _Maker(ctx, connection, seen, revision, who)
             for one in wanted:
                 if one.revision == revision:
-                    members.append(maker.make(one, effects))
-    except HostlerError as error:
-        if isinstance(error, Collided | Unavailable):
-            raise
-        tries = int((rollout.get("refused") or {}).get("tries", 0)) + 1
-        wait_s = min(REFUSED_MOST_S, REFUSED_S * 2.0 ** min(tries - 1, 16))
-        rollout["refused"] = {
-            "code": error.code, "message": error.detail, "tries": tries, "until": seen.now + wait_s,
-        }  # fmt: skip
-    repo.insert_members(connection, members)
-    for one, member in zip(wanted, members, strict=False):
+                    made.append((one, maker.make(one, effects)))
+            found.pop(revision, None)
+        except HostlerError as error:
+            if isinstance(error, Collided | Unavailable):
+                raise
+            before = found.get(revision)
+            found[revision] = Refusal.after(before, error.code, error.detail, seen.now)
+    rollout["refused"] = stored(found)
+    repo.insert_members(connection, [member for _, member in made])
+    for one, member in made:
         if one.replaces:
             tell(
                 connection, seen.row, "service_replacing", one.why, who, replica_id=member["replica_id"],
                 ordinal=one.ordinal, revision=one.revision, tries=one.tries, replaces=one.replaces,
             )  # fmt: skip
-    return len(members)
+    return len(made)
 
 
 class _Maker:
@@ -502,8 +503,9 @@ def _rollout(seen: _Seen) -> dict[str, Any]:
     rollout = dict(seen.row.rollout)
     if seen.plan.settled and rollout.get("state") == "under_way":
         rollout["state"] = "complete"
-    if not any(isinstance(one, Create) for one in seen.plan.actions):
-        rollout.pop("refused", None)
+    wanted = {one.revision for one in seen.plan.actions if isinstance(one, Create)}
+    refused = {revision: one for revision, one in refusals(rollout).items() if revision in wanted}
+    rollout["refused"] = stored(refused)
     rollout["given_up"] = sorted(seen.plan.given_up)
     return rollout
 
@@ -511,7 +513,7 @@ def _rollout(seen: _Seen) -> dict[str, Any]:
 def _changes(seen: _Seen, rollout: Mapping[str, Any]) -> dict[str, Any]:
     """What of the service's row is other than it was."""
     found: dict[str, Any] = {}
-    kept = {name: value for name, value in rollout.items() if value not in (None, [])}
+    kept = {name: value for name, value in rollout.items() if value not in (None, [], {})}
     if kept != seen.row.rollout:
         found["rollout"] = kept
     if seen.running:
@@ -525,9 +527,10 @@ def _changes(seen: _Seen, rollout: Mapping[str, Any]) -> dict[str, Any]:
 
 def _words(seen: _Seen, rollout: Mapping[str, Any]) -> tuple[Reason | None, str]:
     """Why it is not as wanted, when that is more than a matter of time."""
-    refused = rollout.get("refused")
+    refused = refusals(rollout)
     if refused:
-        return _REASONS.get(refused["code"], Reason.INVALID_CONFIG), f"replicas cannot be made: {refused['message']}"
+        newest = refused[max(refused)]
+        return _REASONS.get(newest.code, Reason.INVALID_CONFIG), f"replicas cannot be made: {newest.message}"
     given_up = [one for one in seen.members if one.replica_id in seen.plan.given_up]
     if given_up:
         last = max(given_up, key=lambda one: one.state_since)
@@ -581,9 +584,8 @@ def _look_in(seen: _Seen, rollout: Mapping[str, Any] | None = None) -> float | N
     waits = [LOOK_S]
     if seen.plan.look_in_s is not None:
         waits.append(seen.plan.look_in_s)
-    held_s = held_back_s(seen.row.rollout if rollout is None else rollout, seen.now)
-    if held_s > 0:
-        waits.append(held_s)
+    refused = refusals(seen.row.rollout if rollout is None else rollout).values()
+    waits += [wait_s for one in refused if (wait_s := one.wait_s(seen.now)) > 0]
     return max(0.0, min(waits))
 
 

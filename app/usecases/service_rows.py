@@ -10,8 +10,6 @@ from typing import Any
 from app.domain.lifecycle import Reason, State
 from app.domain.services import Desired, Observed, Restart, Update
 
-#: The longest wait after a refusal.
-REFUSED_MOST_S = 300.0
 #: Rows that are read one after the other may differ by so much; more is a clock that was set back.
 _SLACK_S = 5.0
 #: Longer than any backoff.
@@ -66,13 +64,6 @@ def observed_of(row: Any, loads: Mapping[str, int], now: float) -> Observed:
         load=loads.get(row.replica_id, 0),
         suspect=row.suspect,
     )
-
-
-def held_back_s(rollout: Mapping[str, Any], now: float) -> float:
-    """Seconds until replicas are made again after a refusal; 0 when nothing was refused."""
-    wait_s = float((rollout.get("refused") or {}).get("until", 0.0)) - now
-    # further ahead than it is ever set: the clock was set back
-    return wait_s if 0.0 < wait_s <= REFUSED_MOST_S else 0.0
 
 
 def by_service(rows: Sequence[Any]) -> dict[str, list[Any]]:

@@ -15,7 +15,8 @@ from app.domain.services import Overall
 from app.errors import NotFound, Unavailable
 from app.usecases import paging
 from app.usecases.context import Context
-from app.usecases.service_rows import by_service, desired_of, held_back_s, observed_of
+from app.usecases.refusals import refusals
+from app.usecases.service_rows import by_service, desired_of, observed_of
 
 #: Rows that are looked at together for a list that is filtered by status.
 BATCH = 500
@@ -255,10 +256,10 @@ def _plan(row: Any, desired: planner.Desired, observed: Sequence[planner.Observe
     """What it waits for, in words, when it goes on by the clock, and which replicas were given up."""
     found = planner.plan(desired, observed, row.now.timestamp())
     moments = [found.look_in_s] if found.look_in_s is not None else []
-    refused = row.rollout.get("refused")
+    refused = refusals(row.rollout).values()
     waits_for = found.waits_for
     if refused:
-        moments.append(held_back_s(row.rollout, row.now.timestamp()))
+        moments += [one.wait_s(row.now.timestamp()) for one in refused]
         waits_for = f"another try to make replicas; {waits_for}" if waits_for else "another try to make replicas"
     settled = found.settled and not refused
     until = row.now + timedelta(seconds=min(moments)) if moments and not settled else None

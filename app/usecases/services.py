@@ -566,7 +566,7 @@ def _checked_count(count: int) -> int:
 
 def _made_name(recipe: str, service_id: str) -> str:
     short = _NAME_PARTS.sub("-", recipe.rpartition("/")[2].lower()).strip("-")[:50] or "service"
-    return f"{short}-{service_id[:6]}"
+    return f"{short}-{service_id}"
 
 
 def _with_warnings(outcome: ServiceOutcome, warnings: tuple[str, ...]) -> ServiceOutcome:

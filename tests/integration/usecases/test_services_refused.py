@@ -95,6 +95,25 @@ def test_an_update_of_which_nothing_can_be_made_comes_back(ctx: Context, actor: 
     assert [row.id for row in hands.live(service)] == old
 
 
+def test_what_is_refused_of_one_revision_holds_up_no_other(ctx: Context, actor: Actor, hands: Hands) -> None:
+    _add_pool(ctx, "brief")
+    service = create(ctx, actor, 2, pool="brief").service_id
+    hands.settle(service)
+    first = hands.live(service)[0]
+    hands.pass_time(100)
+    # the old revision cannot be made any more, and the new one is what mends that
+    _change(ctx, "UPDATE replicas SET pool = 'mock'")
+    _change(ctx, "DELETE FROM pools WHERE name = 'brief'")
+    hands.fail(first.id)
+    reconciling.sweep(ctx)
+    assert "'brief'" in services.get(ctx, service)["message"]
+    change(ctx, actor, service)
+    hands.settle(service)
+    assert [row.revision for row in hands.live(service)] == [2, 2]
+    shown = services.get(ctx, service)
+    assert (shown["overall_status"], shown["message"]) == ("healthy", "")
+
+
 def test_what_can_never_be_made_is_refused_at_once(ctx: Context, actor: Actor) -> None:
     with pytest.raises(UnknownPool):
         create(ctx, actor, 1, pool="nowhere")
@@ -140,7 +159,7 @@ def test_nobody_else_says_which_service_a_replica_belongs_to(ctx: Context, actor
 
 def _wait_s(ctx: Context, service_id: str) -> float:
     query = text(
-        "SELECT CAST(rollout->'refused'->>'until' AS float8) - extract(epoch FROM hostler_now()) FROM services"
+        "SELECT CAST(rollout->'refused'->'1'->>'until' AS float8) - extract(epoch FROM hostler_now()) FROM services"
         " WHERE id = :id"
     )
     with ctx.database.read() as connection:
