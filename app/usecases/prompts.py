@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,17 +30,25 @@ _OUT_RETRY_S = 2
 
 @dataclass(frozen=True)
 class Prompted:
-    """A service that can be asked. ``ports`` has those of the replicas that answer, by id; ``total`` are wanted."""
+    """A service that can be asked; ``total`` of its replicas are wanted.
+
+    ``ports`` and ``models`` have those of the replicas that answer, by id.
+    """
 
     service_id: str
     revision: int
     total: int
     target: Target
     ports: Mapping[str, int]
+    models: Mapping[str, str]
 
     @property
     def group_id(self) -> str | None:
         return self.service_id if self.total > 1 else None
+
+    def model_of(self, replica_id: str) -> str:
+        """The model's own name at the replica that answered."""
+        return self.models.get(replica_id, self.target.name)
 
 
 def find(ctx: Context, actor: Actor, ref: str, asked: str | None = None) -> Prompted:
@@ -54,11 +63,30 @@ def find(ctx: Context, actor: Actor, ref: str, asked: str | None = None) -> Prom
         raise Conflict(
             f"Service {row.name} was cancelled and answers no more. Make a new one, or see `hostler service list`."
         )
-    listening = {member.replica_id: member.port for member in members if member.port is not None}
+    listening = [member for member in members if member.port is not None]
+    if members and not listening:
+        raise Conflict(f"Service {row.name} runs in a pool where nothing listens: nobody is there to be asked.")
     if not listening:
         raise _nobody(ctx, row)
-    target = Target(names[model][0], model, _DIALECT, ready=True, service_id=row.id)
-    return Prompted(row.id, row.revision, row.count, target, listening)
+    return Prompted(
+        row.id,
+        row.revision,
+        row.count,
+        _target(row.id, names[model][0], model if asked else None, listening),
+        {member.replica_id: member.port for member in listening},
+        {member.replica_id: names[member.model_name][0] for member in listening},
+    )
+
+
+def _target(service_id: str, name: str, asked: str | None, listening: Sequence[Any]) -> Target:
+    """The service, or while an update changes its model one of the replicas that have the one that was asked for."""
+    if len({member.model_name for member in listening}) == 1:
+        return Target(name, listening[0].model_name, _DIALECT, ready=True, service_id=service_id)
+    fitting = [member.replica_id for member in listening if member.model_name == asked]
+    if not fitting:
+        # whichever is asked takes its own
+        return Target(name, "", _DIALECT, ready=True, service_id=service_id)
+    return Target(name, asked or "", _DIALECT, ready=True, replica_id=random.choice(fitting))
 
 
 def members(ctx: Context, actor: Actor, ref: str) -> tuple[str, list[dict[str, Any]]]:

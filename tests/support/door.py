@@ -36,7 +36,8 @@ frontend inside
   http-request set-var(txn.backend) req.hdr(x-hostler-route),map_str({folder}/routes.map)
   acl by_service req.hdr(x-hostler-service) -m found
   http-request set-var(txn.backend) req.hdr(x-hostler-service),map_str({folder}/routes.map) if by_service
-  http-request set-var(txn.backend) str(one_replica) if {{ req.hdr(x-hostler-replica) -m found }}
+  acl by_replica req.hdr(x-hostler-replica) -m found
+  http-request set-var(txn.backend) req.hdr(x-hostler-replica),map_str({folder}/routes.map,one_replica) if by_replica
   http-request {unknown} if !{{ var(txn.backend) -m found }}
   http-request {none} if {{ var(txn.backend),nbsrv eq 0 }}
   use_backend %[var(txn.backend)]
@@ -73,7 +74,9 @@ def inside_door(
         lines.append(_backend(f"route_{index}", [f"replica{index}-{port} 127.0.0.1:{port}{limit}" for port in ports]))
         lines.append(f"  http-request {returns['full']} if {{ queue gt {queued} }}")
     for service_id, replicas in (services or {}).items():
-        lines.append(_backend(service_id, [f"{one} 127.0.0.1:{port}{limit}" for one, port in replicas.items()]))
+        servers = {one: f"{one} 127.0.0.1:{port}{limit}" for one, port in replicas.items()}
+        lines.append(_backend(service_id, list(servers.values())))
+        lines += [_backend(one, [server]) for one, server in servers.items()]
     first = next((ports[0] for ports in routes.values() if ports), 1)
     lines.append(_backend("one_replica", [f"one 127.0.0.1:{first}"]))
     if web is not None:
@@ -82,7 +85,7 @@ def inside_door(
         lines.append(f"backend control\n  server web unix@{web_socket}")
     (folder / "haproxy.cfg").write_text("\n".join([*lines, ""]))
     rows = [f"{route(name)[1]} route_{index}" for index, name in enumerate(routes)]
-    rows += [f"{service_id} {service_id}" for service_id in services or {}]
+    rows += [f"{one} {one}" for service_id, replicas in (services or {}).items() for one in (service_id, *replicas)]
     (folder / "routes.map").write_text("\n".join(rows) + "\n")
     with open(folder / "haproxy.log", "wb") as log:
         process = subprocess.Popen(

@@ -151,7 +151,7 @@ def _routed(prompted: Prompted, replica_id: str) -> dict[str, Any]:
         "group_id": prompted.group_id,
         "total_replicas": prompted.total,
         "replica_id": replica_id,
-        "model": prompted.target.name,
+        "model": prompted.model_of(replica_id),
     }
 
 

@@ -56,8 +56,8 @@ class Part:
 
 
 def ask(prompt: Prompt, model: str, path: str, *, stream: bool = False) -> Ask:
-    """The request to ``path``, which is CHAT or COMPLETIONS."""
-    body: dict[str, Any] = {"model": model}
+    """The request to ``path``, which is CHAT or COMPLETIONS; an empty ``model`` is not named."""
+    body: dict[str, Any] = {"model": model} if model else {}
     if path == CHAT:
         said = [{"role": "system", "content": prompt.system}] if prompt.system else []
         body["messages"] = [*said, {"role": "user", "content": prompt.text}]

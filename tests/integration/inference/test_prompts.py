@@ -186,6 +186,18 @@ def test_all_replicas_of_a_group_answer(served: Served) -> None:
     assert all(asked(one) >= 3 for one in engines)
 
 
+def test_while_its_model_changes_each_replica_is_asked_for_its_own(served: Served) -> None:
+    old, new = run(served, model="old"), run(served, model="new")
+    service = Service(served, 2, model="old").ready(old.port, new.port).open()
+    with served.ctx.database.begin() as connection:
+        connection.execute(text("UPDATE replicas SET model_name = 'new' WHERE id = :id"), {"id": service.replicas[1]})
+    told = {(one["model"], one["replica_id"]) for one in (service.prompt().get_json() for _ in range(8))}
+    assert told == {("old", service.replicas[0]), ("new", service.replicas[1])}
+    for model in ("old", "new"):
+        assert {service.prompt(model=model).get_json()["model"] for _ in range(4)} == {model}
+    assert assert_problem(service.prompt(model="other"), 404, "model_not_found")["models"] == ["new", "old"]
+
+
 def test_a_service_is_found_by_its_name_too(served: Served) -> None:
     one = run(served)
     service = Service(served, 1, name="chatty").ready(one.port).open()
@@ -245,6 +257,9 @@ def test_services_that_cannot_answer(served: Served) -> None:
     assert_problem(starting.prompt(), 409, "conflict")
     assert_problem(served.post("/api/v1/vllm/0123456789ab/prompt", PROMPT), 404, "not_found")
     assert_problem(served.post("/api/v1/vllm/no-such/prompt", PROMPT), 404, "not_found")
+    nobody = Service(served, 1)
+    nobody.hands.make_ready(*nobody.replicas)
+    assert_problem(nobody.prompt(), 409, "conflict")
     vectors = Service(served, 1, config={"runner": "pooling"}).ready(1)
     for answer in (vectors.prompt(), served.get(f"/api/v1/vllm/{vectors.id}/models")):
         told = assert_problem(answer, 409, "conflict")
