@@ -17,7 +17,7 @@ _SERVICE = {
     "name": "X-Hostler-Service",
     "in": "header",
     "schema": {"type": "string"},
-    "description": "To this service's replicas, whatever the body says.",
+    "description": "To the replicas of this service, by its id or name, whatever the body says.",
 }
 _MODEL = {
     "type": "object",

@@ -96,6 +96,7 @@ class ReplicaFacts:
     pool: str = ""
     node: str = ""
     service: str = ""
+    service_name: str = ""
     check_path: str = "/health"
     max_concurrency: int = 0
     #: whether requests for its model may go to it; a store's name is no model
@@ -168,6 +169,7 @@ def plan_routes(
     members: dict[str, Member] = {}
     behind: dict[tuple[RouteKind, str], set[str]] = {(kind, name): set() for name, (kind, _model) in names.items()}
     of_no_model: set[str] = set()
+    called: dict[str, set[str]] = {}
 
     def known(name: str) -> str:
         """The model that ``name`` means; what no catalogue knows is a model by itself."""
@@ -180,18 +182,20 @@ def plan_routes(
         if replica.state in _GONE:
             continue
         model = known(replica.model) if replica.serves_models else replica.model
-        if replica.service:
-            behind.setdefault((RouteKind.SERVICE, replica.service), set())
+        services = {replica.service, replica.service_name} - {""}
+        for service in services:
+            behind.setdefault((RouteKind.SERVICE, service), set())
         member = _own(replica, model)
         if member is not None:
             members[member.server] = member
+            called[member.server] = services
             if not replica.serves_models:
                 of_no_model.add(member.server)
     for registration in registrations:
         if registration.answers and registration.model:
             member = _registered(registration, known(registration.model))
             members[member.server] = member
-    _fill(behind, names, members, of_no_model)
+    _fill(behind, names, members, of_no_model, called)
     return RouteTable(
         tuple(
             Route(kind, name, tuple(sorted(found)), _model_of(kind, name, names, found, members))
@@ -264,13 +268,14 @@ def _fill(
     names: Mapping[str, tuple[RouteKind, str]],
     members: Mapping[str, Member],
     of_no_model: Container[str],
+    called: Mapping[str, Iterable[str]],
 ) -> None:
     of_model: dict[str, set[str]] = {}
     for member in members.values():
         if member.server not in of_no_model:
             of_model.setdefault(member.model, set()).add(member.server)
-        if member.service:
-            behind[RouteKind.SERVICE, member.service].add(member.server)
+        for service in called.get(member.server, ()):
+            behind[RouteKind.SERVICE, service].add(member.server)
     for name, (kind, model) in names.items():
         behind[kind, name] = of_model.get(model, set())
 

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from app.db.repos import models as catalogue
 from app.db.repos import served as repo
+from app.db.repos import services as services_repo
 from app.engines.dialects.base import Dialect
 from app.engines.dialects.openai import OpenAIDialect
 from app.engines.registry import ENGINES, STORES
@@ -52,9 +53,14 @@ def choose(context: Context, actor: Actor, asked: str | None, *, service_id: str
                 raise NotFound(f"There is no replica {replica_id}. `hostler replica list` shows what there is.")
             return _addressed(context, connection, actor, asked, [row], "The replica", replica_id=replica_id)
         if service_id:
+            # a name is as good as the id
+            if services_repo.is_there(connection):
+                service_id = services_repo.find_id(connection, service_id) or service_id
             rows = repo.kinds_of_service(connection, service_id)
             if not rows:
-                raise NotFound(f"There is no service {service_id}, or nothing of it is left.")
+                raise NotFound(
+                    f"There is no service {service_id}, or nothing of it is left. See `hostler service list`."
+                )
             return _addressed(context, connection, actor, asked, rows, "The service", service_id=service_id)
         asked = asked or _default(context, connection, actor)
         name, names = _names(connection, asked)

@@ -93,6 +93,7 @@ def _facts(row: Any) -> ReplicaFacts:
         pool=row.pool,
         node=row.node or "",
         service=row.service_id or "",
+        service_name=row.service_name or "",
         # an engine that this version does not know is asked for what most have
         check_path=engine.readiness(config).path if engine else "/health",
         max_concurrency=_limit(row.gateway_config, engine.max_concurrency(config) if engine else None),

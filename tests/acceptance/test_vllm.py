@@ -169,6 +169,20 @@ def test_lists(up: Stack, group: dict[str, Any], gpt2: dict[str, Any]) -> None:
     assert {DEFAULT_MODEL, "gpt2"} <= {one["id"] for one in get(up, "/v1/models")["data"]}
 
 
+@pytest.mark.parametrize("by", ["id", "name"])
+def test_openai_clients_reach_a_service_by_a_header(up: Stack, gpt2: dict[str, Any], by: str) -> None:
+    address = {"X-API-Key": up.key, "X-Hostler-Service": gpt2[by]}
+    wanted = gpt2["replicas"][0]["replica_id"]
+    with httpx2.Client(base_url=up.url, trust_env=False, headers=address, timeout=30) as client:
+        # large ones take the slow lane
+        for prompt in ("Hello", "Hello" * 10_000):
+            body = {"model": "gpt2", "prompt": prompt, "max_tokens": 3}
+            answer = client.post("/v1/completions", json=body)
+            assert (answer.status_code, answer.headers.get("X-Hostler-Replica")) == (200, wanted), answer.text
+        answer = client.post("/generate", json={"prompt": "Hello", "max_tokens": 3})
+        assert (answer.status_code, answer.headers.get("X-Hostler-Replica")) == (200, wanted), answer.text
+
+
 def test_metrics(up: Stack, group: dict[str, Any]) -> None:
     text = get(up, f"/api/v1/vllm/{group['id']}/metrics")
     for one in group["replicas"]:

@@ -7,6 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from app.db.repos.newer import AdaptedToServices
+
 _SNAPSHOT = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 # what was ready once in this attempt has a base_url; one arm per index
 _MEMBERS = text(
@@ -18,10 +20,14 @@ SELECT id, attempt, state FROM replicas WHERE released_at IS NULL AND base_url I
     AND state = 'stopping'
 """
 )
-_DETAILS = text(
-    "SELECT id, attempt, model_name, pool, node, port, base_url, engine, labels->>'service_id' AS service_id,"
-    " spec->'resolved'->'config' AS config, spec->'gateway_config' AS gateway_config"
-    " FROM replicas WHERE id = ANY(:ids)"
+_SERVICE_NAME = "(SELECT name FROM services WHERE services.id = replicas.labels->>'service_id')"
+_DETAILS = AdaptedToServices(
+    lambda known: (
+        "SELECT id, attempt, model_name, pool, node, port, base_url, engine, labels->>'service_id' AS service_id,"
+        f" {_SERVICE_NAME if known else 'NULL'} AS service_name,"
+        " spec->'resolved'->'config' AS config, spec->'gateway_config' AS gateway_config"
+        " FROM replicas WHERE id = ANY(:ids)"
+    )
 )
 #: Models of replicas that are not gone, from the totals: walking along a long queue would cost more with each replica.
 _MODELS = text(
@@ -42,7 +48,7 @@ def members(connection: Connection) -> list[Any]:
 
 def details(connection: Connection, ids: Sequence[str]) -> list[Any]:
     """What does not change as long as the attempt is the same."""
-    return list(connection.execute(_DETAILS, {"ids": list(ids)})) if ids else []
+    return list(connection.execute(_DETAILS.of(connection), {"ids": list(ids)})) if ids else []
 
 
 def models_in_use(connection: Connection) -> list[str]:

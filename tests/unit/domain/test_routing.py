@@ -165,6 +165,20 @@ def test_what_fails_is_not_known_any_more_unless_the_catalogue_knows_it() -> Non
     assert find(plan_routes([failed], [ModelFacts("tiny")]), RouteKind.MODEL, "tiny").members == ()
 
 
+def test_a_service_is_found_by_its_id_and_by_its_name() -> None:
+    rows = [replica(service="s", service_name="chatty"), replica(id="00000000000b", service="s", service_name="chatty")]
+    table = plan_routes(rows)
+    by_id, by_name = (find(table, RouteKind.SERVICE, name) for name in ("s", "chatty"))
+    assert by_id.members == by_name.members == tuple(sorted(table.members))
+    assert by_id.model == by_name.model == "tiny"
+    # a name that is used again is of both until the first is gone, and what ends takes nothing new
+    old = replica(id="00000000000c", service="old", service_name="chatty", state=State.STOPPING)
+    again = plan_routes([*rows, old])
+    asked = [again.members[one] for one in find(again, RouteKind.SERVICE, "chatty").members]
+    assert {one.service for one in asked if one.standing.takes_requests} == {"s"}
+    assert find(again, RouteKind.SERVICE, "s").members == by_id.members
+
+
 def test_a_service_of_two_models_is_no_model() -> None:
     table = plan_routes([replica(service="s"), replica(id="00000000000b", model="other", service="s")])
     assert find(table, RouteKind.SERVICE, "s").model == ""
