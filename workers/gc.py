@@ -19,6 +19,7 @@ from app.errors import Collided, Unavailable
 from app.settings import Settings
 from app.usecases import leaks, orphans
 from app.usecases.leaks import Leak
+from workers import stored
 from workers.backends.base import Backend, BackendError, Handle
 from workers.bootstrap import Runtime
 
@@ -35,6 +36,7 @@ def find(runtime: Runtime) -> list[Leak]:
             Leak("half_made", name, f"left by a killed process, {backend.name}") for name in backend.tidy(dry_run=True)
         ]
         found += [leak for leak, _handle in _attempts(runtime, backend)]
+    found += _stores(runtime)
     return [*found, *leaks.ownerless_leases(runtime.ctx), *leaks.rows_past_their_time(runtime.ctx)]
 
 
@@ -49,6 +51,7 @@ def remove(runtime: Runtime, wanted: Sequence[tuple[str, str]]) -> list[Leak]:
         half_made = {name for kind, name in wanted if kind == "half_made"}
         if half_made & set(backend.tidy(dry_run=True)):
             done += [Leak("half_made", name, "", True) for name in backend.tidy() if name in half_made]
+    done += [stored.remove(runtime.settings, leak) for leak in _stores(runtime) if (leak.kind, leak.name) in wanted]
     kinds = {kind for kind, _ in wanted}
     rows = [*leaks.ownerless_leases(runtime.ctx), *leaks.rows_past_their_time(runtime.ctx)]
     if "lease" in kinds:
@@ -75,6 +78,18 @@ def _attempts(runtime: Runtime, backend: Backend) -> list[tuple[Leak, Handle]]:
         elif name not in known:
             found.append((Leak("attempt_folder", name, why), handle))
     return found
+
+
+def _stores(runtime: Runtime) -> list[Leak]:
+    """What stores left on this host, once neither a service nor a replica is known by that name."""
+    # the host first and then the records, which are written before anything is launched
+    kept = stored.folders(runtime.settings)
+    unknown = leaks.unknown_keepers(runtime.ctx, list(kept))
+    return [
+        Leak(stored.KIND, name, f"{size_bytes} bytes; no service or replica is known by this id")
+        for name, size_bytes in kept.items()
+        if name in unknown
+    ]
 
 
 def _end(runtime: Runtime, backend: Backend, leak: Leak, handle: Handle) -> Leak:

@@ -40,6 +40,6 @@ def cause_of_exit(log_tail: str, missing: str = "") -> ExitCause | None:
     for line in reversed(log_tail.splitlines()):
         if missing and line.startswith("storage: cannot run "):
             return ExitCause("launch_failed", missing)
-        if line.startswith("storage: ") and "waits for" not in line:
-            return ExitCause("launch_failed", line.removeprefix("storage: "))
+        if line.startswith(("storage: cannot ", "storage: another ", "qdrant-edge: cannot ")):
+            return ExitCause("launch_failed", line.partition(": ")[2])
     return None

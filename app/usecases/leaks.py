@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,9 +22,9 @@ COUNTED = 100_000
 class Leak:
     """One thing that should not be there, as `hostler gc` shows it and ``workers.gc`` tells it.
 
-    ``kind`` is engine, attempt_folder, half_made, lease, rows, socket, pid_file or postgres_place; ``name`` an attempt,
-    a unit (``port/node/20001``), a table or a path; ``why`` says what is wrong with it. ``removed`` is None while it
-    was only looked at.
+    ``kind`` is engine, attempt_folder, store_data, half_made, lease, rows, socket, pid_file or postgres_place; ``name``
+    an attempt, a unit (``port/node/20001``), a table or a path; ``why`` says what is wrong with it. ``removed`` is None
+    while it was only looked at.
     """
 
     kind: str
@@ -54,6 +55,19 @@ def rows_past_their_time(ctx: Context) -> list[Leak]:
             if count:
                 found.append(Leak("rows", table, f"{count} past their time: {bound.what}"))
     return found
+
+
+def unknown_keepers(ctx: Context, ids: Sequence[str]) -> set[str]:
+    """Those of ``ids`` by which neither a service nor a replica goes: what they stored is nobody's any more."""
+    if not ids:
+        return set()
+    query = text(
+        "SELECT keeper FROM unnest(CAST(:ids AS text[])) AS keeper"
+        " WHERE NOT EXISTS (SELECT 1 FROM services WHERE services.id = keeper)"
+        " AND NOT EXISTS (SELECT 1 FROM replicas WHERE replicas.id = keeper)"
+    )
+    with ctx.database.read() as connection:
+        return set(connection.execute(query, {"ids": list(ids)}).scalars())
 
 
 def free_leases(ctx: Context) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -51,6 +52,10 @@ def test_every_kind_of_leak_is_shown_and_removed(unswept: Crew, runtime: Runtime
     half_made = attempts / ".new-hostler-x-1-1-abc"
     half_made.mkdir()
     os.utime(half_made, times=(0, time.time() - STALE_S - 1))
+    data = crew.settings.state_dir / "data"
+    for keeper in (serving, "0123456789ab"):
+        (data / keeper / "collections").mkdir(parents=True)
+        (data / keeper / "collections" / "x").write_bytes(b"x" * 5000)
     foreign = attempts / "hostler-other-0123456789ab-1"
     foreign.mkdir(mode=0o700)
     stray = subprocess.Popen(["sleep", "600"], env={"HOSTLER_MARK": unknown, "PATH": os.environ["PATH"]})
@@ -71,7 +76,7 @@ def test_every_kind_of_leak_is_shown_and_removed(unswept: Crew, runtime: Runtime
         assert slot.startswith("slot/mock/")
         expected = {
             ("engine", unknown), ("attempt_folder", folder_alone), ("half_made", half_made.name), ("lease", slot),
-            ("rows", "idempotency"), ("rows", "workers"), ("engine", crew.name(ended)),
+            ("rows", "idempotency"), ("rows", "workers"), ("engine", crew.name(ended)), ("store_data", "0123456789ab"),
         }  # fmt: skip
         assert found == expected
         assert gc.find(runtime) == gc.find(runtime), "looking changes nothing"
@@ -83,6 +88,7 @@ def test_every_kind_of_leak_is_shown_and_removed(unswept: Crew, runtime: Runtime
         assert not (attempts / unknown).exists()
         assert not (attempts / folder_alone).exists()
         assert not half_made.exists()
+        assert [folder.name for folder in data.iterdir()] == [serving], "its replica is known"
         assert [row.key for row in crew.rows("SELECT key FROM idempotency WHERE owner = 'x'")] == ["new"]
         assert crew.leases(ended) == {}
         assert {(leak.kind, leak.name) for leak in gc.find(runtime)} == {("engine", crew.name(ended))}
@@ -94,6 +100,7 @@ def test_every_kind_of_leak_is_shown_and_removed(unswept: Crew, runtime: Runtime
             process.kill()
             process.wait()
         shutil.rmtree(foreign)
+        shutil.rmtree(data)
         crew.change("DELETE FROM idempotency WHERE owner = 'x'")
     gc.remove(runtime, [("engine", crew.name(ended))])
     crew.end(serving, ended)
@@ -107,3 +114,19 @@ def test_what_came_to_be_wanted_since_it_was_shown_is_left_alone(crew: Crew, run
     assert crew.engines(replica) == [engine]
     assert crew.attempt_folder(replica).exists()
     crew.end(replica)
+
+
+def test_what_a_store_has_open_is_left_alone(crew: Crew, runtime: Runtime) -> None:
+    data = crew.settings.state_dir / "data"
+    (data / "fedcba987654").mkdir(parents=True)
+    try:
+        with open(data / "fedcba987654" / ".lock", "w") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            [left] = gc.remove(runtime, [("store_data", "fedcba987654")])
+            assert (left.removed, left.error) == (False, "a process has it open")
+            assert (data / "fedcba987654").exists()
+        [gone] = gc.remove(runtime, [("store_data", "fedcba987654")])
+        assert gone.removed
+        assert not (data / "fedcba987654").exists()
+    finally:
+        shutil.rmtree(data)

@@ -33,6 +33,7 @@ REPLICAS = st.builds(
     ip=st.sampled_from([None, "127.0.0.1"]),
     port=st.sampled_from([None, 20001, 20002]),
     service=st.sampled_from(["", "svc", "tiny"]),
+    serves_models=st.booleans(),
 )
 MODELS = st.lists(
     st.builds(ModelFacts, name=NAMES, aliases=st.lists(NAMES, max_size=3).map(tuple)),
@@ -74,8 +75,12 @@ def test_each_member_is_behind_its_model_and_its_service(
     rows: list[ReplicaFacts], models: list[ModelFacts], registrations: list[RegistrationFacts]
 ) -> None:
     table = plan_routes(rows, models, registrations)
+    stores = {row.id for row in rows if not row.serves_models}
     for server, member in table.members.items():
-        assert server in find(table, RouteKind.MODEL, member.model).members
+        if member.kind is MemberKind.OWN and member.id in stores:
+            assert not [one for one in table.routes if one.kind is not RouteKind.SERVICE and server in one.members]
+        else:
+            assert server in find(table, RouteKind.MODEL, member.model).members
         if member.service:
             assert server in find(table, RouteKind.SERVICE, member.service).members
 
@@ -112,7 +117,7 @@ def test_every_name_that_may_be_asked_for_is_known_once(
     table = plan_routes(rows, models, registrations)
     names = [route.name for route in table.routes if route.kind is not RouteKind.SERVICE]
     assert len(names) == len(set(names))
-    wanted = {row.model for row in rows if row.state not in (State.STOPPED, State.FAILED)}
+    wanted = {row.model for row in rows if row.state not in (State.STOPPED, State.FAILED) and row.serves_models}
     wanted |= {name for model in models for name in (model.name, *model.aliases)}
     assert wanted <= set(names)
 
@@ -183,6 +188,17 @@ def test_a_service_of_two_models_is_no_model() -> None:
     table = plan_routes([replica(service="s"), replica(id="00000000000b", model="other", service="s")])
     assert find(table, RouteKind.SERVICE, "s").model == ""
     assert find(plan_routes([replica(service="s")]), RouteKind.SERVICE, "s").model == "tiny"
+
+
+def test_a_store_is_reached_by_its_service_and_is_no_model() -> None:
+    store = replica(id="b" * 12, model="qdrant", service="svc", serves_models=False)
+    table = plan_routes([store])
+    [route] = table.routes
+    assert (route.kind, route.name, route.model) == (RouteKind.SERVICE, "svc", "qdrant")
+    assert route.members == tuple(table.members)
+    # a model of the same name has only those that serve it
+    both = plan_routes([store, replica(id="c" * 12, model="qdrant")])
+    assert find(both, RouteKind.MODEL, "qdrant").members == (f"{'c' * 12}-1",)
 
 
 def test_the_key_is_what_haproxy_makes_of_the_name() -> None:

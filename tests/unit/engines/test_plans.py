@@ -29,6 +29,8 @@ MISTAKES = [
     ("mock", {"mock": []}, ["mock"]),
     ("mock", {"mock": {"error_rate": 1.5}}, ["mock.error_rate"]),
     ("mock", {"mock": {"log_lines": ["fine", 1]}}, ["mock.log_lines.1"]),
+    ("qdrant", {"log_level": "LOUD"}, ["log_level"]),
+    ("qdrant", {"max_workers": 0, "on_disk_payload": "yes"}, ["max_workers", "on_disk_payload"]),
     ("command", {}, ["command"]),
     ("command", {"command": []}, ["command"]),
     ("command", {"command": "ls -l"}, ["command"]),

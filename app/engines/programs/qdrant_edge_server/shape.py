@@ -98,11 +98,13 @@ def read_shape(found: Any) -> Shape:
     fields.end()
     if not isinstance(vectors, dict) or not isinstance(sparse, dict):
         raise malformed("vectors: expected an object")
-    if "size" in vectors:
+    if not all(isinstance(one, dict) for one in vectors.values()):
         dense = {"": _dense(vectors, "vectors")}
     else:
         dense = {name: _dense(one, f"vectors.{name}") for name, one in vectors.items()}
     shape = Shape(dense, {name: _modifier(one, name) for name, one in sparse.items()})
+    if not shape.dense and not shape.sparse:
+        raise not_here("a collection without vectors")
     both = set(shape.dense) & set(shape.sparse)
     if both:
         raise malformed(f"vector name `{both.pop()}` is used twice")
