@@ -51,8 +51,10 @@ def test_killed_at_each_line_of_a_create(still: Crew, forks: Steppers) -> None:
             line: forks.fork("service", stop_at=line, signal=signal.SIGKILL, body={**BODY, "name": name})
             for line, name in together.items()
         }
-        for line, fork in killed.items():
+        for fork in killed.values():
             fork.await_ended()
+        _await_noticed(still)
+        for line, fork in killed.items():
             _is_whole_or_not_there(still, together[line], fork, line)
 
 
@@ -68,10 +70,14 @@ def test_killed_at_each_line_of_a_reconcile(still: Crew, forks: Steppers) -> Non
         fork = forks.fork("reconcile", stop_at=line, signal=signal.SIGKILL)
         fork.await_ended()
         assert fork.result == {}, line
-        still.await_that(lambda: not still.rows(_HELD), "Postgres to notice that it is dead")
+        _await_noticed(still)
         # hints were taken with what came of them, or not at all
         reconciling.sweep(still.ctx)
         _was_done_once(still, prepared, line)
+
+
+def _await_noticed(crew: Crew) -> None:
+    crew.await_that(lambda: not crew.rows(_HELD), "Postgres to notice that they are dead")
 
 
 def _lines(fork: Fork) -> list[Line]:
