@@ -54,6 +54,7 @@ def cancel(service_id: str, noun: str) -> Response:
     """Stop it. 200 at once, or after the wait of Prefer when the last replica is gone."""
     outcome = services.cancel(context(), actor(), service_id, idempotency.from_request())
     _waited(outcome)
+    shown = services.get(context(), outcome.service_id)
     headers = {"Location": path(outcome.service_id)}
     if outcome.task_id:
         headers["Link"] = f'<{answers.task_path(outcome.task_id)}>; rel="monitor"'
@@ -62,8 +63,11 @@ def cancel(service_id: str, noun: str) -> Response:
         "message": f"{noun} {service_id} status updated to cancelled",
         "service_id": outcome.service_id,
         "group_id": outcome.service_id,
-        "replicas_updated": outcome.replicas,
+        # asked for again by its Idempotency-Key, it is told again: one for each place
+        "replicas_updated": len(shown["replicas"]) if outcome.replayed else outcome.replicas,
         "task_id": outcome.task_id,
+        "status": shown["status"],
+        "ended_at": shown["ended_at"],
     }
     return answers.mark_replayed(answers.answer(body, headers=headers), outcome.replayed)
 

@@ -254,8 +254,12 @@ class Cancelled(Answer):
     message = ma.fields.String(required=True)
     service_id = ma.fields.String(required=True)
     group_id = ma.fields.String(required=True)
-    replicas_updated = ma.fields.Integer(required=True)
+    replicas_updated = ma.fields.Integer(required=True, metadata={"description": "That were asked to end."})
     task_id = ma.fields.String(required=True, allow_none=True)
+    status = ma.fields.String(required=True, metadata={"enum": STATUSES})
+    ended_at = ma.fields.DateTime(
+        required=True, allow_none=True, metadata={"description": "When the last of it was seen gone."}
+    )
 
 
 class Revision(Answer):

@@ -136,8 +136,11 @@ def test_a_name_names_the_running_one(admin: Caller) -> None:
 def test_a_cancel_answers_as_callers_of_groups_know_it(admin: Caller, noun: str, words: str) -> None:
     service = make(admin, replicas=4)
     path = f"/api/v1/{noun}/{service['id']}"
-    answer = admin.post(f"{path}/status", {"status": "cancelled"})
+    answer = admin.post(f"{path}/status", {"status": "cancelled"}, Idempotency_Key="once")
     assert answer.status_code == 200
+    replayed = admin.post(f"{path}/status", {"status": "cancelled"}, Idempotency_Key="once")
+    assert replayed.headers["Idempotency-Replayed"] == "true"
+    assert replayed.get_json()["replicas_updated"] == 4
     body = answer.get_json()
     assert {name: body[name] for name in ("success", "message", "group_id", "replicas_updated")} == {
         "success": True,
