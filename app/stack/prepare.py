@@ -19,8 +19,8 @@ from app.stack.postgres import prepare_postgres
 from app.stack.runas import Account, RunAs
 from app.stack.urls import embeds_postgres
 
-#: What may be there before the first start: files of models, and what a new disk comes with.
-_BEFORE_FIRST = {"models", "lost+found"}
+#: What may be there before the first start: files of models, recipes and their secrets, and what a new disk comes with.
+_BEFORE_FIRST = {"models", "recipes", "recipe-secrets", "lost+found"}
 #: A new database takes 60 MB; running out in the middle of a checkpoint stops Postgres.
 NEW_BYTES = 150 * 1024 * 1024
 OLD_BYTES = 48 * 1024 * 1024

@@ -103,8 +103,12 @@ def resolve(ctx: Context, connection: Connection, actor: Actor, body: Mapping[st
     own_options = _object(config, "backend_options", "replica_config.")
     if own_options:
         backend_options.check(connection, pool.backend, own_options, "replica_config.backend_options")
-        granted = (pool.defaults.get("replica_config") or {}).get("backend_options") or {}
-        backend_options.check_role(connection, pool.backend, own_options, granted, admin=actor.role == "admin")
+        by_admin = [
+            (one or {}).get("backend_options") or {}
+            for one in (pool.defaults.get("replica_config"), run.get("granted"))
+        ]
+        known = {**by_admin[0], **by_admin[1]}
+        backend_options.check_role(connection, pool.backend, own_options, known, admin=actor.role == "admin")
     options = {**pool.options, **own_options}
     if run.get("image") and backend_options.knows(connection, pool.backend, "image"):
         options = {**options, "image": run["image"]}

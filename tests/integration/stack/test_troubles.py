@@ -170,12 +170,16 @@ def test_usage_errors_have_their_own_exit_code(fresh: Stack) -> None:
     assert not fresh.living()
 
 
-def test_a_first_start_with_models_and_a_key_of_ones_own(fresh: Stack) -> None:
+def test_a_first_start_with_models_recipes_and_a_key_of_ones_own(fresh: Stack) -> None:
     fresh.must("model", "make-tiny", "early")
+    recipe = fresh.layout.recipes / "lab" / "early.yaml"
+    recipe.parent.mkdir(parents=True)
+    recipe.write_text("engine: mock\n")
     said = fresh.up(HOSTLER_API_KEY="a key of any form, 24+ ch.")
     assert "admin key" not in said
     assert fresh.key == "a key of any form, 24+ ch."
     assert "early" in [row["name"] for row in fresh.call("GET", "/api/v1/models")["models"]]
+    assert fresh.call("GET", "/api/v1/recipes/early")["state"] == "ok"
     assert "from the next start" in fresh.hostler("up", "-d", HOSTLER_API_KEY="another key of any form, 24+").stderr
     fresh.must("down")
     fresh.up(HOSTLER_API_KEY="another key of any form, 24+")
