@@ -42,10 +42,15 @@ def read(ctx: Context, service_id: str, replica: str | None = None, tail: int | 
 
     ``replica`` is an id or an ordinal. Raises NotFound when no replica of the service is meant.
     """
+    return _read(ctx, check(ctx, service_id, replica), tail)
+
+
+def check(ctx: Context, service_id: str, replica: str | None) -> list[Any]:
+    """The replicas that are meant. Raises NotFound when none is."""
     found = _members(ctx, service_id, replica)
     if replica is not None and not found:
-        raise _no_such(service_id, replica)
-    return _read(ctx, found, tail)
+        raise NotFound(f"Service {service_id} has no replica {replica}. `hostler service get {service_id}` shows them.")
+    return found
 
 
 def follow(
@@ -153,10 +158,6 @@ def _members(ctx: Context, service_id: str, replica: str | None) -> list[Any]:
     )
     with ctx.database.read() as connection:
         return list(connection.execute(query, {"service_id": service_id, "replica": replica}))
-
-
-def _no_such(service_id: str, replica: str) -> NotFound:
-    return NotFound(f"Service {service_id} has no replica {replica}. `hostler service get {service_id}` shows them.")
 
 
 def _parsed(behind: str | None) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -237,3 +238,19 @@ def test_a_file_is_applied_and_comes_back_from_export(made: Stack, name: str, tm
     made.must("apply", "-f", str(file), "--yes", "--prune", "-l", f"test={name}", "--wait", "--timeout", "60s")
     assert made.json("service", "get", name)["desired_state"] == "cancelled"
     made.must("service", "stop", f"{name}-b", "--wait", "--timeout", "60s")
+
+
+def test_on_a_terminal_it_asks_before_it_applies(made: Stack, name: str, tmp_path: Path) -> None:
+    file = tmp_path / "services.yaml"
+    file.write_text(yaml.safe_dump({"name": name, "recipe_name": "inference/mock"}))
+    for answer, code, found in (("n\n", 1, 0), ("y\n", 0, 1)):
+        typed, terminal = os.openpty()
+        process = subprocess.Popen(
+            made.argv("apply", "-f", str(file)), env=made.environ, stdin=terminal, stderr=subprocess.PIPE, text=True
+        )
+        os.close(terminal)
+        os.write(typed, answer.encode())
+        _, said = process.communicate(timeout=60)
+        os.close(typed)
+        assert (process.returncode, f"+ {name}" in said, "apply 1 change?" in said) == (code, True, True), said
+        assert len(made.json("service", "list", "--name", name)["services"]) == found

@@ -14,6 +14,7 @@ from app.api.schemas.base import Answer, Body, Page
 from app.api.schemas.fields import Flag, JsonObject, Seconds, Text, Whole
 from app.api.schemas.replicas import POOL_NAME, REASONS, REPLICA_ID, labels
 from app.domain.routing import SERVICE_LABEL
+from app.errors import InvalidConfig
 
 SERVICE_NAME = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 RECIPE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}(/[A-Za-z0-9][A-Za-z0-9._-]{0,99})?"
@@ -111,6 +112,11 @@ class ServiceChange(_Described):
             "description": "`config`, `update` and `restart` stand in place of the old ones, and are not merged."
         },
     )
+
+    def refuse(self, data: Mapping[str, Any]) -> None:
+        if "replicas" in data:
+            told = "Not a matter of revisions. Send it to POST .../scale."
+            raise InvalidConfig(f"replicas: {told}", errors={"replicas": [told]})
 
 
 class ScaleBody(Body):

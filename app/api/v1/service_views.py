@@ -69,12 +69,13 @@ def service_logs_of(query: dict[str, Any], service_id: str) -> Response:
     With `follow` also what is written from then on, by replicas that are made later too, until the service has ended.
     """
     found, replica, tail = services.get(context(), service_id)["id"], query.get("replica"), query.get("tail")
-    read = service_logs.read(context(), found, replica, 0 if query["follow"] else tail)
-    lines = (line.named for line in read)
+    if query["follow"]:
+        # asked for once more inside the stream, where an error can no longer be an answer
+        service_logs.check(context(), found, replica)
+        return sse.stream(_messages(service_logs.follow(context(), found, replica, tail, last_event_id())))
+    lines = (line.named for line in service_logs.read(context(), found, replica, tail))
     # the first line is asked for here, so that an error is an answer and not a broken stream
     first = next(lines, "")
-    if query["follow"]:
-        return sse.stream(_messages(service_logs.follow(context(), found, replica, tail, last_event_id())))
     return Response(chain((first,), lines), mimetype="text/plain")
 
 

@@ -226,6 +226,7 @@ def test_an_update_makes_a_revision_and_the_same_none(admin: Caller) -> None:
     assert back.get_json()["revision"] == 1
     assert_problem(admin.post(f"{path}/rollback", {"revision": 9}), 409, "conflict")
     assert_problem(admin("PATCH", path, {"config": {"nope": 1}}), 422, "invalid_config")
+    assert "scale" in assert_problem(admin("PATCH", path, {"replicas": 2}), 422, "invalid_config")["detail"]
     kinds = [event["kind"] for event in admin.get(f"{path}/events").get_json()["events"]]
     assert kinds.index("service_created") < kinds.index("service_updated") < kinds.index("service_rolled_back")
 
