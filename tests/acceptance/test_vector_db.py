@@ -7,16 +7,22 @@ import shlex
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.errors import Unsatisfiable
 from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+from schemathesis import GenerationMode
 
 from app.stack.processes import engines
 from app.stack.roles import ENGINE
+from tests.acceptance.test_openapi import CHECKS
 from tests.standins import QDRANT
 from tests.support.embedded import wait_until
 from tests.support.stacks import Stack, stack
@@ -278,6 +284,39 @@ def test_two_replicas_would_be_two_stores(up: Stack, recipe: str) -> None:
 def test_it_cannot_be_scaled_to_two(up: Stack, store: str) -> None:
     refused = ask(up, "POST", f"/services/{store}/scale", json={"replicas": 2})
     assert (refused.status_code, list(refused.json()["errors"])) == (422, ["replicas"])
+
+
+def test_the_document_says_what_may_come_of_any_request(up: Stack, store: str, subtests: pytest.Subtests) -> None:
+    at = f"/vector-db/{store}/collections/made-up"
+    assert ask(up, "PUT", at, json={"vector_size": 3, "distance": "Cosine"}).status_code == 200
+    api = schemathesis.openapi.from_url(f"{up.url}/openapi.json")
+    for found in api.include(path_regex=r"^/api/v1/vector-db/\{").get_all_operations():
+        operation = found.ok()
+        for mode in GenerationMode:
+            with subtests.test(operation.label, mode=mode.value):
+                try_out(operation, mode, up, {"service_id": store, "collection": "made-up", "point": "1"})
+
+
+def try_out(operation: Any, mode: GenerationMode, up: Stack, known: dict[str, str]) -> None:
+    @given(case=operation.as_strategy(generation_mode=mode))
+    @settings(
+        max_examples=15,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    def send(case: schemathesis.Case) -> None:
+        # every other one to what is there
+        there = len(repr(case.body) + repr(case.path_parameters)) % 2
+        case.path_parameters = known if there else {**case.path_parameters, "service_id": known["service_id"]}
+        if operation.method.upper() == "DELETE":
+            case.path_parameters = {**known, "collection": "none"}
+        case.call_and_validate(headers={"X-API-Key": up.key}, checks=CHECKS)
+
+    with suppress(Unsatisfiable):
+        send()
 
 
 class Writer:
