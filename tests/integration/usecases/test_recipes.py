@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from app.engines.tiny_model import write_tiny_gguf
-from app.errors import Contradiction, Forbidden, InvalidConfig, ModelForbidden, UnknownModel, UnknownPool, UnknownRecipe
+from app.errors import (
+    Contradiction,
+    Forbidden,
+    InvalidConfig,
+    ModelForbidden,
+    UnknownModel,
+    UnknownPool,
+    UnknownRecipe,
+)
 from app.settings import Settings
 from app.usecases import creates, keys, pools, recipes, replicas, services
 from app.usecases.context import Actor, Context
@@ -387,3 +399,64 @@ def test_a_rendered_mock_is_created(ctx: Context) -> None:
     shown = replicas.get(ctx, outcome.replica_id)
     assert (shown["engine"], shown["spec"]["recipe"], shown["labels"]) == ("mock", "inference/mock", {"team": "a"})
     assert "run" not in shown["spec"]
+
+
+_WORDS = st.sampled_from(["model", "seed", "HF_TOKEN", "LD_PRELOAD", "gpu", "mock", "\u2603", "a b", "", "x" * 300])
+_ODD = st.none() | st.booleans() | st.integers(-(10**18), 10**18) | st.floats(allow_nan=False) | st.text(max_size=5)
+_ANY = st.recursive(_ODD, lambda one: st.dictionaries(_WORDS, one, max_size=3) | st.lists(one, max_size=3))
+_TEXTS = st.sampled_from(
+    ["4", "0.9", "gpt2", "../x", "/etc", "a\0b", "", "{folder}", "-x", "64G", "1e400", "true", " 7"]
+)
+_NUMBERS = st.integers(0, 8) | st.sampled_from([0.5, 2.0, "2", "x", -1, None])
+
+
+def _some(**parts: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Objects that are nearly right: known members, mostly of the right kind, and now and then anything at all."""
+    return st.fixed_dictionaries({}, optional=parts) | _ANY
+
+
+_PARTS: dict[str, st.SearchStrategy[Any]] = {
+    "environment": st.dictionaries(
+        st.sampled_from(["VLLM_MODEL", "VLLM_SEED", "VLLM_TENSOR_PARALLEL_SIZE", "MOCK_MODEL", "LLAMA_MODEL", "TZ"])
+        | _WORDS,
+        _TEXTS | _NUMBERS,
+        max_size=3,
+    ),
+    "parameters": st.dictionaries(st.sampled_from(["model", "seed", "slots", "dtype"]), _TEXTS | _NUMBERS, max_size=2),
+    "resources": _some(gpu=_NUMBERS, cpu=_NUMBERS, memory=_TEXTS, nodes=_NUMBERS, time_limit=_NUMBERS),
+    "gpu_per_replica": _NUMBERS,
+    "replicas": _NUMBERS,
+    "base_port": _NUMBERS,
+    "pool": st.sampled_from(["local", "mock", "none", {"labels": {"a": "b"}}, {"name": "mock"}]) | _ANY,
+    "engine_config": _some(
+        mock=_some(slots=_NUMBERS), seed=_NUMBERS, backend_options=_ANY, tensor_parallel_size=_NUMBERS
+    ),
+    "labels": st.dictionaries(st.sampled_from(["team", "service_id"]), _TEXTS, max_size=2),
+    "update": _some(max_surge=_NUMBERS),
+    "restart": _some(tries=_NUMBERS),
+    "readiness": _some(timeout_s=_NUMBERS, path=_TEXTS),
+    "probes": _some(run_diagnostics=st.booleans(), timeout_s=_NUMBERS),
+    "gateway": _some(max_concurrency=_NUMBERS),
+    "capabilities": _ANY,
+    "secrets": _some(HF_TOKEN=_some(file=_TEXTS)),
+    "command": st.lists(_TEXTS, max_size=2),
+    "image": _TEXTS,
+}
+#: A few of them each time: with all of them one would be wrong nearly always.
+_CONFIGS = st.sets(st.sampled_from(sorted(_PARTS)), max_size=3).flatmap(
+    lambda names: st.fixed_dictionaries({name: _PARTS[name] for name in names})
+)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(_CONFIGS, st.sampled_from([USER, ADMIN]), st.none() | _TEXTS, st.none() | st.integers(0, 5))
+def test_any_request_is_rendered_or_refused(
+    ctx: Context, config: Any, who: Actor, model_name: str | None, replicas: int | None
+) -> None:
+    for name in ("inference/mock", SINGLE, REPLICAS, "inference/llama-cpp", "vector-db/qdrant-edge"):
+        with suppress(InvalidConfig, Contradiction, Forbidden):
+            made = recipes.render(ctx, who, name, config, model_name=model_name, replicas=replicas)
+            # what was rendered can be stored, and planned
+            json.dumps([made.body, made.asked], allow_nan=False)
+            assert made.count >= 0
+            creates.plan_create(ctx, who, made.body)
