@@ -36,10 +36,10 @@ _GARBAGE = (TypeError, ValueError, KeyError, AttributeError, IndexError, Recursi
 _places = threading.BoundedSemaphore(AT_ONCE)
 
 
-def ask(settings: Settings, question: Callable[[HfApi], Answer]) -> Answer:
+def ask(settings: Settings, question: Callable[[HfApi], Answer], *, of_one_model: bool) -> Answer:
     """What ``question`` finds out from the hub of ``settings``.
 
-    Raises HubUnavailable within PATIENCE_S, HubBadAnswer, UnknownHubModel, GatedModel.
+    Raises HubUnavailable within PATIENCE_S, HubBadAnswer; ``of_one_model`` also UnknownHubModel, GatedModel.
     """
     endpoint = settings.hf_endpoint.rstrip("/")
     if constants.is_offline_mode():
@@ -67,7 +67,10 @@ def ask(settings: Settings, question: Callable[[HfApi], Answer]) -> Answer:
     if answers:
         return answers[0]
     if errors:
-        raise _told(endpoint, settings, errors[0]) from errors[0]
+        told = _told(endpoint, settings, errors[0])
+        if isinstance(told, UnknownHubModel | GatedModel) and not of_one_model:
+            told = _bad(endpoint, "it refused the search")
+        raise told from errors[0]
     if not asking.is_alive():
         # what nobody expected; its trace is in the log
         raise _bad(endpoint, "its answer cannot be used")

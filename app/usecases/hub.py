@@ -49,7 +49,8 @@ def available(context: Context) -> dict[str, Any]:
 def search(context: Context, query: str, limit: int) -> list[dict[str, Any]]:
     """Models whose names hold ``query``, the most downloaded first. Raises HubUnavailable, HubBadAnswer."""
     question = partial(_search, query=query, limit=limit)
-    found = _shelf.get(("search", *_hub(context), query, limit), partial(ask, context.settings, question))
+    look = partial(ask, context.settings, question, of_one_model=False)
+    found = _shelf.get(("search", *_hub(context), query, limit), look)
     return cast(list[dict[str, Any]], found)
 
 
@@ -59,8 +60,8 @@ def info(context: Context, name: str) -> dict[str, Any]:
         raise UnknownHubModel(
             f"{name[:_LONGEST_TEXT]!r} cannot be a model's name on the hub: it is organisation/model, or a model alone."
         )
-    question = partial(_info, name=name)
-    found = _shelf.get(("info", *_hub(context), name), partial(ask, context.settings, question))
+    look = partial(ask, context.settings, partial(_info, name=name), of_one_model=True)
+    found = _shelf.get(("info", *_hub(context), name), look)
     return cast(dict[str, Any], found)
 
 

@@ -113,19 +113,27 @@ def _read(ctx: Context, actor: Actor, ref: str) -> tuple[Any, list[Any], dict[st
 
     Raises NotFound, ModelForbidden, Conflict for one that makes no text.
     """
-    service_id = services.find(ctx, ref)
     with ctx.database.read() as connection:
-        row = repo.read(connection, service_id)
-        if row is None:
-            raise NotFound(f"There is no service {ref}. See `hostler service list`.")
-        members = repo.ready_members(connection, service_id)
-        revision = repo.read_revision(connection, service_id, row.revision)
+        row = _row(connection, ref)
+        members = repo.ready_members(connection, row.id)
+        revision = repo.read_revision(connection, row.id, row.revision)
         replica = revision.spec["replica"] if revision is not None else {}
         sent = [member.model_name for member in members] or [replica.get("model_name") or ""]
         names = {one: _names(connection, one) for one in dict.fromkeys(sent)}
     _check_allowed(actor, names)
     _check_speaks(row, members, replica)
     return row, members, names
+
+
+def _row(connection: Connection, ref: str) -> Any:
+    """By its id, which is the common case and the cheap one, else by its name. Raises NotFound."""
+    if repo.is_there(connection):
+        row = repo.read(connection, ref)
+        found = repo.find_id(connection, ref) if row is None else None
+        row = repo.read(connection, found) if found is not None else row
+        if row is not None:
+            return row
+    raise NotFound(f"There is no service {ref}. See `hostler service list`.")
 
 
 def _names(connection: Connection, name: str) -> tuple[str, ...]:

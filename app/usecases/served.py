@@ -53,10 +53,11 @@ def choose(context: Context, actor: Actor, asked: str | None, *, service_id: str
                 raise NotFound(f"There is no replica {replica_id}. `hostler replica list` shows what there is.")
             return _addressed(context, connection, actor, asked, [row], "The replica", replica_id=replica_id)
         if service_id:
-            # a name is as good as the id
-            if services_repo.is_there(connection):
-                service_id = services_repo.find_id(connection, service_id) or service_id
             rows = repo.kinds_of_service(connection, service_id)
+            if not rows and services_repo.is_there(connection):
+                # a name is as good as the id
+                service_id = services_repo.find_id(connection, service_id) or service_id
+                rows = repo.kinds_of_service(connection, service_id)
             if not rows:
                 raise NotFound(
                     f"There is no service {service_id}, or nothing of it is left. See `hostler service list`."

@@ -218,6 +218,12 @@ class _Answer(BaseHTTPRequestHandler):
         words = "Invalid credentials in Authorization header"
         self._say(401, {"error": words}, X_Error_Message=words)
 
+    def fault_forbidden(self) -> None:
+        self._say(403, {"error": "not you"})
+
+    def fault_nowhere(self) -> None:
+        self._say(404, {"error": "Not found"})
+
     def fault_teapot(self) -> None:
         self._say(418, {"error": "I am a teapot"})
 

@@ -33,7 +33,8 @@ def tick():
 
 gevent.spawn(tick)
 try:
-    said = asking.ask(settings, lambda api: api.model_info("Qwen/Qwen2.5-7B-Instruct", expand=["config"]).id)
+    question = lambda api: api.model_info("Qwen/Qwen2.5-7B-Instruct", expand=["config"]).id
+    said = asking.ask(settings, question, of_one_model=True)
 except HostlerError as error:
     said = error.code
 print(json.dumps([said, ticks]))

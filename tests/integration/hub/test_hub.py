@@ -152,6 +152,14 @@ def test_a_bad_hub(admin: Caller, there: Hub, fault: str, path: str, caplog: pyt
     assert TOKEN not in told.text + caplog.text
 
 
+@pytest.mark.parametrize("fault", ["forbidden", "nowhere"])
+def test_a_search_that_is_refused_is_about_no_model(admin: Caller, there: Hub, fault: str) -> None:
+    there.fault = fault
+    assert_problem(admin.get(SEARCH), 502, "hub_bad_answer")
+    status = {"forbidden": 403, "nowhere": 404}[fault]
+    assert admin.get(INFO).status_code == status
+
+
 def test_a_hub_that_is_away(admin: Caller, ctx: Context) -> None:
     ctx.settings = replace(ctx.settings, hf_endpoint=f"http://127.0.0.1:{free_port()}")
     for path in (SEARCH, INFO):

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from werkzeug.test import TestResponse
 
 from app.api.v1 import vllm as routes
-from app.engines.registry import engine
+from app.engines.registry import STORES, engine
 from app.usecases import services
 from app.usecases.context import Actor
 from tests.integration.inference.conftest import Served, events
@@ -51,7 +51,10 @@ class Service:
             "server_mode": "replica", "model_name": model, "run": {"engine": kind, "source": model},
             "replica_config": config or {},
         }  # fmt: skip
-        self.id = made.create(served.ctx, Actor(owner, "test", "admin"), count, name=name, body=body).service_id
+        limits = {"max_surge": 0, "max_unavailable": 1} if kind in STORES else {}
+        self.id = made.create(
+            served.ctx, Actor(owner, "test", "admin"), count, name=name, body=body, update=limits
+        ).service_id
         self.replicas = [row.id for row in self.hands.replicas(self.id)]
         self.ports: dict[str, int] = {}
 
@@ -260,8 +263,19 @@ def test_services_that_cannot_answer(served: Served) -> None:
     nobody = Service(served, 1)
     nobody.hands.make_ready(*nobody.replicas)
     assert_problem(nobody.prompt(), 409, "conflict")
-    vectors = Service(served, 1, config={"runner": "pooling"}).ready(1)
-    for answer in (vectors.prompt(), served.get(f"/api/v1/vllm/{vectors.id}/models")):
+
+
+@pytest.mark.parametrize("kind, config", [("vllm", {"runner": "pooling"}), ("qdrant-edge", {})])
+@pytest.mark.parametrize("is_ready", [True, False])
+def test_services_of_another_kind(served: Served, kind: str, config: dict[str, Any], is_ready: bool) -> None:
+    vectors = Service(served, 1, kind, "v", config=config)
+    if is_ready:
+        vectors.ready(1)
+    for answer in (
+        vectors.prompt(),
+        served.get(f"/api/v1/vllm/{vectors.id}/models"),
+        served.get(f"/api/v1/vllm/{vectors.id}/metrics"),
+    ):
         told = assert_problem(answer, 409, "conflict")
         assert "answers no prompts" in told["detail"]
 
