@@ -88,7 +88,7 @@ def wanted_of(actor: Actor, rendered: Rendered, config: Mapping[str, Any], asked
         "replica": {name: value for name, value in rendered.body.items() if name != "environment"},
         "recipe": {"name": rendered.recipe, "version": rendered.version},
         "config": rendered.asked,
-        "update": {**rendered.update, **(asked.get("update") or {})},
+        "update": _able_to_move({**rendered.update, **(asked.get("update") or {})}),
         "restart": {**rendered.restart, **(asked.get("restart") or {})},
         "all_or_nothing": _first(asked.get("all_or_nothing"), rendered.all_or_nothing),
         "successor_lead_s": _first(asked.get("successor_lead_s"), rendered.successor_lead_s),
@@ -99,6 +99,13 @@ def wanted_of(actor: Actor, rendered: Rendered, config: Mapping[str, Any], asked
     }
     secret = {"environment": json.dumps(environment), "config": json.dumps(dict(config))}
     return Wanted(spec, secret, rendered.count, tuple(rendered.warnings), dict(rendered.body))
+
+
+def _able_to_move(update: dict[str, Any]) -> dict[str, Any]:
+    if update.get("max_surge", 1) == 0 and update.get("max_unavailable", 0) == 0:
+        told = "With max_surge 0 too, no replica could ever be replaced. Allow one of them."
+        raise InvalidConfig(f"update.max_unavailable: {told}", errors={"update.max_unavailable": [told]})
+    return update
 
 
 def check(ctx: Context, connection: Connection, actor: Actor, wanted: Wanted, count: int | None = None) -> Plan:

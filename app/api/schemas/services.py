@@ -45,11 +45,6 @@ class UpdateLimits(Body):
     )
     auto_rollback = Flag(metadata={"default": True, "description": "Go back by itself when it has failed."})
 
-    @ma.validates_schema
-    def can_move(self, data: Mapping[str, Any], **_: Any) -> None:
-        if data.get("max_surge") == 0 and data.get("max_unavailable", 0) == 0:
-            raise ma.ValidationError("With max_surge 0 too, no replica could ever be replaced.", "max_unavailable")
-
 
 class RestartLimits(Body):
     """How often, and after what pause, a replica that failed is replaced."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from app.errors import InvalidConfig
 from app.usecases import reconciling, service_changes, services
 from app.usecases.context import Actor, Context
 from tests.support.services import Hands
@@ -63,3 +66,15 @@ def test_what_is_taken_out_of_a_config_that_is_replaced_is_gone(ctx: Context, ac
     assert list(services.get(ctx, service_id)["config"]["environment"]) == ["MOCK_SEED"]
     services.update(ctx, actor, "web", {"config": {"environment": {"MOCK_SLOTS": "3"}}})
     assert sorted(services.get(ctx, service_id)["config"]["environment"]) == ["MOCK_SEED", "MOCK_SLOTS"]
+
+
+def test_an_update_that_could_never_move_is_refused_however_it_comes_about(ctx: Context, actor: Actor) -> None:
+    stuck = {"max_surge": 0, "max_unavailable": 0}
+    for update in (stuck, {"max_surge": 0}):
+        with pytest.raises(InvalidConfig) as refused:
+            services.create(ctx, actor, MOCK | {"update": update})
+        assert list(refused.value.errors) == ["update.max_unavailable"]
+    services.create(ctx, actor, MOCK | {"update": {"max_surge": 0, "max_unavailable": 1}})
+    with pytest.raises(InvalidConfig):
+        services.update(ctx, actor, "web", {"update": {"max_unavailable": 0}})
+    services.update(ctx, actor, "web", {"update": {"max_surge": 1, "max_unavailable": 0}})
