@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -20,7 +21,7 @@ def recipe_from(document: Any, category: str, name: str) -> tuple[Recipe | None,
     """(the recipe, none) or (None, all that is wrong, each with the field it is about)."""
     if not isinstance(document, Mapping):
         return None, ["it holds no object (name: value)"]
-    errors = [f"{field or 'the file'}: {one}" for field, many in check(document, RECIPE).items() for one in many]
+    errors = [_told(field, one) for field, many in check(document, RECIPE).items() for one in many]
     for field, there, wanted in (
         ("name", document.get("name"), name),
         ("category", document.get("category"), category),
@@ -32,6 +33,15 @@ def recipe_from(document: Any, category: str, name: str) -> tuple[Recipe | None,
     recipe = domain.recipe_of(document, category, name)
     errors = [*_parameter_problems(recipe), *_setting_problems(recipe)]
     return (None, errors) if errors else (recipe, [])
+
+
+def _told(field: str, message: str) -> str:
+    """One error of the schema; an unknown member with the nearest of those there are."""
+    words, _, known = message.partition("; known: ")
+    if known:
+        close = difflib.get_close_matches(field.rpartition(".")[2], known.split(", "), n=1)
+        message = f"{words}. Did you mean {close[0]}?" if close else f"{words}. There are: {known}."
+    return f"{field or 'the file'}: {message[:500]}"
 
 
 def engine_config(recipe: Recipe, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import secrets
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -29,6 +30,8 @@ BUILT_IN = Path(__file__).resolve().parent.parent / "recipes"
 SUFFIXES = (".yaml", ".yml")
 #: Files of one folder that are looked at; the rest is told of.
 MOST = 1000
+#: A file that is away for so long was deleted.
+GONE_S = 5.0
 _NAME = re.compile(NAME)
 
 
@@ -61,6 +64,8 @@ class Shelf:
         self._folder, self._copies, self._built_in, self._expected = folder, copies, built_in, expected
         self._files: dict[Path, _File] = {}
         self._told: dict[str, tuple[str, ...]] = {}
+        #: files that are not there, and since when
+        self._away: dict[Path, float] = {}
         self._pruned = False
         self._lock = Lock()
         self.problem = ""
@@ -136,14 +141,20 @@ class Shelf:
                 yield known
 
     def _forget(self, root: Path, seen: set[Path], closed: set[str], *, own: bool) -> None:
-        """What was deleted, with its copy; at the first look also copies of what was deleted before."""
-        gone = [path for path in self._files if path.parent.parent == root and path not in seen]
-        names = [(path.parent.name, path.stem) for path in gone if path.parent.name not in closed]
+        """What was deleted, with its copy; at the first look also copies of what was deleted before.
+
+        Not at once: an editor that deletes a file before it writes it anew has deleted no recipe.
+        """
+        now = time.monotonic()
+        away = {path for path in self._files if path.parent.parent == root and path not in seen}
+        away = {path for path in away if path.parent.name not in closed}
+        self._away = {path: since for path, since in self._away.items() if path.parent.parent != root or path in away}
+        gone = [path for path in away if now - self._away.setdefault(path, now) >= GONE_S]
         for path in gone:
-            if path.parent.name not in closed:
-                del self._files[path]
+            del self._files[path], self._away[path]
         if not own:
             return
+        names = [(path.parent.name, path.stem) for path in gone]
         if not self._pruned:
             there = {(path.parent.name, path.stem) for path in seen}
             names += [one for one in _names_below(self._copies) if one not in there and one[0] not in closed]

@@ -206,12 +206,12 @@ def test_a_file_is_read_again_and_a_broken_one_serves_as_it_last_was(
     write("lab/own", "engine: mock\nversoin: 3\n")
     broken = admin.get("/api/v1/recipes/own").get_json()
     assert (broken["state"], broken["served"], broken["version"]) == ("broken", True, "2")
-    assert "versoin" in broken["problems"][0]
+    assert broken["problems"] == ["versoin: is unknown. Did you mean version?"]
     assert admin.post("/api/v1/replicas", {**MOCK, "recipe": "own"}).status_code == 202
     os.unlink(path)
     assert_problem(admin.get("/api/v1/recipes/own"), 404, "not_found")
-    write("lab/own", "engine: [")
-    never = admin.get("/api/v1/recipes/own").get_json()
+    write("lab/never", "engine: [")
+    never = admin.get("/api/v1/recipes/never").get_json()
     assert (never["state"], never["served"]) == ("broken", False)
-    problem = assert_problem(admin.post("/api/v1/replicas", {**MOCK, "recipe": "own"}), 422, "unknown_recipe")
+    problem = assert_problem(admin.post("/api/v1/replicas", {**MOCK, "recipe": "never"}), 422, "unknown_recipe")
     assert "cannot be served" in problem["detail"]

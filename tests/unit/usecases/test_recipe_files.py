@@ -60,7 +60,8 @@ def test_what_we_bring_can_be_served(tmp_path: Path) -> None:
     assert len(list(BUILT_IN.glob("*/*.yaml"))) == len(found)
 
 
-def test_files_come_change_and_go(desk: Desk) -> None:
+def test_files_come_change_and_go(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.usecases.recipe_files.GONE_S", 0.0)
     assert desk.shelf.look() == {}
     desk.write("lab/one")
     assert version(desk.look()) == "1"
@@ -138,13 +139,27 @@ def test_what_was_deleted_while_nobody_looked_is_not_kept(desk: Desk) -> None:
     assert desk.look().recipe is None
 
 
-def test_a_deleted_recipe_does_not_come_back_by_a_broken_file_of_its_name(desk: Desk) -> None:
+def test_a_deleted_recipe_does_not_come_back_by_a_broken_file_of_its_name(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.usecases.recipe_files.GONE_S", 0.0)
     desk.write("lab/one")
     desk.look()
     (desk.folder / "lab" / "one.yaml").unlink()
     assert desk.shelf.look() == {}
     desk.write("lab/one", "engine: [")
     assert desk.look().recipe is None
+
+
+def test_an_editor_that_deletes_before_it_writes_has_deleted_nothing(desk: Desk) -> None:
+    desk.write("lab/one")
+    desk.look()
+    (desk.folder / "lab" / "one.yaml").unlink()
+    assert desk.shelf.look() == {}
+    desk.write("lab/one", "engine: mo")
+    assert version(desk.look()) == "1"
+    desk.write("lab/one", GOOD.replace("1", "2"))
+    assert (version(desk.look()), desk.look().problems) == ("2", ())
 
 
 def test_links_may_not_lead_out(desk: Desk, tmp_path: Path) -> None:
