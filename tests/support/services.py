@@ -126,7 +126,8 @@ class Hands:
             reconciling.sweep(self.ctx)
             launching = [row.id for row in self.replicas(service_id, *LAUNCHING)]
             stopping = [row.id for row in self.replicas(service_id, "stopping")]
-            if not launching and not stopping:
+            # what ended at once left a hint
+            if not launching and not stopping and not reconciling.sweep(self.ctx):
                 return
             self.make_ready(*launching)
             self.see_gone(*stopping)
