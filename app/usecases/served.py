@@ -79,8 +79,8 @@ def choose(context: Context, actor: Actor, asked: str | None, *, service_id: str
 
 
 def choose_service(context: Context, actor: Actor, service_id: str) -> Target | None:
-    """The target of a request for whatever a service serves: while it changes to another model, either. None while it
-    has no replica.
+    """The target of a request for whatever a service serves: while it changes to another model, either, with no model
+    ``sent``. None while it has no replica.
 
     Raises ModelForbidden for a key that is not allowed all of it, NotOffered.
     """
@@ -90,8 +90,9 @@ def choose_service(context: Context, actor: Actor, service_id: str) -> Target | 
             return None
         for other in sorted({row.model_name for row in rows}):
             _check_allowed(actor, other, _names(connection, other)[0])
-        name = _ready(rows)[0].model_name
-        return Target(name, name, _dialect(rows, name), _any_ready(rows), service_id=service_id)
+        served = sorted({row.model_name for row in _ready(rows)})
+        sent = served[0] if len(served) == 1 else ""
+        return Target(served[0], sent, _dialect(rows, served[0]), _any_ready(rows), service_id=service_id)
 
 
 def visible_names(actor: Actor, name: str, names: Iterable[str]) -> list[str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from app.api.inference.caller import Caller
-from app.api.inference.door import Address, Answer, Door, route
+from app.api.inference.door import Address, Answer, AnswerBroke, Door, route
 from app.api.inference.refusals import refusal_of
 from app.engines.dialects.base import (
     Ask,
@@ -21,7 +21,9 @@ from app.engines.dialects.base import (
     Piece,
     Sampling,
 )
-from app.errors import HostlerError, NoReadyReplica, NotOffered, ReplicaBadAnswer, ReplicasBusy
+from app.engines.dialects.conversations import as_text, read_text_piece
+from app.engines.dialects.prompts import knows_no_chats
+from app.errors import HostlerError, NoReadyReplica, NotOffered, ReplicaBadAnswer, ReplicaRefused, ReplicasBusy
 from app.usecases.chat import Room
 from app.usecases.served import Target
 
@@ -85,25 +87,35 @@ class Conversation:
     def chat(self, messages: Sequence[Message], sampling: ChatSampling) -> Generator[Piece]:
         """The next turn as it is made; the last piece is ``done``. Raises HostlerError, CallerLeft.
 
-        What breaks off before its first text begins again at another replica.
+        What breaks off before its first text begins again at another replica. A model that has no template for a
+        conversation goes on from its text.
         """
         with understood():
             ask = self.target.dialect.chat(self.target.sent, messages, sampling, stream=True)
-            tries_left, began = self.tries, False
-            while tries_left and not began:
-                tries_left -= 1
+            try:
+                yield from self._turn(ask, self.target.dialect.read_chat_piece)
+            except ReplicaRefused as refused:
+                # only before its first piece
+                if not knows_no_chats(refused.detail):
+                    raise
+                yield from self._turn(as_text(ask), read_text_piece)
+
+    def _turn(self, ask: Ask, read: Callable[[str], Piece]) -> Generator[Piece]:
+        tries_left, began = self.tries, False
+        while True:
+            tries_left -= 1
+            try:
                 with self.asked(ask) as answer:
-                    try:
-                        for data in answer.events():
-                            piece = self.target.dialect.read_chat_piece(data)
-                            began = began or bool(piece.text)
-                            yield piece
-                            if piece.done:
-                                return
-                    except ReplicaBadAnswer:
-                        if began or not tries_left or self.target.replica_id:
-                            raise
-        raise ReplicaBadAnswer("The replica's stream broke off before its end. Try again.")
+                    for data in answer.events():
+                        piece = read(data)
+                        began = began or bool(piece.text)
+                        yield piece
+                        if piece.done:
+                            return
+                raise AnswerBroke("The replica's stream broke off before its end. Try again.")
+            except AnswerBroke:
+                if began or not tries_left or self.target.replica_id:
+                    raise
 
     @contextmanager
     def asked(self, ask: Ask) -> Iterator[Answer]:

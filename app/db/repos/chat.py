@@ -13,7 +13,7 @@ _SERVICE = text(
 SELECT s.id, s.good_revision IS NOT NULL OR EXISTS (
     SELECT 1 FROM service_members m JOIN replicas r ON r.id = m.replica_id
     WHERE m.service_id = s.id AND r.timestamps ? 'ready') AS was_ready
-FROM services s WHERE s.name = :name AND s.desired_state = 'running'
+FROM services s WHERE (s.name = :name OR s.id = :name) AND s.desired_state = 'running'
 """
 )
 _ANY = text("SELECT EXISTS (SELECT 1 FROM replicas WHERE state = 'ready') OR EXISTS ("
@@ -21,7 +21,7 @@ _ANY = text("SELECT EXISTS (SELECT 1 FROM replicas WHERE state = 'ready') OR EXI
 
 
 def find_service(connection: Connection, name: str) -> Any | None:
-    """(id, was_ready) of the running service of that name, None without one. ``was_ready``: some replica of it was."""
+    """(id, was_ready) of the running service of that name or id, None without one; ``was_ready``: a replica of it."""
     if not knows_services(connection):
         return None
     return connection.execute(_SERVICE, {"name": name}).first()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from app.engines.dialects.base import (
@@ -18,7 +18,7 @@ from app.engines.dialects.base import (
     text_of,
 )
 
-PATH = "/v1/chat/completions"
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 
 
 def chat_ask(
@@ -38,14 +38,15 @@ def chat_ask(
     if sampling.repeat_penalty is not None:
         asked |= dict.fromkeys(penalty_names, sampling.repeat_penalty)
     body: dict[str, Any] = {
-        "model": model,
+        # of a service whose replicas change from one model to another, each is asked for its own
+        **({"model": model} if model else {}),
         "messages": [{"role": one.role, "content": one.content} for one in messages],
         **(neutral if sampling.top_p is not None else {}),
         **{name: value for name, value in asked.items() if value is not None},
     }
     if stream:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
-    return Ask(PATH, body)
+    return Ask(CHAT, body)
 
 
 def read_chat(answer: Any) -> Generation:
@@ -65,8 +66,23 @@ def read_chat(answer: Any) -> Generation:
     )
 
 
+def as_text(ask: Ask) -> Ask:
+    """A conversation as a text to go on from, for a model that has no template for one."""
+    body = {name: value for name, value in ask.body.items() if name != "messages"}
+    return Ask(COMPLETIONS, {**body, "prompt": "\n\n".join(one["content"] for one in ask.body["messages"])})
+
+
 def read_chat_piece(data: str) -> Piece:
-    """One event. Raises BadAnswer, EngineFailed."""
+    """One event of a chat. Raises BadAnswer, EngineFailed."""
+    return _read_piece(data, lambda choice: an_object(choice.get("delta"), "'delta'").get("content"))
+
+
+def read_text_piece(data: str) -> Piece:
+    """One event of what was asked ``as_text``. Raises BadAnswer, EngineFailed."""
+    return _read_piece(data, lambda choice: choice.get("text"))
+
+
+def _read_piece(data: str, text_in: Callable[[Mapping[str, Any]], Any]) -> Piece:
     if data.strip() == "[DONE]":
         return Piece(done=True)
     found = parsed(data)
@@ -74,13 +90,10 @@ def read_chat_piece(data: str) -> Piece:
     tokens, prompt_tokens = used(found, "completion_tokens"), used(found, "prompt_tokens")
     if choice is None:
         return Piece(tokens=tokens, prompt_tokens=prompt_tokens)
-    delta = an_object(choice.get("delta"), "'delta'")
-    return Piece(
-        text=text_of(delta, "content") if delta.get("content") is not None else "",
-        finish_reason=reason_of(choice),
-        tokens=tokens,
-        prompt_tokens=prompt_tokens,
-    )
+    text = text_in(choice)
+    if text is not None and not isinstance(text, str):
+        raise BadAnswer("a piece of text is none")
+    return Piece(text=text or "", finish_reason=reason_of(choice), tokens=tokens, prompt_tokens=prompt_tokens)
 
 
 def first_choice(found: Mapping[str, Any]) -> Mapping[str, Any] | None:
