@@ -16,7 +16,7 @@ from app.usecases.context import Context
 
 #: Between two looks at the files, and for each beyond so many a little longer.
 LOOK_S, LOOK_MORE_S = 0.2, 0.001
-#: Between two looks at which replicas there are: when something somewhere changed, and when nothing is known of it.
+#: Between two looks at which replicas there are: when some service changed, and when nothing is known of it.
 MEMBERS_SOON_S, MEMBERS_S = 0.5, 2.0
 #: A place longer than this is not sent: what comes back with a request must fit its headers.
 LONGEST_PLACE = 2000
@@ -61,7 +61,7 @@ def follow(
     It ends when the service has ended and everything was read. ``behind`` is the ``place`` of the last line seen.
     """
     following = _Following(ctx, service_id, replica, tail, _parsed(behind))
-    with ctx.signals.subscribe("services", "events") as changed:
+    with ctx.signals.subscribe("services") as changed:
         quiet_since = looked_at = time.monotonic()
         over = following.look()
         while True:

@@ -9,7 +9,7 @@ import click
 
 from hostler.cli import following, parse
 from hostler.cli.history import follow_events, show_events
-from hostler.cli.names import model_names, pool_names, service_refs
+from hostler.cli.names import model_names, pool_names, recipe_names, service_refs
 from hostler.cli.options import Noun, Session, pass_session
 from hostler.cli.paging import paged, read_pages
 from hostler.cli.parse import Duration
@@ -78,7 +78,7 @@ def _waits(command: Any) -> Any:
 
 
 @service.command("create")
-@click.argument("recipe", required=False)
+@click.argument("recipe", required=False, shell_complete=recipe_names)
 @_described
 @click.option("--replicas", type=click.IntRange(min=0), metavar="N", help="How many [default: the recipe's].")
 @click.option("--name", metavar="NAME", help="Name to find it by [default: one is made].")
@@ -110,7 +110,7 @@ def create(
     "--status", metavar="STATUS", help="Only pending, configuring, running, completed, failed or cancelled ones."
 )
 @click.option("--name", metavar="NAME", help="Only those of this name, ended ones too.")
-@click.option("--recipe", metavar="RECIPE", help="Only those of this recipe.")
+@click.option("--recipe", metavar="RECIPE", shell_complete=recipe_names, help="Only those of this recipe.")
 @click.option("--pool", metavar="POOL", shell_complete=pool_names, help="Only those of this pool.")
 @click.option("-l", "--label", metavar="LABEL=V", multiple=True, help="Only those with this label (repeatable).")
 @click.option("--owner", metavar="KEY_ID", help="Only those that this key made.")

@@ -67,7 +67,9 @@ def wait(session: Session, task_id: str, timeout: float | None) -> None:
     if body.get("state") == "cancelled":
         raise HostlerError(f"task {task_id} was cancelled: {why}")
     replica_id = str(body.get("replica_id") or "")
-    hint = f"hostler replica explain {replica_id}" if replica_id else f"hostler service get {body.get('service_id')}"
+    hint = (
+        f"hostler replica explain {replica_id}" if replica_id else f"hostler service explain {body.get('service_id')}"
+    )
     raise ReplicaFailed(f"task {task_id} failed: {why}", replica_id=replica_id, hint=hint)
 
 
