@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.acceptance.test_model_api import curl
+from app.engines.tiny_model import write_tiny_gguf
+from tests.acceptance.test_model_api import curl, mock_state
 from tests.standins import VLLM
 from tests.standins.hub import TOKEN, Hub, hub
 from tests.support.embedded import wait_until
@@ -41,7 +43,11 @@ def up(tmp_path_factory: pytest.TempPathFactory, there: Hub) -> Iterator[Stack]:
         "HF_ENDPOINT": there.endpoint,
         "HF_TOKEN": TOKEN,
     }
-    with stack(tmp_path_factory.mktemp("vllm") / "state", **environ) as made:
+    folder = tmp_path_factory.mktemp("vllm")
+    models = folder / "models"
+    models.mkdir()
+    write_tiny_gguf(models / "tiny.gguf")
+    with stack(folder / "state", HOSTLER_MODELS_DIR=str(models), **environ) as made:
         made.up()
         yield made
 
@@ -198,6 +204,52 @@ def test_a_stream(up: Stack, group: dict[str, Any]) -> None:
     assert (last["done"], last["usage"]["completion_tokens"]) == (True, 100)
 
 
+def test_llama_cpp_answers_prompts_too(up: Stack) -> None:
+    found = service(up, "inference/llama-cpp", {"parameters": {"model": "tiny"}})
+    path = f"/api/v1/vllm/{found['id']}/prompt"
+    told = post(up, path, {**JOKE, "max_tokens": 8, "seed": 1, "temperature": 0.5})
+    assert (told["endpoint_used"], told["model"], told["usage"]["completion_tokens"]) == (
+        "/v1/chat/completions",
+        "tiny",
+        8,
+    )
+    text = post(up, path, {**JOKE, "max_tokens": 8, "seed": 1, "temperature": 0.5, "stream": True})
+    assert json.loads(text.strip().split("\n\n")[-1].removeprefix("data: "))["usage"]["completion_tokens"] == 8
+    assert get(up, f"/api/v1/vllm/{found['id']}/models")["models"] == ["tiny"]
+    # it is no vLLM all the same
+    assert found["id"] not in {one["id"] for one in get(up, "/api/v1/vllm/services")["services"]}
+    post(up, f"/api/v1/services/{found['id']}/status", {"status": "cancelled"}, 200, 202)
+
+
+def test_a_service_that_starts_says_when_to_come_back(up: Stack) -> None:
+    made = post(
+        up,
+        "/api/v1/services",
+        {"recipe_name": "inference/mock", "config": {"parameters": {"startup_s": 600}}},
+        201,
+        202,
+    )
+    with httpx2.Client(base_url=up.url, trust_env=False, headers={"X-API-Key": up.key}, timeout=30) as client:
+        answer = client.post(f"/api/v1/vllm/{made['id']}/prompt", json=JOKE)
+    assert (answer.status_code, answer.json()["code"]) == (503, "no_ready_replica")
+    assert int(answer.headers["Retry-After"]) > 0
+    post(up, f"/api/v1/services/{made['id']}/status", {"status": "cancelled"}, 200, 202)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_caller_that_leaves_frees_the_replica(up: Stack, stream: bool) -> None:
+    found = service(up, "inference/mock", {"parameters": {"latency_ms": 600_000}, "probes": {"run_diagnostics": False}})
+    url = found["endpoint"]
+    body = json.dumps({**JOKE, "stream": stream}).encode()
+    path = f"/api/v1/vllm/{found['id']}/prompt"
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nX-API-Key: {up.key}\r\nContent-Type: application/json\r\n"
+    with socket.create_connection(("127.0.0.1", up.port), timeout=20) as wire:
+        wire.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        wait_until(lambda: mock_state(up, url)["active"] == 1, 10, "a request at the replica")
+    wait_until(lambda: mock_state(up, url)["cancelled"] == 1, 6, "its end")
+    post(up, f"/api/v1/services/{found['id']}/status", {"status": "cancelled"}, 200, 202)
+
+
 def test_the_hub(up: Stack, there: Hub) -> None:
     assert "gpt2" in get(up, "/api/v1/vllm/available-models")["examples"].values()
     found = get(up, "/api/v1/vllm/search-models?query=qwen&limit=10")
@@ -253,6 +305,4 @@ def test_a_killed_replica_fails_no_prompt(up: Stack, group: dict[str, Any]) -> N
 
 
 def engine_pid(up: Stack, replica: dict[str, Any]) -> int:
-    key = (up.layout.secrets / "engine-key").read_text().strip()
-    url = f"http://127.0.0.1:{replica['port']}/mock/state"
-    return int(httpx2.get(url, headers={"Authorization": f"Bearer {key}"}, trust_env=False).json()["pid"])
+    return int(mock_state(up, f"http://127.0.0.1:{replica['port']}")["pid"])
