@@ -17,7 +17,7 @@ from app.domain.verdicts import Evidence, Life, judge
 from app.doorbell.bell import SPREAD
 from app.doorbell.queues import queue_for
 from app.errors import Collided, HostlerError, Unavailable
-from app.usecases import ends, launch_claims, launches, orphans
+from app.usecases import ends, launch_claims, launches, orphans, store_places
 from app.usecases.context import Context
 from app.usecases.ends import End
 from app.usecases.launch_claims import LaunchClaim
@@ -36,6 +36,7 @@ from workers.backends.base import (
 from workers.bootstrap import Runtime
 from workers.engine_targets import (
     command_of,
+    data_keeper,
     diagnostics_timeout_s,
     engine_of,
     explained_exit,
@@ -135,6 +136,7 @@ class _Launch:
 
     def _launch(self) -> Handle:
         claim = self._with_free_port()
+        self._check_data()
         try:
             command = command_of(self.ctx, claim.row, claim.port or 0, len(claim.gpus))
         except InvalidToken:
@@ -176,6 +178,21 @@ class _Launch:
             raise _Ended(self._fail(Reason.LAUNCH_FAILED, message)) from error
         self.claim = replace(claim, state=State.STARTING)
         return handle
+
+    def _check_data(self) -> None:
+        """A store must not begin anew on another host than its data are on."""
+        if not engine_of(self.claim.row).keeps_data:
+            return
+        keeper = data_keeper(self.claim.row)
+        host = store_places.elsewhere(self.ctx, keeper)
+        if host:
+            raise _Ended(
+                self._fail(
+                    Reason.LAUNCH_FAILED,
+                    f"the data of this store are on host {host}, in data/{keeper} of its state dir. Run it there, in a"
+                    " pool that only that host serves, or move the folder here.",
+                )
+            )
 
     def _with_free_port(self) -> LaunchClaim:
         for _ in range(PORT_TRIES):

@@ -14,8 +14,8 @@ from app.engines.base import EngineRequest, ExitCause, HttpCheck
 from app.errors import InvalidConfig
 
 _LOCKED = Path(__file__).parent / "programs" / "locked_storage.py"
-#: What ends gets so long to write down what it holds; then it is killed, and a new one need not wait longer.
-LOCK_WAIT_S = 60
+#: Longer than what ends is given to finish its requests and to write down what it holds; then it is killed.
+LOCK_WAIT_S = 300
 
 #: 200 once the collections are loaded.
 READY = HttpCheck("ready", "/readyz")

@@ -48,3 +48,24 @@ def test_without_qdrant_a_create_fails_and_says_what_to_do(crew: Crew) -> None:
     assert row.reason == "launch_failed"
     assert "HOSTLER_QDRANT_COMMAND" in row.message
     crew.await_released(replica)
+
+
+def test_a_store_does_not_begin_anew_where_its_data_are_not(crew: Crew) -> None:
+    replica = _store(crew, "moved", "qdrant-edge")
+    crew.await_ready(replica)
+    crew.end(replica)
+    folder = crew.settings.state_dir / "data" / replica
+    away = folder.with_name("moved-away")
+    folder.rename(away)
+    crew.change("UPDATE attempts SET node = 'another' WHERE replica_id = :id", id=replica)
+    request_restart(crew.ctx, crew.actor, replica)
+    row = crew.await_state(replica, "failed")
+    assert row.reason == "launch_failed"
+    assert f"on host another, in data/{replica}" in row.message
+    crew.await_released(replica)
+    assert not folder.exists()
+    # moved here by hand it is at home again
+    away.rename(folder)
+    request_restart(crew.ctx, crew.actor, replica)
+    crew.await_ready(replica)
+    crew.end(replica)

@@ -34,7 +34,7 @@ def test_the_folder_is_locked_before_anything_of_it_is_opened(name: str) -> None
     argv = engine(name).command(REQUEST).argv
     assert argv[:3] == (sys.executable, "-I", "-S")
     assert argv[3].endswith("/programs/locked_storage.py")
-    assert argv[4:6] == ("/state/data/0123456789ab", "60")
+    assert argv[4:6] == ("/state/data/0123456789ab", "300")
 
 
 @pytest.mark.parametrize("name", STORES)
