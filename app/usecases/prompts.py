@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from app.db.repos import models as catalogue
+from app.db.repos import replicas
 from app.db.repos import services as repo
 from app.domain.services import Status
 from app.engines.dialects.openai import OpenAIDialect
@@ -32,23 +33,18 @@ _OUT_RETRY_S = 2
 class Prompted:
     """A service that can be asked; ``total`` of its replicas are wanted.
 
-    ``ports`` and ``models`` have those of the replicas that answer, by id.
+    ``replicas`` has (port, the model's own name) of those that answer, by id.
     """
 
     service_id: str
     revision: int
     total: int
     target: Target
-    ports: Mapping[str, int]
-    models: Mapping[str, str]
+    replicas: Mapping[str, tuple[int, str]]
 
     @property
     def group_id(self) -> str | None:
         return self.service_id if self.total > 1 else None
-
-    def model_of(self, replica_id: str) -> str:
-        """The model's own name at the replica that answered."""
-        return self.models.get(replica_id, self.target.name)
 
 
 def find(ctx: Context, actor: Actor, ref: str, asked: str | None = None) -> Prompted:
@@ -73,26 +69,31 @@ def find(ctx: Context, actor: Actor, ref: str, asked: str | None = None) -> Prom
         row.revision,
         row.count,
         _target(row.id, names[model][0], model if asked else None, listening),
-        {member.replica_id: member.port for member in listening},
-        {member.replica_id: names[member.model_name][0] for member in listening},
+        {member.replica_id: (member.port, names[member.model_name][0]) for member in listening},
     )
 
 
 def _target(service_id: str, name: str, asked: str | None, listening: Sequence[Any]) -> Target:
     """The service, or while an update changes its model one of the replicas that have the one that was asked for."""
-    if len({member.model_name for member in listening}) == 1:
-        return Target(name, listening[0].model_name, _DIALECT, ready=True, service_id=service_id)
     fitting = [member.replica_id for member in listening if member.model_name == asked]
-    if not fitting:
-        # whichever is asked takes its own
-        return Target(name, "", _DIALECT, ready=True, service_id=service_id)
-    return Target(name, asked or "", _DIALECT, ready=True, replica_id=random.choice(fitting))
+    if fitting and len(fitting) < len(listening):
+        return Target(name, asked or "", _DIALECT, ready=True, replica_id=random.choice(fitting))
+    sent = asked or ("" if all(map(_takes_no_name, listening)) else listening[0].model_name)
+    return Target(name, sent, _DIALECT, ready=True, service_id=service_id)
+
+
+def _takes_no_name(member: Any) -> bool:
+    """Whether it takes a request that names no model for its own: so a model that is just being changed is no matter.
+
+    Servers of others need a name.
+    """
+    return ENGINES[member.engine].upstream(member.config or {}) is None
 
 
 def members(ctx: Context, actor: Actor, ref: str) -> tuple[str, list[dict[str, Any]]]:
     """(the service's id, its replicas that answer: ``replica_id, port``). Raises as ``find`` does."""
     prompted = find(ctx, actor, ref)
-    return prompted.service_id, [{"replica_id": one, "port": port} for one, port in prompted.ports.items()]
+    return prompted.service_id, [{"replica_id": one, "port": port} for one, (port, _) in prompted.replicas.items()]
 
 
 def page(ctx: Context, limit: int, cursor: str | None) -> tuple[list[dict[str, Any]], int, str | None]:
@@ -100,12 +101,15 @@ def page(ctx: Context, limit: int, cursor: str | None) -> tuple[list[dict[str, A
     return services.page(ctx, {"engines": [Vllm.name], "desired_state": "running"}, limit, cursor)
 
 
-def port_of(ctx: Context, prompted: Prompted, replica_id: str) -> int | None:
-    """The port of a replica that answered for it, one that was not ready yet when it was looked up too."""
-    if replica_id in prompted.ports:
-        return prompted.ports[replica_id]
-    found = {one["replica_id"]: one["port"] for one in services.ready_members(ctx, prompted.service_id)}
-    return found.get(replica_id)
+def answered(ctx: Context, prompted: Prompted, replica_id: str) -> tuple[int | None, str]:
+    """(port, the model's own name) of the replica that answered: one that came or went meanwhile too."""
+    if replica_id in prompted.replicas:
+        return prompted.replicas[replica_id]
+    with ctx.database.read() as connection:
+        row = replicas.read(connection, replica_id)
+        if row is None:
+            return None, prompted.target.name
+        return row.port, _names(connection, row.model_name)[0]
 
 
 def _read(ctx: Context, actor: Actor, ref: str) -> tuple[Any, list[Any], dict[str, tuple[str, ...]]]:

@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -268,40 +269,81 @@ def test_the_hub(up: Stack, there: Hub) -> None:
     assert told == []
 
 
-def test_a_killed_replica_fails_no_prompt(up: Stack, group: dict[str, Any]) -> None:
-    path, stop = f"/api/v1/vllm/{group['id']}/prompt", threading.Event()
-    statuses: list[tuple[int, str]] = []
+class Asking:
+    """Callers who send prompts to a service, one after the other, until the end of the context."""
 
-    def ask() -> None:
-        with httpx2.Client(timeout=60, trust_env=False, headers={"X-API-Key": up.key}) as client:
-            number = 0
-            while not stop.is_set():
-                number += 1
-                # some are larger than HAProxy's buffer, which it cannot send again by itself
-                text = JOKE["prompt"] * (2000 if number % 10 == 0 else 1)
-                answer = client.post(f"{up.url}{path}", json={**JOKE, "prompt": text})
-                statuses.append((answer.status_code, answer.text if answer.status_code != 200 else ""))
+    def __init__(self, up: Stack, service_id: str, callers: int = 4) -> None:
+        self.answers: list[httpx2.Response] = []
+        self._up, self._path = up, f"{up.url}/api/v1/vllm/{service_id}/prompt"
+        self._stop, self._pool = threading.Event(), ThreadPoolExecutor(callers)
+        self._callers = callers
 
-    with ThreadPoolExecutor(4) as pool:
-        asking = [pool.submit(ask) for _ in range(4)]
-        wait_until(lambda: len(statuses) > 20, 30, "prompts")
-        killed = group["replicas"][0]
-        os.kill(engine_pid(up, killed), signal.SIGKILL)
-        seen = len(statuses)
-        wait_until(lambda: len(statuses) > seen + 200, 60, "prompts after it")
-        stop.set()
-        for one in asking:
+    def __enter__(self) -> Asking:
+        self._asking = [self._pool.submit(self._ask) for _ in range(self._callers)]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._pool.shutdown()
+
+    def more(self, count: int) -> None:
+        """Wait for as many further answers."""
+        seen = len(self.answers)
+        wait_until(lambda: len(self.answers) >= seen + count or any(one.done() for one in self._asking), 60, "prompts")
+
+    def failed(self) -> list[tuple[int, str]]:
+        for one in self._asking:
             one.result()
-    assert [one for one in statuses if one[0] != 200] == []
+        return [(one.status_code, one.text) for one in self.answers if one.status_code != 200]
+
+    def _ask(self) -> None:
+        with httpx2.Client(timeout=60, trust_env=False, headers={"X-API-Key": self._up.key}) as client:
+            for number in count():
+                if self._stop.is_set():
+                    return
+                # some are larger than HAProxy's buffer, which it cannot send again by itself
+                prompt = JOKE["prompt"] * (2000 if number % 10 == 0 else 1)
+                self.answers.append(client.post(self._path, json={**JOKE, "prompt": prompt}))
+
+
+def test_a_killed_replica_fails_no_prompt(up: Stack, group: dict[str, Any]) -> None:
+    killed = group["replicas"][0]
+    with Asking(up, group["id"]) as asking:
+        asking.more(20)
+        os.kill(engine_pid(up, killed), signal.SIGKILL)
+        asking.more(200)
+    assert asking.failed() == []
 
     def whole() -> bool:
         now = get(up, f"/api/v1/services/{group['id']}")
         return now["ready"] == 4 and killed["replica_id"] not in {one["replica_id"] for one in now["replicas"]}
 
     wait_until(whole, READY_S, "another in its place")
-    told = {post(up, path, JOKE)["replica_id"] for _ in range(16)}
+    told = {post(up, f"/api/v1/vllm/{group['id']}/prompt", JOKE)["replica_id"] for _ in range(16)}
     assert len(told) == 4
     assert killed["replica_id"] not in told
+
+
+def test_an_update_to_another_model_fails_no_prompt(up: Stack) -> None:
+    found = service(up, "inference/vllm-replicas", {"resources": {"gpu": "2"}})
+    with Asking(up, found["id"], 3) as asking:
+        asking.more(20)
+        change = {"config": {"environment": {"VLLM_MODEL": "gpt2"}}}
+        up.call("PATCH", f"/api/v1/services/{found['id']}", change, (200, 202))
+
+        def done() -> bool:
+            now = get(up, f"/api/v1/services/{found['id']}")
+            return now["good_revision"] == 2 and {one["revision"] for one in now["replicas"]} == {2}
+
+        wait_until(done, READY_S, "the other model")
+        asking.more(20)
+    assert asking.failed() == []
+    told = [(one.json()["model"], one.json()["endpoint_used"]) for one in asking.answers]
+    # the one chats, the other does not; while both are there the first may be asked as the other
+    assert {told[0], told[-1]} == {(DEFAULT_MODEL, "/v1/chat/completions"), ("gpt2", "/v1/completions")}
+    assert ("gpt2", "/v1/chat/completions") not in told
+    assert {model for model, _ in told[-10:]} == {"gpt2"}
+    post(up, f"/api/v1/services/{found['id']}/status", {"status": "cancelled"}, 200, 202)
 
 
 def engine_pid(up: Stack, replica: dict[str, Any]) -> int:

@@ -24,6 +24,7 @@ from app.api.paging import PageQuery
 from app.api.schemas.services import ServicePage
 from app.api.schemas.vllm import DEFAULT_TOKENS, LoadedModels, PromptAnswer, PromptBody
 from app.engines.dialects.prompts import Part, Prompt
+from app.errors import NotOffered
 from app.stack.layout import Layout
 from app.usecases import prompts
 from app.usecases.prompts import Prompted
@@ -101,23 +102,33 @@ def prompt_service(count: Count, body: dict[str, Any], service_id: str) -> Respo
     count.model = prompted.target.name
     conversation = _conversation(prompted)
     prompting = Prompting(conversation, _prompt(body), _chatless, (prompted.service_id, prompted.revision))
-    if body["stream"]:
-        parts = prompting.stream()
-        # with the first part the status is settled
-        first = next(parts)
-        told = _told(prompted, prompting)
-        response = Response(count.following(_events(told, first, parts, count)), mimetype=sse.MIMETYPE)
-        response.headers.update({"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **_headers(conversation)})
-        return response
-    said = prompting.whole()
-    count.tokens = (said.usage or {}).get("completion_tokens", 0)
-    made = {"text": said.text, "finish_reason": said.finish_reason, "usage": said.usage}
-    return answers.answer({**_told(prompted, prompting), **made}, headers=_headers(conversation))
+    try:
+        return _answered(prompted, prompting, count, stream=body["stream"])
+    except NotOffered:
+        # an update may have taken the model away since it was looked up: then that is what to tell
+        prompts.find(context(), actor(), service_id, body["model"])
+        raise
 
 
 @blueprint.errorhandler(CallerLeft)
 def _gone(_left: CallerLeft) -> Response:
     return Response(status=GONE)
+
+
+def _answered(prompted: Prompted, prompting: Prompting, count: Count, *, stream: bool) -> Response:
+    if stream:
+        parts = prompting.stream()
+        # with the first part the status is settled
+        first = next(parts)
+        told = _told(prompted, prompting)
+        response = Response(count.following(_events(told, first, parts, count)), mimetype=sse.MIMETYPE)
+        unbuffered = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        response.headers.update({**unbuffered, **_headers(prompting.conversation)})
+        return response
+    said = prompting.whole()
+    count.tokens = (said.usage or {}).get("completion_tokens", 0)
+    made = {"text": said.text, "finish_reason": said.finish_reason, "usage": said.usage}
+    return answers.answer({**_told(prompted, prompting), **made}, headers=_headers(prompting.conversation))
 
 
 def _conversation(prompted: Prompted) -> Conversation:
@@ -144,14 +155,14 @@ def _prompt(body: dict[str, Any]) -> Prompt:
 
 
 def _routed(prompted: Prompted, replica_id: str) -> dict[str, Any]:
-    port = prompts.port_of(context(), prompted, replica_id)
+    port, model = prompts.answered(context(), prompted, replica_id)
     return {
         "routed_to": f"{replica_id}:{port}" if port is not None else replica_id,
         "service_id": prompted.service_id,
         "group_id": prompted.group_id,
         "total_replicas": prompted.total,
         "replica_id": replica_id,
-        "model": prompted.model_of(replica_id),
+        "model": model,
     }
 
 

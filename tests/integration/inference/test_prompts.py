@@ -127,7 +127,7 @@ def test_every_parameter_reaches_the_engine(served: Served) -> None:
     ]
     # null leaves out, and what is left out is the model's own but for a bound
     assert service.prompt(dict.fromkeys(wish)).status_code == 200
-    assert set(state(one)["last_request"]) == {"model", "messages", "max_tokens"}
+    assert set(state(one)["last_request"]) == {"messages", "max_tokens"}
 
 
 def test_a_model_without_a_chat_template_goes_on_from_the_text(served: Served) -> None:
