@@ -16,12 +16,16 @@ from app.engines.base import Engine
 from app.engines.registry import ENGINES
 from app.engines.schema import check
 
+#: Errors of one file that are told; the rest waits until these are put right.
+_MOST_TOLD = 50
+
 
 def recipe_from(document: Any, category: str, name: str) -> tuple[Recipe | None, list[str]]:
     """(the recipe, none) or (None, all that is wrong, each with the field it is about)."""
     if not isinstance(document, Mapping):
         return None, ["it holds no object (name: value)"]
-    errors = [_told(field, one) for field, many in check(document, RECIPE).items() for one in many]
+    wrong = [(field, one) for field, many in check(document, RECIPE).items() for one in many]
+    errors = [_told(field, one) for field, one in wrong[:_MOST_TOLD]]
     for field, there, wanted in (
         ("name", document.get("name"), name),
         ("category", document.get("category"), category),
