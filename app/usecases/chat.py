@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from threading import Lock
 
 from app.db.repos import chat as repo
 from app.errors import ModelRequired, NoReadyReplica, RouteFull, Starting
@@ -51,6 +52,9 @@ class Chat:
     _started: set[str] = field(default_factory=set, repr=False)
     #: until when a service was seen without any replica
     _none_until: dict[str, float] = field(default_factory=dict, repr=False)
+    _counting: Lock = field(default_factory=Lock, repr=False)
+    #: when the last count began, and what it was
+    _counted: tuple[float, int] = (0.0, 0)
 
     def __post_init__(self) -> None:
         self.room = Room(self.context.settings.gateway_queue)
@@ -74,8 +78,16 @@ class Chat:
         raise NoReadyReplica("No worker of the chat is left. See `hostler service list`.")
 
     def count_idle(self) -> int:
-        """Workers with nothing to do, as this host's gateway counts. Raises Starting."""
-        return count_idle(self.context.settings, self._service())
+        """Workers with nothing to do, as this host's gateway counts. Raises Starting.
+
+        Anybody may ask: those who do while it is counted share the next count, which is as new as their question.
+        """
+        asked_at = time.monotonic()
+        with self._counting:
+            if self._counted[0] < asked_at:
+                began_at = time.monotonic()
+                self._counted = began_at, count_idle(self.context.settings, self._service())
+            return self._counted[1]
 
     def _look(self, actor: Actor) -> Target | None:
         """None while the service has no replica, as another request may have found a moment ago."""
