@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 
 from app.errors import Collided, Unavailable
 from app.usecases import reconciling
@@ -21,8 +22,10 @@ def follow(ctx: Context, stop: threading.Event) -> None:
     """Until ``stop``."""
     with ctx.signals.subscribe("events", "services") as signal:
         while not stop.is_set():
+            began = time.monotonic()
             found = _guarded(ctx, stop)
-            stop.wait(PACE_S)
+            # half of the time at most: a crowd that changes all the time leaves the host to what it serves
+            stop.wait(max(PACE_S, min(LOOK_S, time.monotonic() - began)))
             if found < reconciling.BATCH:
                 signal.wait(LOOK_S)
 

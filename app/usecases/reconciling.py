@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection
@@ -31,6 +32,7 @@ from app.errors import Collided, HostlerError, NotFound, Unavailable, UnknownPoo
 from app.usecases import creates, stops
 from app.usecases.context import Actor, Context
 from app.usecases.gateway_load import GatewayLoad
+from app.usecases.plans import Plan as Resolved
 from app.usecases.plans import resolve
 from app.usecases.refusals import Refusal, refusals, stored
 from app.usecases.service_revisions import body_of, columns_of
@@ -172,8 +174,10 @@ def reconcile(
     *,
     who: Actor | None = None,
     loads: Mapping[str, int] | None = None,
+    known: Mapping[int, Resolved] = MappingProxyType({}),
 ) -> Effects:
-    """Bring one service on in this transaction, with its row locked. ``who`` asked for it, None: nobody.
+    """Bring one service on in this transaction, with its row locked. ``who`` asked for it, None: nobody. ``known`` is
+    what its revisions were just resolved to.
 
     Raises Collided when one of its replicas is being changed beside: begin anew.
     """
@@ -182,7 +186,7 @@ def reconcile(
         # before the members are read: what changes after this leaves another hint
         repo.take_hints(connection, repo.hints_of(connection, [service_id]).get(service_id, ()))
         [seen] = _see(connection, [service_id], [repo.read(connection, service_id)], loads or {})
-        if not _act(ctx, connection, seen, who, effects):
+        if not _act(ctx, connection, seen, who, effects, known):
             return effects
     # the next transaction goes on
     repo.look_again(connection, {service_id: 0.0})
@@ -314,7 +318,14 @@ def _has_work(seen: _Seen) -> bool:
     return bool(seen.actions or seen.past or _changes(seen, _rollout(seen)) or _task_ends(seen) or _progress(seen))
 
 
-def _act(ctx: Context, connection: Connection, seen: _Seen, who: Actor | None, effects: Effects) -> bool:
+def _act(
+    ctx: Context,
+    connection: Connection,
+    seen: _Seen,
+    who: Actor | None,
+    effects: Effects,
+    known: Mapping[int, Resolved] = MappingProxyType({}),
+) -> bool:
     """Carry out one plan. True when another one follows from it."""
     row, rollout = seen.row, _rollout(seen)
     wishes: dict[str, Any] = {}
@@ -338,7 +349,7 @@ def _act(ctx: Context, connection: Connection, seen: _Seen, who: Actor | None, e
             tell(connection, row, "service_gave_up", action.why, None, reason=reason, replica_id=action.replica_id)
     repo.mark_past(connection, seen.past)
     _stop(ctx, connection, seen, who, effects)
-    made = _create(ctx, connection, seen, who, rollout, effects)
+    made = _create(ctx, connection, seen, who, rollout, effects, known)
     changes = {**_changes(seen, rollout), **wishes}
     if "ended_at" in changes:
         tell(connection, row, "service_ended", "every replica was seen gone", None)
@@ -417,6 +428,7 @@ def _create(
     who: Actor | None,
     rollout: dict[str, Any],
     effects: Effects,
+    known: Mapping[int, Resolved],
 ) -> int:
     """Make what is to be made. What is refused is told, and tried again later; of another revision it keeps nothing
     from being made. How many were made."""
@@ -425,7 +437,7 @@ def _create(
     made: list[tuple[Create, dict[str, Any]]] = []
     for revision in sorted({one.revision for one in wanted}):
         try:
-            maker = _Maker(ctx, connection, seen, revision, who)
+            maker = _Maker(ctx, connection, seen, revision, who, known.get(revision))
             for one in wanted:
                 if one.revision == revision:
                     made.append((one, maker.make(one, effects)))
@@ -449,7 +461,15 @@ def _create(
 class _Maker:
     """Makes replicas of one revision."""
 
-    def __init__(self, ctx: Context, connection: Connection, seen: _Seen, revision: int, who: Actor | None) -> None:
+    def __init__(
+        self,
+        ctx: Context,
+        connection: Connection,
+        seen: _Seen,
+        revision: int,
+        who: Actor | None,
+        known: Resolved | None,
+    ) -> None:
         self._ctx, self._connection, self._row = ctx, connection, seen.row
         found = _revision(connection, seen.row.id, revision)
         spec = found.spec
@@ -458,7 +478,10 @@ class _Maker:
             self._body["gang"] = seen.row.id
         self._labels = {**seen.row.labels, SERVICE_LABEL: seen.row.id}
         self._actor = _actor(seen, who, role=spec.get("granted_role"))
-        self._refresh()
+        if known is None:
+            self._refresh()
+        else:
+            self._hold(known)
 
     def make(self, wanted: Create, effects: Effects) -> dict[str, Any]:
         """Write one; returns its member's row. Raises QueueFull and what the request's own check raises."""
@@ -482,7 +505,10 @@ class _Maker:
 
     def _refresh(self) -> None:
         self._ctx.pools.clear()
-        self._plan = resolve(self._ctx, self._connection, self._actor, self._body)
+        self._hold(resolve(self._ctx, self._connection, self._actor, self._body))
+
+    def _hold(self, plan: Resolved) -> None:
+        self._plan = plan
         if not repo.lock_pool(self._connection, self._plan.pool):
             raise UnknownPool(f"The pool {self._plan.pool!r} was deleted. See `hostler pool list`.")
 

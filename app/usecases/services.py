@@ -109,22 +109,25 @@ def create_wanted(
                 f"name: {name} looks like an id. Choose another.", errors={"name": ["Looks like an id."]}
             )
         labels = body.get("labels") or {}
-        if not repo.insert(
+        row = repo.insert(
             connection, service_id=service_id, name=name, owner=actor.key_id, recipe=wanted.recipe, pool=plan.pool,
             labels=labels, count=count,
-        ):  # fmt: skip
+        )  # fmt: skip
+        if row is None:
             raise NameTaken(
                 f"A running service is named {name!r}. Choose another name, or stop that one:"
                 f" `hostler service stop {name}`."
             )
         _write_revision(ctx, connection, actor, service_id, 1, wanted, "create")
-        row = repo.lock(connection, service_id)
-        _begin_task(connection, actor, row, TaskKind.SERVICE_CREATE, task_id, count=count)
+        _begin_task(
+            connection, actor, row, TaskKind.SERVICE_CREATE, task_id, count=count, done=0, of=count,
+            phase=Phase.WAITING_FOR_READY,
+        )  # fmt: skip
         tell(
             connection, row, "service_created", f"{name}: {count} replicas of {wanted.recipe}", actor,
             task_id=task_id, count=count, revision=1,
         )  # fmt: skip
-        effects = reconciling.reconcile(ctx, connection, service_id, who=actor)
+        effects = reconciling.reconcile(ctx, connection, service_id, who=actor, known={1: plan})
         _remember(connection, actor, idempotency, service_id, task_id)
         return ServiceOutcome(service_id, task_id, replicas=len(effects.made)), effects
 

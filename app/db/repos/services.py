@@ -74,7 +74,7 @@ _INSERT = text(
     """
 INSERT INTO services (id, name, owner, recipe, pool, labels, count, look_at)
 VALUES (:id, :name, :owner, :recipe, :pool, CAST(:labels AS jsonb), :count, hostler_now())
-ON CONFLICT (name) WHERE desired_state = 'running' DO NOTHING RETURNING id
+ON CONFLICT (name) WHERE desired_state = 'running' DO NOTHING RETURNING *, hostler_now() AS now
 """
 )
 _INSERT_REVISION = text(
@@ -155,13 +155,14 @@ def insert(
     pool: str,
     labels: Mapping[str, str],
     count: int,
-) -> bool:
-    """Add a service; False when a running one has that name."""
+) -> Any | None:
+    """Add a service; returns its row, which nobody else can lock before the commit. None when a running one has that
+    name."""
     values = {
         "id": service_id, "name": name, "owner": owner, "recipe": recipe, "pool": pool, "labels": json.dumps(labels),
         "count": count,
     }  # fmt: skip
-    return connection.execute(_INSERT, values).first() is not None
+    return connection.execute(_INSERT, values).first()
 
 
 def insert_revision(
