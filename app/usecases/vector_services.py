@@ -76,17 +76,16 @@ def find(ctx: Context, actor: Actor, ref: str) -> VectorService:
 def _nobody(ctx: Context, row: Any) -> NoReadyReplica:
     """Why it does not answer, and when another try may pay."""
     service = services.get(ctx, row.id)
-    if service["status"] in (Status.PENDING, Status.CONFIGURING):
-        return NoReadyReplica(
-            f"Service {row.name} is starting. Try again, or wait with `hostler service status {row.name}`.",
-            retry_after_s=_STARTING_RETRY_S,
-            extra={"service_status": service["status"]},
-        )
     why = next((one["message"] for one in service["replicas"] if one["message"]), None) or service["message"]
     told = f" Its replica said last: {why}" if why else ""
+    starting = service["status"] in (Status.PENDING, Status.CONFIGURING)
+    how = (
+        f"is starting. Try again, or wait with `hostler service status {row.name}`."
+        if starting
+        else f"is not ready ({service['overall_status']}). See `hostler service status {row.name}`."
+    )
     return NoReadyReplica(
-        f"Service {row.name} is not ready ({service['overall_status']}). See `hostler service status {row.name}`."
-        f"{told}",
-        retry_after_s=_OUT_RETRY_S,
+        f"Service {row.name} {how}{told}",
+        retry_after_s=_STARTING_RETRY_S if starting else _OUT_RETRY_S,
         extra={"service_status": service["status"]},
     )

@@ -72,8 +72,8 @@ class Door:
     def ask(
         self, method: str, address: Address, path: str, body: Any, headers: Mapping[str, str], caller: Caller
     ) -> Iterator[Answer]:
-        """Send JSON by any method, or nothing where ``body`` is None; raises as ``post`` does."""
-        content = None if body is None else json.dumps(body, separators=(",", ":")).encode()
+        """Send JSON by any method, as bytes or to be made; nothing where ``body`` is None. Raises as ``post`` does."""
+        content = body if body is None or isinstance(body, bytes) else json.dumps(body, separators=(",", ":")).encode()
         named = {} if content is None else {"Content-Type": "application/json"}
         with self._sent(method, address, path, content, {**headers, **named}, caller) as got:
             yield got

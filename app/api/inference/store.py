@@ -64,8 +64,8 @@ class Store:
     headers: Mapping[str, str]
     caller: Caller
 
-    def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Told:
-        """One request; ``path`` is Qdrant's.
+    def ask(self, method: str, path: str, body: Mapping[str, Any] | bytes | None = None) -> Told:
+        """One request; ``path`` is Qdrant's, and so is a ``body`` of bytes.
 
         Raises StoreRefused (400), CollectionNotFound, PointNotFound, CollectionExists, InvalidConfig for what Qdrant
         refuses; NotOffered, ReplicaBadAnswer, NoReadyReplica, ReplicaTooSlow, GatewayDown, CallerLeft.
