@@ -14,11 +14,10 @@ from app.engines.dialects.base import Ask, BadAnswer, an_object, count_of, parse
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
-#: What engines say of a model that has no chat template: vLLM and SGLang hand on transformers' words, the first those
-#: of 4.44 and later, the second older ones; the last are SGLang's own.
+#: What engines say of a model that takes no chats: vLLM where its tokenizer has no template, transformers (whose words
+#: engines hand on) of the same, and vLLM of a model that does something else (read in vLLM 0.33).
 _NO_CHAT = re.compile(
-    r"default chat template is no longer allowed|must provide a chat template|chat_template is not set"
-    r"|does not (?:have|define) a chat template|does not support chat completions api",
+    r"default chat template is no longer allowed|chat_template is not set|does not support chat completions api",
     re.IGNORECASE,
 )
 
