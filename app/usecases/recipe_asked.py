@@ -48,9 +48,12 @@ class Asked:
         """Form first, then parameters and environment, then the whole laid over the recipe. Raises by ``refuse``,
         Contradiction, Forbidden."""
         self._check_form()
-        self.refuse()
+        malformed = bool(self.errors)
         self._read_parameters()
         self._read_model_name(model_name)
+        if malformed:
+            # it cannot be laid over anything
+            self.refuse()
         self._lay_over()
         self._fill_in()
         self._check_names()
@@ -140,17 +143,23 @@ class Asked:
         """Values by the parameter's name, from ``parameters`` and from the environment names that set them."""
         by_name = {one.name: one for one in self.recipe.parameters}
         by_environment = self.recipe.by_environment()
-        for name, value in (self.config.get("parameters") or {}).items():
+        for name, value in self._members("parameters"):
             if name not in by_name:
                 self.fail(f"config.parameters.{name}", "Unknown parameter." + self.near(name, by_name))
                 continue
             self._take(by_name[name], value, f"config.parameters.{name}")
-        for name, value in (self.config.get("environment") or {}).items():
+        for name, value in self._members("environment"):
             parameter = by_environment.get(name)
             if parameter is not None:
                 self._take(parameter, value, f"config.environment.{name}")
             else:
                 self._take_environment(name, value, by_environment)
+
+    def _members(self, part: str) -> list[tuple[str, Any]]:
+        """Of an object of the config, what is not wrong already."""
+        found = self.config.get(part)
+        members = found.items() if isinstance(found, Mapping) else ()
+        return [(name, value) for name, value in members if f"config.{part}.{name}" not in self.errors]
 
     def _take(self, parameter: Parameter, value: Any, where: str) -> None:
         found, problem = (None, "") if value is None else domain.read_value(parameter, value)

@@ -155,6 +155,15 @@ def test_every_error_at_once_with_near_matches(ctx: Context) -> None:
     assert "Neither a parameter" in errors["config.environment.LD_PRELOAD"][0]
     assert errors["config.parameters.dtyp"] == ["Unknown parameter. Did you mean dtype?"]
     assert "not a whole number" in errors["config.parameters.seed"][0]
+    config = {"resorces": {}, "environment": {"VLLM_SEED": "x", "TZ": ["x"]}, "parameters": {"sed": 1}}
+    assert set(errors_of(ctx, SINGLE, config)) == {
+        "config.resorces",
+        "config.environment.VLLM_SEED",
+        "config.environment.TZ",
+        "config.parameters.sed",
+    }
+    for part in ("environment", "parameters", "resources", "engine_config"):
+        assert set(errors_of(ctx, SINGLE, {part: [1]})) == {f"config.{part}"}
     errors = errors_of(ctx, SINGLE, {"resorces": {}, "resources": {"gpus": 4, "cpu": "x", "time_limit": -1}})
     assert errors["config.resorces"] == ["Unknown. Did you mean resources?"]
     assert errors["config.resources.gpus"] == ["Unknown. Did you mean gpu?"]
