@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
 import pytest
 
-from tests.integration.cli.conftest import Run
+from hostler import AsyncClient
+from tests.integration.cli.conftest import KEY, Run
 from tests.integration.cli.stub import Answer, Stub, problem, sse
 
 ID = "3f9a01c2d4e5"
@@ -231,3 +233,18 @@ def test_explain_says_what_it_waits_for(stub: Stub, run: Run) -> None:
     shown = run("service", "explain", "web").stdout
     for word in ("web is configuring: 0 of 2 ready", "replacing r1", "replica r2", "hostler replica explain r2"):
         assert word in shown
+
+
+def test_the_async_client_has_the_same_verbs(stub: Stub) -> None:
+    stub.on("POST", SERVICES, ASKED)
+    half = {**SERVICE, "desired_state": "running", "ready": 1}
+    stub.on("GET", f"{SERVICES}/web", Answer(body=half), Answer(body={**half, "ready": 2}))
+    stub.on("GET", f"{SERVICES}/web/logs", Answer(body="r1 | hello\n"))
+
+    async def use() -> tuple[str, int, str]:
+        async with AsyncClient(stub.url, KEY) as client:
+            made = await client.create_service({"recipe_name": "inference/mock"})
+            running = await client.wait_service("web", timeout_s=10)
+            return made["id"], running["ready"], await client.service_logs("web")
+
+    assert asyncio.run(use()) == (ID, 2, "r1 | hello\n")
