@@ -23,7 +23,7 @@ from app.usecases import creates, reconciling
 from app.usecases import idempotency as remembered
 from app.usecases import service_revisions as revisions_of
 from app.usecases.context import Actor, Context, Idempotency
-from app.usecases.reconciling import Effects, finish, tell
+from app.usecases.service_effects import Effects, finish, tell
 from app.usecases.service_revisions import Wanted
 from app.usecases.service_views import find, get, page, ready_members, revisions, status, targets
 

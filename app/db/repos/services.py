@@ -189,6 +189,14 @@ def read_revision(connection: Connection, service_id: str, number: int) -> Any |
     return connection.execute(query, {"id": service_id, "number": number}).first()
 
 
+def revision(connection: Connection, service_id: str, number: int) -> Any:
+    """The same of one that members or the service's row refer to: it is kept. Raises LookupError when it is not."""
+    found = read_revision(connection, service_id, number)
+    if found is None:
+        raise LookupError(f"revision {number} of service {service_id} is gone")
+    return found
+
+
 def read_revisions(connection: Connection, service_id: str, limit: int = 1000) -> list[Any]:
     """Its revisions, newest first."""
     query = text("SELECT * FROM service_revisions WHERE service_id = :id ORDER BY number DESC LIMIT :limit")

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import text
 
-from app.usecases import creates, events, reconciling, services
+from app.usecases import creates, events, reconciling, service_acts, services
 from app.usecases.context import Actor, Context
 from tests.support.services import Hands, create
 
@@ -75,7 +75,7 @@ def test_one_that_somebody_is_at_is_left_to_them(ctx: Context, actor: Actor, han
 def test_many_replicas_are_made_by_several_transactions(
     ctx: Context, actor: Actor, hands: Hands, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(reconciling, "MOST_CREATES", 4)
+    monkeypatch.setattr(service_acts, "MOST_CREATES", 4)
     service = create(ctx, actor, 10).service_id
     assert len(hands.live(service)) == 4
     reconciling.turn(ctx)
