@@ -10,6 +10,7 @@ import pytest
 
 from app import errors
 from app.domain.lifecycle import Reason, State
+from app.domain.services import Overall, Restart, Status, Update
 from app.domain.tasks import Phase, TaskState
 from app.settings import Settings, env_name
 from docs import generate
@@ -69,6 +70,18 @@ def test_reasons_are_documented_with_what_to_do(reason: Reason) -> None:
 def test_task_states_and_phases_are_documented(word: str) -> None:
     tasks = _page("docs/errors.md").partition("## Task states")[2]
     assert re.search(rf"\b{word}\b", tasks)
+
+
+@pytest.mark.parametrize("kind", [Update, Restart])
+def test_the_limits_of_services_are_documented_with_their_defaults(kind: type[Update | Restart]) -> None:
+    for item in fields(kind):
+        default = str(item.default).lower() if isinstance(item.default, bool) else f"{item.default:g}"
+        assert f"| `{item.name}` | {default} |" in _page("docs/services.md"), item.name
+
+
+@pytest.mark.parametrize("word", [*Status, *Overall])
+def test_the_words_of_services_are_documented(word: str) -> None:
+    assert f"| `{word}` |" in _page("docs/services.md") or f"`{word}` is a replica's word" in _page("docs/services.md")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

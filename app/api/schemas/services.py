@@ -53,6 +53,9 @@ class RestartLimits(Body):
     backoff_s = Seconds(0, DAY_S, metadata={"default": 10, "description": "First pause; it doubles."})
     backoff_max_s = Seconds(0, DAY_S, metadata={"default": 300})
     stable_s = Seconds(0, DAY_S, metadata={"default": 60, "description": "Ready so long: the tries begin anew."})
+    unhealthy_s = Seconds(
+        0, DAY_S, metadata={"default": 120, "description": "Unhealthy for so long, it is replaced; 0: never."}
+    )
 
 
 class _Described(Body):
