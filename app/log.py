@@ -45,6 +45,8 @@ def configure(settings: Settings, role: str, stream: TextIO | None = None) -> No
     root.setLevel(settings.log_level.upper())
     # it tells at every look that it looks
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    # a line for each request that we send, with what was searched for
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
 
 
 def hide(*secrets: str) -> None:
