@@ -135,6 +135,21 @@ def test_who_is_unhealthy_for_long_is_replaced_one_after_the_other() -> None:
     assert stops(desired, [*members[:2], left, works]) == ["r1-1"]
 
 
+@pytest.mark.parametrize("tries", [0, 1, 4])
+def test_a_replacement_of_who_never_worked_again_counts_as_a_failure(tries: int) -> None:
+    briefly = member(0, State.UNHEALTHY, tries=tries, ready_at=NOW - 130, state_since=NOW - 120)
+    assert [one.tries for one in creates(Desired(1, good_revision=1), [briefly])] == [tries + 1]
+    long = replace(briefly, ready_at=NOW - 1000)
+    assert [one.tries for one in creates(Desired(1, good_revision=1), [long])] == [1]
+
+
+def test_who_is_unhealthy_as_often_as_it_may_stays_and_that_is_told_once() -> None:
+    ailing = member(0, State.UNHEALTHY, tries=5, ready_at=NOW - 130, state_since=NOW - 120)
+    found = plan(Desired(1, good_revision=1), [ailing], NOW)
+    assert [type(one) for one in found.actions] == [GiveUp]
+    assert plan(Desired(1, good_revision=1, given_up=found.given_up), [ailing], NOW).actions == ()
+
+
 def test_who_is_unhealthy_is_looked_at_again_when_its_time_comes() -> None:
     ailing = member(0, State.UNHEALTHY, state_since=NOW - 20)
     assert plan(Desired(1, good_revision=1), [ailing], NOW).look_in_s == pytest.approx(100.0)
@@ -198,6 +213,16 @@ def test_an_update_without_surge_takes_one_away_first() -> None:
     assert [type(action) for action in found] == [Stop, Create]
     rest = [replace(old[0], wanted=False, state=State.STOPPING), *old[1:], member(0, State.PENDING, 2, replaces="r0-1")]
     assert plan(desired, rest, NOW).actions == ()
+
+
+def test_room_that_an_update_makes_in_one_place_is_used_in_another_at_once() -> None:
+    """A restart by hand took the room of an empty place; the update ends both who share a place."""
+    desired = Desired(2, revision=2, good_revision=1, update=Update(max_surge=0, max_unavailable=2))
+    shared = [member(1, State.UNHEALTHY, replica_id=name, state_since=NOW) for name in ("one", "two")]
+    empty = member(0, State.FAILED, 2, reason=Reason.NODE_LOST, ready_at=2000.0)
+    found = plan(desired, [empty, *shared], NOW)
+    assert stops(desired, [empty, *shared], NOW) == ["one", "two"]
+    assert [(one.ordinal, one.revision) for one in found.actions if isinstance(one, Create)] == [(1, 2), (0, 2)]
 
 
 def test_an_update_that_fails_twice_in_a_place_goes_back() -> None:
