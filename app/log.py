@@ -7,6 +7,7 @@ import logging
 import re
 import sys
 from contextvars import ContextVar
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import TextIO
 
@@ -36,7 +37,7 @@ _literal: set[str] = set()
 
 def configure(settings: Settings, role: str, stream: TextIO | None = None) -> None:
     """Send the process's log to ``stream`` (default: stderr) in the format that is set. Safe to call again."""
-    hide(settings.api_key, settings.engine_key, settings.secret_key)
+    hide(*(getattr(settings, item.name) for item in fields(settings) if item.metadata["secret"]))
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter(role) if settings.log_format == "json" else PlainFormatter())
     handler.set_name("hostler")

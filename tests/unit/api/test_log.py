@@ -85,3 +85,11 @@ def test_plain_lines(stream: io.StringIO) -> None:
     logging.getLogger("t").debug("not shown")
     assert stream.getvalue().count("hello") == 1
     assert "not shown" not in stream.getvalue()
+
+
+def test_every_secret_setting_is_hidden(stream: io.StringIO) -> None:
+    token = "hf-of-the-operator-0123"
+    log.configure(settings(hf_token=token), "web", stream)
+    logging.getLogger("any").warning("the hub was told %s", token)
+    assert "the hub was told" in stream.getvalue()
+    assert token not in stream.getvalue()
