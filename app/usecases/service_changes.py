@@ -9,7 +9,7 @@ from typing import Any
 from app.db.repos import services as repo
 from app.domain.differences import differences
 from app.domain.masking import mask
-from app.usecases import creates, services
+from app.usecases import creates, service_asking
 from app.usecases import service_revisions as revisions_of
 from app.usecases.context import Actor, Context
 from app.usecases.service_revisions import Wanted
@@ -25,7 +25,7 @@ def plan_update(ctx: Context, actor: Actor, ref: str, body: Mapping[str, Any]) -
     Raises what ``services.update`` raises.
     """
     with ctx.database.read() as connection:
-        row = services.find_running(connection, ref, "updated")
+        row = service_asking.find_running(connection, ref, "updated")
         present = repo.read_revision(connection, row.id, row.revision)
     wanted = revisions_of.render_change(ctx, actor, row, present, body)
     with ctx.database.read() as connection:

@@ -12,11 +12,13 @@ from app.db.repos import replicas, tasks
 from app.db.repos.replicas import Move
 from app.domain.lifecycle import LAUNCHING, Reason, State
 from app.domain.tasks import LIFECYCLE_KINDS, TaskState
-from app.usecases import ends, reconciling, services
+from app.usecases import ends, reconciling
 from app.usecases.context import Actor, Context, Idempotency
 from app.usecases.ends import End
 from app.usecases.rendering import Rendered
+from app.usecases.service_creates import create_wanted
 from app.usecases.service_revisions import Wanted, wanted_of
+from app.usecases.service_updates import update_wanted
 from app.usecases.services import ServiceOutcome
 
 #: Nothing waits in a test that moves the clock itself.
@@ -65,12 +67,12 @@ def create(
 ) -> ServiceOutcome:
     """A service of mock replicas, by the same way as every other."""
     body = {"name": name, "labels": labels}
-    return services.create_wanted(ctx, actor, wanted(actor, count, **more), body, idempotency)
+    return create_wanted(ctx, actor, wanted(actor, count, **more), body, idempotency)
 
 
 def change(ctx: Context, actor: Actor, ref: str, **more: Any) -> ServiceOutcome:
     """Another revision of it, by the same way as every other."""
-    return services.update_wanted(ctx, actor, ref, wanted(actor, **more))
+    return update_wanted(ctx, actor, ref, wanted(actor, **more))
 
 
 @dataclass

@@ -1,0 +1,198 @@
+"""What all requests about services share: found and locked, done in one transaction, told after it, and asked once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+
+from app.db.repos import services as repo
+from app.domain.lifecycle import Reason
+from app.domain.tasks import Phase, TaskKind, TaskState
+from app.errors import Conflict, InvalidConfig, NotFound, Unavailable
+from app.usecases import idempotency as remembered
+from app.usecases import reconciling
+from app.usecases.context import Actor, Context, Idempotency
+from app.usecases.service_effects import Effects, finish
+from app.usecases.service_revisions import Wanted
+
+#: Most replicas of one service.
+MOST_REPLICAS = 10_000
+
+
+@dataclass(frozen=True)
+class ServiceOutcome:
+    """What a request came to.
+
+    ``task_id`` is the task to wait for; None when nothing is to be waited for (``already``, pause). ``already``: it was
+    so before. ``replayed``: an Idempotency-Key asked for it before. ``replicas``: how many were made or asked to end.
+    """
+
+    service_id: str
+    task_id: str | None
+    already: bool = False
+    replayed: bool = False
+    warnings: tuple[str, ...] = ()
+    replicas: int = 0
+
+
+def changed(ctx: Context, act: Callable[[Connection], tuple[ServiceOutcome, Effects]]) -> ServiceOutcome:
+    """Carry out a change in a transaction of its own, begun anew when another got in its way, and tell of it."""
+    outcome, effects = ctx.database.change(act)
+    effects.topics |= {"services"} if not outcome.replayed else set()
+    effects.tell(ctx)
+    return outcome
+
+
+def reconciled(
+    ctx: Context,
+    connection: Connection,
+    actor: Actor,
+    service_id: str,
+    task_id: str | None,
+    idempotency: Idempotency | None,
+    effects: Effects,
+    loads: Mapping[str, int],
+) -> tuple[ServiceOutcome, Effects]:
+    """The end of a change: its first steps are taken, and what the Idempotency-Key asked for is remembered."""
+    effects.add(reconciling.reconcile(ctx, connection, service_id, who=actor, loads=loads))
+    remember(connection, actor, idempotency, service_id, task_id)
+    return ServiceOutcome(service_id, task_id, replicas=len(effects.made) + len(effects.stopped)), effects
+
+
+def lock(connection: Connection, ref: str) -> Any:
+    """The row of the service that ``ref`` means, locked until the transaction ends. Raises NotFound."""
+    check_migrated(connection)
+    service_id = repo.find_id(connection, ref)
+    row = repo.lock(connection, service_id) if service_id else None
+    if row is None:
+        raise _unknown(ref)
+    return row
+
+
+def lock_running(connection: Connection, ref: str, verb: str) -> Any:
+    """The same of one that was not cancelled; ``verb`` is what is asked of it. Raises NotFound, Conflict."""
+    return _running(lock(connection, ref), verb)
+
+
+def find_running(connection: Connection, ref: str, verb: str) -> Any:
+    """The row of a service that is not cancelled. Raises NotFound, Conflict."""
+    check_migrated(connection)
+    service_id = repo.find_id(connection, ref)
+    row = repo.read(connection, service_id) if service_id else None
+    if row is None:
+        raise _unknown(ref)
+    return _running(row, verb)
+
+
+def _running(row: Any, verb: str) -> Any:
+    if row.desired_state != "running":
+        raise Conflict(
+            f"Service {row.id} ({row.name}) was cancelled; it cannot be {verb}. Make a new one:"
+            f" `hostler service create {row.recipe}`."
+        )
+    return row
+
+
+def _unknown(ref: str) -> NotFound:
+    """There is no such service."""
+    return NotFound(f"There is no service {ref}. See `hostler service list`.")
+
+
+def write_revision(
+    ctx: Context, connection: Connection, actor: Actor, service_id: str, number: int, wanted: Wanted, cause: str
+) -> None:
+    """Add a revision; what of it is secret is encrypted."""
+    sealed = ctx.seal(wanted.secret)
+    repo.insert_revision(connection, service_id, number, wanted.spec, sealed, actor=actor.name, cause=cause)
+
+
+def begin_task(
+    connection: Connection,
+    actor: Actor,
+    row: Any,
+    kind: TaskKind,
+    task_id: str,
+    *,
+    phase: Phase = Phase.LAUNCHING,
+    from_: int | None = None,
+    **arguments: Any,
+) -> None:
+    """Write the task that is waited for; ``from_`` is what is wanted again when it is cancelled."""
+    before = {} if from_ is None else {"from": from_}
+    repo.insert_task(
+        connection,
+        task_id=task_id,
+        kind=kind,
+        phase=phase,
+        pool=row.pool,
+        owner=actor.key_id,
+        request_id=actor.request_id,
+        arguments={"service_id": row.id, **arguments, **before},
+    )
+
+
+def supersede(
+    connection: Connection, row: Any, kinds: tuple[TaskKind, ...], message: str, actor: Actor, effects: Effects
+) -> None:
+    """End open tasks of these kinds: a newer wish took their place."""
+    overtaken = [task for task in repo.open_tasks(connection, [row.id]) if task.kind in kinds]
+    finish(
+        connection, overtaken, TaskState.CANCELLED, effects, reason=Reason.CANCELLED,
+        message=f"superseded: {message}", actor=actor.name,
+    )  # fmt: skip
+
+
+def forgiven(rollout: Mapping[str, Any]) -> dict[str, Any]:
+    """A new wish begins with a new budget."""
+    return {name: value for name, value in rollout.items() if name not in ("given_up", "refused")}
+
+
+def checked_count(count: int) -> int:
+    """The count, if a service may have so many. Raises InvalidConfig."""
+    if not 0 <= count <= MOST_REPLICAS:
+        raise InvalidConfig(
+            f"replicas: must be between 0 and {MOST_REPLICAS}.",
+            errors={"replicas": [f"Must be between 0 and {MOST_REPLICAS}."]},
+        )
+    return count
+
+
+def check_migrated(connection: Connection) -> None:
+    """Raises Unavailable on a schema of the version before, which has no services."""
+    if not repo.is_there(connection):
+        raise Unavailable(
+            "The database was not migrated to this version yet, which has services. Run `hostler up`, or the"
+            " deployment's migrate job.",
+            retry_after_s=5,
+        )
+
+
+def with_warnings(outcome: ServiceOutcome, warnings: tuple[str, ...]) -> ServiceOutcome:
+    """The outcome with what the recipe said about wishes that are not granted."""
+    return ServiceOutcome(
+        outcome.service_id, outcome.task_id, outcome.already, outcome.replayed, warnings, outcome.replicas
+    )
+
+
+def before_of(connection: Connection, actor: Actor, idempotency: Idempotency | None) -> ServiceOutcome | None:
+    """What the same request came to before, in its transaction; None when it is new. Raises InFlight, KeyReused."""
+    found = remembered.claim(connection, actor, idempotency)
+    return None if found is None else ServiceOutcome(found["service_id"], found.get("task_id"), replayed=True)
+
+
+def replayed_of(ctx: Context, actor: Actor, idempotency: Idempotency | None) -> ServiceOutcome | None:
+    """What the same request did before: that counts more than why it would be refused now."""
+    if idempotency is None:
+        return None
+    with ctx.database.begin() as connection:
+        return before_of(connection, actor, idempotency)
+
+
+def remember(
+    connection: Connection, actor: Actor, idempotency: Idempotency | None, service_id: str, task_id: str | None
+) -> None:
+    """Keep what the Idempotency-Key asked for, in its transaction."""
+    remembered.remember(connection, actor, idempotency, {"service_id": service_id, "task_id": task_id})
