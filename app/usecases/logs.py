@@ -89,6 +89,7 @@ class Follower:
         self._inode, self._offset = 0, 0
         self._seen = 0, 0
         self._begun = False
+        self._tail_of = ""
         #: whether nothing more is written, as of the last ``look``
         self.is_over = False
 
@@ -127,6 +128,8 @@ class Follower:
         if path is not None and path.exists():
             stat = path.stat()
             self._inode, self._offset = stat.st_ino, stat.st_size
+        elif path is not None:
+            self._offset, self._tail_of = len(list(_lines(self._ctx, self._found))), self._found.name
 
     def new_lines(self) -> Iterator[Line]:
         """What was written since the last time."""
@@ -135,10 +138,9 @@ class Follower:
         if path is None:
             return
         if not path.exists():
-            if over and not self._inode:
-                # nothing was kept but the tail in the database, which is all there is to show
-                self._inode = -1
-                yield from (Line(line, self._place) for line in _lines(self._ctx, self._found))
+            if not self._inode:
+                # nothing is kept but the tail in the database, which is all there is to show
+                yield from self._rest_of_tail()
             return
         with path.open("rb") as file:
             found = os.fstat(file.fileno())
@@ -152,6 +154,16 @@ class Follower:
                 yield from self._rest_of_old(path.with_name("log.1"))
                 self._inode, self._offset = inode, 0
             yield from self._read(file, over)
+
+    def _rest_of_tail(self) -> Iterator[Line]:
+        """Lines of the tail that were not given yet; in place of bytes of a file, lines are counted."""
+        if self._tail_of != self._found.name:
+            # another attempt, another tail; the first one may be gone on with
+            self._offset = self._offset if not self._tail_of else 0
+            self._tail_of = self._found.name
+        for line in list(_lines(self._ctx, self._found))[self._offset :]:
+            self._offset += 1
+            yield Line(line, self._place)
 
     def _rest_of_old(self, path: Path) -> Iterator[Line]:
         if self._inode <= 0 or not path.exists():

@@ -131,3 +131,24 @@ def test_a_quiet_follower_asks_the_database_only_when_something_changed(
         assert len(asked) <= 3
         _end(ctx, replica)
         assert rest.result(20) == ["one\n"]
+
+
+def test_where_no_file_is_kept_the_tail_in_the_database_is_told_as_it_grows(ctx: Context, replica: str) -> None:
+    def say(words: str) -> None:
+        with ctx.database.begin() as connection:
+            connection.execute(text("UPDATE attempts SET log_tail = :words"), {"words": words})
+
+    say("one\ntwo\n")
+    follower, late = logs.Follower(ctx, replica, None), logs.Follower(ctx, replica, None)
+    assert [line.text for line in follower.begin(None, None)] == []
+    seen = list(follower.new_lines())
+    assert [line.text for line in seen] == ["one\n", "two\n"]
+    assert [line.text for line in late.begin(1, None)] == ["two\n"]
+    say("one\ntwo\nthree\n")
+    _end(ctx, replica)
+    for one in (follower, late):
+        one.look()
+        assert [line.text for line in one.new_lines()] == ["three\n"]
+        assert [line.text for line in one.new_lines()] == []
+    rest = [line.text for line in logs.follow(ctx, replica, behind=seen[0].place) if line]
+    assert rest == ["two\n", "three\n"]
