@@ -54,7 +54,9 @@ def _rendered(ctx: Context, actor: Actor, body: Mapping[str, Any]) -> tuple[dict
     try:
         found = recipes.render(ctx, actor, body["recipe"], config, pool=pool, model_name=body.get("model_name"))
     except HostlerError as error:
-        error.errors = {_field(name, body): messages for name, messages in error.errors.items()}
+        for name in list(error.errors):
+            error.errors[_field(name, body)] = error.errors.pop(name)
+            error.detail = error.detail.replace(f"{name}:", f"{_field(name, body)}:")
         raise
     made = dict(found.body)
     made["server_mode"] = _mode(body, found.body["run"]["engine"], found.body["server_mode"])
@@ -66,7 +68,7 @@ def _rendered(ctx: Context, actor: Actor, body: Mapping[str, Any]) -> tuple[dict
     warnings = list(found.warnings)
     if found.count > 1:
         warnings.append(
-            f"This is one replica; the recipe comes to {found.count}: `hostler service create --recipe {found.recipe}`."
+            f"This is one replica; the recipe comes to {found.count}: `hostler service create {found.recipe}`."
         )
     return made, warnings
 

@@ -171,6 +171,9 @@ def test_errors_are_told_by_the_fields_that_were_sent(admin: Caller) -> None:
     }
     problem = assert_problem(admin.post("/api/v1/replicas", wrong), 422, "invalid_config")
     assert set(problem["errors"]) == {"resources.gpus", "environment.VLLM_SEED", "config.parameters.dtype"}
+    one = {"recipe": "vllm-single-node", "environment": {"VLLM_SEED": "x"}}
+    problem = assert_problem(admin.post("/api/v1/replicas", one), 422, "invalid_config")
+    assert "node: environment.VLLM_SEED: 'x' is not a whole number." in problem["detail"]
     problem = assert_problem(admin.post("/api/v1/replicas", {"recipe": "mok"}), 422, "unknown_recipe")
     assert set(problem["errors"]) == {"recipe"}
     for mode in ("replica_mock", "platform_workload"):
