@@ -75,9 +75,9 @@ def end(up: Stack, *services: str) -> None:
         wait_until(lambda service=service: get(up, service)["ended_at"] is not None, 60, f"the end of {service}")
 
 
-@pytest.mark.parametrize("surge, unavailable", [(1, 0), (0, 1), (2, 1)])
-def test_an_update_fails_no_request(up: Stack, surge: int, unavailable: int) -> None:
-    name, count = f"update-{surge}-{unavailable}", 3
+@pytest.mark.parametrize("count, surge, unavailable", [(1, 1, 0), (3, 1, 0), (3, 0, 1), (3, 2, 1)])
+def test_an_update_fails_no_request(up: Stack, count: int, surge: int, unavailable: int) -> None:
+    name = f"update-{count}-{surge}-{unavailable}"
     limits = {"max_surge": surge, "max_unavailable": unavailable}
     service = create(up, name, count, update=limits)
     old = {one["replica_id"] for one in get(up, service)["replicas"]}
@@ -95,6 +95,24 @@ def test_an_update_fails_no_request(up: Stack, surge: int, unavailable: int) -> 
     assert max(live for _, live in seen) > count or surge == 0
     shown = get(up, service)
     assert (shown["revision"], shown["good_revision"], shown["overall_status"]) == (2, 2, "healthy")
+    end(up, service)
+
+
+def test_scaling_fails_no_request(up: Stack) -> None:
+    """Who goes is drained, and it is never one of those that stay."""
+    service = create(up, "scaled", 1)
+    began = last_event(up, service)
+    with under_load(up, service, "scaled") as load:
+        for count in (4, 2, 3, 1):
+            asked = up.call("POST", f"/api/v1/services/{service}/scale", {"replicas": count}, 202)
+            await_task(up, asked["task_id"])
+            replicas = {one["replica_id"] for one in get(up, service)["replicas"]}
+            assert len(replicas) == count
+            wait_until(lambda replicas=replicas: set(load.answered) >= replicas, 20, "answers of all")
+    assert load.wrong == []
+    seen = assert_within(up, service, least=1, most=4, from_id=began)
+    assert [live for _, live in seen][-1] == 1
+    assert len(up.call("GET", f"/api/v1/replicas?label=service_id={service}&limit=200")["replicas"]) == 5
     end(up, service)
 
 
