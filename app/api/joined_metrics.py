@@ -35,6 +35,11 @@ def answer(ctx: Context, service_id: str, members: Sequence[Mapping[str, Any]]) 
     Raises NoReadyReplica when there is none to ask, ReplicaBadAnswer when none answers.
     """
     asked = [str(member["replica_id"]) for member in members if member.get("port")]
+    if members and not asked:
+        raise NoReadyReplica(
+            f"The {len(members)} ready replicas of service {service_id} listen nowhere: their pool runs nothing.",
+            retry_after_s=30,
+        )
     if not asked:
         raise NoReadyReplica(
             f"No replica of service {service_id} is ready. `hostler service status {service_id}` says why.",

@@ -12,8 +12,8 @@ from flask import Response
 from app.api import answers, idempotency, waiting
 from app.api.auth import actor, context
 from app.domain.tasks import TaskState
-from app.errors import ServiceFailed
-from app.usecases import services
+from app.errors import NotFound, ServiceFailed
+from app.usecases import replicas, services
 
 #: Since when, and until when at least, DELETE stops a service.
 DEPRECATED = datetime(2026, 11, 21, tzinfo=UTC)
@@ -100,5 +100,18 @@ def _failed(task: Mapping[str, Any], service: Mapping[str, Any]) -> ServiceFaile
             "service_status": service["status"],
             "task_id": task["id"],
             "replicas": service["replicas"],
+            "log_tail": _last_words(service),
         },
     )
+
+
+def _last_words(service: Mapping[str, Any]) -> str:
+    """The end of the log of a replica that failed; empty when there is none to be had."""
+    failed = [one["replica_id"] for one in service["replicas"] if one["reason"]]
+    if not failed:
+        return ""
+    try:
+        return str(replicas.get(context(), failed[-1])["log_tail"] or "")
+    except NotFound:
+        # its record was deleted meanwhile
+        return ""

@@ -106,12 +106,13 @@ def test_a_request_may_wait_itself(made: Stack, name: str) -> None:
     ready = post()
     assert ready.status_code == 201, ready.text
     assert (ready.json()["ready"], ready.headers["Location"]) == (2, f"/api/v1/services/{ready.json()['id']}")
-    dying = {"engine_config": {"mock": {"startup_s": 60, "exit_after_s": 0.2}}}
+    dying = {"engine_config": {"mock": {"startup_s": 60, "exit_after_s": 0.2, "log_lines": ["no such tensor"]}}}
     failed = post(name=f"{name}-bad", config=dying, restart={"tries": 0})
     assert failed.status_code == 502, failed.text
     problem = failed.json()
     assert (problem["code"], problem["reason"]) == ("service_failed", "process_exited")
     assert problem["service_id"] in problem["detail"]
+    assert "no such tensor" in problem["log_tail"]
     made.must("service", "stop", f"{name}-bad", "--wait", "--timeout", "60s")
 
 

@@ -9,8 +9,10 @@ import jsonschema
 import pytest
 from flask.testing import FlaskClient
 
+from app.usecases.context import Context
 from tests.integration.api.conftest import Caller
 from tests.integration.api.test_conventions import assert_problem
+from tests.support.services import Hands
 
 CREATE: dict[str, Any] = {"recipe_name": "inference/mock", "pool": "mock"}
 SERVICES = "/api/v1/services"
@@ -339,6 +341,16 @@ def test_nothing_ready_to_be_asked(admin: Caller) -> None:
         assert_problem(admin.get(f"{SERVICES}/{service['id']}/logs?replica={wrong}"), 404, "not_found")
     assert_problem(admin.get(f"{SERVICES}/{service['id']}/logs?replica=x"), 422, "invalid_config")
     assert_problem(admin.get(f"{SERVICES}/{service['id']}/logs?tail=-1"), 422, "invalid_config")
+
+
+def test_ready_ones_that_listen_nowhere_are_told_as_such(admin: Caller, ctx: Context) -> None:
+    service = make(admin, replicas=2)
+    Hands(ctx).settle(service["id"])
+    shown = admin.get(f"{SERVICES}/{service['id']}").get_json()
+    assert (shown["status"], shown["ready"]) == ("running", 2)
+    refused = assert_problem(admin.get(f"{SERVICES}/{service['id']}/metrics"), 503, "no_ready_replica")
+    assert "listen nowhere" in refused["detail"]
+    assert admin.get(f"{SERVICES}/targets").get_json() == []
 
 
 def test_the_schema_of_a_file_takes_what_a_create_takes(admin: Caller) -> None:
