@@ -147,3 +147,41 @@ def test_an_ended_one_that_is_not_seen_gone_is_told(ctx: Context, actor: Actor, 
     hands.see_gone(living.id)
     hands.settle(outcome.service_id)
     assert tasks.get(ctx, asked.task_id)["state"] == "succeeded"
+
+
+def test_who_is_stopped_is_unhealthy_or_has_least_to_do(
+    ctx: Context, actor: Actor, hands: Hands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = create(ctx, actor, 5).service_id
+    hands.settle(service)
+    first, second, third, fourth, fifth = hands.live(service)
+    with ctx.database.begin() as connection:
+        move = Move(second.id, 1, (State.READY, State.UNHEALTHY), cause="observed")
+        assert replicas_repo.record_moves(connection, [move])
+    loads = {first.id: 3, third.id: 1, fourth.id: 7, fifth.id: 2}
+    monkeypatch.setattr(reconciling, "load_of", lambda _: loads)
+    services.scale(ctx, actor, service, 3)
+    assert {row.id for row in hands.live(service)} == {first.id, fourth.id, fifth.id}
+    # as whoever sweeps sees it too
+    with ctx.database.begin() as connection:
+        connection.execute(text("UPDATE services SET count = 2, look_at = hostler_now()"))
+    reconciling.sweep(ctx)
+    assert {row.id for row in hands.live(service)} == {first.id, fourth.id}
+
+
+def test_who_is_routed_finishes_first_when_it_is_scaled_away(ctx: Context, actor: Actor, hands: Hands) -> None:
+    service = create(ctx, actor, 2, body={"gateway_config": {"drain_s": 40}}).service_id
+    hands.settle(service)
+    with ctx.database.begin() as connection:
+        connection.execute(text("INSERT INTO gateways (id, node, pid) VALUES ('g', 'n', 1)"))
+        connection.execute(
+            text(
+                "INSERT INTO gateway_servers (gateway, server, replica_id, attempt, port)"
+                " SELECT 'g', id || '-1', id, 1, 20000 FROM replicas"
+            )
+        )
+    services.scale(ctx, actor, service, 1)
+    with ctx.database.read() as connection:
+        drains = list(connection.execute(text("SELECT replica_id, seconds FROM drains")))
+    [leaving] = hands.replicas(service, "stopping")
+    assert [(row.replica_id, row.seconds) for row in drains] == [(leaving.id, 40.0)]
