@@ -33,6 +33,8 @@ CREATE TABLE services (
 -- a name may be used again when its service was cancelled
 CREATE UNIQUE INDEX uq_services_name ON services (name) WHERE desired_state = 'running';
 CREATE INDEX ix_services_created ON services (created_at, id);
+CREATE INDEX ix_services_name ON services (name, created_at);
+CREATE INDEX ix_services_owner ON services (owner);
 CREATE INDEX ix_services_look ON services (look_at) WHERE look_at IS NOT NULL;
 CREATE INDEX ix_services_ended ON services (ended_at) WHERE ended_at IS NOT NULL;
 

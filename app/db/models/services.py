@@ -63,6 +63,8 @@ services = Table(
     # a name may be used again when its service was cancelled
     Index("uq_services_name", "name", unique=True, postgresql_where=text("desired_state = 'running'")),
     Index("ix_services_created", "created_at", "id"),
+    Index("ix_services_name", "name", "created_at"),
+    Index("ix_services_owner", "owner"),
     Index("ix_services_look", "look_at", postgresql_where=text("look_at IS NOT NULL")),
     Index("ix_services_ended", "ended_at", postgresql_where=text("ended_at IS NOT NULL")),
 )

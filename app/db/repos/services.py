@@ -139,8 +139,9 @@ def read(connection: Connection, service_id: str) -> Any | None:
 def find_id(connection: Connection, ref: str) -> str | None:
     """The id behind an id or a name: that of the running service, else of the last one that was called so."""
     query = text(
-        "SELECT id FROM services WHERE id = :ref OR name = :ref"
-        " ORDER BY id = :ref DESC, desired_state = 'running' DESC, created_at DESC LIMIT 1"
+        "SELECT id FROM services WHERE id = :ref UNION ALL"
+        " (SELECT id FROM services WHERE name = :ref ORDER BY desired_state = 'running' DESC, created_at DESC LIMIT 1)"
+        " LIMIT 1"
     )
     return connection.execute(query, {"ref": ref}).scalar()
 

@@ -33,6 +33,7 @@ INSERT INTO events (id, kind, actor, cause, to_state) OVERRIDING SYSTEM VALUE
 
 TASK = "INSERT INTO tasks (id, kind, priority, pool, replica_id, attempt, owner, state)"
 EVENT = "INSERT INTO events (kind, actor, cause, from_state, to_state, reason) VALUES ('transition', 'x', 'y'"
+SERVICE = "INSERT INTO services (id, name, owner, pool, count)"
 LEASE = "INSERT INTO leases (kind, scope, number, attempt_id, holder)"
 #: what nobody may do -> the constraint (or words) that forbid it
 FORBIDDEN: dict[str, tuple[str, str]] = {
@@ -80,6 +81,30 @@ FORBIDDEN: dict[str, tuple[str, str]] = {
     "a key in plain text": ("UPDATE keys SET hash = 'secret'", "ck_keys_hash_is_sha256"),
     "a made-up role": ("UPDATE keys SET role = 'god'", "ck_keys_role_known"),
     "two stacks in one database": ("INSERT INTO stack (single, id) VALUES (false, 'x')", "ck_stack_one_row"),
+    "a service's task that a worker might claim": (
+        "INSERT INTO tasks (id, kind, priority, pool, attempt, owner, arguments)"
+        " VALUES ('t2', 'service_scale', 2, 'local', 1, 'o', '{\"service_id\": \"x\"}')",
+        "ck_tasks_of_replica_or_service",
+    ),
+    "a task of nothing": (
+        "INSERT INTO tasks (id, kind, state, priority, pool, attempt, owner)"
+        " VALUES ('t2', 'stop', 'running', 2, 'x', 1, 'o')",
+        "ck_tasks_of_replica_or_service",
+    ),
+    "two running services of one name": (
+        f"{SERVICE} VALUES ('{A}', 's', '000000000000', 'local', 1), ('{B}', 's', '000000000000', 'local', 1)",
+        "uq_services_name",
+    ),
+    "a service that runs and has ended": (
+        "INSERT INTO services (id, name, owner, pool, count, ended_at)"
+        f" VALUES ('{A}', 's', '000000000000', 'local', 1, now())",
+        "ck_services_ended_is_cancelled",
+    ),
+    "a member of a revision that is not there": (
+        f"INSERT INTO service_members (replica_id, service_id, revision, ordinal) VALUES ('{A}', '{A}', 1, 0)",
+        "fk_service_members_service_id",
+    ),
+    "a service of nobody": (f"{SERVICE} VALUES ('{A}', 's', 'x', 'local', 1)", "fk_services_owner"),
     "one tick twice": (
         "INSERT INTO sweeps (name, tick, worker) VALUES ('repair', 1, 'a'), ('repair', 1, 'b')",
         "pk_sweeps",

@@ -17,11 +17,24 @@ from sqlalchemy import event, text
 from app.db.engine import Database
 from app.db.repos import events as events_repo
 from app.db.repos import retention as retention_repo
+from app.db.repos import services as services_repo
 from app.db.repos import tasks as tasks_repo
 from app.domain.tasks import Phase, TaskKind
 from app.errors import ModelNotFound
 from app.settings import Settings
-from app.usecases import events, explain, health, replicas, retention, served, served_models, sweeps, tasks, watching
+from app.usecases import (
+    events,
+    explain,
+    health,
+    replicas,
+    retention,
+    served,
+    served_models,
+    services,
+    sweeps,
+    tasks,
+    watching,
+)
 from app.usecases.context import Actor, Context
 from tests.support.embedded import fresh_database, plain_url
 
@@ -29,9 +42,23 @@ from tests.support.embedded import fresh_database, plain_url
 REPLICAS, EVENTS = 100_000, int(os.environ.get("HOSTLER_TEST_EVENTS", "300000"))
 QUEUED, SERVING = 5_000, 10_000
 OPEN = "00000000000a"
-BIG = {"replicas", "events", "tasks", "attempts", "leases", "idempotency", "replica_labels"}
+BIG = {
+    "replicas",
+    "events",
+    "tasks",
+    "attempts",
+    "leases",
+    "idempotency",
+    "replica_labels",
+    "services",
+    "service_members",
+}
 #: 8 KiB each, of one statement. A page of 50 or a claim takes some dozens; what looks at all that serves takes more.
 FEW, MANY = 600, 25_000
+
+#: One of the services has died 20,000 times, and was scaled as often.
+SERVICES, ONE = 1_000, "000000000001"
+SPEC = '{"update": {}, "restart": {}, "config": {}, "warnings": [], "replica": {}, "all_or_nothing": false}'
 
 LOAD = f"""
 ALTER TABLE replicas DISABLE TRIGGER USER;
@@ -67,6 +94,21 @@ SELECT 'k', 'POST', '/', g::text, 'x', hostler_now() - g * interval '1 second' F
 INSERT INTO events (kind, replica_id, task_id, pool, actor, cause, to_state, at)
 SELECT 'transition', lpad(to_hex(g % {REPLICAS} + 1), 12, '0'), 't' || lpad(to_hex(g % {REPLICAS} + 1), 12, '0'),
        'mock', 'hostler', 'c', 'pending', hostler_now() - interval '20 days' FROM generate_series(1, {EVENTS}) g;
+INSERT INTO services (id, name, owner, pool, count, look_at)
+SELECT lpad(to_hex(g), 12, '0'), 's' || g, '000000000001', 'mock', 3, hostler_now()
+FROM generate_series(1, {SERVICES}) g;
+INSERT INTO service_revisions (service_id, number, actor, cause, spec)
+SELECT id, 1, 'a', 'c', '{SPEC}' FROM services;
+INSERT INTO service_members (replica_id, service_id, revision, ordinal)
+SELECT lpad(to_hex({QUEUED} + (s - 1) * 3 + o + 1), 12, '0'), lpad(to_hex(s), 12, '0'), 1, o
+FROM generate_series(1, {SERVICES}) s, generate_series(0, 2) o;
+INSERT INTO service_members (replica_id, service_id, revision, ordinal, past)
+SELECT id, '{ONE}', 1, 0, true FROM replicas WHERE state = 'failed' ORDER BY id LIMIT 20000;
+INSERT INTO tasks (id, kind, state, phase, priority, pool, attempt, owner, finished_at, arguments)
+SELECT 'ts' || g, 'service_scale', 'succeeded', 'done', 2, 'mock', 1, 'k', hostler_now(),
+       jsonb_build_object('service_id', '{ONE}') FROM generate_series(1, 20000) g;
+INSERT INTO service_hints (service_id)
+SELECT lpad(to_hex(g % {SERVICES} + 1), 12, '0') FROM generate_series(1, 20000) g;
 """
 
 Caught = list[tuple[str, Any]]
@@ -158,6 +200,16 @@ ACTS: Acts = {
     "the feed's first look": (FEW, _read(lambda connection: events_repo.newest_settled(connection, 500))),
     "the feed": (FEW, _read(lambda connection: events_repo.settled_behind(connection, (2**40, 5), 1000))),
     "health": (FEW, lambda ctx: health.look(ctx.database)),
+    "services that are due": (FEW, _read(lambda connection: services_repo.due(connection, 200, 35.0))),
+    "hints of a service": (FEW, _read(lambda connection: services_repo.hints_of(connection, [ONE]))),
+    "members of a service": (FEW, _read(lambda connection: services_repo.members(connection, [ONE]))),
+    "open tasks of a service": (FEW, _read(lambda connection: services_repo.open_tasks(connection, [ONE]))),
+    "one service": (FEW, lambda ctx: services.get(ctx, ONE)),
+    "one service, by name": (FEW, lambda ctx: services.find(ctx, "s1")),
+    "page of services": (3 * FEW, lambda ctx: services.page(ctx, {}, 50, None)),
+    "who of a service is ready": (FEW, lambda ctx: services.ready_members(ctx, "000000000002")),
+    "tasks of a service": (FEW, lambda ctx: tasks.list_tasks(ctx, {"service_id": "000000000002"}, 50, None)),
+    "events of a service": (FEW, lambda ctx: events.list_events(ctx, {"service_id": ONE}, 50, None)),
     "queue position": (FEW, lambda ctx: explain.explain(ctx, OPEN)),
     "pools to ring for": (FEW, sweeps.waiting),
     "expired leases": (FEW, sweeps.take_back_expired),
