@@ -75,6 +75,11 @@ class Observed:
         return self.state is State.FAILED and self.wanted and self.reason is not Reason.CANCELLED
 
     @property
+    def doubtful(self) -> bool:
+        """Its end may be only what a silent host looks like. Not so if it was seen gone, or asked to end."""
+        return self.suspect and self.wanted and not self.released
+
+    @property
     def blameless(self) -> bool:
         """It had been ready, and ended for what its revision cannot help."""
         return self.ready_at is not None and self.reason in NO_FAULT

@@ -25,7 +25,7 @@ class Place:
     def suspect(self) -> bool:
         """Nothing is begun in it: what is believed of its members may be wrong."""
         return any(member.suspect for member in self.live) or (
-            not self.live and self.last is not None and self.last.suspect
+            not self.live and self.last is not None and self.last.doubtful
         )
 
     def of(self, revision: int) -> list[Observed]:

@@ -68,7 +68,7 @@ def _all_or_nothing(sight: Sight) -> CancelAll | None:
         return None
     for place in sight.arranged.kept:
         member = place.last
-        if member is not None and (member.failed or member.blameless) and not member.suspect:
+        if member is not None and (member.failed or member.blameless) and not member.doubtful:
             why = f"{member.replica_id} {how_it_ended(member)} before all were ready"
             return CancelAll(member.reason or Reason.BACKEND_ERROR, why, member.replica_id)
     return None

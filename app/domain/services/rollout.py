@@ -33,7 +33,7 @@ def roll_back(sight: Sight) -> RollBack | None:
 def _failed_try(desired: Desired, place: Place) -> Observed | None:
     """The newest member of the wanted revision in that place, when it failed by its own fault."""
     ended = place.last
-    if ended is None or ended.suspect or ended.revision != desired.revision or not ended.failed:
+    if ended is None or ended.doubtful or ended.revision != desired.revision or not ended.failed:
         return None
     if desired.forgives(ended.state_since) or ended.reason in NO_FAULT or ended.stable(desired.restart.stable_s):
         return None

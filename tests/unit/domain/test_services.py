@@ -184,6 +184,15 @@ def test_suspects_are_left_alone() -> None:
     assert stops(Desired(1, good_revision=1), [member(0, suspect=True), member(1)]) == ["r1-1"]
 
 
+def test_what_was_seen_gone_or_asked_to_end_is_replaced_though_its_host_is_silent() -> None:
+    """A host that never comes back must not keep a place for ever: stop its replica by hand, and another one comes."""
+    died = member(0, State.FAILED, suspect=True, reason=Reason.PROCESS_EXITED)
+    assert creates(Desired(1, good_revision=1), [died]) == []
+    assert len(creates(Desired(1, good_revision=1), [replace(died, released=True)])) == 1
+    asked = member(0, State.STOPPING, suspect=True, wanted=False)
+    assert len(creates(Desired(1, good_revision=1), [asked])) == 1
+
+
 def test_all_or_nothing_ends_all_at_the_first_failure_until_it_was_good_once() -> None:
     members = [member(0), member(1, State.FAILED, reason=Reason.OUT_OF_MEMORY)]
     found = plan(Desired(2, all_or_nothing=True), members, NOW).actions
