@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 import threading
+import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 import pytest
@@ -262,7 +264,49 @@ def test_who_may(up: Stack, store: str) -> None:
     assert ask(up, "POST", f"{at}/four/points/search", json=search, headers=reader).status_code == 403
     assert ask(up, "POST", f"{at}/four/points/search", json=search, headers=infers).status_code == 200
     assert ask(up, "GET", at, headers=others).json()["code"] == "model_forbidden"
+    assert ask(up, "GET", at, headers=key("infer", models=["qdrant"])).status_code == 200
     assert ask(up, "GET", at, headers={"X-API-Key": "x" * 40}).status_code == 401
+
+
+def test_names_of_collections_mean_what_they_say(up: Stack, store: str) -> None:
+    at = f"/vector-db/{store}/collections"
+    for name in ("a b", "größe", "50%", "a+b", "#1", "a;b=c", "points", "日本", "x" * 255):
+        path = f"{at}/{quote(name, safe='')}"
+        assert ask(up, "PUT", path, json={"vector_size": 2}).status_code == 200, name
+        assert name in ask(up, "GET", at).json()["collections"]
+        assert ask(up, "GET", path).json()["collection"] == name
+        assert ask(up, "DELETE", path).status_code == 200
+        assert name not in ask(up, "GET", at).json()["collections"]
+    for name in ("a/b", "..", ".", "a?b", 'a"b', "x" * 256, "a\x7fb"):
+        refused = ask(up, "PUT", f"{at}/{quote(name, safe='').replace('.', '%2E')}", json={"vector_size": 2})
+        assert refused.status_code in (400, 404, 405, 422), (name, refused.text)
+    assert "four" in ask(up, "GET", at).json()["collections"]
+
+
+def test_points_are_chosen_and_shown_as_asked(up: Stack, store: str) -> None:
+    at = f"/vector-db/{store}/collections/chosen"
+    assert ask(up, "PUT", at, json={"vector_size": 2, "distance": "Euclid"}).status_code == 200
+    one = str(uuid.uuid4())
+    points = [{"id": n, "vector": [n, 0], "payload": {"n": n, "kind": "odd" if n % 2 else "even"}} for n in range(10)]
+    points.append({"id": one, "vector": [100, 0], "payload": None})
+    assert ask(up, "PUT", f"{at}/points", json={"points": points}).status_code == 200
+    assert ask(up, "GET", f"{at}/points/{one}").json()["result"]["id"] == one
+    odd = {"must": [{"key": "kind", "match": {"value": "odd"}}]}
+    body = {"query_vector": [4, 0], "limit": 3, "filter": odd, "with_payload": {"include": ["n"]}, "with_vector": True}
+    found = ask(up, "POST", f"{at}/points/search", json=body).json()["result"]
+    assert sorted((one["payload"]["n"], one["vector"][0]) for one in found[:2]) == [(3, 3), (5, 5)]
+    assert all(set(one["payload"]) == {"n"} for one in found)
+    near = ask(up, "POST", f"{at}/points/search", json={"query_vector": [4, 0], "score_threshold": 1.5}).json()[
+        "result"
+    ]
+    assert {one["id"] for one in near} == {3, 4, 5}
+    page = ask(up, "POST", f"{at}/points/scroll", json={"limit": 4, "filter": odd}).json()["result"]
+    assert ([one["id"] for one in page["points"]], page["next_page_offset"]) == ([1, 3, 5, 7], 9)
+    assert ask(up, "POST", f"{at}/points/count", json={"filter": odd}).json()["result"] == {"count": 5}
+    assert ask(up, "POST", f"{at}/points/delete", json={"points": [1, 3, 777]}).status_code == 200
+    assert ask(up, "POST", f"{at}/points/delete", json={"filter": odd}).status_code == 200
+    left = ask(up, "POST", f"{at}/points", json={"ids": [0, 1, 2, 9]}).json()["result"]
+    assert [one["id"] for one in left] == [0, 2]
 
 
 def test_other_services_are_no_vector_databases(up: Stack) -> None:
