@@ -21,6 +21,8 @@ from app.usecases.rendering import Rendered
 #: What a request may say beside the config; kept, for the next revision is made from it too.
 _PLAIN = ("model_name", "pool", "all_or_nothing", "successor_lead_s")
 _KEPT = (*_PLAIN, "update", "restart")
+#: Of a spec, what says nothing about what is run, and how.
+_ASIDE = ("granted_role", "asked", "warnings")
 
 
 @dataclass(frozen=True)
@@ -203,10 +205,9 @@ def with_kept_secrets(config: Mapping[str, Any], before: Mapping[str, Any], path
 
 
 def same(wanted: Wanted, ctx: Context, row: Any) -> bool:
-    """Whether the revision's row says the same already."""
-    spec = {name: value for name, value in row.spec.items() if name != "granted_role"}
-    new = json.loads(json.dumps({name: value for name, value in wanted.spec.items() if name != "granted_role"}))
-    # of the config what it comes to counts, and not how it was written down
+    """Whether the revision's row comes to the same already, however it was asked for."""
+    new = json.loads(json.dumps(wanted.spec))
+    spec, new = ({name: value for name, value in one.items() if name not in _ASIDE} for one in (row.spec, new))
     return bool(spec == new) and environment_of(_secret_of(ctx, row)) == environment_of(wanted.secret)
 
 

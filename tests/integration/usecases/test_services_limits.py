@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from app.db.repos import services as repo
 from app.errors import InvalidConfig
-from app.usecases import reconciling, service_changes, services
+from app.usecases import reconciling, service_changes, service_revisions, services
 from app.usecases.context import Actor, Context
 from tests.support.services import Hands
 
@@ -49,15 +50,29 @@ def test_while_an_update_is_under_way_they_are_an_update_too(ctx: Context, actor
 
 
 def test_a_masked_value_stands_for_the_present_one(ctx: Context, actor: Actor, hands: Hands) -> None:
-    config = {"environment": {"MOCK_SEED": "1"}}
-    service_id = settled(ctx, actor, hands, config=config)
+    secret, other = "hf_first_secret", "hf_second_secret"
+    service_id = settled(ctx, actor, hands, config={"environment": {"HF_TOKEN": secret, "MOCK_SEED": "1"}})
     shown = services.get(ctx, service_id)["config"]
+    assert shown == {"environment": {"HF_TOKEN": "***", "MOCK_SEED": "1"}}
     assert services.update(ctx, actor, "web", {"config": shown, "replace_config": True}).already
     assert service_changes.plan_update(ctx, actor, "web", {"config": shown, "replace_config": True})["changes"] == []
-    other = {"config": {"environment": {"MOCK_SEED": "2"}}, "replace_config": True}
-    [change] = service_changes.plan_update(ctx, actor, "web", other)["changes"]
-    assert change["field"] == "config.environment.MOCK_SEED"
-    assert services.get(ctx, service_id)["revision"] == 1
+    # that it would be another one is told, and neither
+    change = {"config": {"environment": {"HF_TOKEN": other}}}
+    plan = service_changes.plan_update(ctx, actor, "web", change)
+    assert plan["changes"] == [{"field": "config.environment.HF_TOKEN", "before": "***", "after": "***"}]
+    assert secret not in repr(plan)
+    assert other not in repr(plan)
+    services.update(ctx, actor, "web", change)
+    kept = {"config": {"environment": {"HF_TOKEN": "***", "MOCK_SEED": "2"}}}
+    services.update(ctx, actor, "web", kept)
+    with ctx.database.read() as connection:
+        present = repo.read_revision(connection, service_id, 3)
+    assert service_revisions.config_of(ctx, present)["environment"] == {"HF_TOKEN": other, "MOCK_SEED": "2"}
+    for nowhere in ({"environment": {"LOG_LEVEL": "***"}}, {"environment": {"HF_TOKEN": "***"}}):
+        with pytest.raises(InvalidConfig) as refused:
+            services.create(ctx, actor, MOCK | {"name": "new", "config": nowhere})
+        [field] = refused.value.errors
+        assert field == f"config.environment.{next(iter(nowhere['environment']))}"
 
 
 def test_what_is_taken_out_of_a_config_that_is_replaced_is_gone(ctx: Context, actor: Actor, hands: Hands) -> None:
@@ -66,6 +81,24 @@ def test_what_is_taken_out_of_a_config_that_is_replaced_is_gone(ctx: Context, ac
     assert list(services.get(ctx, service_id)["config"]["environment"]) == ["MOCK_SEED"]
     services.update(ctx, actor, "web", {"config": {"environment": {"MOCK_SLOTS": "3"}}})
     assert sorted(services.get(ctx, service_id)["config"]["environment"]) == ["MOCK_SEED", "MOCK_SLOTS"]
+
+
+def test_what_is_so_by_default_may_be_said_too(ctx: Context, actor: Actor, hands: Hands) -> None:
+    service_id = settled(ctx, actor, hands)
+    shown = services.get(ctx, service_id)
+    said = {
+        "recipe_name": "mock",
+        "pool": "mock",
+        "model_name": shown["model_name"],
+        "update": {"max_surge": shown["update"]["max_surge"]},
+        "restart": {"tries": shown["restart"]["tries"]},
+        "all_or_nothing": False,
+        "replace_config": True,
+        "config": {},
+    }
+    assert service_changes.plan_update(ctx, actor, "web", said)["changes"] == []
+    assert services.update(ctx, actor, "web", said).already
+    assert services.get(ctx, service_id)["revision"] == 1
 
 
 def test_an_update_that_could_never_move_is_refused_however_it_comes_about(ctx: Context, actor: Actor) -> None:
