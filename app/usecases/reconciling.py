@@ -95,7 +95,7 @@ def reconcile(
     effects = Effects()
     for _ in range(PASSES):
         # before the members are read: what changes after this leaves another hint
-        repo.take_hints(connection, repo.hints_of(connection, [service_id]).get(service_id, ()))
+        repo.take_all_hints(connection, service_id)
         [seen] = see(connection, [service_id], [repo.read(connection, service_id)], loads or {})
         if not act(ctx, connection, seen, who, effects, known):
             return effects

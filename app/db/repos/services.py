@@ -346,6 +346,11 @@ def take_hints(connection: Connection, ids: Sequence[int]) -> None:
         connection.execute(text("DELETE FROM service_hints WHERE id = ANY(:ids)"), {"ids": list(ids)})
 
 
+def take_all_hints(connection: Connection, service_id: str) -> None:
+    """The same for all that are there now; what is committed later is seen by the next one."""
+    connection.execute(text("DELETE FROM service_hints WHERE service_id = :id"), {"id": service_id})
+
+
 def drop_ownerless_hints(connection: Connection, service_ids: Sequence[str]) -> None:
     """Hints of what is no service: it was forgotten, or a replica's label is older than services are."""
     connection.execute(
