@@ -20,14 +20,18 @@ def roll_back(sight: Sight) -> RollBack | None:
     good = desired.good_revision
     if good is None or good == desired.revision or desired.paused or not desired.update.auto_rollback:
         return None
+    # where failures are not repeated at all, the first one is proof enough
+    enough = min(TRIES, desired.restart.tries + 1)
     for place in sight.arranged.kept:
         ended = _failed_try(desired, place)
-        if ended is not None and ended.tries + 1 >= TRIES:
-            why = (
-                f"revision {desired.revision} failed {ended.tries + 1} times: {ended.replica_id} {how_it_ended(ended)}"
-            )
+        if ended is not None and ended.tries + 1 >= enough:
+            why = f"revision {desired.revision} failed {_times(ended.tries + 1)}: {ended.replica_id} {how_it_ended(ended)}"
             return RollBack(good, why)
     return _overdue(sight, good)
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times in a row"
 
 
 def _failed_try(desired: Desired, place: Place) -> Observed | None:

@@ -247,6 +247,14 @@ def test_an_update_that_fails_twice_in_a_place_goes_back() -> None:
     assert plan(replace(desired, revision=1), [*old, failed, again], NOW + 20).settled
 
 
+def test_an_update_goes_back_at_its_first_failure_where_none_is_repeated() -> None:
+    failed = member(0, State.FAILED, 2, replaces="r0-1", state_since=NOW, reason=Reason.OUT_OF_MEMORY)
+    desired = Desired(1, revision=2, good_revision=1, rollout_since=NOW, restart=Restart(tries=0))
+    assert plan(desired, [member(0), failed], NOW).actions == (
+        RollBack(1, "revision 2 failed once: r0-2 failed (out_of_memory)"),
+    )
+
+
 def test_an_update_without_progress_goes_back() -> None:
     desired = Desired(2, revision=2, good_revision=1, rollout_since=NOW)
     members = [member(0), member(1), member(0, State.PENDING, 2, replaces="r0-1")]
