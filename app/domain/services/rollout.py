@@ -25,7 +25,8 @@ def roll_back(sight: Sight) -> RollBack | None:
     for place in sight.arranged.kept:
         ended = _failed_try(desired, place)
         if ended is not None and ended.tries + 1 >= enough:
-            why = f"revision {desired.revision} failed {_times(ended.tries + 1)}: {ended.replica_id} {how_it_ended(ended)}"
+            times = _times(ended.tries + 1)
+            why = f"revision {desired.revision} failed {times}: {ended.replica_id} {how_it_ended(ended)}"
             return RollBack(good, why)
     return _overdue(sight, good)
 
