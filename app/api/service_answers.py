@@ -34,7 +34,10 @@ def asked(outcome: services.ServiceOutcome, *, done: int = 200) -> Response:
     Raises ServiceFailed when it saw that it cannot get there.
     """
     task = None if outcome.already else _waited(outcome)
-    shown = services.get(context(), outcome.service_id) | {"warnings": list(outcome.warnings)}
+    shown = services.get(context(), outcome.service_id)
+    if not outcome.replayed:
+        # of this very request; a replay tells those of what it made
+        shown["warnings"] = list(outcome.warnings)
     if not outcome.already and (task is None or task["finished_at"] is None):
         return answers.accepted(shown, path(outcome.service_id), outcome.task_id or "", replayed=outcome.replayed)
     if task is not None and task["state"] != TaskState.SUCCEEDED:

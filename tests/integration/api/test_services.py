@@ -199,6 +199,9 @@ def test_a_create_is_made_once(admin: Caller) -> None:
     assert first.get_json()["id"] == again.get_json()["id"]
     assert again.headers["Idempotency-Replayed"] == "true"
     assert admin.get(SERVICES).get_json()["total"] == 1
+    wish = CREATE | {"config": {"base_port": 8001}}
+    told = [admin.post(SERVICES, wish, Idempotency_Key="w").get_json()["warnings"] for _ in range(2)]
+    assert told[0] == told[1] != []
     wrong = admin.post(SERVICES, CREATE | {"recipe_name": "nope"}, Idempotency_Key="k2")
     assert_problem(wrong, 422, "unknown_recipe")
     # errors are not remembered
