@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.client
 import os
+import resource
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -14,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from app.engines.registry import engine
-from tests.support.engines import Running, running, wait_until
+from tests.support.engines import HOST, Running, running, wait_until
 from tests.support.qdrant_edge import SIZE, VECTOR, ask, make, must
 from workers.probes.http import probe_once
 
@@ -203,3 +205,16 @@ def test_a_damaged_collection_is_told_and_not_passed_over(start: Start, tmp_path
     cause = engine("qdrant-edge").cause_of_exit(second.log)
     assert cause is not None
     assert str(folder) in cause.message
+
+
+def test_callers_beyond_what_it_may_open_wait_and_break_nothing(start: Start) -> None:
+    it = start()
+    at = make(it, "crowded")
+    resource.prlimit(it.process.pid, resource.RLIMIT_NOFILE, (40, 40))
+    with ExitStack() as crowd:
+        callers = [crowd.enter_context(socket.create_connection((HOST, it.port), 5)) for _ in range(60)]
+        for caller in callers:
+            caller.sendall(b"GET /rea")
+        wait_until(lambda: len(os.listdir(f"/proc/{it.process.pid}/fd")) >= 40, "all its files to be open")
+        assert it.process.poll() is None
+    assert must(it, "POST", f"{at}/points/count", {}) == {"count": 0}

@@ -7,6 +7,7 @@ ever. A client that goes away closes its generator, as a good engine cancels wha
 
 from __future__ import annotations
 
+import errno
 import heapq
 import itertools
 import os
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 MAX_HEADER_BYTES = 64 * 1024
 MAX_BODY_BYTES = 32 * 1024 * 1024
+#: Until more callers are taken after the process had all the files open that it may.
+FULL_S = 0.1
 
 
 class Request:
@@ -76,8 +79,17 @@ class Loop:
                     Connection(self, client, answers)
             except BlockingIOError:
                 return
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE):
+                    raise
+                # who is not taken now waits; the socket would be ready without an end
+                self.unwatch(listener)
+                self.call_later(FULL_S, watch)
 
-        self.watch(listener, selectors.EVENT_READ, accept)
+        def watch() -> None:
+            self.watch(listener, selectors.EVENT_READ, accept)
+
+        watch()
 
     def watch(self, file: Any, events: int, callback: Callable[[int], None]) -> None:
         self._selector.register(file, events, callback)

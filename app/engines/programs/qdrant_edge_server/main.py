@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import resource
 import socket
 import sys
 
@@ -27,6 +28,9 @@ def main(path: str) -> None:
     HOSTLER_ENGINE_KEY."""
     with open(path, encoding="utf-8") as file:
         config = json.load(file)
+    # a file for each collection and each caller
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     listener = _bind(config["host"], config["port"])
     _add_site_packages()
     from .answers import Answers

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _DEED = "collection.json"
 _SHARD = "shard"
 #: Each has files, maps and a thread of its own.
-MOST_COLLECTIONS = 1000
+MOST_COLLECTIONS = 500
 #: As Qdrant takes them.
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
 LONGEST_NAME = 255
