@@ -199,8 +199,8 @@ class Settings:
     )
     external_ca: str = _setting("", "PEM file of authorities for external servers, instead of the system's.")
     hf_endpoint: str = _setting(
-        "https://huggingface.co",
-        "The hub that models are looked up on; HF_ENDPOINT is read too.",
+        "",
+        "The hub that models are looked up on; default: huggingface_hub's own.",
         also="HF_ENDPOINT",
         form=r"https?://[^\s/@?#]+(/[^\s@?#]*)?",
         such_as="https://HOST without a name or password in it",

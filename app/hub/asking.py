@@ -36,12 +36,17 @@ _GARBAGE = (TypeError, ValueError, KeyError, AttributeError, IndexError, Recursi
 _places = threading.BoundedSemaphore(AT_ONCE)
 
 
+def endpoint_of(settings: Settings) -> str:
+    """The hub that is asked: the settings', else the library's own."""
+    return (settings.hf_endpoint or constants.ENDPOINT).rstrip("/")
+
+
 def ask(settings: Settings, question: Callable[[HfApi], Answer], *, of_one_model: bool) -> Answer:
     """What ``question`` finds out from the hub of ``settings``.
 
     Raises HubUnavailable within PATIENCE_S, HubBadAnswer; ``of_one_model`` also UnknownHubModel, GatedModel.
     """
-    endpoint = settings.hf_endpoint.rstrip("/")
+    endpoint = endpoint_of(settings)
     if constants.is_offline_mode():
         raise _unavailable(endpoint, "HF_HUB_OFFLINE is set where Hostler was started")
     call = Call(origin_of(endpoint), time.monotonic() + PATIENCE_S)

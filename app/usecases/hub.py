@@ -13,7 +13,7 @@ from huggingface_hub.hf_api import ExpandModelProperty_T
 from app.engines import vllm_architectures, vllm_models
 from app.engines.flags import HUB_NAME
 from app.errors import UnknownHubModel
-from app.hub.asking import ask
+from app.hub.asking import ask, endpoint_of
 from app.hub.call import HubNonsense
 from app.hub.shelf import Shelf
 from app.usecases.context import Context
@@ -34,7 +34,7 @@ _shelf = Shelf()
 def available(context: Context) -> dict[str, Any]:
     """Which architectures vLLM serves, and models to begin with. Asks nobody."""
     return {
-        "model_source": f"HuggingFace Hub ({context.settings.hf_endpoint})",
+        "model_source": f"HuggingFace Hub ({endpoint_of(context.settings)})",
         "vllm_version": vllm_architectures.VLLM_VERSION,
         "supported_architectures": {task: sorted(names) for task, names in vllm_models.TASKS.items()},
         "default_model": vllm_models.DEFAULT_MODEL,
@@ -66,7 +66,7 @@ def info(context: Context, name: str) -> dict[str, Any]:
 
 
 def _hub(context: Context) -> tuple[str, str]:
-    return context.settings.hf_endpoint, context.settings.hf_token
+    return endpoint_of(context.settings), context.settings.hf_token
 
 
 def _search(api: HfApi, *, query: str, limit: int) -> list[dict[str, Any]]:
