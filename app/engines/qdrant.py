@@ -1,7 +1,7 @@
 """Qdrant's server: the vector database itself. Not shipped: the operator installs it.
 
-Names of its settings, routes and rules were read in its configuration and source (1.15 to 1.17); nothing else of it is
-relied on.
+Names of its settings, the order in which it reads them, its routes and its rules about keys were read in its source;
+tests run a stand-in that takes these settings and no others.
 """
 
 from __future__ import annotations
