@@ -6,6 +6,8 @@ so that no moment is missed.
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 
 from tests.support.embedded import wait_until
 from tests.support.service_load import CHAT, assert_within, last_event, under_load
-from tests.support.stacks import Stack, stack
+from tests.support.stacks import Stack, stack, wait_gone
 
 pytestmark = pytest.mark.timeout(240)
 #: Answers take a while, so that there is always something in flight where something is stopped.
@@ -95,6 +97,28 @@ def test_an_update_fails_no_request(up: Stack, count: int, surge: int, unavailab
     assert max(live for _, live in seen) > count or surge == 0
     shown = get(up, service)
     assert (shown["revision"], shown["good_revision"], shown["overall_status"]) == (2, 2, "healthy")
+    end(up, service)
+
+
+def test_an_update_goes_on_whoever_is_killed_meanwhile(up: Stack) -> None:
+    """Those that reconcile, launch and stop die one after the other: each step is taken once, and no request fails."""
+    service = create(up, "killed", 3)
+    began = last_event(up, service)
+    with under_load(up, service, "killed") as load:
+        task_id = change(up, service, {"startup_s": 0.5})
+        for role in ("agent", "worker", "worker-control"):
+            before = last_event(up, service)
+            assert up.call("GET", f"/api/v1/tasks/{task_id}")["state"] == "running"
+            pid = up.pid(role)
+            os.kill(pid, signal.SIGKILL)
+            wait_gone(pid)
+            wait_until(lambda before=before: last_event(up, service) != before, 60, f"a step after the end of {role}")
+        await_task(up, task_id, limit_s=120)
+    assert load.wrong == []
+    assert_within(up, service, least=3, most=4, from_id=began)
+    assert _revisions(up, service) == [2, 2, 2]
+    rows = up.call("GET", f"/api/v1/replicas?label=service_id={service}&limit=200")["replicas"]
+    assert len(rows) == 6, "each was replaced once"
     end(up, service)
 
 
