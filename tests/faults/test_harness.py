@@ -16,10 +16,11 @@ import pytest
 from tests.faults.harness import starts
 from tests.faults.harness.__main__ import seeds_of
 from tests.faults.harness.asks import BY, KEYS, SPELLED
-from tests.faults.harness.failpoints import DOOR_POINTS, POINTS
-from tests.faults.harness.faults import DOOR, FAULTS
+from tests.faults.harness.failpoints import DOOR_POINTS, POINTS, SERVICE_POINTS
+from tests.faults.harness.faults import DOOR, FAULTS, SERVICES
 from tests.faults.harness.plants import PLANTS
 from tests.faults.harness.script import CI_SEEDS, as_json, script
+from tests.faults.harness.services import KINDS, OF, PATH
 from tests.support.crew import ROOT
 
 #: What is found depends on who comes first: a plant's seed may need more than one try.
@@ -51,7 +52,7 @@ def folder() -> Iterator[str]:
 
 
 def patched() -> Iterator[str]:
-    yield from (point.target for point in (*POINTS.values(), *DOOR_POINTS.values()))
+    yield from (point.target for point in (*POINTS.values(), *DOOR_POINTS.values(), *SERVICE_POINTS.values()))
     yield from starts.PATCHES
     for plant in PLANTS:
         yield from importlib.import_module(f"tests.faults.harness.plants.{plant}").PATCHES
@@ -72,15 +73,21 @@ def test_a_seed_means_the_same_script_in_every_process(folder: str) -> None:
 
 def test_the_ci_seeds_use_every_fault_and_ask_for_everything() -> None:
     steps = [step for seed in range(1, CI_SEEDS + 1) for step in script(seed)]
-    assert {step.what for step in steps} == {"request", "ask", *FAULTS, *DOOR}
+    assert {step.what for step in steps} == {"request", "ask", *FAULTS, *DOOR, *SERVICES}
     asked = {(step.arguments["method"], step.arguments["path"]) for step in steps if step.what == "request"}
     for verb in ("stop", "restart", "health", "diagnose"):
         assert ("POST", f"/api/v1/replicas/{{id}}/{verb}") in asked
-    bodies = [step.arguments["body"] for step in steps if "makes" in step.arguments]
+    for verb in ("scale", "status", "pause", "resume", "rollback"):
+        assert ("POST", f"{PATH}/{{service}}/{verb}") in asked
+    assert ("PATCH", f"{PATH}/{{service}}") in asked
+    made = [step.arguments for step in steps if "makes" in step.arguments]
+    assert {act["kind"] for act in made if act.get("of") == OF} >= set(KINDS)
+    bodies = [act["body"] for act in made if act.get("of") != OF]
     assert {body["server_mode"] for body in bodies} == {"replica", "replica_mock", "platform_workload"}
     assert {body["pool"] for body in bodies} == {"local", "tight", "mock", "few"}
     models = [step.arguments for step in steps if step.what == "ask"]
-    for name, values in {"by": (*BY, "registered"), "key": KEYS, "spelled": SPELLED, "stream": (True, False)}.items():
+    drawn = {"by": (*BY, "registered", OF), "key": KEYS, "spelled": SPELLED, "stream": (True, False)}
+    for name, values in drawn.items():
         assert {act[name] for act in models} == set(values)
 
 

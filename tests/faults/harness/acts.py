@@ -30,7 +30,7 @@ def create(rng: random.Random, name: str) -> Act:
     if rng.random() < 0.35:
         body["wait_for_ready"] = True
         act["wait_s"] = rng.choice((1, 2, 4))
-    _add_key(rng, act, 0.7)
+    add_key(rng, act, 0.7)
     return act
 
 
@@ -182,11 +182,11 @@ def _mock(knobs: Mapping[str, Any]) -> Act:
 
 def _about(rng: random.Random, name: str, method: str, path: str, body: Any, keyed: float) -> Act:
     act: Act = {"method": method, "path": path, "body": body, "about": name}
-    _add_key(rng, act, keyed)
+    add_key(rng, act, keyed)
     return act
 
 
-def _add_key(rng: random.Random, act: Act, chance: float) -> None:
+def add_key(rng: random.Random, act: Act, chance: float) -> None:
     if rng.random() >= chance:
         return
     # the driver puts its own number before it: the same seed may be run twice on one stack

@@ -19,19 +19,23 @@ TOKENS = 6
 _TOLD = ("content-type", "retry-after", "x-hostler-replica")
 
 
-def ask(
-    url: str, journal: Journal, act: Mapping[str, Any], replica: str | None, key: str, **more: Any
-) -> dict[str, Any]:
-    """One request and what came of it, as ``door`` in the journal; the line. ``status`` 0: no answer."""
+def ask(url: str, journal: Journal, act: Mapping[str, Any], named: str | None, key: str, **more: Any) -> dict[str, Any]:
+    """One request and what came of it, as ``door`` in the journal; the line. ``status`` 0: no answer.
+
+    ``named`` is the replica or the service that is asked for by its id.
+    """
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
     path = "/v1/chat/completions"
     if act["by"] == "replica":
-        headers["X-Hostler-Replica"] = str(replica)
+        headers["X-Hostler-Replica"] = str(named)
+    elif act["by"] == "service":
+        headers["X-Hostler-Service"] = str(named)
     elif act["by"] == "proxy":
-        path = f"/api/v1/replicas/{replica}/proxy{path}"
+        path = f"/api/v1/replicas/{named}/proxy{path}"
     line = {
         **{name: act[name] for name in ("by", "model", "spelled", "key", "stream")},
-        "replica": replica if act["by"] in ("replica", "proxy") else None,
+        "replica": named if act["by"] in ("replica", "proxy") else None,
+        "service": named if act["by"] == "service" else None,
         **more,
         **_send(url, path, headers, body_of(act)),
     }

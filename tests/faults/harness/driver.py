@@ -14,10 +14,11 @@ from urllib.parse import urlsplit
 import psycopg
 
 from tests.faults.harness import door
-from tests.faults.harness.faults import DOOR, FAULTS, RARE
+from tests.faults.harness.faults import DOOR, FAULTS, RARE, SERVICES
 from tests.faults.harness.faults.points import fired_by
 from tests.faults.harness.journal import Journal
 from tests.faults.harness.script import Step
+from tests.faults.harness.services import OF
 from tests.faults.harness.stack import FaultyStack
 
 #: A client that hears nothing for so long gives up; what became of its request it does not know.
@@ -30,6 +31,15 @@ KNOWN_S = 1.0
 LOOK_S = 0.1
 #: The label by which a replica is known to the script that made it.
 LABEL = "fault-name"
+_REPLICA_OF = (
+    "SELECT r.id, t.id FROM replicas r JOIN tasks t ON t.replica_id = r.id"
+    " WHERE r.labels @> %s ORDER BY t.seq DESC LIMIT 1"
+)
+_SERVICE_OF = (
+    "SELECT s.id, t.id FROM services s JOIN tasks t ON t.arguments->>'service_id' = s.id AND t.replica_id IS NULL"
+    " WHERE s.labels @> %s ORDER BY t.seq DESC LIMIT 1"
+)
+_MEMBERS_OF = "SELECT replica_id FROM service_members WHERE service_id = %s ORDER BY created_at, replica_id"
 _HEADERS = ("content-type", "location", "idempotency-replayed", "retry-after")
 
 
@@ -41,13 +51,14 @@ class Driver:
         self.journal = journal
         self._run = 0
         self._replicas: dict[str, str] = {}
+        self._services: dict[str, str] = {}
         self._tasks: dict[str, str] = {}
         self._known = threading.Condition()
 
     def carry_out(self, steps: list[Step]) -> None:
         """All steps in their time; returns when every answer is in and every fault is healed."""
         self._run += 1
-        self._replicas, self._tasks = {}, {}
+        self._replicas, self._services, self._tasks = {}, {}, {}
         began = time.monotonic()
         with ThreadPoolExecutor(64) as pool:
             asked = ("request", "ask")
@@ -109,15 +120,15 @@ class Driver:
             time.sleep(AGAIN_S)
 
     def _ask_model(self, act: Mapping[str, Any]) -> None:
-        replica = None
-        if act["by"] in ("replica", "proxy"):
-            found = self._resolve({"path": "{id}", "about": act["about"]})
-            if found is None:
+        named = None
+        if act["by"] in ("replica", "proxy", "service"):
+            path = "{service}" if act["by"] == "service" else "{id}"
+            named = self._resolve({**act, "path": path})
+            if named is None:
                 self.journal.write("skipped", act=act)
                 return
-            replica = found
         key = self.stack.limited_key if act["key"] == "limited" else self.stack.facts.api_key
-        door.ask(self.stack.url, self.journal, act, replica, key)
+        door.ask(self.stack.url, self.journal, act, named, key)
 
     def _named(self, text: str) -> str:
         return f"{self.journal.seed}-{self._run}-{text}"
@@ -126,46 +137,57 @@ class Driver:
         path, name = str(act["path"]), act.get("about")
         if "{" not in path:
             return path
-        known = self._tasks if "{task}" in path else self._replicas
+        of_service = act.get("of") == OF
+        ids = self._services if of_service else self._replicas
+        known = self._tasks if "{task}" in path else ids
         deadline = time.monotonic() + KNOWN_S
         while name not in known:
             with self._known:
                 self._known.wait_for(lambda: name in known, LOOK_S)
             if name not in known:
                 # its create still waits, or its answer was lost
-                self._look_up(str(name))
+                self._look_up(str(name), _SERVICE_OF if of_service else _REPLICA_OF, ids)
             if time.monotonic() > deadline:
                 return None
-        return path.replace("{task}", self._tasks.get(str(name), "")).replace("{id}", self._replicas[str(name)])
+        found = ids[str(name)]
+        if "{member}" in path:
+            member = self._member(found, int(act["pick"]))
+            return path.replace("{member}", member) if member else None
+        return path.replace("{task}", self._tasks.get(str(name), "")).replace("{service}", found).replace("{id}", found)
 
-    def _look_up(self, name: str) -> None:
-        query = (
-            "SELECT r.id, t.id FROM replicas r JOIN tasks t ON t.replica_id = r.id"
-            " WHERE r.labels @> %s ORDER BY t.seq DESC LIMIT 1"
-        )
+    def _look_up(self, name: str, query: str, ids: dict[str, str]) -> None:
+        found = self._rows(query, json.dumps({LABEL: self._named(name)}))
+        if found:
+            with self._known:
+                ids.setdefault(name, found[0][0])
+                self._tasks.setdefault(name, found[0][1])
+
+    def _member(self, service: str, pick: int) -> str | None:
+        found = self._rows(_MEMBERS_OF, service)
+        return str(found[pick % len(found)][0]) if found else None
+
+    def _rows(self, query: str, *values: str) -> list[Any]:
         try:
             with self.stack.sql() as connection:
-                row = connection.execute(query, (json.dumps({LABEL: self._named(name)}),)).fetchone()
+                return connection.execute(query, values).fetchall()
         except psycopg.Error:
-            return
-        if row is not None:
-            with self._known:
-                self._replicas.setdefault(name, row[0])
-                self._tasks.setdefault(name, row[1])
+            return []
 
     def _learn(self, act: Mapping[str, Any], body: Any) -> None:
-        if not isinstance(body, dict) or not body.get("replica_id"):
+        of_service = act.get("of") == OF
+        made = body.get("service_id" if of_service else "replica_id") if isinstance(body, dict) else None
+        if not made or "{member}" in act["path"]:
             return
         name = act.get("makes") or act.get("about")
         with self._known:
             if act.get("makes"):
-                self._replicas.setdefault(name, body["replica_id"])
+                (self._services if of_service else self._replicas).setdefault(name, made)
             if body.get("task_id"):
                 self._tasks[name] = body["task_id"]
             self._known.notify_all()
 
     def _break(self, step: Step, began: float) -> None:
-        fault = (FAULTS | RARE | DOOR)[step.what]
+        fault = (FAULTS | RARE | DOOR | SERVICES)[step.what]
         _sleep_until(began + step.at_s)
         hit = fault.inject(self.stack, step.arguments)
         self.journal.write("fault", name=step.what, target=step.arguments, hit=hit)

@@ -44,6 +44,8 @@ _AGENT = ("agent",)
 _API = ("web",)
 _SWEEP = ("worker", "worker-control", "agent")
 _GATEWAY = ("gateway-agent",)
+#: Who brings services on: whoever was asked, the agent's thread, and the sweep.
+_RECONCILERS = ("web", "agent", "agent", "worker-control")
 
 
 def _around(name: str, target: str, roles: tuple[str, ...], *, given: bool = False) -> tuple[Point, ...]:
@@ -115,10 +117,34 @@ DOOR_POINTS: dict[str, Point] = {
     )
 }
 
+#: Those of services: wanted, looked at, planned, acted on, told.
+SERVICE_POINTS: dict[str, Point] = {
+    point.name: point
+    for point in (
+        *_around("service.create", "app.usecases.services:create", _API),
+        *_around("service.scale", "app.usecases.services:scale", _API),
+        *_around("service.update", "app.usecases.services:update", _API),
+        *_around("service.cancel", "app.usecases.services:cancel", _API),
+        *_around("reconcile.turn", "app.usecases.reconciling:turn", ("agent", "worker-control")),
+        *_around("reconcile.look", "app.db.repos.services:lock_free", ("agent", "worker-control")),
+        *_around("reconcile.hints", "app.db.repos.services:take_hints", _RECONCILERS),
+        *_around("reconcile", "app.usecases.reconciling:reconcile", _RECONCILERS),
+        *_around("reconcile.stop", "app.usecases.stops:stop", _RECONCILERS),
+        *_around("reconcile.made", "app.usecases.creates:insert", _RECONCILERS),
+        *_around("reconcile.joined", "app.db.repos.services:insert_members", _RECONCILERS),
+        *_around("reconcile.change", "app.db.repos.services:change", _RECONCILERS),
+        *_around("reconcile.tell", "app.usecases.reconciling:Effects.tell", _RECONCILERS),
+        *_around("gang.take", "app.usecases.gangs:take", _WORK),
+        Point("gang.leased", "app.usecases.gangs:_lease", "after", _WORK),
+        Point("line.reconcile", "app.usecases.reconciling:turn", "inside", ("agent", "worker-control")),
+        Point("line.gang", "app.usecases.gangs:take", "inside", _WORK),
+    )
+}
+
 
 def patches() -> Iterator[tuple[str, Callable[[Any], Any]]]:
     """``module:dotted.name`` and what to put around it, for every point."""
-    for point in (*POINTS.values(), *DOOR_POINTS.values()):
+    for point in (*POINTS.values(), *DOOR_POINTS.values(), *SERVICE_POINTS.values()):
         yield point.target, functools.partial(_around_call, point)
 
 

@@ -6,9 +6,9 @@ Each line has ``t`` (monotonic seconds), ``at`` (unix seconds), ``seed`` and ``o
   ``X-Request-Id: f-<seed>-<id>``
 - ``answer``: ``id, status, body, headers`` (a few), or ``lost``: ``id, why``, when the outcome is unknown
 - ``fault``, ``heal``: ``name, target, hit``; with ``hit.stranger`` (``pid, start``) a process that must not be harmed
-- ``door``: a model was asked: ``by, model, spelled, key, stream, replica`` (asked for by id), ``status`` (0: none),
-  ``headers``, ``models`` and ``engines`` (who answered, in their own words), ``whole`` of a stream, ``code`` of a
-  problem; at rest ``about`` (the ready replica it is about) and ``last`` (nobody asks again)
+- ``door``: a model was asked: ``by, model, spelled, key, stream``, ``replica`` or ``service`` (by id), ``status`` (0:
+  none), ``headers``, ``models`` and ``engines`` (who answered, in their own words), ``whole`` of a stream, ``code`` of
+  a problem; at rest ``about`` (the ready replica it is about) and ``last`` (nobody asks again)
 - ``registration``: ``status`` or ``broke`` of a registrar's stream; ``told``: ``path, headers`` of a request with a key
   that a registered server got; ``left``: ``found, asked``, what ``/route`` and the door said after it had gone
 - ``revoked``: ``key, before, after``: what was answered with it, and a second after its end was acknowledged

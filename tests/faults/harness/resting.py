@@ -27,6 +27,11 @@ _READY = """
 SELECT id, model_name FROM replicas WHERE state = 'ready' AND engine = 'mock' AND backend = 'process'
     AND desired_state = 'running' AND spec->'job'->>'job_timeout_s' IS NULL ORDER BY id
 """
+#: Services with such a replica.
+_SERVING = f"""
+SELECT DISTINCT m.service_id, ready.model_name FROM ({_READY}) AS ready
+JOIN service_members m ON m.replica_id = ready.id ORDER BY 1, 2
+"""
 KEYS = "/api/v1/keys"
 LIST = "/v1/models"
 ROUTE = f"/route?model={FOREIGN}"
@@ -38,6 +43,8 @@ def ask_at_rest(stack: FaultyStack, journal: Journal, send: Callable[..., tuple[
     for replica, model in ready:
         for by in ("replica", "model"):
             _ask_until_answered(stack, journal, _plain(by, model), replica)
+    for service, model in _services(stack):
+        _ask_until_answered(stack, journal, _plain("service", model), service)
     for model in set(MODELS) - {model for _, model in ready}:
         # nobody serves it, and nobody may answer for it
         door.ask(stack.url, journal, _plain("model", model), None, stack.facts.api_key)
@@ -68,19 +75,28 @@ def _plain(by: str, model: str) -> dict[str, Any]:
 
 
 def _ready(stack: FaultyStack) -> list[tuple[str, str]]:
+    return _pairs(stack, _READY)
+
+
+def _services(stack: FaultyStack) -> list[tuple[str, str]]:
+    return _pairs(stack, _SERVING)
+
+
+def _pairs(stack: FaultyStack, query: str) -> list[tuple[str, str]]:
     try:
         with stack.sql() as connection:
-            return [(str(row[0]), str(row[1])) for row in connection.execute(_READY)]
+            return [(str(row[0]), str(row[1])) for row in connection.execute(query)]
     except psycopg.Error:
         return []
 
 
-def _ask_until_answered(stack: FaultyStack, journal: Journal, act: dict[str, Any], replica: str) -> None:
+def _ask_until_answered(stack: FaultyStack, journal: Journal, act: dict[str, Any], named: str) -> None:
     deadline = time.monotonic() + OPENS_S
     while True:
         over = time.monotonic() > deadline
-        line = door.ask(stack.url, journal, act, replica, stack.facts.api_key, last=over, about=replica)
-        if over or line["status"] == 200 or (replica and replica not in dict(_ready(stack))):
+        line = door.ask(stack.url, journal, act, named, stack.facts.api_key, last=over, about=named)
+        still = dict(_services(stack) if act["by"] == "service" else _ready(stack))
+        if over or line["status"] == 200 or (named and named not in still):
             return
         time.sleep(_LOOK_S)
 

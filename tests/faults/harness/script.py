@@ -13,9 +13,10 @@ from typing import Any
 
 from tests.faults.harness.acts import ACTS, PATIENT, create
 from tests.faults.harness.asks import asks
-from tests.faults.harness.faults import DOOR, FAULTS, RARE
+from tests.faults.harness.faults import DOOR, FAULTS, RARE, SERVICES
 from tests.faults.harness.faults.base import Fault
 from tests.faults.harness.faults.points import ArmPoint
+from tests.faults.harness.services import services
 
 #: The faults' own time is at most this much longer, so that what was frozen thaws after its lease.
 LENGTH_S = 3.0
@@ -27,6 +28,8 @@ CI_SEEDS = 20
 RARE_SHARE = 0.2
 #: How many seeds break a part of the door too.
 DOOR_SHARE = 0.6
+#: How many seeds break something between services and their replicas too.
+SERVICE_SHARE = 0.85
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def script(seed: int) -> list[Step]:
         at_s = round(rng.uniform(0, LENGTH_S * (0.6 if isinstance(fault, ArmPoint) else 0.9)), 2)
         steps.append(Step(at_s, name, fault.draw(rng)))
         steps += [Step(round(at_s + after_s, 2), "request", act) for after_s, act in _bait_of(fault)]
-    return sorted([*steps, *_rare(seed), *_door(seed, born)], key=lambda step: step.at_s)
+    return sorted([*steps, *_rare(seed), *_door(seed, born), *_services(seed)], key=lambda step: step.at_s)
 
 
 def _bait_of(fault: Fault) -> Sequence[tuple[float, Mapping[str, Any]]]:
@@ -93,6 +96,19 @@ def _door(seed: int, born: list[tuple[float, str, str]]) -> list[Step]:
     if rng.random() < DOOR_SHARE:
         fault = DOOR[name]
         at_s = round(rng.uniform(0, LENGTH_S * 0.7), 2)
+        steps.append(Step(at_s, name, fault.draw(rng)))
+        steps += [Step(round(at_s + after_s, 2), "request", act) for after_s, act in _bait_of(fault)]
+    return steps
+
+
+def _services(seed: int) -> list[Step]:
+    # and these: what is asked of services, and what breaks while they are brought on
+    rng = random.Random(f"hostler service breaks {seed}")
+    steps = [Step(at_s, what, act) for at_s, what, act in services(seed, LENGTH_S)]
+    name = list(SERVICES)[seed % len(SERVICES)]
+    if rng.random() < SERVICE_SHARE:
+        fault = SERVICES[name]
+        at_s = round(rng.uniform(0, LENGTH_S * 0.6), 2)
         steps.append(Step(at_s, name, fault.draw(rng)))
         steps += [Step(round(at_s + after_s, 2), "request", act) for after_s, act in _bait_of(fault)]
     return steps

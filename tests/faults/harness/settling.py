@@ -16,18 +16,40 @@ _LOOK_S = 0.2
 
 #: Open tasks, replicas on their way, and ended ones whose process or lease is left. A create that waits in a pool
 #: without a free slot rests too: it waits as it was asked to. So does one that wants more GPUs than are free, and who
-#: stands behind it.
+#: stands behind it; the members of a service that start together want what all of them want. A service rests when it
+#: has as many replicas as it should have, as far as they do not wait so or were given up.
 _MOVING = """
+WITH queue AS (
+    SELECT t.id, t.replica_id, t.pool, t.priority, t.seq, t.arguments->>'gang' AS gang,
+        coalesce(CAST(coalesce(r.spec->'resources'->>'gpus', r.spec->'resources'->>'gpu') AS integer), 0) AS gpus
+    FROM tasks t JOIN replicas r ON r.id = t.replica_id
+    WHERE t.state = 'queued' AND t.kind IN ('create', 'restart') AND r.state = 'pending'),
+wants AS (
+    SELECT q.*, count(*) OVER gang AS slots, sum(gpus) OVER gang AS all_gpus FROM queue q
+    WINDOW gang AS (PARTITION BY pool, coalesce(q.gang, q.id))),
+free AS (
+    SELECT p.name, (SELECT count(*) FROM units u WHERE u.kind = 'slot' AND u.scope = p.name AND u.lease_id IS NULL
+            AND NOT u.retired) AS slots,
+        (SELECT count(*) FROM units WHERE kind = 'gpu' AND lease_id IS NULL AND NOT retired) AS gpus FROM pools p),
+waiting AS (
+    SELECT w.id, w.replica_id FROM wants w WHERE EXISTS (
+        SELECT 1 FROM wants b JOIN free f ON f.name = b.pool WHERE b.pool = w.pool
+          AND (b.priority, b.seq) <= (w.priority, w.seq) AND (b.slots > f.slots OR b.all_gpus > f.gpus)))
 SELECT 'task ' || t.id || ' ' || t.kind || ' ' || t.state || ' of ' || t.replica_id FROM tasks t
-JOIN replicas r ON r.id = t.replica_id
-WHERE t.state IN ('queued', 'running') AND NOT (
-    t.state = 'queued' AND t.kind IN ('create', 'restart') AND r.state = 'pending' AND (NOT EXISTS (
-        SELECT 1 FROM units u WHERE u.kind = 'slot' AND u.scope = r.pool AND u.lease_id IS NULL AND NOT u.retired)
-    OR EXISTS (
-        SELECT 1 FROM tasks b JOIN replicas br ON br.id = b.replica_id
-        WHERE b.pool = t.pool AND b.state = 'queued' AND b.kind IN ('create', 'restart') AND br.state = 'pending'
-          AND (b.priority, b.seq) <= (t.priority, t.seq) AND CAST(br.spec->'resources'->>'gpu' AS integer) > (
-            SELECT count(*) FROM units WHERE kind = 'gpu' AND lease_id IS NULL AND NOT retired))))
+WHERE t.state IN ('queued', 'running') AND t.replica_id IS NOT NULL AND t.id NOT IN (SELECT id FROM waiting)
+UNION ALL
+SELECT 'service ' || s.id || ' has ' || l.live || ' of ' || s.count || ', open tasks ' || o.tasks || ', hints '
+    || h.hints FROM services s,
+LATERAL (SELECT count(DISTINCT m.ordinal) FILTER (WHERE m.revision = s.revision) AS live, count(*) AS alive,
+        count(*) FILTER (WHERE r.id IN (SELECT replica_id FROM waiting)) AS waiting
+    FROM service_members m JOIN replicas r ON r.id = m.replica_id WHERE m.service_id = s.id
+      AND r.desired_state = 'running' AND r.state NOT IN ('stopped', 'failed')) AS l,
+LATERAL (SELECT count(*) AS hints FROM service_hints WHERE service_id = s.id) AS h,
+LATERAL (SELECT count(*) AS tasks FROM tasks t WHERE t.arguments->>'service_id' = s.id AND t.replica_id IS NULL
+    AND t.state IN ('queued', 'running')) AS o
+WHERE s.ended_at IS NULL AND (h.hints > 0 OR s.desired_state <> 'running' OR (
+    NOT s.paused AND l.waiting = 0 AND NOT s.rollout ? 'refused' AND (o.tasks > 0
+        OR (NOT s.rollout ? 'given_up' AND (l.live <> s.count OR l.alive <> s.count)))))
 UNION ALL
 SELECT 'replica ' || id || ' ' || state FROM replicas WHERE released_at IS NULL
     AND state IN ('scheduling', 'preparing', 'starting', 'waiting_for_ready', 'unreachable', 'stopping', 'stopped',
@@ -68,11 +90,20 @@ def end_all(stack: FaultyStack, ask: Callable[..., object], deadline: float) -> 
     while True:
         try:
             with stack.sql() as connection:
+                services = connection.execute(
+                    "SELECT id, desired_state FROM services WHERE ended_at IS NULL"
+                ).fetchall()
                 rows = connection.execute("SELECT id, state FROM replicas WHERE released_at IS NULL").fetchall()
         except psycopg.Error as error:
-            rows = [("?", str(error))]
-        if not rows or time.monotonic() > deadline:
-            return [f"replica {replica} {state}" for replica, state in rows]
+            services, rows = [], [("?", str(error))]
+        if not (rows or services) or time.monotonic() > deadline:
+            return [f"service {one} {state}" for one, state in services] + [
+                f"replica {one} {state}" for one, state in rows
+            ]
+        for service, state in services:
+            # first, or they replace what is stopped
+            if state == "running":
+                ask("POST", f"/api/v1/services/{service}/status", {"status": "cancelled"})
         for replica, state in rows:
             if state not in ("stopping", "stopped", "failed", "?"):
                 ask("POST", f"/api/v1/replicas/{replica}/stop", {"force": True})

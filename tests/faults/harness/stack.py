@@ -46,6 +46,28 @@ POOLS = {"tight": ("process", 2), "few": ("mock", 3)}
 #: The attempts' folders (plans, records and logs of engines) on a disk of their own, which a fault fills.
 DISK_BYTES = 64 * 1024 * 1024
 SETTLED_S = 60.0
+#: A recipe of our own, which a fault spoils.
+RECIPE = """\
+name: own
+category: faults
+version: "1.0"
+description: A mock engine, from a file that is spoiled while it is used.
+engine: mock
+pool: local
+replicas: 1
+parameters:
+  startup_s:
+    type: number
+    minimum: 0
+    maximum: 60
+    description: Seconds before it is ready.
+    sets: engine_config.mock.startup_s
+"""
+
+
+def recipe_path(folder: Path) -> Path:
+    """Where it lies, below the harness's folder."""
+    return folder / "recipes" / "faults" / "own.yaml"
 
 
 class FaultyStack:
@@ -175,10 +197,13 @@ def faulty_stack(folder: Path, plant: str = "") -> Iterator[FaultyStack]:
     # the stack may run as another user
     for path in (folder, *folder.iterdir()):
         path.chmod(0o777)
+    recipe_path(folder).parent.mkdir(parents=True)
+    recipe_path(folder).write_text(RECIPE)
     python = make_interpreter(folder / "python")
     first = 26000 + os.getpid() % 50 * 60
     environ = {f"HOSTLER_{name}": value for name, value in QUICK.items()}
     environ |= {"HOSTLER_PORTS": f"{first}-{first + 59}", FOLDER: str(folder)}
+    environ["HOSTLER_RECIPES_DIR"] = str(folder / "recipes")
     if plant:
         environ[PLANT] = plant
     with stack(folder / "state", python, **environ) as made:

@@ -20,7 +20,7 @@ UNAVAILABLE = (502, 503, 504)
 def check_door(found: Evidence) -> Iterator[Finding]:
     for line in found.journal:
         if line["op"] == "door":
-            yield from _judge_answer(line)
+            yield from _judge_answer(found, line)
             yield from _judge_refusal(line)
             yield from _judge_rest(found, line)
         elif line["op"] == "revoked":
@@ -33,7 +33,7 @@ def check_door(found: Evidence) -> Iterator[Finding]:
             yield Finding("door", "a registration did not end with its connection", told)
 
 
-def _judge_answer(line: dict[str, Any]) -> Iterator[Finding]:
+def _judge_answer(found: Evidence, line: dict[str, Any]) -> Iterator[Finding]:
     """Also of what broke off: what was heard was said by somebody."""
     told = _told(line)
     if any(model != line["model"] for model in line["models"]):
@@ -49,6 +49,9 @@ def _judge_answer(line: dict[str, Any]) -> Iterator[Finding]:
             yield Finding("door", "a request was answered by an engine of another kind", told)
             continue
         replica, _ = world.replica_of(engine)
+        member = found.rows.members.get(replica)
+        if line.get("service") and (member is None or member.service_id != line["service"]):
+            yield Finding("door", "a request for one service was answered by another's replica", told)
         if line["replica"] is not None and replica != line["replica"]:
             yield Finding("door", "a request for one replica was answered by another", told)
         if _headers(line).get("x-hostler-replica") != replica:
@@ -74,6 +77,9 @@ def _judge_rest(found: Evidence, line: dict[str, Any]) -> Iterator[Finding]:
     if line["by"] == "registered":
         yield Finding("door", "a registered server is not reached when all is at rest", _told(line))
         return
+    if line.get("service"):
+        yield Finding("door", "a service with a ready replica is not reached when all is at rest", _told(line))
+        return
     replica = found.rows.replicas.get(line["about"])
     if replica is not None and replica.state == "ready":
         yield Finding(
@@ -94,5 +100,18 @@ def _headers(line: dict[str, Any]) -> dict[str, str]:
 
 
 def _told(line: dict[str, Any]) -> dict[str, Any]:
-    names = ("by", "model", "spelled", "key", "replica", "status", "models", "engines", "code", "lost", "headers")
+    names = (
+        "by",
+        "model",
+        "spelled",
+        "key",
+        "replica",
+        "service",
+        "status",
+        "models",
+        "engines",
+        "code",
+        "lost",
+        "headers",
+    )
     return {name: line[name] for name in names if line.get(name)}

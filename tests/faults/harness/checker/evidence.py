@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from tests.faults.harness import world
@@ -33,7 +34,14 @@ class Evidence:
         """Replicas that the stack may have been told to forget."""
         return {one for request in self.all_requests if (one := request.deletes())}
 
-    @property
+    def is_of_service(self, request: Request) -> bool:
+        """About a service, not about one replica: what its replicas do follows from it."""
+        task = self.rows.tasks.get(request.cancels or "")
+        if task is not None:
+            return task.replica_id is None
+        return request.path.startswith(("/api/v1/services", "/api/v1/service-groups"))
+
+    @cached_property
     def known(self) -> dict[str, Request]:
         """The requests by the id they were sent with."""
         return {request.request_id: request for request in self.all_requests}

@@ -18,10 +18,14 @@ def check_keys(found: Evidence) -> Iterator[Finding]:
     tasks: dict[str, set[str]] = defaultdict(set)
     made: dict[str, set[str]] = defaultdict(set)
     for task in found.rows.tasks.values():
-        tasks[task.request_id].add(task.id)
+        # a service's request makes one task of the service, and those of its replicas follow from it
+        if task.replica_id is None or not _of_service(found, task.request_id):
+            tasks[task.request_id].add(task.id)
     for event in found.rows.events:
-        if event.kind == "transition" and event.from_state is None:
+        if event.kind == "transition" and event.from_state is None and not _of_service(found, event.request_id):
             made[event.request_id].add(event.replica_id)
+        elif event.kind == "service_created":
+            made[event.request_id].add(event.data["service_id"])
     for (key, method, path), group in groups.items():
         names = [request.request_id for request in group]
         acted = set().union(*(tasks[name] for name in names))
@@ -29,8 +33,13 @@ def check_keys(found: Evidence) -> Iterator[Finding]:
         told = {"key": key, "request": f"{method} {path}", "ids": names}
         if len(acted) > 1 or len(born) > 1:
             text = "a key acted more than once"
-            yield Finding("keys", text, {**told, "tasks": sorted(acted), "replicas": sorted(born)})
+            yield Finding("keys", text, {**told, "tasks": sorted(acted), "made": sorted(born)})
         yield from _judge_answers(found, group, acted, told)
+
+
+def _of_service(found: Evidence, request_id: str) -> bool:
+    request = found.known.get(request_id)
+    return request is not None and found.is_of_service(request)
 
 
 def _judge_answers(

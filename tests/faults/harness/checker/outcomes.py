@@ -34,6 +34,9 @@ def check_outcomes(found: Evidence) -> Iterator[Finding]:
 
 def _judge_request(found: Evidence, request: Request, made: list[Any], ends: dict[str, list[str]]) -> Iterator[Finding]:
     told = {"request": f"{request.method} {request.path}", "id": request.request_id, "status": request.status}
+    if found.is_of_service(request):
+        # what its replicas do is the service's, and judged as that
+        made = [task for task in made if task.replica_id is None]
     tasks = sorted(task.id for task in made)
     if len(made) > 1:
         yield Finding("outcomes", "one request made more than one task", {**told, "tasks": tasks})

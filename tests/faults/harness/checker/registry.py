@@ -15,6 +15,7 @@ from tests.faults.harness.checker.leases import check_leases
 from tests.faults.harness.checker.outcomes import check_outcomes
 from tests.faults.harness.checker.processes import check_processes
 from tests.faults.harness.checker.routes import check_routes
+from tests.faults.harness.checker.services import check_services
 from tests.faults.harness.checker.strangers import check_strangers
 from tests.faults.harness.checker.streams import check_streams
 from tests.faults.harness.checker.tasks import check_tasks
@@ -38,4 +39,5 @@ CHECKS: tuple[Check, ...] = (
     check_strangers,
     check_door,
     check_routes,
+    check_services,
 )

@@ -58,6 +58,12 @@ class Request:
     def is_create(self) -> bool:
         return self.method == "POST" and self.path.rstrip("/") == "/api/v1/replicas"
 
+    @property
+    def cancels(self) -> str | None:
+        """The task that it gives up."""
+        words = self.path.strip("/").split("/")
+        return words[3] if len(words) == 5 and words[2] == "tasks" and words[4] == "cancel" else None
+
     def deletes(self) -> str | None:
         """The replica that it may have made the stack forget."""
         if self.method != "DELETE" or not self.path.startswith("/api/v1/replicas/") or self.refused:

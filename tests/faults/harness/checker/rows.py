@@ -21,26 +21,30 @@ _TOUCHED = """
 """
 _EVENTS = f"""
     SELECT id, xid::text::bigint AS xid, at, kind, replica_id, attempt, task_id, pool, node, actor, cause, from_state,
-           to_state, reason, message, request_id
+           to_state, reason, message, request_id, data
     FROM events WHERE id > %(after_event)s OR replica_id IN ({_TOUCHED}) ORDER BY id
 """
 _WAITING = """
     WITH queue AS (
-        SELECT t.replica_id, t.pool, t.priority, t.seq,
+        SELECT t.replica_id, t.pool, t.priority, t.seq, t.arguments->>'gang' AS gang,
                CAST(coalesce(r.spec->'resources'->>'gpus', r.spec->'resources'->>'gpu', '0') AS integer) AS gpus
         FROM tasks t JOIN replicas r ON r.id = t.replica_id
         WHERE t.state = 'queued' AND t.kind IN ('create', 'restart') AND r.state = 'pending'),
+    -- who starts together wants all at once
+    wants AS (
+        SELECT q.*, count(*) OVER gang AS slots, sum(gpus) OVER gang AS all_gpus FROM queue q
+        WINDOW gang AS (PARTITION BY pool, coalesce(q.gang, q.replica_id))),
     slots AS (
-        SELECT p.name, p.state = 'active' AND EXISTS (SELECT 1 FROM units u WHERE u.kind = 'slot' AND u.scope = p.name
-            AND u.lease_id IS NULL AND NOT u.retired) AS free FROM pools p),
+        SELECT p.name, CASE WHEN p.state = 'active' THEN (SELECT count(*) FROM units u WHERE u.kind = 'slot'
+            AND u.scope = p.name AND u.lease_id IS NULL AND NOT u.retired) ELSE 0 END AS free FROM pools p),
     hosts AS (
         SELECT scope, count(*) FILTER (WHERE lease_id IS NULL AND NOT retired) AS free FROM units
         WHERE kind = 'gpu' GROUP BY scope)
-    SELECT q.replica_id FROM queue q JOIN slots ON slots.name = q.pool
-    WHERE NOT slots.free OR EXISTS (
-        SELECT 1 FROM queue before WHERE before.pool = q.pool
+    SELECT q.replica_id FROM wants q JOIN slots ON slots.name = q.pool
+    WHERE slots.free = 0 OR EXISTS (
+        SELECT 1 FROM wants before WHERE before.pool = q.pool
             AND (before.priority, before.seq) <= (q.priority, q.seq)
-            AND before.gpus > coalesce((SELECT max(free) FROM hosts), 0))
+            AND (before.slots > slots.free OR before.all_gpus > coalesce((SELECT max(free) FROM hosts), 0)))
 """
 
 
@@ -62,6 +66,13 @@ class Rows:
     #: replicas whose launch waits as it should: no slot is free, or no GPU for it or for who stands before it
     waiting: set[str] = field(default_factory=set)
     host_bound: dict[str, bool] = field(default_factory=dict)
+    services: dict[str, Any] = field(default_factory=dict)
+    #: by (service, number)
+    revisions: dict[tuple[str, int], Any] = field(default_factory=dict)
+    #: by replica, with its place in its service
+    members: dict[str, Any] = field(default_factory=dict)
+    #: services that were hinted at and not looked at since
+    hints: set[str] = field(default_factory=set)
 
     def events_by_replica(self) -> dict[str, list[Any]]:
         found: dict[str, list[Any]] = defaultdict(list)
@@ -101,6 +112,15 @@ def read_rows(database_url: str, after_event: int, after_task: int) -> Rows:
         rows.events = ask(_EVENTS)
         rows.keys = ask("SELECT * FROM idempotency")
         rows.waiting = {row.replica_id for row in ask(_WAITING)}
+        # those of seeds before have ended
+        services = "SELECT id FROM services WHERE ended_at IS NULL UNION SELECT data->>'service_id' FROM events"
+        services = f"({services} WHERE id > %(after_event)s AND data ? 'service_id')"
+        rows.services = {row.id: row for row in ask(f"SELECT * FROM services WHERE id IN {services}")}
+        revisions = ask(f"SELECT * FROM service_revisions WHERE service_id IN {services}")
+        rows.revisions = {(row.service_id, row.number): row for row in revisions}
+        members = ask(f"SELECT * FROM service_members WHERE service_id IN {services} ORDER BY created_at, replica_id")
+        rows.members = {row.replica_id: row for row in members}
+        rows.hints = {row.service_id for row in ask("SELECT DISTINCT service_id FROM service_hints")}
         rows.host_bound = {row.name: row.host_bound for row in ask("SELECT name, host_bound FROM backends")}
     return rows
 

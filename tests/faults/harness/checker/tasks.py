@@ -54,8 +54,21 @@ def _judge_open(found: Evidence, task: Any) -> Iterator[Finding]:
     if task.lease_expires_at is not None and task.lease_expires_at < rows.now - LATE:
         text = "a task is held by one that stopped renewing"
         yield Finding("tasks", text, {**told, "expired": str(task.lease_expires_at), "by": task.claimed_by})
+    if task.replica_id is None and _may_wait(found, task.arguments.get("service_id")):
+        return
     waits = task.replica_id in rows.waiting and task.kind in ("create", "restart")
     # a health check of a sick replica asks again until its own deadline
     asks_again = task.kind == "health" and task.state == "queued" and task.deadline_at is not None
     if not waits and not asks_again:
         yield Finding("tasks", "a task is open though all should be at rest", told)
+
+
+def _may_wait(found: Evidence, service: str) -> bool:
+    """An update that is paused waits for its user; replicas that have no room keep their service waiting."""
+    row = found.rows.services.get(service)
+    if row is None or row.desired_state != "running":
+        return False
+    waits = any(
+        member.service_id == service and one in found.rows.waiting for one, member in found.rows.members.items()
+    )
+    return row.paused or waits

@@ -22,6 +22,8 @@ _MOST_LINES = {
     "line.health": 140,
     "line.judge": 200,
     "line.turn": 220,
+    "line.reconcile": 260,
+    "line.gang": 160,
 }
 #: Between taking an order and telling by whom.
 _TELLS_S = 2.0

@@ -32,6 +32,12 @@ DOOR_TARGETS: tuple[tuple[str, str, int], ...] = (
     ("slow-lane", "parent", 1),
     ("slow-lane", "child", 2),
 )
+#: Those who bring services on.
+RECONCILERS: tuple[tuple[str, str, int], ...] = (
+    ("agent", "parent", 4),
+    ("worker-control", "child", 2),
+    ("web", "child", 2),
+)
 #: What an orderly end is asked of.
 RESTARTED = ("web", "worker", "worker-control", "agent", "beat")
 DOOR_RESTARTED = ("gateway", "gateway-agent", "gateway-agent", "slow-lane")

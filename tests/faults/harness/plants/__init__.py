@@ -19,4 +19,7 @@ PLANTS: dict[str, int] = {
     "slots_given_twice": 4,
     "keys_for_ever": 1,
     "keys_for_all_models": 3,
+    "replace_unreachable": 9,
+    "reconcile_unlocked": 1,
+    "gang_in_parts": 5,
 }
