@@ -180,7 +180,11 @@ def with_warnings(outcome: ServiceOutcome, warnings: tuple[str, ...]) -> Service
 def before_of(connection: Connection, actor: Actor, idempotency: Idempotency | None) -> ServiceOutcome | None:
     """What the same request came to before, in its transaction; None when it is new. Raises InFlight, KeyReused."""
     found = remembered.claim(connection, actor, idempotency)
-    return None if found is None else ServiceOutcome(found["service_id"], found.get("task_id"), replayed=True)
+    if found is None:
+        return None
+    task_id = found.get("task_id")
+    # without a task nothing was to be waited for, then as now
+    return ServiceOutcome(found["service_id"], task_id, already=task_id is None, replayed=True)
 
 
 def replayed_of(ctx: Context, actor: Actor, idempotency: Idempotency | None) -> ServiceOutcome | None:

@@ -192,6 +192,33 @@ def test_scale_is_accepted_and_once(admin: Caller) -> None:
     assert_problem(admin.post(path, {}), 400, "missing_fields")
 
 
+@pytest.mark.parametrize(
+    ("method", "verb", "body"),
+    [
+        ("POST", "/scale", {"replicas": 1}),
+        ("PATCH", "", {"config": {"environment": {"MOCK_SEED": "1"}}}),
+        ("PATCH", "", {"restart": {"tries": 3}}),
+        ("POST", "/rollback", {"revision": 1}),
+        ("POST", "/pause", {}),
+        ("POST", "/resume", {}),
+    ],
+)
+def test_what_needed_no_task_needs_none_when_it_is_sent_again(
+    admin: Caller, method: str, verb: str, body: dict[str, Any]
+) -> None:
+    service = make(admin, config={"environment": {"MOCK_SEED": "1"}})
+    path = f"{SERVICES}/{service['id']}"
+    # what was under way ends, so that the same count and revision ask for nothing
+    admin.post(f"{path}/scale", {"replicas": 0})
+    admin.post(f"{path}/scale", {"replicas": 1})
+    first = admin(method, path + verb, body, Idempotency_Key="again")
+    again = admin(method, path + verb, body, Idempotency_Key="again")
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert again.status_code == first.status_code
+    assert again.get_json().get("task_id") == first.get_json().get("task_id")
+    assert again.headers.get("Link") == first.headers.get("Link")
+
+
 def test_a_create_is_made_once(admin: Caller) -> None:
     first = admin.post(SERVICES, CREATE, Idempotency_Key="k")
     again = admin.post(SERVICES, CREATE, Idempotency_Key="k")
