@@ -193,7 +193,7 @@ def test_scale_is_accepted_and_once(admin: Caller) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "verb", "body"),
+    "method, verb, body",
     [
         ("POST", "/scale", {"replicas": 1}),
         ("PATCH", "", {"config": {"environment": {"MOCK_SEED": "1"}}}),
