@@ -37,8 +37,8 @@ log = logging.getLogger(__name__)
 AHEAD_S = LOOK_S + 5.0
 #: Services that one transaction looks at.
 BATCH = 200
-#: How long one sweep may take: other repairs wait behind it.
-BUDGET_S = 5.0
+#: How long one sweep may take: other repairs, and stops, wait behind it.
+BUDGET_S = 1.0
 #: Plans that follow from each other in one transaction: a good revision, then what that allows.
 PASSES = 8
 
@@ -46,7 +46,7 @@ PASSES = 8
 def turn(ctx: Context, limit: int = BATCH, until: float = float("inf")) -> int:
     """Look at what is due and act where something is to be done; how many were due. Raises Collided, Unavailable.
 
-    What somebody else is at is left to them, and what is not begun at ``until`` (monotonic) to the next turn. Those
+    What somebody else is at is left to them, and what is not begun by ``until`` (monotonic) to the next turn. Those
     where nothing is to be done cost a share of a few statements.
     """
     with ctx.database.read() as connection:
@@ -60,9 +60,10 @@ def turn(ctx: Context, limit: int = BATCH, until: float = float("inf")) -> int:
     # how busy each is decides who is stopped, and nothing else
     loads = load_of(ctx) if any(acting.values()) else {}
     for service_id in acting:
+        # one at least, however slow the look was
+        _carry_out(ctx, service_id, loads)
         if time.monotonic() >= until:
             break
-        _carry_out(ctx, service_id, loads)
     return len(due)
 
 
