@@ -34,7 +34,13 @@ ROOT = Path(__file__).resolve().parents[2]
 FILES = {
     "launch": ("workers/launching.py", "app/usecases/launches.py", "app/usecases/launch_claims.py"),
     "stop": ("workers/stopping.py", "app/usecases/claims.py", "app/usecases/ends.py"),
-    "service": ("app/usecases/service_creates.py", "app/usecases/service_acts.py", "app/usecases/service_maker.py"),
+    "service": (
+        "app/usecases/service_creates.py",
+        "app/usecases/service_asking.py",
+        "app/usecases/reconciling.py",
+        "app/usecases/service_acts.py",
+        "app/usecases/service_maker.py",
+    ),
     "reconcile": ("app/usecases/reconciling.py", "app/usecases/service_acts.py", "app/usecases/stops.py"),
 }
 POOL = "faults"
