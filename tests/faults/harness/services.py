@@ -54,7 +54,7 @@ def _later(rng: random.Random, at_s: float, length_s: float) -> float:
 
 def _create(rng: random.Random, name: str, kind: str, number: int) -> Act:
     body = KINDS[kind][1](rng)
-    update = {"max_surge": rng.choice((0, 1, 1, 2)), "max_unavailable": rng.choice((0, 0, 1)), "progress_deadline_s": 8}
+    update = {"max_surge": rng.choice((0, 1, 1, 2)), "max_unavailable": rng.choice((0, 0, 1)), "progress_deadline_s": 5}
     if not update["max_surge"] and not update["max_unavailable"]:
         update["max_surge"] = 1
     body = {"recipe_name": "inference/mock", "pool": "local", "restart": RESTART, "update": update, **body}
@@ -89,7 +89,7 @@ def _update(rng: random.Random, name: str) -> list[Act]:
 
 def _bad_update(rng: random.Random, name: str) -> list[Act]:
     """It never gets ready: back to the good one, by itself."""
-    return [_patch(rng, name, rng.choice(({"exit_on_start": 3}, {"startup_s": 12})))]
+    return [_patch(rng, name, rng.choice(({"exit_on_start": 3}, {"startup_s": 6})))]
 
 
 def _cancel(rng: random.Random, name: str) -> list[Act]:
