@@ -243,9 +243,17 @@ def members(connection: Connection, service_ids: Sequence[str]) -> list[Any]:
 
 
 def mark_past(connection: Connection, replica_ids: Sequence[str]) -> None:
-    """They are gone, and others stand in their places."""
+    """They were replaced and are gone: no plan needs them any more, until somebody restarts one (a trigger says so).
+
+    One that is being restarted this moment is left out, and who restarts one after this waits until it is marked:
+    otherwise the mark could come last, and hide a replica that runs.
+    """
     if replica_ids:
-        query = text("UPDATE service_members SET past = true WHERE replica_id = ANY(:ids)")
+        query = text(
+            "WITH gone AS MATERIALIZED (SELECT id FROM replicas WHERE id = ANY(:ids) AND released_at IS NOT NULL"
+            " ORDER BY id FOR SHARE SKIP LOCKED)"
+            " UPDATE service_members SET past = true WHERE replica_id IN (SELECT id FROM gone)"
+        )
         connection.execute(query, {"ids": list(replica_ids)})
 
 

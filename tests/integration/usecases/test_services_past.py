@@ -1,0 +1,40 @@
+"""A member that was replaced is read no more, unless somebody restarts it: also at the moment when it is marked."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import text
+
+from app.db.repos import services as repo
+from app.settings import Settings
+from app.usecases.context import Actor, Context
+from app.usecases.keys import ensure_admin_key
+from app.usecases.restarts import _restart
+from tests.support.services import Hands, create
+
+
+@pytest.fixture
+def ctx(settings: Settings) -> Iterator[Context]:
+    made = Context.open(settings)
+    ensure_admin_key(settings, "k" * 32)
+    yield made
+    made.close()
+
+
+def test_a_mark_never_hides_what_is_restarted_at_that_moment(ctx: Context) -> None:
+    with ctx.database.read() as connection:
+        actor = Actor(connection.execute(text("SELECT id FROM keys")).scalar_one(), "admin", "admin")
+    hands = Hands(ctx)
+    service = create(ctx, actor, 1).service_id
+    (member,) = [row.id for row in hands.replicas(service)]
+    hands.fail(member)
+    with ctx.database.begin() as restarting:
+        _restart(restarting, actor, member, secrets.token_hex(8))
+        # whoever reconciles read it before, as one that was replaced and is gone
+        ctx.database.change(lambda connection: repo.mark_past(connection, [member]))
+    with ctx.database.read() as connection:
+        query = text("SELECT past FROM service_members WHERE replica_id = :id")
+        assert connection.execute(query, {"id": member}).scalar_one() is False
