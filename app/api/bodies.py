@@ -18,8 +18,9 @@ from app.errors import BodyTooLarge, InvalidConfig, Malformed, WrongMediaType
 
 #: Deeper bodies are refused: nothing here nests so far, and every walk over them would have to fear it.
 DEEPEST = 64
-#: Digits of the longest integer: what Postgres, JavaScript clients and engines can all hold.
-LONGEST_INTEGER = 19
+#: What 64 bits hold, with a sign or without: a point of a vector database may be named by a hash.
+LEAST_INTEGER, LARGEST_INTEGER = -(2**63), 2**64 - 1
+_LONGEST_INTEGER = 20
 
 _ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _ESCAPED_NUL = re.compile(rb"\\u0000")
@@ -119,9 +120,11 @@ def _float(digits: str) -> float:
 
 
 def _integer(digits: str) -> int:
-    if len(digits) > LONGEST_INTEGER:
+    # the length first: reading very long ones takes long
+    value = int(digits) if len(digits) <= _LONGEST_INTEGER else LARGEST_INTEGER + 1
+    if not LEAST_INTEGER <= value <= LARGEST_INTEGER:
         raise ValueError("a number is out of range")
-    return int(digits)
+    return value
 
 
 #: made once: json.loads would build one for every body
