@@ -185,6 +185,9 @@ def _chosen(row: Any, names: Mapping[str, Sequence[str]], asked: str | None) -> 
 
 def _nobody(ctx: Context, row: Any) -> NoReadyReplica:
     """Why none of its replicas answers, and when another try may pay."""
+    if not row.count:
+        told = f"Service {row.name} was scaled to 0 replicas. `hostler service scale {row.name} 1` starts one."
+        return NoReadyReplica(told, retry_after_s=_STARTING_RETRY_S, extra={"service_status": Status.PENDING})
     service = services.get(ctx, row.id)
     why = next((one["message"] for one in service["replicas"] if one["message"]), None) or service["message"]
     if service["status"] in (Status.PENDING, Status.CONFIGURING):

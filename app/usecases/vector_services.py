@@ -81,7 +81,9 @@ def _nobody(ctx: Context, row: Any) -> NoReadyReplica:
     starting = service["status"] in (Status.PENDING, Status.CONFIGURING)
     how = (
         f"is starting. Try again, or wait with `hostler service status {row.name}`."
-        if starting
+        if starting and row.count
+        else f"was scaled to 0 replicas. `hostler service scale {row.name} 1` starts it again."
+        if not row.count
         else f"is not ready ({service['overall_status']}). See `hostler service status {row.name}`."
     )
     return NoReadyReplica(

@@ -256,6 +256,10 @@ def test_services_that_cannot_answer(served: Served) -> None:
     told = assert_problem(answer, 503, "no_ready_replica")
     assert "is starting" in told["detail"]
     assert int(answer.headers["Retry-After"]) > 0
+    services.scale(served.ctx, Actor(_owner(served), "test", "admin"), starting.id, 0)
+    told = assert_problem(starting.prompt(), 503, "no_ready_replica")
+    assert "scaled to 0" in told["detail"]
+    assert "is starting" not in told["detail"]
     services.cancel(served.ctx, Actor(_owner(served), "test", "admin"), starting.id)
     assert_problem(starting.prompt(), 409, "conflict")
     assert_problem(served.post("/api/v1/vllm/0123456789ab/prompt", PROMPT), 404, "not_found")
