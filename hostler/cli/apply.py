@@ -105,8 +105,8 @@ def apply(
     try:
         steps = plan(session, services_file.read(paths), label)
     except HostlerError as error:
-        if dry_run and error.exit_code == DIFFERS:
-            # that would say that something differs
+        if dry_run and error.exit_code in (DIFFERS, NotFound.exit_code):
+            # one would say that something differs, the other that there is no such file or service
             error.exit_code = 1
         raise
     todo = [step for step in steps if step.action != "nothing"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,7 @@ def _documents(path: str) -> Iterator[Json]:
 
     try:
         text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+        _refuse_repeated(path, yaml.compose_all(text, yaml.SafeLoader))
         documents = list(yaml.safe_load_all(text))
     except (OSError, UnicodeDecodeError) as error:
         raise UnusableFile(f"cannot read {path}: {error}") from error
@@ -72,6 +73,27 @@ def _documents(path: str) -> Iterator[Json]:
             # an empty document, as behind the last ---, says nothing
             if one is not None:
                 yield one
+
+
+def _refuse_repeated(path: str, documents: Iterable[Any]) -> None:
+    """Refuse a name that stands twice in one object: YAML takes the last one, and nobody sees which."""
+    left = list(documents)
+    seen: set[int] = set()
+    while left:
+        node = left.pop()
+        # an alias stands for a node that was looked at
+        if id(node) in seen or not isinstance(getattr(node, "value", None), list):
+            continue
+        seen.add(id(node))
+        if node.id == "sequence":
+            left += node.value
+            continue
+        names: set[str] = set()
+        for key, value in node.value:
+            if str(key.value) in names:
+                raise UnusableFile(f"{path}, line {key.start_mark.line + 1}: {key.value!r} is there twice")
+            names.add(str(key.value))
+            left.append(value)
 
 
 def _checked(document: Any, place: str) -> str:

@@ -107,7 +107,10 @@ def test_nothing_is_changed_when_one_of_them_cannot_be(stub: Stub, run: Run, tmp
 
 def test_a_refusal_is_not_told_as_a_difference(stub: Stub, run: Run, file: Path) -> None:
     stub.on("GET", f"{SERVICES}/web", NO_WEB)
-    stub.on("POST", SERVICES, problem(422, "invalid_config", "config.x: Unknown."))
+    unknown = problem(422, "unknown_pool", "No pool is called nope.")
+    wrong = problem(422, "invalid_config", "config.x: Unknown.")
+    stub.on("POST", SERVICES, unknown, wrong)
+    assert run("apply", "-f", str(file), "--diff").exit_code == 1
     assert run("apply", "-f", str(file), "--diff").exit_code == 1
     assert run("apply", "-f", str(file), "--yes").exit_code == 2
 
@@ -160,6 +163,9 @@ def test_forms_of_a_file(stub: Stub, run: Run, text: str) -> None:
         ("- web\n", "not an object"),
         ("a: b: c\n", "is no YAML"),
         ("{name: web, recipe_name: y}\n---\n{name: web, recipe_name: y}\n", "stands twice"),
+        ("name: web\nrecipe_name: y\nreplicas: 1\nreplicas: 3\n", "line 4: 'replicas' is there twice"),
+        ("services:\n- {name: web, recipe_name: y, config: {a: {b: 1, b: 2}}}\n", "'b' is there twice"),
+        ("name: web\nrecipe_name: y\nconfig: &x {a: *x}\n", "Circular"),
         ("{name: web, recipe_name: y, config: {at: 2026-01-01}}", "in quotes"),
         ("{name: web, recipe_name: y, config: {at: .nan}}", "in quotes"),
     ],
