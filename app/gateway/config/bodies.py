@@ -146,7 +146,7 @@ def _named(options: Options) -> list[str]:
 
 def _looked_up(options: Options) -> list[str]:
     gone = "No replica of that name takes requests now. `hostler replica list` shows what there is."
-    unknown = "There is no service of that name. `hostler replica list` shows what there is."
+    unknown = "There is no service of that name. `hostler service list` shows what there is."
     return [
         f"http-request {refuse(errors.NoReadyReplica, detail=gone)} if to_replica !{{ var(txn.member) -m found }}",
         f"http-request {refuse(errors.NotFound, detail=unknown)} if to_service !has_target",
