@@ -70,8 +70,8 @@ def act(
     if changes:
         repo.change(connection, row.id, **changes)
         effects.topics |= {"events", f"service:{row.id}"}
-    # what is left to be made is made by the next transaction
-    more = made == MOST_CREATES and len(seen.of(Create)) > made
+    # what is left to be made is made by the next transaction; only it sees, too, how long an update's new ones have
+    more = (made == MOST_CREATES and len(seen.of(Create)) > made) or (made and rollout.get("state") == "under_way")
     repo.look_again(connection, {row.id: 0.0 if more else look_in(seen, rollout)})
     return seen.plan.again
 

@@ -91,6 +91,19 @@ def test_an_update_that_gets_nowhere_ends_at_its_deadline(ctx: Context, actor: A
     assert [row.revision for row in hands.live(service)] == [1]
 
 
+def test_a_deadline_is_kept_though_nothing_happens_meanwhile(ctx: Context, actor: Actor, hands: Hands) -> None:
+    service = create(ctx, actor, 1).service_id
+    hands.settle(service)
+    deadline_s = reconciling.LOOK_S / 4
+    asked = change(ctx, actor, service, body={"model_name": "waits"}, update={"progress_deadline_s": deadline_s})
+    # the new one waits for capacity, so that nothing hints at the service again
+    reconciling.sweep(ctx)
+    hands.pass_time(deadline_s + 1)
+    reconciling.sweep(ctx)
+    assert tasks.get(ctx, asked.task_id)["state"] == "failed"
+    assert [row.revision for row in hands.live(service)] == [1]
+
+
 def test_the_newest_wish_overtakes(ctx: Context, actor: Actor, hands: Hands) -> None:
     created = create(ctx, actor, 2)
     service = created.service_id
