@@ -81,7 +81,8 @@ def create_wanted(
         if row is None:
             raise NameTaken(
                 f"A running service is named {name!r}. Choose another name, or stop that one:"
-                f" `hostler service stop {name}`."
+                f" `hostler service stop {name}`.",
+                errors={"name": ["Taken by a running service."]},
             )
         write_revision(ctx, connection, actor, service_id, 1, wanted, "create")
         begin_task(

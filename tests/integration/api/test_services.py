@@ -119,7 +119,8 @@ def test_what_is_not_there_is_a_404(admin: Caller, ref: str, method: str, path: 
 
 def test_a_name_names_the_running_one(admin: Caller) -> None:
     first = make(admin, name="web")
-    assert_problem(admin.post(SERVICES, CREATE | {"name": "web"}), 409, "name_taken")
+    taken = assert_problem(admin.post(SERVICES, CREATE | {"name": "web"}), 409, "name_taken")
+    assert taken["errors"] == {"name": ["Taken by a running service."]}
     assert admin.get(f"{SERVICES}/web").get_json()["id"] == first["id"]
     assert admin.post(f"{SERVICES}/web/status", {"status": "cancelled"}).status_code == 200
     # the last one of that name, until there is another
