@@ -12,7 +12,7 @@ from app.db.repos import services as repo
 from app.domain import services as planner
 from app.domain.lifecycle import TERMINAL, Reason, State
 from app.domain.services import Overall
-from app.errors import NotFound, Unavailable
+from app.errors import Conflict, NotFound, Unavailable
 from app.usecases import paging
 from app.usecases.context import Context
 from app.usecases.refusals import refusals
@@ -107,9 +107,16 @@ def revisions(ctx: Context, ref: str) -> list[dict[str, Any]]:
 def ready_members(ctx: Context, ref: str) -> list[dict[str, Any]]:
     """Its replicas that answer, by ordinal: ``replica_id, ordinal, revision, attempt, engine, model_name, node, host,
     port, base_url, pool, config`` (the engine's) with ``service_id, service, recipe``. ``port`` is None where nothing
-    listens (backend mock). Raises NotFound."""
+    listens (backend mock). Raises NotFound, and Conflict for one that was cancelled."""
     with ctx.database.read() as connection:
-        return [dict(row._mapping) for row in repo.ready_members(connection, _find(connection, ref))]
+        row = repo.read(connection, _find(connection, ref))
+        if row is None:
+            raise _unknown(ref)
+        if row.desired_state != "running":
+            raise Conflict(
+                f"Service {row.name} was cancelled and answers no more. Make a new one, or see `hostler service list`."
+            )
+        return [dict(one._mapping) for one in repo.ready_members(connection, row.id)]
 
 
 def targets(ctx: Context) -> list[dict[str, Any]]:

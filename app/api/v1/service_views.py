@@ -79,7 +79,7 @@ def service_logs_of(query: dict[str, Any], service_id: str) -> Response:
     return Response(chain((first,), lines), mimetype="text/plain")
 
 
-@blueprint.operation(f"/services/{ID}/metrics", "GET", "read", errors=(502,))
+@blueprint.operation(f"/services/{ID}/metrics", "GET", "read", errors=(409, 502))
 @blueprint.response(200, {"type": "string"}, content_type="text/plain")
 def service_metrics(service_id: str) -> Response:
     """Read the metrics of all ready replicas, for Prometheus; the labels `service` and `replica` say whose they are"""

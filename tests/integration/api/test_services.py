@@ -283,6 +283,15 @@ def test_a_cancelled_one_takes_no_changes(admin: Caller) -> None:
         assert_problem(admin(method, path + below, body), 409, "conflict")
 
 
+def test_a_cancelled_one_has_no_metrics_to_wait_for(admin: Caller) -> None:
+    service_id = make(admin, replicas=2)["id"]
+    admin.post(f"{SERVICES}/{service_id}/status", {"status": "cancelled"})
+    for noun in ("services", "vllm"):
+        refused = admin.get(f"/api/v1/{noun}/{service_id}/metrics")
+        assert "was cancelled" in assert_problem(refused, 409, "conflict")["detail"]
+        assert "Retry-After" not in refused.headers
+
+
 def test_dry_runs_change_nothing(admin: Caller) -> None:
     plan = admin.post(SERVICES, CREATE | {"replicas": 3, "dry_run": True})
     assert plan.status_code == 200
