@@ -8,13 +8,15 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from app.db.repos import models as catalogue
 from app.db.repos import services as repo
 from app.domain.lifecycle import Reason
 from app.domain.tasks import Phase, TaskKind, TaskState
-from app.errors import Conflict, InvalidConfig, NotFound, Unavailable
+from app.errors import Conflict, InvalidConfig, ModelForbidden, NotFound, Unavailable
 from app.usecases import idempotency as remembered
 from app.usecases import reconciling
 from app.usecases.context import Actor, Context, Idempotency
+from app.usecases.served import visible_names
 from app.usecases.service_effects import Effects, finish
 from app.usecases.service_revisions import Wanted
 
@@ -72,19 +74,39 @@ def lock(connection: Connection, ref: str) -> Any:
     return row
 
 
-def lock_running(connection: Connection, ref: str, verb: str) -> Any:
-    """The same of one that was not cancelled; ``verb`` is what is asked of it. Raises NotFound, Conflict."""
-    return _running(lock(connection, ref), verb)
+def lock_running(connection: Connection, actor: Actor, ref: str, verb: str) -> Any:
+    """The same of one that was not cancelled; ``verb`` is what is asked of it. Raises NotFound, ModelForbidden,
+    Conflict."""
+    row = lock(connection, ref)
+    check_models(connection, actor, row, row.revision, row.good_revision)
+    return _running(row, verb)
 
 
-def find_running(connection: Connection, ref: str, verb: str) -> Any:
-    """The row of a service that is not cancelled. Raises NotFound, Conflict."""
+def find_running(connection: Connection, actor: Actor, ref: str, verb: str) -> Any:
+    """The row of a service that is not cancelled. Raises NotFound, ModelForbidden, Conflict."""
     check_migrated(connection)
     service_id = repo.find_id(connection, ref)
     row = repo.read(connection, service_id) if service_id else None
     if row is None:
         raise _unknown(ref)
+    check_models(connection, actor, row, row.revision, row.good_revision)
     return _running(row, verb)
+
+
+def check_models(connection: Connection, actor: Actor, row: Any, *revisions: int | None) -> None:
+    """That the key may have the model of each of these revisions run. Raises ModelForbidden."""
+    if actor.models is None:
+        return
+    numbers = [(row.id, number) for number in revisions if number is not None]
+    for spec in repo.specs(connection, numbers).values():
+        name = spec["replica"].get("model_name") or ""
+        found = catalogue.find(connection, name)
+        own, others = (found.name, found.aliases) if found is not None else (name, ())
+        if not visible_names(actor, own, [name, *others]):
+            raise ModelForbidden(
+                f"Your key is not allowed the model of service {row.name}. `GET /models` lists what it is allowed.",
+                errors={"service_id": ["Runs a model that is not allowed with this key."]},
+            )
 
 
 def _running(row: Any, verb: str) -> Any:

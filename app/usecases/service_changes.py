@@ -25,7 +25,7 @@ def plan_update(ctx: Context, actor: Actor, ref: str, body: Mapping[str, Any]) -
     Raises what ``services.update`` raises.
     """
     with ctx.database.read() as connection:
-        row = service_asking.find_running(connection, ref, "updated")
+        row = service_asking.find_running(connection, actor, ref, "updated")
         present = repo.read_revision(connection, row.id, row.revision)
     wanted = revisions_of.render_change(ctx, actor, row, present, body)
     with ctx.database.read() as connection:

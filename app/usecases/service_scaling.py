@@ -29,7 +29,7 @@ from app.usecases.service_effects import Effects, tell
 def scale(ctx: Context, actor: Actor, ref: str, count: int, idempotency: Idempotency | None = None) -> ServiceOutcome:
     """Ask for ``count`` replicas; what failed too often is tried again. ``already`` when nothing is to be done.
 
-    Raises NotFound, InvalidConfig, and Conflict for a service that was cancelled.
+    Raises NotFound, InvalidConfig, ModelForbidden, and Conflict for a service that was cancelled.
     """
     checked_count(count)
     loads = reconciling.load_of(ctx)
@@ -38,7 +38,7 @@ def scale(ctx: Context, actor: Actor, ref: str, count: int, idempotency: Idempot
         before = before_of(connection, actor, idempotency)
         if before is not None:
             return before, Effects()
-        row = lock_running(connection, ref, "scaled")
+        row = lock_running(connection, actor, ref, "scaled")
         revisions_of.check_count(repo.read_revision(connection, row.id, row.revision), count)
         if row.count == count and not row.rollout.get("given_up") and not row.rollout.get("refused"):
             # what is asked for is on its way already, or there

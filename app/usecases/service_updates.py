@@ -21,6 +21,7 @@ from app.usecases.service_asking import (
     before_of,
     begin_task,
     changed,
+    check_models,
     find_running,
     lock_running,
     reconciled,
@@ -42,11 +43,12 @@ def update(
     ``restart{}``, ``all_or_nothing``, ``successor_lead_s``, ``labels`` as at a create. ``already`` when it says
     what is so.
 
-    Raises what ``create`` raises, NotFound, and Conflict for a service that was cancelled.
+    Raises what ``create`` raises, NotFound, ModelForbidden for a key that may not have the present model run, and
+    Conflict for a service that was cancelled.
     """
     try:
         with ctx.database.read() as connection:
-            row = find_running(connection, ref, "updated")
+            row = find_running(connection, actor, ref, "updated")
             present = repo.read_revision(connection, row.id, row.revision)
         wanted = revisions_of.render_change(ctx, actor, row, present, body)
     except HostlerError:
@@ -73,7 +75,7 @@ def update_wanted(
         before = before_of(connection, actor, idempotency)
         if before is not None:
             return before, Effects()
-        row = lock_running(connection, ref, "updated")
+        row = lock_running(connection, actor, ref, "updated")
         if merged_into not in (None, row.revision):
             raise Conflict(
                 f"Service {row.name} was changed at the same time: revision {row.revision} is wanted now. Look at it"
@@ -105,7 +107,7 @@ def rollback(
 ) -> ServiceOutcome:
     """Want the revision ``to`` again (None: the last good one, else the one before), rolled out like an update.
 
-    Raises NotFound, and Conflict when there is none to go back to or the service was cancelled.
+    Raises NotFound, ModelForbidden, and Conflict when there is none to go back to or the service was cancelled.
     """
     loads = reconciling.load_of(ctx)
 
@@ -113,7 +115,7 @@ def rollback(
         before = before_of(connection, actor, idempotency)
         if before is not None:
             return before, Effects()
-        row = lock_running(connection, ref, "rolled back")
+        row = lock_running(connection, actor, ref, "rolled back")
         target = to
         if target is None:
             good = row.good_revision
@@ -124,6 +126,7 @@ def rollback(
             return ServiceOutcome(row.id, None, already=True), Effects()
         if found is None:
             raise revisions_of.no_such_revision(row.name, target)
+        check_models(connection, actor, row, target)
         revisions_of.check_count(found, row.count)
         columns = revisions_of.columns_of(ctx, found.spec)
         return _roll_out(ctx, connection, actor, row, target, columns, "rollback", idempotency, loads)
@@ -132,12 +135,12 @@ def rollback(
 
 
 def pause(ctx: Context, actor: Actor, ref: str, idempotency: Idempotency | None = None) -> ServiceOutcome:
-    """Take no further step of an update; what fails is still replaced. Raises NotFound, Conflict."""
+    """Take no further step of an update; what fails is still replaced. Raises NotFound, ModelForbidden, Conflict."""
     return changed(ctx, partial(_pause, ctx, actor, ref, idempotency, True))
 
 
 def resume(ctx: Context, actor: Actor, ref: str, idempotency: Idempotency | None = None) -> ServiceOutcome:
-    """Go on with the update; its clock begins anew. Raises NotFound, Conflict."""
+    """Go on with the update; its clock begins anew. Raises NotFound, ModelForbidden, Conflict."""
     return changed(ctx, partial(_pause, ctx, actor, ref, idempotency, False))
 
 
@@ -147,7 +150,7 @@ def _pause(
     before = before_of(connection, actor, idempotency)
     if before is not None:
         return before, Effects()
-    row = lock_running(connection, ref, "paused" if paused else "resumed")
+    row = lock_running(connection, actor, ref, "paused" if paused else "resumed")
     if row.paused == paused:
         remember(connection, actor, idempotency, row.id, None)
         return ServiceOutcome(row.id, None, already=True), Effects()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -173,3 +174,37 @@ def _add_pool(ctx: Context, name: str) -> None:
 def _change(ctx: Context, statement: str) -> None:
     with ctx.database.begin() as connection:
         connection.execute(text(statement))
+
+
+def test_a_key_changes_only_services_whose_models_it_may_have(ctx: Context, actor: Actor, hands: Hands) -> None:
+    service = create(ctx, actor, 1, body={"model_name": "mine"}).service_id
+    hands.settle(service)
+    limited, other = replace(actor, models=("mine",)), replace(actor, models=("theirs",))
+    before = services.get(ctx, service)
+    asks: list[Callable[[Actor], object]] = [
+        lambda who: services.scale(ctx, who, service, 2),
+        lambda who: services.pause(ctx, who, service),
+        lambda who: services.resume(ctx, who, service),
+        lambda who: change(ctx, who, service, body={"model_name": who.models[0] if who.models else "m"}),
+        lambda who: services.rollback(ctx, who, service, 1),
+    ]
+    for ask in asks:
+        with pytest.raises(ModelForbidden, match="not allowed the model"):
+            ask(other)
+    shown = services.get(ctx, service)
+    assert [shown[name] for name in ("count", "revision", "paused")] == [
+        before[name] for name in ("count", "revision", "paused")
+    ]
+    for ask in asks:
+        ask(limited)
+
+    # nor may it bring back what ran before
+    change(ctx, actor, service, count=2, body={"model_name": "theirs"})
+    hands.settle(service)
+    with pytest.raises(ModelForbidden):
+        services.rollback(ctx, other, service, 1)
+    services.scale(ctx, other, service, 1)
+    with pytest.raises(ModelForbidden):
+        services.scale(ctx, limited, service, 2)
+    # what it may not change it may put away, as it may stop any replica
+    services.cancel(ctx, limited, service)
