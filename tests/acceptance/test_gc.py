@@ -61,7 +61,8 @@ def test_gc_beside_everything_at_work_and_after_it_was_killed(tmp_path: Path) ->
         assert _leaks(ours, "--dry-run") == {}
         for made, replica in ((ours, mine), (theirs, other)):
             assert made.state_of(replica) == "ready"
-            assert made.call("GET", "/health")["problems"] == []
+            # what was shown before is looked for again twice a minute
+            wait_until(lambda made=made: made.call("GET", "/health")["problems"] == [], 60, "health to be as it was")
         # all of ours at once, as a power cut would
         engine = ours.pid("engine")
         for process in ours.living():

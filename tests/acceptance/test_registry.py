@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -202,7 +203,7 @@ def test_an_api_that_is_killed_forgets_nobody(up: Stack, registrar: Callable[...
     one.registered()
     for process in up.processes("web"):
         # its workers go with it, as its sockets do
-        subprocess.run(["kill", "-KILL", str(process["pid"])], check=True)
+        os.kill(process["pid"], signal.SIGKILL)
     seen = set()
 
     def back() -> bool:

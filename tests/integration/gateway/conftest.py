@@ -119,7 +119,7 @@ class Server:
                 self.end_headers()
                 with suppress(OSError):
                     self._chunk(b"begun")
-                    release.wait(60)
+                    release.wait(600)
                     self._chunk(b" ended")
                     self._chunk(b"")
 

@@ -20,7 +20,8 @@ class FillDisk:
         return {"for_s": round(rng.uniform(0.5, 2.5), 2)}
 
     def inject(self, stack: FaultyStack, arguments: Mapping[str, Any]) -> Hit:
-        if not stack.has_disk:
+        # asked anew: whoever took the small disk away meanwhile would have us fill the host's
+        if not stack.has_disk or not stack.layout.attempts.is_mount():
             return {"filled": False, "why": "only root may mount a small disk for it"}
         file = os.open(stack.layout.attempts / ".filler", os.O_WRONLY | os.O_CREAT, 0o600)
         chunk = _CHUNK
