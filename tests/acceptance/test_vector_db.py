@@ -80,9 +80,9 @@ def client_of(up: Stack, service_id: str) -> QdrantClient:
     with warnings.catch_warnings():
         # it says that the key goes over plain HTTP
         warnings.simplefilter("ignore", UserWarning)
-        return QdrantClient(
-            url=f"{up.url}/api/v1/replicas/{replica_id}/proxy", api_key=up.key, https=False, check_compatibility=False
-        )
+        # it asks for the server's version in a thread of its own, which outlives a store that is restarted
+        proxy = f"{up.url}/api/v1/replicas/{replica_id}/proxy"
+        return QdrantClient(url=proxy, api_key=up.key, https=False, check_compatibility=False)
 
 
 def requests_of_the_seed() -> list[list[str]]:

@@ -207,8 +207,9 @@ def test_the_least_loaded_is_asked(engines: Engines, opened: Open) -> None:
     threads: list[threading.Thread] = []
     # equals take turns: the second at the latest is kept. One after the other, so that no tie is left at the idle one
     while not busy.active:
-        threads += in_threads(1, lambda: door.chat("m"))[0]
-        wait_for(lambda: busy.active or not threads[-1].is_alive())
+        [thread], _ = in_threads(1, lambda: door.chat("m"))
+        threads.append(thread)
+        wait_for(lambda asked=thread: busy.active or not asked.is_alive())
     assert {door.chat("m").served_by for _ in range(10)} == {"e1"}
     assert busy.hold is not None
     busy.hold.set()
