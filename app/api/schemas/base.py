@@ -7,6 +7,7 @@ from typing import Any
 
 import marshmallow as ma
 
+from app.api.bodies import UNKNOWN_FIELD, flatten
 from app.errors import Contradiction, MissingFields
 
 MISSING = "Missing data for required field."
@@ -37,9 +38,16 @@ class Body(ma.Schema):
         always = [name for name, field in self.load_fields.items() if field.required]
         missing = [name for name in dict.fromkeys((*always, *self.required_by(data))) if name not in data]
         if missing:
+            # a mistyped name is often why one is missing
+            known = {field.data_key or name for name, field in self.load_fields.items()}
+            strange = [str(name) for name in data if name not in known] if self.unknown == ma.RAISE else []
+            told = f" Unknown: {', '.join(name[:100] for name in strange[:5])}." if strange else ""
             raise MissingFields(
-                f"Missing: {', '.join(missing)}. Add them and send the request again.",
-                errors={name: [MISSING] for name in missing},
+                f"Missing: {', '.join(missing)}.{told} Add what is missing and send the request again.",
+                errors={
+                    **{name: [MISSING] for name in missing},
+                    **flatten({name: [UNKNOWN_FIELD] for name in strange}, self),
+                },
             )
         against = self.contradictions(data)
         if against:

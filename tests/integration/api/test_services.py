@@ -83,6 +83,11 @@ def test_required_unknown_and_near(admin: Caller) -> None:
     assert assert_problem(admin.post(SERVICES, {}), 400, "missing_fields")["errors"] == {
         "recipe_name": ["Missing data for required field."]
     }
+    both = assert_problem(admin.post(SERVICES, {"recipe": "inference/mock"}), 400, "missing_fields")
+    assert "Missing: recipe_name. Unknown: recipe." in both["detail"]
+    assert both["errors"]["recipe"] == ["Unknown field. Did you mean recipe_name?"]
+    counted = admin.post(f"{SERVICES}/nope/scale", {"count": 2})
+    assert set(assert_problem(counted, 400, "missing_fields")["errors"]) == {"replicas", "count"}
     unknown = assert_problem(admin.post(SERVICES, CREATE | {"recipe_name": "mok"}), 422, "unknown_recipe")
     assert "inference/mock" in unknown["detail"]
     near = assert_problem(admin.post(SERVICES, CREATE | {"recipe": "x"}), 422, "invalid_config")
