@@ -139,7 +139,9 @@ def _unknown(known: Mapping[str, Known], name: str, matching: list[Known]) -> In
 
 
 def _near(known: Mapping[str, Known], name: str) -> str:
-    words = {word: full for full, one in known.items() for word in (full, one.name)}
+    # one that is broken and never was good would only be refused again
+    served = {full: one for full, one in known.items() if one.recipe is not None}
+    words = {word: full for full, one in served.items() for word in (full, one.name)}
     close = difflib.get_close_matches(name[:200], list(words), n=3)
     full = list(dict.fromkeys(words[word] for word in close))
     return f" Did you mean {' or '.join(full)}?" if full else ""

@@ -211,6 +211,14 @@ def test_names(ctx: Context) -> None:
     with pytest.raises(UnknownRecipe) as caught:
         recipes.render(ctx, USER, "mock", {})
     assert "inference/mock or lab/mock" in caught.value.detail
+    write(ctx, "lab/sunny", "engine: [")
+    with pytest.raises(UnknownRecipe) as caught:
+        recipes.render(ctx, USER, "suny", {})
+    assert "Did you mean" not in caught.value.detail
+    write(ctx, "lab/sunny", "engine: mock\n")
+    with pytest.raises(UnknownRecipe) as caught:
+        recipes.render(ctx, USER, "suny", {})
+    assert "Did you mean lab/sunny?" in caught.value.detail
 
 
 def test_the_model_by_name_path_and_catalogue(ctx: Context, tmp_path: Path) -> None:
