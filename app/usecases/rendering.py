@@ -245,6 +245,9 @@ class _Rendering:
         image = self.asked.config.get("image")
         if image is not None and plan.backend_options.get("image") != image:
             warnings.append(f"image is left out: pool {plan.pool} runs no images.")
+        takes_command = self.engine.name == "command" or self.engine.program_setting
+        if self.asked.config.get("command") is not None and not takes_command:
+            warnings.append(f"command is left out: engine {self.engine.name} starts a program of Hostler's own.")
 
     def _field(self, name: str) -> str:
         """A field of the create as the field of the request that it came from."""

@@ -221,6 +221,17 @@ def test_names(ctx: Context) -> None:
     assert "Did you mean lab/sunny?" in caught.value.detail
 
 
+@pytest.mark.parametrize(
+    "engine, taken", [("mock", False), ("qdrant-edge", False), ("qdrant", True), ("vllm", True), ("command", True)]
+)
+def test_a_command_that_is_left_out_is_told(ctx: Context, engine: str, taken: bool) -> None:
+    write(ctx, "lab/own", f"engine: {engine}\n" + ('command: ["x"]\n' if engine == "command" else ""))
+    made = recipes.render(ctx, ADMIN, "own", {"command": ["sleep", "1"]}, model_name="gpt2")
+    told = [one for one in made.warnings if one.startswith("command is left out: ")]
+    assert bool(told) is not taken
+    assert not recipes.render(ctx, ADMIN, "own", {}, model_name="gpt2").warnings
+
+
 def test_the_model_by_name_path_and_catalogue(ctx: Context, tmp_path: Path) -> None:
     made = recipes.render(ctx, USER, SINGLE, {}, model_name="gpt2")
     assert (made.body["model_name"], made.body["run"]["source"]) == ("gpt2", "gpt2")
