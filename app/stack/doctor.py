@@ -252,16 +252,20 @@ def _permissions(settings: Settings) -> Finding:
 
 
 def leaking(state_dir: Path) -> Iterator[Path]:
-    """Paths of the state dir, and of its folders elsewhere, that group or others may read, write or enter."""
+    """Paths of the state dir, and of its folders elsewhere, that group or others may read, write or enter.
+
+    Recipes are no secrets: those only nobody else may write.
+    """
     layout = Layout(state_dir)
     for top in {state_dir, layout.run, layout.postgres}:
         for folder, _, files in os.walk(top):
+            closed = 0o022 if Path(folder).is_relative_to(layout.recipes) else 0o077
             for path in (Path(folder), *(Path(folder, name) for name in files)):
                 try:
                     mode = os.lstat(path).st_mode
                 except FileNotFoundError:
                     continue
-                if not stat.S_ISLNK(mode) and mode & 0o077:
+                if not stat.S_ISLNK(mode) and mode & closed:
                     yield path
 
 
