@@ -119,12 +119,15 @@ def read_body(path: str | None, flag: str = "-f") -> dict[str, Any]:
 
 
 def _from_yaml(text: str, path: str, flag: str) -> object:
-    import yaml
+    from hostler.cli.yaml_reading import Unreadable, read_documents
 
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise click.BadParameter(f"{path} is neither JSON nor YAML: {error}", param_hint=flag) from error
+        found = read_documents(text)
+    except Unreadable as error:
+        raise click.BadParameter(f"{path} is neither JSON nor YAML that is taken: {error}", param_hint=flag) from error
+    if len(found) > 1:
+        raise click.BadParameter(f"{path} holds {len(found)} documents of YAML, and takes one", param_hint=flag)
+    return found[0] if found else None
 
 
 def _object(text: str, flag: str) -> dict[str, Any]:

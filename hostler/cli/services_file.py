@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,23 +48,22 @@ def read(paths: Sequence[str]) -> list[Json]:
 
 def written(services: Sequence[Mapping[str, Any]]) -> str:
     """A file that ``read`` takes, a document for each service."""
-    import yaml
+    from hostler.cli.yaml_reading import written_document
 
-    return "---\n".join(yaml.safe_dump(dict(one), sort_keys=False, allow_unicode=True) for one in services)
+    return "---\n".join(written_document(dict(one)) for one in services)
 
 
 def _documents(path: str) -> Iterator[Json]:
     """The services in a file: one or several documents, each an object, a list of them, or ``services: [...]``."""
-    import yaml
+    from hostler.cli.yaml_reading import Unreadable, read_documents
 
     try:
         text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
-        _refuse_repeated(path, yaml.compose_all(text, yaml.SafeLoader))
-        documents = list(yaml.safe_load_all(text))
+        documents = read_documents(text)
+    except Unreadable as error:
+        raise UnusableFile(f"{path} is no YAML that is taken: {error}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UnusableFile(f"cannot read {path}: {error}") from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise UnusableFile(f"{path} is no YAML: {error}") from error
     for document in documents:
         if isinstance(document, dict) and set(document) == {"services"}:
             document = document["services"]
@@ -73,27 +71,6 @@ def _documents(path: str) -> Iterator[Json]:
             # an empty document, as behind the last ---, says nothing
             if one is not None:
                 yield one
-
-
-def _refuse_repeated(path: str, documents: Iterable[Any]) -> None:
-    """Refuse a name that stands twice in one object: YAML takes the last one, and nobody sees which."""
-    left = list(documents)
-    seen: set[int] = set()
-    while left:
-        node = left.pop()
-        # an alias stands for a node that was looked at
-        if id(node) in seen or not isinstance(getattr(node, "value", None), list):
-            continue
-        seen.add(id(node))
-        if node.id == "sequence":
-            left += node.value
-            continue
-        names: set[str] = set()
-        for key, value in node.value:
-            if str(key.value) in names:
-                raise UnusableFile(f"{path}, line {key.start_mark.line + 1}: {key.value!r} is there twice")
-            names.add(str(key.value))
-            left.append(value)
 
 
 def _checked(document: Any, place: str) -> str:
@@ -105,8 +82,4 @@ def _checked(document: Any, place: str) -> str:
     for name in ("name", "recipe_name"):
         if not isinstance(document.get(name), str) or not document[name]:
             raise UnusableFile(f"{place}: {name} is missing or no text")
-    try:
-        json.dumps(document, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise UnusableFile(f"{place}: {error}; put dates and the like in quotes") from error
     return str(document["name"])

@@ -165,9 +165,11 @@ def test_forms_of_a_file(stub: Stub, run: Run, text: str) -> None:
         ("{name: web, recipe_name: y}\n---\n{name: web, recipe_name: y}\n", "stands twice"),
         ("name: web\nrecipe_name: y\nreplicas: 1\nreplicas: 3\n", "line 4: 'replicas' is there twice"),
         ("services:\n- {name: web, recipe_name: y, config: {a: {b: 1, b: 2}}}\n", "'b' is there twice"),
-        ("name: web\nrecipe_name: y\nconfig: &x {a: *x}\n", "Circular"),
-        ("{name: web, recipe_name: y, config: {at: 2026-01-01}}", "in quotes"),
-        ("{name: web, recipe_name: y, config: {at: .nan}}", "in quotes"),
+        ("name: web\nrecipe_name: y\nconfig: &x {a: *x}\n", "line 3: anchors and aliases are not taken"),
+        ("name: !x web\nrecipe_name: y\n", "line 1: tags (!) are not taken"),
+        ("{name: web, recipe_name: y, config: {1: a}}", "a name must be a text"),
+        ("{name: web, recipe_name: y, config: {a: 1e999}}", "this number is too large"),
+        ("{name: web, recipe_name: y, replicas: " + "[" * 5000, "nests too deep"),
     ],
 )
 def test_a_file_that_is_none_is_told_before_anything_is_asked(stub: Stub, run: Run, text: str, told: str) -> None:
