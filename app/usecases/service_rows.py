@@ -31,6 +31,7 @@ def desired_of(row: Any, spec: Mapping[str, Any]) -> Desired:
         successor_lead_s=spec.get("successor_lead_s"),
         reset_at=row.reset_at.timestamp(),
         rollout_since=rollout.get("since"),
+        rolled_out=rollout.get("state") == "complete",
         given_up=frozenset(rollout.get("given_up") or ()),
         reason=Reason(row.reason) if row.reason and row.desired_state != "running" else None,
     )

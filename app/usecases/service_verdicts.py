@@ -83,7 +83,7 @@ def task_ends(seen: Seen) -> list[tuple[Any, TaskState, Reason | None, str]]:
                 found.append((task, TaskState.CANCELLED, Reason.CANCELLED, "the service was cancelled"))
             elif seen.gone:
                 found.append((task, TaskState.SUCCEEDED, None, f"service {row.name} has ended; nothing is left of it"))
-        elif seen.plan.settled:
+        elif seen.plan.settled or (task.kind == TaskKind.SERVICE_SCALE and not row.count and seen.gone):
             found.append((task, TaskState.SUCCEEDED, None, f"{row.count} of {row.count} replicas are ready"))
         elif seen.plan.given_up:
             reason, message = _words(seen, {})

@@ -60,6 +60,8 @@ class Desired:
     reset_at: float | None = None
     #: when the present update began, or was last resumed
     rollout_since: float | None = None
+    #: the update to the wanted revision is over. Where that is not the good one, nothing ran when it ended
+    rolled_out: bool = False
     #: the failed members (replica ids) of which it was told that nothing replaces them
     given_up: frozenset[str] = frozenset()
     #: why it was ended, when it was not a user who did

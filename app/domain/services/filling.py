@@ -39,10 +39,11 @@ def _next(sight: Sight, place: Place) -> tuple[int, Fate]:
     """Which revision comes next in an empty place, and when."""
     desired, now = sight.desired, sight.now
     wanted, good = desired.revision, desired.good_revision
-    begins = good if good is not None and (desired.paused or _unproven(sight)) else wanted
+    paused = desired.paused and not desired.rolled_out
+    begins = good if good is not None and (paused or _unproven(sight)) else wanted
     if place.live:
         # this pass stopped who lived in it; it has nothing to wait for
-        return place.live[-1].revision if desired.paused else begins, Fate(now, 0, "its place is empty")
+        return place.live[-1].revision if paused else begins, Fate(now, 0, "its place is empty")
     ended = place.last
     if ended is None:
         return begins, Fate(now, 0, f"replica {place.ordinal} of {desired.count}")
@@ -50,7 +51,7 @@ def _next(sight: Sight, place: Place) -> tuple[int, Fate]:
     if ended.revision == wanted:
         return wanted, fate
     at_once = Fate(now, 0, fate.why)
-    if desired.paused:
+    if paused:
         own = ended.failed or good in (None, ended.revision)
         return (ended.revision, fate) if own else (begins, at_once)
     if _unproven(sight) and ended.revision == good and _ended_by_itself(ended) and fate.due and fate.due <= now:
@@ -59,8 +60,9 @@ def _next(sight: Sight, place: Place) -> tuple[int, Fate]:
 
 
 def _unproven(sight: Sight) -> bool:
-    """Until the wanted revision has shown that it gets ready, the good one keeps its places."""
-    return sight.desired.good_revision is not None and not sight.proven
+    """Until the wanted revision has shown that it gets ready, the good one keeps its places. Not where the update ended
+    with nothing running: there are none to keep."""
+    return sight.desired.good_revision is not None and not sight.proven and not sight.desired.rolled_out
 
 
 def _ended_by_itself(ended: Observed) -> bool:

@@ -104,7 +104,10 @@ def _waits_for(sight: Sight, members: Sequence[Observed]) -> str:
     if sight.given_up:
         parts.append(f"{len(sight.given_up)} replicas failed too often: scale, update or restart to try again")
     behind = [place for place in sight.arranged.kept if not any(one.ready for one in place.of(wanted))]
-    if behind and desired.paused and any(place.others(wanted) for place in behind):
+    moves = any(place.others(wanted) for place in behind)
+    # without replicas too it is no further than it was when it was paused
+    begun = not desired.count and not desired.rolled_out and desired.good_revision not in (None, wanted)
+    if desired.paused and (moves or begun):
         parts.append(f"the update to revision {wanted} is paused")
     not_ready = sum(not place.ready for place in sight.arranged.kept)
     if not_ready:

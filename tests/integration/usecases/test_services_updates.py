@@ -216,3 +216,34 @@ def test_an_update_says_nothing_new_twice(ctx: Context, actor: Actor, hands: Han
     services.cancel(ctx, actor, service)
     with pytest.raises(HostlerError):
         change(ctx, actor, service, body={"model_name": "x"})
+
+
+def test_an_update_that_is_paused_without_replicas_is_under_way_until_it_is_resumed(
+    ctx: Context, actor: Actor, hands: Hands
+) -> None:
+    service = create(ctx, actor, 1).service_id
+    hands.settle(service)
+    services.pause(ctx, actor, service)
+    down = services.scale(ctx, actor, service, 0)
+    hands.settle(service)
+    asked = change(ctx, actor, service, count=0, body={"model_name": "n"})
+    assert tasks.get(ctx, down.task_id)["state"] == "succeeded"
+    for count in (1, 0):
+        shown = services.get(ctx, service)
+        assert (shown["rollout"]["state"], shown["plan"]["settled"]) == ("under_way", False)
+        assert shown["plan"]["waits_for"].startswith("the update to revision 2 is paused")
+        scaled = services.scale(ctx, actor, service, count)
+        hands.settle(service)
+        assert [row.revision for row in hands.live(service)] == [1] * count
+    assert tasks.get(ctx, scaled.task_id)["state"] == "succeeded"
+    assert tasks.get(ctx, asked.task_id)["state"] == "running"
+    services.resume(ctx, actor, service)
+    hands.settle(service)
+    shown = services.get(ctx, service)
+    assert (shown["rollout"]["state"], shown["plan"]["settled"]) == ("complete", True)
+    assert tasks.get(ctx, asked.task_id)["state"] == "succeeded"
+    services.pause(ctx, actor, service)
+    services.scale(ctx, actor, service, 2)
+    assert [row.revision for row in hands.live(service)] == [2, 2]
+    hands.settle(service)
+    assert services.get(ctx, service)["good_revision"] == 2

@@ -74,7 +74,12 @@ class World:
         if bad:
             self.bad.add(self.revisions)
         self.desired = replace(
-            self.desired, revision=self.revisions, rollout_since=self.now, reset_at=self.now, paused=False
+            self.desired,
+            revision=self.revisions,
+            rollout_since=self.now,
+            reset_at=self.now,
+            paused=False,
+            rolled_out=False,
         )
 
     def of(self, *states: State) -> list[str]:
@@ -101,7 +106,9 @@ class World:
         raise AssertionError(f"the plan is never done: {found}")
 
     def act(self, found: Plan) -> None:
-        self.desired = replace(self.desired, given_up=found.given_up)
+        self.desired = replace(
+            self.desired, given_up=found.given_up, rolled_out=self.desired.rolled_out or found.settled
+        )
         for action in found.actions:
             match action:
                 case Create():
@@ -109,7 +116,7 @@ class World:
                 case Stop():
                     self.stop(action.replica_id)
                 case RollBack():
-                    self.desired = replace(self.desired, revision=action.to, rollout_since=self.now)
+                    self.desired = replace(self.desired, revision=action.to, rollout_since=self.now, rolled_out=False)
                 case Good():
                     self.desired = replace(self.desired, good_revision=action.revision)
                 case CancelAll():

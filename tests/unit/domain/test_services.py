@@ -280,6 +280,22 @@ def test_a_paused_update_replaces_what_fails_by_its_own_revision_whatever_was_pr
     assert [(one.ordinal, one.revision) for one in creates(desired, [by_hand, members[1]])] == [(0, 1)]
 
 
+def test_a_paused_update_without_replicas_waits_and_leaves_new_ones_to_the_good_revision() -> None:
+    desired = Desired(0, revision=3, good_revision=1, paused=True)
+    waits = plan(desired, [], NOW)
+    assert (waits.settled, waits.waits_for) == (False, "the update to revision 3 is paused")
+    assert [one.revision for one in creates(replace(desired, count=2), [])] == [1, 1]
+    assert plan(replace(desired, paused=False), [], NOW).settled
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_an_update_that_ended_with_nothing_running_is_what_new_ones_are_made_of(paused: bool) -> None:
+    desired = Desired(0, revision=3, good_revision=1, paused=paused, rolled_out=True)
+    stopped = member(0, State.STOPPED, wanted=False, released=True)
+    assert plan(desired, [stopped], NOW).settled
+    assert [one.revision for one in creates(replace(desired, count=2), [stopped])] == [3, 3]
+
+
 def test_a_paused_update_does_not_even_end_what_it_replaced() -> None:
     new = member(0, revision=2, replaces="r0-1")
     assert stops(Desired(1, revision=2, good_revision=1, paused=True), [member(0), new]) == []

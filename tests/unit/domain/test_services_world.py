@@ -165,7 +165,7 @@ class ServiceMachine(RuleBasedStateMachine):
     def a_user_goes_back(self) -> None:
         desired = self.world.desired
         assert desired.good_revision is not None
-        self.world.desired = replace(desired, revision=desired.good_revision, reset_at=self.world.now)
+        self.world.desired = replace(desired, revision=desired.good_revision, reset_at=self.world.now, rolled_out=False)
         self._after(True)
 
     @rule(paused=st.booleans())
