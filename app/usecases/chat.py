@@ -11,15 +11,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Lock
 
+from sqlalchemy import Connection
+
 from app.db.repos import chat as repo
-from app.errors import ModelRequired, NoReadyReplica, RouteFull, Starting
+from app.engines.registry import STORES
+from app.errors import ModelNotFound, ModelRequired, NoReadyReplica, NotOffered, RouteFull, Starting
 from app.usecases import served
 from app.usecases.context import Actor, Context
 from app.usecases.idle import count_idle
+from app.usecases.registered_models import registered_models
 from app.usecases.served import Target
 
 #: Between two looks, for all who wait, for the replacement of a service's only worker.
 LOOK_S = 0.05
+#: Who counts what is idle has no key.
+_ANYBODY = Actor("", "", "infer")
 
 
 @dataclass
@@ -86,8 +92,16 @@ class Chat:
         with self._counting:
             if self._counted[0] < asked_at:
                 began_at = time.monotonic()
-                self._counted = began_at, count_idle(self.context.settings, self._service())
+                target = self._any_target()
+                self._counted = began_at, 0 if target is None else count_idle(self.context.settings, target)
             return self._counted[1]
+
+    def _any_target(self) -> Target | None:
+        """Where a request of a key without limits would go; None for nowhere. Raises Starting."""
+        try:
+            return self._look(_ANYBODY)
+        except (ModelNotFound, NoReadyReplica, NotOffered):
+            return None
 
     def _look(self, actor: Actor) -> Target | None:
         """None while the service has no replica, as another request may have found a moment ago."""
@@ -108,10 +122,17 @@ class Chat:
             row = repo.find_service(connection, name)
             service_id = row.id if row is not None else ""
             if service_id not in self._started:
-                if not (row.was_ready if row is not None else repo.was_any_ready(connection)):
+                if not (row.was_ready if row is not None else self._was_default_ready(connection)):
                     raise _starting(name, is_there=row is not None)
                 self._started.add(service_id)
         return service_id
+
+    def _was_default_ready(self, connection: Connection) -> bool:
+        """Whether anything that may answer without a service is, or was, ready."""
+        default = self.context.settings.default_model
+        name, names = served.names_of(connection, default) if default else ("", None)
+        registered = registered_models(self.context, connection)
+        return repo.was_any_ready(connection, names, STORES) or (name in registered if default else bool(registered))
 
     def _default(self, actor: Actor) -> Target:
         try:

@@ -8,11 +8,12 @@ from app.domain.routing import RouteKind
 from app.errors import GatewayDown
 from app.settings import Settings
 from app.usecases.routes import figures_of, read_table, single_requests
+from app.usecases.served import Target
 
 
-def count_idle(settings: Settings, service_id: str = "") -> int:
-    """Replicas of a service (without one: of all routes) that get requests and are answering none; 0 while HAProxy
-    does not answer.
+def count_idle(settings: Settings, target: Target) -> int:
+    """Replicas of a service, or of a model's route, that get requests and are answering none; 0 while HAProxy does not
+    answer.
 
     A replica may stand in several routes: what comes through any of them, or to it alone, keeps it busy.
     """
@@ -22,7 +23,8 @@ def count_idle(settings: Settings, service_id: str = "") -> int:
         asked = {
             server
             for route in routes
-            if not service_id or (route["kind"], route["name"]) == (RouteKind.SERVICE, service_id)
+            if (route["kind"] == RouteKind.SERVICE, route["name"])
+            == (bool(target.service_id), target.service_id or target.route)
             for server in route["members"]
         }
         slots = {route["slot"] for route in routes if asked.intersection(route["members"])}

@@ -64,7 +64,7 @@ def choose(context: Context, actor: Actor, asked: str | None, *, service_id: str
                 )
             return _addressed(context, connection, actor, asked, rows, "The service", service_id=service_id)
         asked = asked or _default(context, connection, actor)
-        name, names = _names(connection, asked)
+        name, names = names_of(connection, asked)
         _check_allowed(actor, asked, name)
         rows = repo.kinds_of(connection, names, STORES)
         registered = name in registered_models(context, connection)
@@ -89,7 +89,7 @@ def choose_service(context: Context, actor: Actor, service_id: str) -> Target | 
         if not rows:
             return None
         for other in sorted({row.model_name for row in rows}):
-            _check_allowed(actor, other, _names(connection, other)[0])
+            _check_allowed(actor, other, names_of(connection, other)[0])
         served = sorted({row.model_name for row in _ready(rows)})
         sent = served[0] if len(served) == 1 else ""
         return Target(served[0], sent, _dialect(rows, served[0]), _any_ready(rows), service_id=service_id)
@@ -118,7 +118,7 @@ def _addressed(
     served = {row.model_name for row in rows}
     for other in sorted(served, reverse=True):
         # every one of them, before any is named; the last is the first by name
-        name, names = _names(connection, other)
+        name, names = names_of(connection, other)
         _check_allowed(actor, name, name)
     if not served <= {name, *names}:
         shown = ", ".join(sorted(served)[:SHOWN])
@@ -139,7 +139,7 @@ def _default(context: Context, connection: Connection, actor: Actor) -> str:
     # a limited key chooses among its own
     most = 10_000 if actor.models is not None else SHOWN + 1
     for found in (*repo.ready_names(connection, most, STORES), *sorted(registered_models(context, connection))):
-        name, names = _names(connection, found)
+        name, names = names_of(connection, found)
         ready |= dict.fromkeys(visible_names(actor, name, names)[:1])
         if len(ready) > SHOWN:
             break
@@ -160,7 +160,7 @@ def _default(context: Context, connection: Connection, actor: Actor) -> str:
     )
 
 
-def _names(connection: Connection, asked: str) -> tuple[str, list[str]]:
+def names_of(connection: Connection, asked: str) -> tuple[str, list[str]]:
     """(the model's own name, every name it goes by, the asked one among them)."""
     row = catalogue.find(connection, asked)
     return (row.name, [row.name, *row.aliases]) if row is not None else (asked, [asked])

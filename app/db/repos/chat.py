@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -16,8 +17,13 @@ SELECT s.id, s.good_revision IS NOT NULL OR EXISTS (
 FROM services s WHERE (s.name = :name OR s.id = :name) AND s.desired_state = 'running'
 """
 )
-_ANY = text("SELECT EXISTS (SELECT 1 FROM replicas WHERE state = 'ready') OR EXISTS ("
-            "SELECT 1 FROM replicas WHERE timestamps ? 'ready')")  # fmt: skip
+_ANY = text(
+    """
+SELECT EXISTS (
+    SELECT 1 FROM replicas WHERE (state = 'ready' OR timestamps ? 'ready') AND engine <> ALL(:without)
+    AND (CAST(:names AS text[]) IS NULL OR model_name = ANY(:names)))
+"""
+)
 
 
 def find_service(connection: Connection, name: str) -> Any | None:
@@ -27,6 +33,8 @@ def find_service(connection: Connection, name: str) -> Any | None:
     return connection.execute(_SERVICE, {"name": name}).first()
 
 
-def was_any_ready(connection: Connection) -> bool:
-    """Whether any replica is, or was, ready."""
-    return bool(connection.execute(_ANY).scalar_one())
+def was_any_ready(connection: Connection, names: Sequence[str] | None, without: Sequence[str]) -> bool:
+    """Whether a replica of one of these models (None: of any) is, or was, ready; ``without`` are engines that serve
+    none."""
+    asked = {"names": None if names is None else list(names), "without": list(without)}
+    return bool(connection.execute(_ANY, asked).scalar_one())
