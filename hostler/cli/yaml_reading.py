@@ -23,7 +23,7 @@ class Unreadable(ValueError):
 def read_documents(text: str) -> list[Any]:
     """The values of all documents, of JSON's kinds only. Raises Unreadable."""
     try:
-        return list(yaml.load_all(text, Loader=_Loader))  # noqa: S506: it makes plain values only
+        return list(yaml.load_all(text, Loader=_Loader))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         words = " ".join(f"{error.context or ''} {error.problem or ''}".split())
