@@ -11,11 +11,11 @@ from sqlalchemy import Connection
 from app.db.repos import services as repo
 from app.domain import services as planner
 from app.domain.lifecycle import TERMINAL, Reason, State
-from app.domain.services import Overall
 from app.errors import Conflict, NotFound, Unavailable
 from app.usecases import paging
 from app.usecases.context import Context
 from app.usecases.refusals import refusals
+from app.usecases.service_failures import Failure, last_failure, replaced_by_launches
 from app.usecases.service_rows import by_service, desired_of, observed_of
 
 #: Rows that are looked at together for a list that is filtered by status.
@@ -155,12 +155,25 @@ def _bodies(connection: Connection, rows: Sequence[Any]) -> list[dict[str, Any]]
     ids = [row.id for row in rows]
     members = by_service(repo.shown_members(connection, ids))
     specs = repo.specs(connection, [(row.id, row.revision) for row in rows])
-    return [_body(row, specs[row.id, row.revision], members.get(row.id, [])) for row in rows]
+    observed = {
+        row.id: [observed_of(member, {}, row.now.timestamp()) for member in members.get(row.id, [])] for row in rows
+    }
+    # one that was replaced and is gone is no longer among the members
+    before = replaced_by_launches([one for own in observed.values() for one in own])
+    ended = {one.replica_id: one for own in members.values() for one in own}
+    ended |= repo.ends_of(connection, [one for one in before if one not in ended])
+    return [_body(row, specs[row.id, row.revision], members.get(row.id, []), observed[row.id], ended) for row in rows]
 
 
-def _body(row: Any, spec: Mapping[str, Any], members: Sequence[Any]) -> dict[str, Any]:
+def _body(
+    row: Any,
+    spec: Mapping[str, Any],
+    members: Sequence[Any],
+    observed: Sequence[planner.Observed],
+    ended: Mapping[str, Any],
+) -> dict[str, Any]:
     desired = desired_of(row, spec)
-    observed = [observed_of(member, {}, row.now.timestamp()) for member in members]
+    failure = last_failure(desired, observed, ended, row.now.timestamp())
     overall = planner.overall_status(desired, observed)
     shown = [_member(member) for member in _worth_showing(row, members)]
     endpoints = [one["base_url"] for one in shown if one["base_url"] and one["state"] == State.READY]
@@ -172,8 +185,8 @@ def _body(row: Any, spec: Mapping[str, Any], members: Sequence[Any]) -> dict[str
         "recipe_name": row.recipe,
         "status": str(planner.service_status(desired, observed)),
         "overall_status": str(overall),
-        "reason": row.reason,
-        "message": row.message,
+        "reason": failure.reason if failure and not row.message else row.reason,
+        "message": failure.told if failure and not row.message else row.message,
         "desired_state": row.desired_state,
         "count": row.count,
         "ready": _ready(observed),
@@ -197,7 +210,7 @@ def _body(row: Any, spec: Mapping[str, Any], members: Sequence[Any]) -> dict[str
         "job_id": None,
         "replicas": shown,
         "cleanup": _cleanup(row, members),
-        "plan": _plan(row, desired, observed, overall),
+        "plan": _plan(row, desired, observed, failure),
         "created_at": _iso(row.created_at),
         "updated_at": _iso(row.updated_at),
         "ended_at": _iso(row.ended_at),
@@ -259,7 +272,9 @@ def _rollout(rollout: Mapping[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def _plan(row: Any, desired: planner.Desired, observed: Sequence[planner.Observed], overall: Overall) -> dict[str, Any]:
+def _plan(
+    row: Any, desired: planner.Desired, observed: Sequence[planner.Observed], failure: Failure | None
+) -> dict[str, Any]:
     """What it waits for, in words, when it goes on by the clock, and which replicas were given up."""
     found = planner.plan(desired, observed, row.now.timestamp())
     moments = [found.look_in_s] if found.look_in_s is not None else []
@@ -268,6 +283,8 @@ def _plan(row: Any, desired: planner.Desired, observed: Sequence[planner.Observe
     if refused:
         moments += [one.wait_s(row.now.timestamp()) for one in refused]
         waits_for = f"another try to make replicas; {waits_for}" if waits_for else "another try to make replicas"
+    if failure:
+        waits_for = f"{waits_for}; {failure.told}" if waits_for else failure.told
     settled = found.settled and not refused
     until = row.now + timedelta(seconds=min(moments)) if moments and not settled else None
     given_up = sorted(found.given_up)

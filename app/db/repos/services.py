@@ -262,6 +262,14 @@ def shown_members(connection: Connection, service_ids: Sequence[str]) -> list[An
     return list(connection.execute(_READ_SHOWN, {"ids": list(service_ids)})) if service_ids else []
 
 
+def ends_of(connection: Connection, replica_ids: Sequence[str]) -> dict[str, Any]:
+    """Replicas by id, as far as they are kept: ``replica_id, state, state_since, reason, message``."""
+    if not replica_ids:
+        return {}
+    query = text("SELECT id AS replica_id, state, state_since, reason, message FROM replicas WHERE id = ANY(:ids)")
+    return {row.replica_id: row for row in connection.execute(query, {"ids": list(replica_ids)})}
+
+
 def ready_members(connection: Connection, service_id: str) -> list[Any]:
     """Members that answer, by place."""
     return list(connection.execute(_READY, {"id": service_id}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from app.domain.lifecycle import Reason
 from app.errors import Conflict, NameTaken, NotFound
 from app.usecases import reconciling, replicas, services, tasks
 from app.usecases.context import Actor, Context, Idempotency
@@ -183,3 +184,27 @@ def test_a_service_of_none_is_settled_at_once(ctx: Context, actor: Actor, hands:
     assert services.get(ctx, outcome.service_id)["overall_status"] == "stopped"
     services.scale(ctx, actor, outcome.service_id, 1)
     assert len(hands.live(outcome.service_id)) == 1
+
+
+def test_what_a_place_waits_through_is_told_until_all_are_ready(ctx: Context, actor: Actor, hands: Hands) -> None:
+    service = create(ctx, actor, 1).service_id
+    told = services.get(ctx, service)
+    assert (told["reason"], told["message"]) == (None, "")
+    for number in (1, 2):
+        [failed] = hands.live(service)
+        hands.fail(failed.id, Reason.NO_CAPACITY)
+        reconciling.sweep(ctx)
+        why = f"{failed.id} failed (no_capacity): as the test wants; try {number} of 3"
+        told = services.get(ctx, service)
+        assert told["reason"] == "no_capacity"
+        assert told["message"].startswith(f"{why} at 2")
+        assert told["plan"]["waits_for"] == f"1 of 1 replicas to be ready; {told['message']}"
+        hands.pass_time(41)
+        reconciling.sweep(ctx)
+        [new] = hands.live(service)
+        told = services.get(ctx, service)
+        assert (told["reason"], told["message"]) == ("no_capacity", f"{why} is {new.id}")
+        assert services.status(ctx, service)["plan"]["waits_for"].endswith(told["message"])
+    hands.settle(service)
+    told = services.get(ctx, service)
+    assert (told["reason"], told["message"], told["plan"]["waits_for"]) == (None, "", "")
