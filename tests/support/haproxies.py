@@ -62,8 +62,8 @@ class Front:
 defaults
   mode http
   timeout connect 1s
-  timeout client 60s
-  timeout server 60s
+  timeout client 600s
+  timeout server 600s
   timeout queue 5s
 frontend door
   bind 127.0.0.1:{self.port}
@@ -118,7 +118,7 @@ frontend door
     def stream(self, path: str, body: dict[str, Any], **headers: str) -> Any:
         """A context that yields the answer while it comes."""
         url = f"http://127.0.0.1:{self.port}{path}"
-        return httpx2.stream("POST", url, json=body, headers=_headers(headers), timeout=60)
+        return httpx2.stream("POST", url, json=body, headers=_headers(headers), timeout=600)
 
     def _answers(self) -> bool:
         assert self.process is not None
