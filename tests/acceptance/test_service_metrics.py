@@ -98,4 +98,4 @@ def test_one_that_behaves_is_shown_whatever_the_others_do(up: Stack, tmp_path: P
     assert sample.labels == {"exported_replica": "mine", "replica": sample.labels["replica"], "service": service["id"]}
     up.must("service", "stop", service["id"], "--wait", "--timeout", "60s")
     gone = httpx2.get(url, headers=headers, timeout=30, trust_env=False)
-    assert (gone.status_code, gone.json()["code"]) == (503, "no_ready_replica")
+    assert (gone.status_code, gone.json()["code"]) == (409, "conflict")
