@@ -1,7 +1,7 @@
 """Code that the harness brings into the product's own processes, from outside.
 
 The stack is started with an interpreter of the harness's (see ``interpreter.py``): a virtual environment beside the
-real one, whose ``sitecustomize`` calls ``begin``. A function named ``module:dotted.name`` is replaced the moment its
+real one, which calls ``begin`` as it starts. A function named ``module:dotted.name`` is replaced the moment its
 module was loaded, so that nobody can have taken the original from there. Nothing happens without
 ``HOSTLER_FAULT_FOLDER``.
 """

@@ -12,6 +12,8 @@ import sys
 import sysconfig
 from pathlib import Path
 
+#: Of path files this one is read last: by then all that the others bring can be imported.
+_MODULE = "zz_hostler_faults"
 _SITE = '''"""Written by tests/faults/harness/interpreter.py."""
 import os
 
@@ -30,9 +32,10 @@ def make_interpreter(folder: Path) -> str:
     site.mkdir(parents=True)
     # links, not a path file: one program of ours looks for its packages in this folder itself
     for entry in packages.iterdir():
-        if entry.name != "sitecustomize.py":
-            (site / entry.name).symlink_to(entry)
-    (site / "sitecustomize.py").write_text(_SITE)
+        (site / entry.name).symlink_to(entry)
+    (site / f"{_MODULE}.py").write_text(_SITE)
+    # not as sitecustomize: Debian's Python has one of its own, which is found first
+    (site / f"{_MODULE}.pth").write_text(f"import {_MODULE}\n")
     base = Path(os.path.realpath(sys.executable))
     (folder / "pyvenv.cfg").write_text(f"home = {base.parent}\ninclude-system-site-packages = false\n")
     (folder / "bin").mkdir()

@@ -17,7 +17,7 @@ from tests.standins.hub import TOKEN, Hub, hub
 __all__ = ["admin", "admin_key", "anybody", "caller", "ctx", "web"]
 
 #: Long enough for an answer on a busy machine, short enough for a test that waits for its end.
-PATIENCE_S = 2.0
+PATIENCE_S = 5.0
 
 
 @pytest.fixture
