@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,9 +62,13 @@ def test_a_second_up_tells_the_address_and_no_key(shared: Stack) -> None:
 
 
 def test_status_shows_every_process_and_where_it_listens(shared: Stack) -> None:
-    rows = shared.processes()
+    def shown() -> list[dict[str, Any]] | None:
+        rows = shared.processes()
+        return rows if {row["pid"] for row in rows} == {process.pid for process in shared.living()} else None
+
+    # a stack that was just started forks a little longer: one that comes between the two looks is in the next
+    rows = wait_until(shown, 30, "every living process, and no other")
     assert {row["role"] for row in rows} >= ROLES | {"supervisor", "postgres", "redis", "listener"}
-    assert {row["pid"] for row in rows} == {process.pid for process in shared.living()}
     listening = {address: row["role"] for row in rows for address in row["listen"]}
     ports = {address: role for address, role in listening.items() if not address.startswith("/")}
     assert ports == {f"127.0.0.1:{shared.port}": "gateway"}, "one door, and nothing beside it"
