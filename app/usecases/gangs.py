@@ -65,11 +65,16 @@ class StepsAside(NoRoom):
         self.task_ids = tuple(task_ids)
 
 
-def take(ctx: Context, gang: str, task_id: str, worker: str, aside: Sequence[str] = ()) -> bool:
+class RoomCame(NoRoom):
+    """A gang has room, and others that stepped aside before it may have it too by now: they come first."""
+
+
+def take(ctx: Context, gang: str, task_id: str, worker: str, aside: Sequence[str] = (), *, anew: bool = True) -> bool:
     """Take the capacity of all that wait in the gang of ``task_id`` for this node. False when they were ended as failed
     instead, because no place could ever hold them.
 
-    Raises what says that nothing was taken: StepsAside, NoGpus, NoRoom, Overtaking.
+    ``anew``: those ``aside`` were judged a second time. Raises what says that nothing was taken: StepsAside, RoomCame,
+    NoGpus, NoRoom, Overtaking.
     """
     node = ctx.settings.node_name
 
@@ -85,6 +90,8 @@ def take(ctx: Context, gang: str, task_id: str, worker: str, aside: Sequence[str
         ended = _end_if_hopeless(connection, members, place)
         if not ended:
             _wait_or_go(connection, members, place, node, aside)
+            if aside and not anew:
+                raise RoomCame
             _lease(ctx, connection, members, node)
             repo.record_taken(connection, ids, worker)
         return members, ended

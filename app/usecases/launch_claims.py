@@ -55,17 +55,20 @@ def claim_launch(ctx: Context, *, pool: str | None, worker: str) -> LaunchClaim 
     ``pool`` None takes what is bound to this node. Full is not an error: what waits is claimed when room is returned.
     """
     aside: list[str] = []
+    anew = False
     blocked: NoRoom | None = None
     turns = 0
     while turns < TURNS and len(aside) < MOST_ASIDE:
         turns += 1
         try:
-            return _claim_best(ctx, pool, worker, aside)
+            return _claim_best(ctx, pool, worker, aside, anew)
         except Overtaking:
             time.sleep(TURN_S)
         except gangs.StepsAside as gang:
             aside += gang.task_ids
             turns -= 1
+        except gangs.RoomCame:
+            aside, anew = [], True
         except NeverFits as never:
             # it would hold up all that wait behind it for ever
             end = End(Reason.NO_CAPACITY, str(never), gone=True)
@@ -112,7 +115,7 @@ WHERE r.id = :id
 )
 
 
-def _claim_best(ctx: Context, pool: str | None, worker: str, aside: Sequence[str]) -> LaunchClaim | None:
+def _claim_best(ctx: Context, pool: str | None, worker: str, aside: Sequence[str], anew: bool) -> LaunchClaim | None:
     """The best one but ``aside``. One of a gang gets its capacity together with the others, and is then a launch that
     holds it already."""
     while True:
@@ -120,7 +123,7 @@ def _claim_best(ctx: Context, pool: str | None, worker: str, aside: Sequence[str
             return _claim(ctx, pool, worker, aside=aside)
         except gangs.OfGang as found:
             gang, task_id = found.gang, found.task_id
-        if gangs.take(ctx, gang, task_id, worker, aside):
+        if gangs.take(ctx, gang, task_id, worker, aside, anew=anew):
             return _claim(ctx, pool, worker, room=False)
 
 

@@ -201,6 +201,28 @@ def test_smaller_work_passes_for_a_while_and_then_no_more(stage: Stage) -> None:
     assert stage.states([late]) == ["pending"]
 
 
+def test_who_comes_later_does_not_get_the_room_that_comes_in_between(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.create(gpus=1)
+    holders = stage.claim_all()
+    _, first = stage.gang(4, gpus=1)
+    _, second = stage.gang(4, gpus=1)
+    take = gangs.take
+
+    def room_comes(*args: Any, **more: Any) -> bool:
+        try:
+            return take(*args, **more)
+        except gangs.StepsAside:
+            while holders:
+                stage.gone(holders.pop())
+            raise
+
+    monkeypatch.setattr(gangs, "take", room_comes)
+    assert sorted(claim.replica_id for claim in stage.claim_all()) == sorted(first)
+    assert stage.states(second) == ["pending"] * 4
+
+
 def test_what_passes_for_ever_leaves_the_gang_all_its_slots(stage: Stage) -> None:
     pool = stage.add_pool(slots=4)
     stage.create(gpus=4, pool=pool)
