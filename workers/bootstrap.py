@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import psutil
 
@@ -15,7 +19,7 @@ from app.usecases import launch_claims
 from app.usecases.context import Context
 from workers.backends import proc
 from workers.backends.base import Backend, BackendContext, BackendError
-from workers.backends.registry import BACKENDS, open_backend
+from workers.backends.registry import BACKENDS, open_backend, place_of
 
 log = logging.getLogger(__name__)
 
@@ -28,13 +32,19 @@ class Runtime:
         self.role = role
         self.ctx = Context.open(settings, application_name=f"hostler-{role}")
         self.id = worker_id(settings.node_name, role, os.getpid())
-        self._backends: dict[str, Backend] = {}
+        self._backends: dict[tuple[str, str], Backend] = {}
 
-    def backend(self, name: str) -> Backend:
-        """The backend of that name. Raises BackendError when this version has none."""
-        if name not in self._backends:
-            self._backends[name] = open_backend(name, self._backend_context)
-        return self._backends[name]
+    def backend(self, name: str, options: Mapping[str, Any] | None = None) -> Backend:
+        """The backend of that name at the place that ``options`` say. Raises BackendError when there is none."""
+        place = place_of(name, options or {})
+        key = name, json.dumps(place, sort_keys=True)
+        if key not in self._backends:
+            self._backends[key] = open_backend(name, replace(self._backend_context, options=place))
+        return self._backends[key]
+
+    def backend_of(self, row: Any) -> Backend:
+        """The backend that runs a replica, at its place."""
+        return self.backend(row.backend, row.spec["resolved"]["backend_options"])
 
     def backends(self) -> dict[str, Backend]:
         """All backends of this version."""

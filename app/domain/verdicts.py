@@ -16,6 +16,7 @@ class Life(StrEnum):
     EXITED = "exited"
     LINGERING = "lingering"
     ABSENT = "absent"
+    LOST = "lost"
     UNKNOWN = "unknown"
 
 

@@ -16,6 +16,7 @@ class EngineRequest:
     """Everything an engine may look at when it plans a launch.
 
     ``config`` is the replica's own wish: ``replica_config`` merged over the pool's and the model's defaults.
+    ``host`` and ``port`` are placeholders (``app.domain.placeholders``) where they are known only where it runs.
     ``environment`` holds the user's variables, already checked against ``Engine.user_env``.
     ``engine_key`` is the stack-wide key that the engine must demand from callers, where it can.
     ``source`` is the catalogue's: a path, or a name on the hub. ``program`` is what starts an engine that Hostler does
@@ -25,7 +26,7 @@ class EngineRequest:
     model_name: str
     model_path: Path | None
     host: str
-    port: int
+    port: int | str
     config: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     engine_key: str = field(default="", repr=False)

@@ -13,8 +13,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-#: A capability for ``Backend.lacks``: it runs ``argv``, so signals, output, exit codes and ports are a process's own.
+from app.domain.lifecycle import Reason
+
+#: Capabilities for ``Backend.lacks``. It runs ``argv``, so signals, output, exit codes and ports are a process's own.
 RUNS_ARGV = "runs_argv"
+#: One launch may run on several hosts.
+SPANS_HOSTS = "spans_hosts"
 
 
 class BackendError(Exception):
@@ -53,6 +57,8 @@ class Liveness(StrEnum):
     LINGERING = "lingering"
     #: no trace of it: never launched, or cleaned up
     ABSENT = "absent"
+    #: it was launched, it is not where it should be, and nothing tells how it ended
+    LOST = "lost"
     #: the backend cannot tell
     UNKNOWN = "unknown"
 
@@ -72,10 +78,14 @@ class Launch:
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     files: Mapping[str, str] = field(default_factory=dict, repr=False)
+    #: where the engine listens. Without a port the backend finds both where it runs, puts them in the place of
+    #: ``PORT_LATER`` and ``HOST_LATER`` in argv, env and files, and tells them in what it observes
     host: str = "127.0.0.1"
     port: int | None = None
     gpus: tuple[int, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
+    #: hosts that it runs on, one of them its leader; more than one only where SPANS_HOSTS is not lacked
+    nodes: int = 1
     #: the replica's own options for this backend, over the pool's, valid by ``options_schema``
     options: Mapping[str, Any] = field(default_factory=dict)
     #: what a stack that lost its database needs to know again; kept with the attempt, private, given back by ``recall``
@@ -110,6 +120,11 @@ class Observation:
     answers: bool | None = None
     #: False when something foreign listens on the attempt's port; None when nobody listens or it cannot be told
     owns_port: bool | None = None
+    #: why it ended, where the backend knows better than an exit code tells (``walltime``, ``preempted``)
+    reason: Reason | None = None
+    #: what else the backend knows, for ``explain``: ``job_id``, ``state``, ``why`` it waits, ``expected_start`` (ISO
+    #: 8601), ``nodes``, ``restarts``. JSON-able; None leaves what is known
+    told: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -131,10 +146,22 @@ class BackendContext:
     log_bytes: int = 16 * 1024 * 1024
     #: GPUs of this host as declared; below 0 the driver is asked
     node_gpus: int = -1
+    #: of the pool's and the replica's options those that say where: what ``Backend.place_options`` names
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LogPart:
+    """Output from some place on. ``place`` is where the next part begins, opaque and the backend's own; ``data`` ends
+    anywhere, also within a character. ``gap``: what was between the place asked for and ``data`` is kept no more."""
+
+    data: bytes
+    place: str
+    gap: bool = False
 
 
 class Backend(Protocol):
-    """One file per backend. Instances are made per process by ``registry.open_backend(name, context)``."""
+    """One file per backend. Instances are made per process and place by ``registry.open_backend(name, context)``."""
 
     name: str
     summary: str
@@ -144,6 +171,8 @@ class Backend(Protocol):
     serves_http: bool
     #: capabilities it declares it lacks; the conformance suite skips only by these
     lacks: frozenset[str]
+    #: options that say where it runs (a host behind SSH, a socket): for each of their values there is an instance
+    place_options: tuple[str, ...]
     #: JSON Schema of pool ``options`` and of a replica's own options for this backend
     options_schema: Mapping[str, Any]
 

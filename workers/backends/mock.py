@@ -45,6 +45,7 @@ class MockBackend:
     host_bound = False
     serves_http = False
     lacks = frozenset({RUNS_ARGV})
+    place_options: tuple[str, ...] = ()
     options_schema: Mapping[str, Any] = OPTIONS_SCHEMA
 
     def __init__(self, context: BackendContext) -> None:

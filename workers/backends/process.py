@@ -37,6 +37,7 @@ class ProcessBackend:
     host_bound = True
     serves_http = True
     lacks: frozenset[str] = frozenset()
+    place_options: tuple[str, ...] = ()
     options_schema: Mapping[str, Any] = {
         "type": "object",
         "additionalProperties": False,

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from workers.backends.base import Backend, BackendContext, BackendError
 from workers.backends.mock import MockBackend
 from workers.backends.process import ProcessBackend
 
-BACKENDS: dict[str, Callable[[BackendContext], Backend]] = {
+
+class BackendClass(Protocol):
+    """What is known of a backend without an instance of it."""
+
+    place_options: tuple[str, ...]
+
+    def __call__(self, context: BackendContext) -> Backend: ...
+
+
+BACKENDS: dict[str, BackendClass] = {
     "process": ProcessBackend,
     "mock": MockBackend,
 }
@@ -16,8 +26,16 @@ BACKENDS: dict[str, Callable[[BackendContext], Backend]] = {
 
 def open_backend(name: str, context: BackendContext) -> Backend:
     """An instance for this process. Raises BackendError for an unknown name."""
+    return _class_of(name)(context)
+
+
+def place_of(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of ``options`` that say where the backend runs things. Raises BackendError for an unknown name."""
+    return {option: options[option] for option in _class_of(name).place_options if option in options}
+
+
+def _class_of(name: str) -> BackendClass:
     try:
-        make = BACKENDS[name]
+        return BACKENDS[name]
     except KeyError:
         raise BackendError(f"there is no backend {name!r}; there are: {', '.join(sorted(BACKENDS))}") from None
-    return make(context)

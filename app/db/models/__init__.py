@@ -7,6 +7,7 @@ from app.db.models.gateways import drains, gateway_servers, gateways
 from app.db.models.idempotency import idempotency
 from app.db.models.keys import keys
 from app.db.models.leases import leases, units
+from app.db.models.logs import log_chunks, log_readers
 from app.db.models.models import models
 from app.db.models.nodes import nodes, workers
 from app.db.models.pools import backends, pools
@@ -16,6 +17,7 @@ from app.db.models.services import service_hints, service_members, service_revis
 from app.db.models.stack import clock, stack
 from app.db.models.sweeps import sweeps
 from app.db.models.tasks import tasks
+from app.db.models.tunnels import tunnels
 
 __all__ = [
     "attempts",
@@ -29,6 +31,8 @@ __all__ = [
     "keys",
     "leases",
     "lifecycle_edges",
+    "log_chunks",
+    "log_readers",
     "metadata",
     "models",
     "nodes",
@@ -45,6 +49,7 @@ __all__ = [
     "stack",
     "sweeps",
     "tasks",
+    "tunnels",
     "units",
     "workers",
 ]

@@ -24,6 +24,10 @@ attempts = Table(
     Column("port", Integer),
     #: the backend's own handle; NULL until it was launched or adopted
     Column("backend_ref", JSONB),
+    #: what the backend told beside its state: job id, why it waits, when it may start
+    Column("told", JSONB),
+    #: the cluster's name for it, which users may use instead of ours
+    Column("job_id", Text),
     #: when a launch began: from here on an outside thing may exist
     timestamp("launching_at"),
     timestamp("stop_asked_at"),
@@ -42,5 +46,6 @@ attempts = Table(
     # an earlier attempt must be seen gone before the next one may hold anything
     Index("uq_attempts_replica_open", "replica_id", unique=True, postgresql_where=text("released_at IS NULL")),
     Index("ix_attempts_released", "released_at", postgresql_where=text("released_at IS NOT NULL")),
+    Index("ix_attempts_job", "job_id", postgresql_where=text("job_id IS NOT NULL")),
     Index("ix_attempts_node_open", "node", postgresql_where=text("released_at IS NULL")),
 )

@@ -21,6 +21,8 @@ keys = Table(
     #: models an ``infer`` key may ask; NULL is all
     Column("models", ARRAY(Text)),
     json_object("limits"),
+    #: options of backends that this key's launches carry: ``{"slurm": {"account": "..."}}``
+    json_object("backend_options"),
     timestamp("created_at", nullable=False, default_now=True),
     timestamp("expires_at"),
     timestamp("revoked_at"),

@@ -19,6 +19,8 @@ nodes = Table(
     Column("boot_id", Text),
     Column("version", Text, nullable=False, server_default=""),
     json_object("attributes"),
+    #: pools that its workers serve; NULL: all of them
+    Column("pools", ARRAY(Text)),
     #: when the broker last took a canary for this host's workers
     timestamp("canary_at"),
     timestamp("first_seen_at", nullable=False, default_now=True),

@@ -31,12 +31,12 @@ def knows_gateways(connection: Connection) -> bool:
 
 
 def knows_services(connection: Connection) -> bool:
-    """Whether the tables of services are there."""
+    """Whether the tables of services and places are there, all of which came with this version."""
     pool = connection.engine.pool
     is_there, asked_at = _services.get(pool, (False, float("-inf")))
     if is_there or time.monotonic() - asked_at < ASK_AGAIN_S:
         return is_there
-    is_there = bool(connection.execute(text("SELECT to_regclass('services') IS NOT NULL")).scalar_one())
+    is_there = bool(connection.execute(text("SELECT to_regclass('tunnels') IS NOT NULL")).scalar_one())
     _services[pool] = (is_there, time.monotonic())
     return is_there
 
