@@ -55,6 +55,7 @@ class Bench:
 
     name = BACKEND
     summary = "For the sweep benchmark."
+    place_options: tuple[str, ...] = ()
     host_bound = False
     serves_http = True
     lacks: frozenset[str] = frozenset()

@@ -125,7 +125,7 @@ class OpenAICompatible:
         base_path = url.path.rstrip("/")
         relay = Relay(
             host=request.host,
-            port=request.port,
+            port=int(request.port),
             engine_key=request.engine_key,
             upstream=endpoint,
             tls=url.scheme == "https",

@@ -176,6 +176,8 @@ class Backend(Protocol):
     #: JSON Schema of pool ``options`` and of a replica's own options for this backend
     options_schema: Mapping[str, Any]
 
+    def __init__(self, context: BackendContext) -> None: ...
+
     def fingerprint(self, options: Mapping[str, Any], timeout_s: float = 5) -> Fingerprint: ...
 
     def prepare(self) -> None:

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from workers.backends.base import Backend, BackendContext, BackendError
 from workers.backends.mock import MockBackend
 from workers.backends.process import ProcessBackend
 
-
-class BackendClass(Protocol):
-    """What is known of a backend without an instance of it."""
-
-    place_options: tuple[str, ...]
-
-    def __call__(self, context: BackendContext) -> Backend: ...
-
-
-BACKENDS: dict[str, BackendClass] = {
+BACKENDS: dict[str, type[Backend]] = {
     "process": ProcessBackend,
     "mock": MockBackend,
 }
@@ -34,7 +25,7 @@ def place_of(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {option: options[option] for option in _class_of(name).place_options if option in options}
 
 
-def _class_of(name: str) -> BackendClass:
+def _class_of(name: str) -> type[Backend]:
     try:
         return BACKENDS[name]
     except KeyError:
