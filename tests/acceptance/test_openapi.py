@@ -101,7 +101,7 @@ def api(web: Flask) -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_no_500_and_nothing_undocumented(api: Any, key: str, known: dict[str, str], subtests: pytest.Subtests) -> None:
     for found in api.get_all_operations():
         operation = found.ok()
