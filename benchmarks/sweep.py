@@ -18,7 +18,16 @@ from benchmarks.floors import probes
 from benchmarks.responder import responder
 from benchmarks.result import Result, alternate, joined, result
 from benchmarks.stack import Stack, stack
-from workers.backends.base import BackendContext, Fingerprint, Handle, Launch, Liveness, Observation
+from workers.backends.base import (
+    LOG_PART_BYTES,
+    BackendContext,
+    Fingerprint,
+    Handle,
+    Launch,
+    Liveness,
+    LogPart,
+    Observation,
+)
 from workers.backends.registry import BACKENDS
 from workers.bootstrap import Runtime
 from workers.probes.batch import Prober
@@ -84,6 +93,9 @@ class Bench:
 
     def logs(self, handle: Handle, *, tail: int | None = None, timeout_s: float = 5) -> Iterator[str]:
         return iter(())
+
+    def read_log(self, handle: Handle, place: str = "", limit: int = LOG_PART_BYTES, timeout_s: float = 5) -> LogPart:
+        return LogPart(b"", place)
 
     def close(self, handle: Handle, timeout_s: float = 5) -> None:
         return None

@@ -107,6 +107,33 @@ def test_much_output_is_bounded_and_keeps_its_end(processes: World) -> None:
     assert kept <= bound
 
 
+def test_a_log_is_read_along_while_it_is_written_and_rotated(processes: World) -> None:
+    handle = processes.launch("drip", options={"log_bytes": 64 * 1024})
+    said, place = b"", ""
+
+    def read() -> bool:
+        nonlocal said, place
+        part = processes.backend.read_log(handle, place)
+        assert not part.gap
+        said, place = said + part.data, part.place
+        return said.count(b"\n") > 120
+
+    wait_until(read, 3 * WAIT_S, "more output than is kept")
+    numbers = [int(line.split()[1]) for line in said.decode().splitlines()[1:-1]]
+    assert numbers == list(range(len(numbers)))
+    kept = place
+
+    def is_lost() -> bool:
+        return processes.backend.read_log(handle, kept, 1).gap
+
+    wait_until(is_lost, 3 * WAIT_S, "what was not read being rotated away")
+    processes.end(handle)
+    part = processes.backend.read_log(handle, kept)
+    assert part.gap
+    assert part.data == processes.backend.read_log(handle).data
+    assert part.data.decode().splitlines() == list(processes.backend.logs(handle))
+
+
 def test_a_missing_program_is_refused_with_its_name(processes: World) -> None:
     for argv in (
         ("/nowhere/engine",),

@@ -1,4 +1,4 @@
-"""The seven verbs, each also a second time."""
+"""The verbs, each also a second time."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ def test_what_was_never_launched_is_absent(world: World) -> None:
     never = Handle(world.backend.name, f"{world.prefix}none-1")
     assert world.see(never).liveness is Liveness.ABSENT
     assert list(world.backend.logs(never)) == []
+    assert world.backend.read_log(never).data == b""
     assert world.backend.watch_fd(never) is None
     world.backend.close(never)
 
@@ -133,6 +134,32 @@ def test_logs_are_there_after_a_crash_and_bounded_by_tail(world: World) -> None:
     assert list(world.backend.logs(handle, tail=10_000)) == lines
 
 
+def test_its_log_is_read_in_parts_each_byte_once(world: World) -> None:
+    handle = world.launch("end 3")
+    world.wait_for(handle, Liveness.EXITED)
+    whole = world.backend.read_log(handle)
+    assert not whole.gap
+    assert whole.data.decode().splitlines() == list(world.backend.logs(handle))
+    again = Handle(handle.backend, handle.name)
+    assert world.backend.read_log(again, limit=len(whole.data)) == whole
+    for limit in (1, 7, len(whole.data) - 1):
+        assert b"".join(world.parts_of(handle, limit=limit)) == whole.data
+    rest = world.backend.read_log(handle, whole.place)
+    assert (rest.data, rest.place, rest.gap) == (b"", whole.place, False)
+
+
+NO_PLACES = ("x", "-", "0-0-00000000", "1-1", "1e400+3", "nan+1", "\u0663-\u0661-00000000", "9" * 500)
+
+
+@pytest.mark.parametrize("place", NO_PLACES)
+def test_a_place_that_is_none_goes_on_at_the_oldest_kept_and_says_so(world: World, place: str) -> None:
+    handle = world.launch("end 3")
+    world.wait_for(handle, Liveness.EXITED)
+    part = world.backend.read_log(handle, place)
+    assert part.gap
+    assert part.data == world.backend.read_log(handle).data
+
+
 def test_close_refuses_what_lives_and_forgets_what_is_gone(world: World) -> None:
     handle = world.launch("idle")
     with pytest.raises(BackendError, match="stop it first"):
@@ -144,6 +171,7 @@ def test_close_refuses_what_lives_and_forgets_what_is_gone(world: World) -> None
     assert world.backend.adopt(handle.name) is None
     assert world.see(handle).liveness is Liveness.ABSENT
     assert list(world.backend.logs(handle)) == []
+    assert world.backend.read_log(handle).data == b""
 
 
 def test_list_marked_tells_of_every_attempt(world: World) -> None:

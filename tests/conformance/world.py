@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from tests.support.embedded import wait_until
-from workers.backends.base import RUNS_ARGV, Backend, Handle, Launch, Liveness, Observation
+from workers.backends.base import LOG_PART_BYTES, RUNS_ARGV, Backend, Handle, Launch, Liveness, Observation
 
 SPECIMEN = Path(__file__).with_name("specimen.py")
 WAIT_S = 10
@@ -67,6 +67,17 @@ class World:
 
     def wait_for_line(self, handle: Handle, line: str) -> None:
         wait_until(lambda: line in list(self.backend.logs(handle)), WAIT_S, f"the line {line!r} from {handle.name}")
+
+    def parts_of(self, handle: Handle, place: str = "", limit: int = LOG_PART_BYTES) -> Iterator[bytes]:
+        """What is there of its log from ``place`` on, part by part; none may be longer than ``limit``."""
+        while True:
+            part = self.backend.read_log(handle, place, limit)
+            assert not part.gap
+            assert len(part.data) <= limit
+            if not part.data:
+                return
+            yield part.data
+            place = part.place
 
     def wait_started(self, handle: Handle, line: str = "started") -> None:
         """Wait until what was launched has said so, so that what comes next cannot come before."""

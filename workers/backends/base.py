@@ -1,4 +1,4 @@
-"""What a backend must do: seven verbs, each with a timeout and safe to call twice.
+"""What a backend must do: eight verbs, each with a timeout and safe to call twice.
 
 A backend knows only this module and domain values: no database, no Celery, no other backend. Nothing here waits for a
 model to load; a verb returns what is so now, and the sweep asks again.
@@ -19,6 +19,9 @@ from app.domain.lifecycle import Reason
 RUNS_ARGV = "runs_argv"
 #: One launch may run on several hosts.
 SPANS_HOSTS = "spans_hosts"
+
+#: What ``Backend.read_log`` gives at once, unless less or more is asked for.
+LOG_PART_BYTES = 256 * 1024
 
 
 class BackendError(Exception):
@@ -204,6 +207,14 @@ class Backend(Protocol):
 
     def logs(self, handle: Handle, *, tail: int | None = None, timeout_s: float = 5) -> Iterator[str]:
         """Lines of output, oldest first, also after the end. Bounded."""
+
+    def read_log(self, handle: Handle, place: str = "", limit: int = LOG_PART_BYTES, timeout_s: float = 5) -> LogPart:
+        """At most ``limit`` bytes of output from ``place`` on, also after the end; "": from the oldest kept.
+
+        Who hands back each ``LogPart.place`` gets every byte once and in order, over rotations. No ``data``: nothing
+        more now. A place that is kept no more, or is none, goes on at the oldest kept, and says so by ``gap``. Nothing
+        was launched: no data and no error. Raises BackendError; BackendUnavailable when it cannot be asked.
+        """
 
     def recall(self, name: str) -> Mapping[str, Any] | None:
         """The ``Launch.record`` of what was launched under ``name``; None where nothing was kept."""

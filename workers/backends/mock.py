@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from workers.backends.base import (
+    LOG_PART_BYTES,
     RUNS_ARGV,
     AlreadyLaunched,
     BackendContext,
@@ -27,10 +28,11 @@ from workers.backends.base import (
     Launch,
     LaunchRefused,
     Liveness,
+    LogPart,
     Observation,
 )
 from workers.backends.mock_options import OPTIONS_SCHEMA
-from workers.backends.mock_timeline import Life, fails, is_unreachable, log_lines, observe
+from workers.backends.mock_timeline import Life, fails, is_unreachable, log_lines, log_part, observe
 
 #: From so many handles on, one listing of the folder is cheaper than a look per handle.
 _LIST_FROM = 64
@@ -105,6 +107,12 @@ class MockBackend:
         life = self._life(handle, None)
         lines = log_lines(life, time.time()) if life else []
         return iter(lines[max(0, len(lines) - tail) :] if tail is not None else lines)
+
+    def read_log(self, handle: Handle, place: str = "", limit: int = LOG_PART_BYTES, timeout_s: float = 5) -> LogPart:
+        life, now = self._life(handle, None), time.time()
+        if life is not None and is_unreachable(life, now):
+            raise BackendUnavailable("the mock cannot be asked, as told")
+        return log_part(life, now, place, limit) if life else LogPart(b"", place)
 
     def recall(self, name: str) -> Mapping[str, Any] | None:
         # nothing runs that would be worth adopting

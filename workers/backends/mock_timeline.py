@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from workers.backends.base import Liveness, Observation
+from workers.backends.base import Liveness, LogPart, Observation
 
 _SIGTERM, _SIGKILL = 15, 9
 
@@ -79,6 +79,35 @@ def draw(*parts: object) -> float:
 
 def log_lines(life: Life, now: float) -> list[str]:
     """What it would have written: one line per event, and one a minute while it runs, for the last hour."""
+    return [line for _, line in _log_events(life, now)]
+
+
+def log_part(life: Life, now: float, place: str, limit: int) -> LogPart:
+    """At most ``limit`` bytes of the same from ``place`` on: the moment of an event, and bytes given since it began."""
+    events = _log_events(life, now)
+    if not events:
+        return LogPart(b"", place)
+    since, given = _parsed(place)
+    if since is not None and not any(at == since for at, _ in events):
+        # it told of a minute that is forgotten
+        since, given = None, 0
+    ahead = [(at, f"{line}\n".encode()) for at, line in events if since is None or at >= since]
+    data = b"".join(line for _, line in ahead)[given : given + limit]
+    end = given + len(data)
+    begins = {at: sum(len(line) for earlier, line in ahead if earlier < at) for at, _ in ahead}
+    at = max(at for at, begin in begins.items() if begin < end or at == ahead[0][0])
+    return LogPart(data, f"{at!r}+{end - begins[at]}", gap=bool(place) and since is None)
+
+
+def _parsed(place: str) -> tuple[float | None, int]:
+    moment, mark, given = place.partition("+")
+    try:
+        return (float(moment), max(0, int(given))) if mark else (None, 0)
+    except ValueError:
+        return None, 0
+
+
+def _log_events(life: Life, now: float) -> list[tuple[float, str]]:
     options = life.options
     if life.sealed:
         return []
@@ -98,7 +127,7 @@ def log_lines(life: Life, now: float) -> list[str]:
     if end:
         events.append((end[0], f"mock: {_ended(life, *end).message}"))
     shown = sorted((event for event in events if event[0] <= now), key=lambda event: event[0])
-    return [f"{_moment(at).isoformat(timespec='milliseconds')} {line}" for at, line in shown]
+    return [(at, f"{_moment(at).isoformat(timespec='milliseconds')} {line}") for at, line in shown]
 
 
 def _end(life: Life) -> tuple[float, int | None, int | None] | None:

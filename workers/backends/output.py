@@ -1,13 +1,22 @@
-"""What an engine wrote: the last lines of ``log.1`` and ``log``, also while they are written and rotated."""
+"""What an engine wrote: lines of ``log.1`` and ``log``, or the bytes from a place on, also while they are rotated."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+from zlib import crc32
+
+from workers.backends.base import LogPart
 
 BLOCK_BYTES = 65536
+#: Bytes before a place by which it is known again: a number of a file alone is soon given to another one.
+KNOWN_BYTES = 4096
+#: Looks at a folder that is rotated at each of them.
+OPEN_TRIES = 5
+_PLACE = re.compile(r"([0-9]{1,20})-([0-9]{1,18})-([0-9a-f]{8})", re.ASCII)
 
 
 def read_output(folder: Path, tail: int | None) -> Iterator[str]:
@@ -30,20 +39,86 @@ def read_output(folder: Path, tail: int | None) -> Iterator[str]:
             file.close()
 
 
+def read_part(folder: Path, place: str, limit: int) -> LogPart:
+    """At most ``limit`` bytes from ``place`` on: a file's number, an offset, and a sum of what is before it there.
+
+    A place that is not found again is one whose file was rotated away: then from the oldest byte kept, with a gap.
+    """
+    files = _open(folder)
+    try:
+        if not files:
+            return LogPart(b"", place)
+        found = _found_again(files, place)
+        ahead = files if found is None else files[found:]
+        data = b""
+        for file in ahead:
+            if found is None or file is not ahead[0]:
+                file.seek(0)
+            data += file.read(limit - len(data))
+            if len(data) == limit:
+                break
+        return LogPart(data, _place(file), gap=bool(place) and found is None)
+    finally:
+        for file in files:
+            file.close()
+
+
+def _found_again(files: list[BinaryIO], place: str) -> int | None:
+    """Which of the files the place is in; that one is left positioned there."""
+    if not _PLACE.fullmatch(place):
+        return None
+    inode, offset, _ = place.split("-")
+    for number, file in enumerate(files):
+        seen = os.fstat(file.fileno())
+        if seen.st_ino == int(inode) and seen.st_size >= int(offset):
+            file.seek(int(offset))
+            if _place(file) == place:
+                return number
+    return None
+
+
+def _place(file: BinaryIO) -> str:
+    offset = file.tell()
+    file.seek(max(0, offset - KNOWN_BYTES))
+    before = file.read(offset - file.tell())
+    return f"{os.fstat(file.fileno()).st_ino}-{offset}-{crc32(before):08x}"
+
+
 def _open(folder: Path) -> list[BinaryIO]:
-    """Oldest first. The newer one is opened first: a rotation in between then shows one file twice, and loses none."""
-    found: list[BinaryIO] = []
-    for name in ("log", "log.1"):
-        try:
-            found.insert(0, open(folder / name, "rb"))  # noqa: SIM115 - read_output closes them
-        except FileNotFoundError:
-            continue
-    if len(found) == 2 and os.path.sameopenfile(found[0].fileno(), found[1].fileno()):
-        found.pop(0).close()
+    """Oldest first, without empty ones. Looked at again when it was rotated meanwhile: twice would mix up the order."""
+    for _ in range(OPEN_TRIES):
+        found = _open_once(folder)
+        if not found or _is_newest(found[-1], folder):
+            break
+        for file in found:
+            file.close()
+    else:
+        found = _open_once(folder)
     for file in [file for file in found if os.fstat(file.fileno()).st_size == 0]:
         found.remove(file)  # just rotated: the last line is in the other one
         file.close()
     return found
+
+
+def _open_once(folder: Path) -> list[BinaryIO]:
+    """The newer one is opened first: a rotation in between then shows one file twice, and loses none."""
+    found: list[BinaryIO] = []
+    for name in ("log", "log.1"):
+        try:
+            found.insert(0, open(folder / name, "rb"))  # noqa: SIM115 - who asked for them closes them
+        except FileNotFoundError:
+            continue
+    if len(found) == 2 and os.path.sameopenfile(found[0].fileno(), found[1].fileno()):
+        found.pop(0).close()
+    return found
+
+
+def _is_newest(file: BinaryIO, folder: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(folder / "log"))
+    except FileNotFoundError:
+        # between a rotation's two steps the newest is log.1
+        return True
 
 
 def _seek_tail(files: list[BinaryIO], tail: int) -> None:

@@ -11,17 +11,19 @@ from typing import Any
 from workers.backends import attempt_folder, hardware, stopping
 from workers.backends.attempt_folder import AttemptFolder
 from workers.backends.base import (
+    LOG_PART_BYTES,
     BackendContext,
     BackendError,
     Fingerprint,
     Handle,
     Launch,
     Liveness,
+    LogPart,
     Observation,
 )
 from workers.backends.launching import DEFAULT_PATH, launch_process
 from workers.backends.observing import Look, identity
-from workers.backends.output import read_output
+from workers.backends.output import read_output, read_part
 from workers.backends.proc import Identity, Table, boot_id, lives, open_pidfd
 from workers.backends.shims import Shims
 
@@ -102,6 +104,12 @@ class ProcessBackend:
 
     def logs(self, handle: Handle, *, tail: int | None = None, timeout_s: float = 5) -> Iterator[str]:
         return read_output(self._folder(handle.name).path, tail)
+
+    def read_log(self, handle: Handle, place: str = "", limit: int = LOG_PART_BYTES, timeout_s: float = 5) -> LogPart:
+        try:
+            return read_part(self._folder(handle.name).path, place, limit)
+        except OSError as error:
+            raise BackendError(f"cannot read what {handle.name} wrote: {error.strerror} ({error.filename})") from error
 
     def recall(self, name: str) -> Mapping[str, Any] | None:
         return (self._folder(name).read("launch.json") or {}).get("record")

@@ -8,7 +8,7 @@ import pytest
 
 from workers.backends.base import Liveness
 from workers.backends.mock_options import OPTIONS_SCHEMA
-from workers.backends.mock_timeline import Life, draw, fails, is_unreachable, log_lines, observe
+from workers.backends.mock_timeline import Life, draw, fails, is_unreachable, log_lines, log_part, observe
 
 BEGIN = 1_000_000.0
 
@@ -118,3 +118,16 @@ def test_logs_tell_the_life_in_order_and_are_bounded() -> None:
 def test_every_knob_is_described() -> None:
     for knob, schema in OPTIONS_SCHEMA["properties"].items():
         assert schema["description"].endswith("."), knob
+
+
+def test_its_log_in_parts_is_the_same_and_says_when_minutes_are_forgotten() -> None:
+    for seconds, limit in ((10, 3), (200, 50), (200, 10_000)):
+        place, said = "", b""
+        while (part := log_part(life(ready_delay_s=0), BEGIN + seconds, place, limit)).data:
+            assert not part.gap
+            place, said = part.place, said + part.data
+        assert said.decode().splitlines() == log_lines(life(), BEGIN + seconds)
+        assert log_part(life(), BEGIN + seconds + 60, place, 1000).data.endswith(b" min\n")
+    later = log_part(life(), BEGIN + 1e5, place, 10_000)
+    assert later.gap
+    assert later.data.decode().splitlines() == log_lines(life(), BEGIN + 1e5)
