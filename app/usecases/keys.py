@@ -83,7 +83,10 @@ def create(context: Context, actor: Actor, body: Mapping[str, Any], request: Ide
             return Made(_record(_found(repo.read(connection, before["id"]), before["id"])), None, True)
         values = _values(raw, body) | {"created_by": actor.key_id}
         if not repo.insert(connection, values):
-            raise NameTaken(f"A live key is named {body['name']!r} or is the same key. Choose another name.")
+            raise NameTaken(
+                f"A live key is named {body['name']!r} or is the same key. Choose another name.",
+                errors={"name": ["Taken, or the key is."]},
+            )
         idempotency.remember(connection, actor, request, {"id": values["id"]})
         events.insert(
             connection,

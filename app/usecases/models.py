@@ -70,7 +70,10 @@ def create(
         repo.lock_table(connection)
         taken = repo.taken(connection, [values["name"], *values["aliases"]])
         if taken:
-            raise NameTaken(f"A model is named {', '.join(taken)} already. Choose another name, or delete that one.")
+            raise NameTaken(
+                f"A model is named {', '.join(taken)} already. Choose another name, or delete that one.",
+                errors={"name" if body["name"] in taken else "aliases": ["Taken."]},
+            )
         repo.insert(connection, values)
         _tell(connection, actor, "model_created", values["name"])
         idempotency.remember(connection, actor, request, {"name": values["name"]})

@@ -41,7 +41,10 @@ def create(
             return _body(_found(connection, body["name"])), True
         backend_options.check(connection, values["backend"], values["options"], "options")
         if not repo.insert(connection, values):
-            raise NameTaken(f"A pool is named {body['name']!r}. Choose another name, or see `hostler pool list`.")
+            raise NameTaken(
+                f"A pool is named {body['name']!r}. Choose another name, or see `hostler pool list`.",
+                errors={"name": ["Taken."]},
+            )
         _set_capacity(connection, values["name"], values)
         _tell(connection, actor, body["name"], "pool_created", f"backend {values['backend']}, {values['slots']} slots")
         idempotency.remember(connection, actor, request, {"name": body["name"]})

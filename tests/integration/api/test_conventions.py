@@ -226,7 +226,8 @@ def test_idempotency_key(admin: Caller, caller) -> None:  # type: ignore[no-unty
     assert_problem(
         admin.post("/api/v1/pools", POOL | {"slots": 5}, Idempotency_Key="k1"), 422, "idempotency_key_reused"
     )
-    assert_problem(admin.post("/api/v1/pools", POOL), 409, "name_taken")
+    taken = assert_problem(admin.post("/api/v1/pools", POOL), 409, "name_taken")
+    assert list(taken["errors"]) == ["name"]
     # the scope is key, method and path; another caller's key is another key
     other = caller("admin")
     assert_problem(other.post("/api/v1/pools", POOL, Idempotency_Key="k1"), 409, "name_taken")

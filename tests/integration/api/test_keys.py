@@ -40,7 +40,8 @@ def test_a_key_lives(admin: Caller, ctx: Context) -> None:
     assert "key" not in shown
     assert shown["models"] == ["tiny"]
     assert shown["last_used_at"] is not None
-    assert_problem(admin.post("/api/v1/keys", {"name": "ci", "role": "read"}), 409, "name_taken")
+    taken = assert_problem(admin.post("/api/v1/keys", {"name": "ci", "role": "read"}), 409, "name_taken")
+    assert list(taken["errors"]) == ["name"]
     assert admin("DELETE", made.headers["Location"]).status_code == 204
     assert_problem(reader.get("/api/v1/pools"), 401, "unauthenticated")
     assert_problem(admin("DELETE", made.headers["Location"]), 404, "not_found")
