@@ -1,0 +1,231 @@
+"""A real Slurm cluster on this host: munged, slurmctld and two slurmd, in a folder of their own and on loopback only.
+
+Everything is the cluster's own: ports, munge key, names. Two test runs at once do not hear each other.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import uuid4
+
+from tests.support.embedded import wait_until
+
+_SBIN = "/usr/sbin:/usr/bin:/sbin:/bin"
+_UP_S = 30
+#: What a node pretends to have; the jobs of tests need next to nothing of it.
+CPUS, MEMORY_MB, GPUS = 32, 64_000, 4
+
+_CONF = """\
+ClusterName={cluster}
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={ctld_port}
+CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+CryptoType=crypto/munge
+SlurmUser=root
+SlurmdUser=root
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool-%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd-%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SwitchType=switch/none
+MpiDefault=none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SlurmdParameters=config_overrides
+JobCompType=jobcomp/filetxt
+JobCompLoc={folder}/jobcomp.txt
+ReturnToService=2
+MinJobAge=30
+KillWait=2
+SlurmctldTimeout=10
+SlurmdTimeout=15
+SchedulerParameters=batch_sched_delay=0,bf_interval=1,sched_interval=1,sched_min_interval=0,default_queue_depth=1000
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+GresTypes=gpu
+NodeName={nodes} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports} CPUs={cpus} RealMemory={memory} Gres=gpu:{gpus} State=UNKNOWN
+PartitionName=main Nodes={nodes} Default=YES MaxTime=INFINITE State=UP PriorityTier=1 OverSubscribe=NO
+PartitionName=urgent Nodes={nodes} MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
+PartitionName=short Nodes={nodes} MaxTime=1 State=UP PriorityTier=1
+"""
+
+
+def lacks() -> str | None:
+    """Why no cluster can be started on this machine; None where it can."""
+    missing = [name for name in ("slurmctld", "slurmd", "munged", "sbatch") if shutil.which(name, path=_SBIN) is None]
+    if missing:
+        return f"there is no {', '.join(missing)} here (Debian: slurm-wlm munge)"
+    if os.geteuid() != 0:
+        return "only root can start slurmd, which becomes the user of each job"
+    return None
+
+
+@dataclass
+class Cluster:
+    """A running cluster. Its parts may be stopped and started again."""
+
+    folder: Path
+    name: str
+    nodes: tuple[str, ...]
+    ctld_port: int
+    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def conf(self) -> Path:
+        return self.folder / "slurm.conf"
+
+    def ask(self, *argv: str, stdin: str = "") -> str:
+        """What a Slurm command says. Raises CalledProcessError."""
+        done = subprocess.run(
+            argv, input=stdin, capture_output=True, text=True, check=True, timeout=20, env=self.environ
+        )
+        return done.stdout.strip()
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        return {"PATH": _SBIN, "SLURM_CONF": str(self.conf), "LANG": "C.UTF-8"}
+
+    def jobs(self, *more: str) -> list[list[str]]:
+        """``[id, name, state]`` of each job that is not over."""
+        lines = self.ask("squeue", "-h", "-o", "%A|%j|%T", *more).splitlines()
+        return [line.split("|") for line in lines]
+
+    def start(self, part: str) -> None:
+        """``munged``, ``slurmctld`` or the name of a node."""
+        argv = {
+            "munged": [
+                "munged", "--foreground", f"--key-file={self.folder}/munge.key", f"--socket={self.folder}/munge.socket",
+                f"--pid-file={self.folder}/munged.pid", f"--log-file={self.folder}/munged.log",
+                f"--seed-file={self.folder}/munged.seed", "--num-threads=2",
+            ],
+            "slurmctld": ["slurmctld", "-D", "-f", str(self.conf)],
+        }.get(part, ["slurmd", "-D", "-f", str(self.conf), "-N", part])  # fmt: skip
+        program = shutil.which(argv[0], path=_SBIN)
+        assert program is not None
+        self.running[part] = subprocess.Popen(
+            [program, *argv[1:]], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env=dict(self.environ), cwd=self.folder, start_new_session=True,
+        )  # fmt: skip
+
+    def stop(self, part: str, number: signal.Signals = signal.SIGTERM) -> None:
+        process = self.running.pop(part)
+        process.send_signal(signal.SIGCONT)
+        process.send_signal(number)
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(5)
+
+    def signal(self, part: str, number: signal.Signals) -> None:
+        self.running[part].send_signal(number)
+
+    def wait_ready(self) -> None:
+        """Until the controller answers and each node takes jobs."""
+        wait_until(self._is_ready, _UP_S, f"the cluster being ready; see {self.folder}")
+
+    def _is_ready(self) -> bool:
+        done = subprocess.run(
+            ["/usr/bin/sinfo", "-h", "-N", "-o", "%N %T"], capture_output=True, text=True, env=dict(self.environ),
+            timeout=20, check=False,
+        )  # fmt: skip
+        seen = {line for line in done.stdout.splitlines()}
+        fit = ("idle", "mixed", "allocated")
+        return all(any(f"{node} {state}" in seen for state in fit) for node in self.nodes)
+
+
+@contextmanager
+def running_cluster(folder: Path, nodes: int = 2, more: str = "") -> Iterator[Cluster]:
+    """A cluster with its files below ``folder`` (0711 on the way there, for jobs of other users). ``more``: of slurm.conf."""
+    # the path of munge's socket must stay below 108 bytes
+    home = Path(tempfile.mkdtemp(prefix="slurm-", dir=_short(folder)))
+    home.chmod(0o755)
+    cluster = _configure(home, nodes, more)
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, home, ignore_errors=True)
+        stack.callback(_stop_all, cluster)
+        cluster.start("munged")
+        wait_until((home / "munge.socket").exists, _UP_S, "munged")
+        cluster.start("slurmctld")
+        wait_until(lambda: _listens(cluster.ctld_port), _UP_S, "slurmctld")
+        for node in cluster.nodes:
+            cluster.start(node)
+        cluster.wait_ready()
+        yield cluster
+
+
+def _short(folder: Path) -> Path:
+    return folder if len(str(folder)) < 60 else Path(tempfile.gettempdir())
+
+
+def _configure(home: Path, nodes: int, more: str) -> Cluster:
+    host = socket.gethostname().partition(".")[0]
+    name = f"t{uuid4().hex[:6]}"
+    ctld_port, *ports = _free_ports(1 + nodes)
+    (home / "state").mkdir()
+    key = home / "munge.key"
+    key.touch(mode=0o600)
+    key.write_bytes(secrets.token_bytes(128))
+    conf = _CONF.format(
+        cluster=name, host=host, folder=home, ctld_port=ctld_port, nodes=f"{name}n[1-{nodes}]",
+        ports=",".join(map(str, ports)), cpus=CPUS, memory=MEMORY_MB, gpus=GPUS,
+    )  # fmt: skip
+    (home / "slurm.conf").write_text(conf + more)
+    # any character device will do as a pretended GPU
+    (home / "gres.conf").write_text(f"Name=gpu File=/dev/tty[0-{GPUS - 1}]\n")
+    (home / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
+    return Cluster(home, name, tuple(f"{name}n{number + 1}" for number in range(nodes)), ctld_port)
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        servers = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [server.getsockname()[1] for server in servers]
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _stop_all(cluster: Cluster) -> None:
+    """Jobs first, so that nothing of them outlives the cluster; then the parts, in the order of who needs whom."""
+    if {"slurmctld", "munged"} <= cluster.running.keys() and cluster.running["slurmctld"].poll() is None:
+        for part in cluster.running:
+            cluster.signal(part, signal.SIGCONT)
+        subprocess.run(
+            ["/usr/bin/scancel", "--signal=KILL", "--full", "--user=root"], env=dict(cluster.environ), timeout=20,
+            capture_output=True, check=False,
+        )  # fmt: skip
+        subprocess.run(
+            ["/usr/bin/scancel", "--user=root"], env=dict(cluster.environ), timeout=20, capture_output=True, check=False
+        )
+        end = time.monotonic() + 10
+        while time.monotonic() < end and cluster.jobs():
+            time.sleep(0.1)
+    for part in [*cluster.nodes, "slurmctld", "munged"]:
+        if part in cluster.running:
+            cluster.stop(part)
+
+
+def submitted(cluster: Cluster, *options: str, script: str) -> str:
+    """Submit a script of one's own, as somebody else would; the job's id."""
+    words: Sequence[str] = ("sbatch", "--parsable", "--output=/dev/null", *options)
+    return cluster.ask(*words, stdin=f"#!/bin/sh\n{script}\n")
