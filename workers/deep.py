@@ -17,7 +17,7 @@ from zlib import crc32
 from app.domain.lifecycle import SERVING, State
 from app.domain.progress import Answer, Progress, Reading
 from app.engines.base import Counters, HttpCheck
-from app.usecases import launches
+from app.usecases import reach
 from workers.bootstrap import Runtime
 from workers.engine_targets import engine_of
 from workers.jobs import Jobs
@@ -129,6 +129,8 @@ class DeepProbes:
         return _Known(row.attempt, now + self._interval_s * FIRST_SHARE * (1 + spread))
 
     def _probe(self, row: Any, known: _Known, check: HttpCheck, counters: Counters | None) -> None:
+        if not reach.url(self._ctx, row):
+            return
         before = self._read(row, counters)
         if known.progress.worked(before):
             progress, found = known.progress.after_work(before), {"ok": True, "detail": "requests finished"}
@@ -142,6 +144,8 @@ class DeepProbes:
         self._keep(row, known, progress, found)
 
     def _look(self, row: Any, known: _Known, counters: Counters | None) -> None:
+        if not reach.url(self._ctx, row):
+            return
         now = self._read(row, counters)
         progress = known.progress.after_look(now, has_counters=counters is not None)
         found = {"ok": False, "detail": progress.failure}
@@ -152,7 +156,7 @@ class DeepProbes:
     def _ask(self, row: Any, check: HttpCheck) -> tuple[Answer, dict[str, Any]]:
         limit_s = min(ANSWER_S, max(1.0, self._interval_s))
         deadline = time.monotonic() + limit_s
-        found = run_check(check, launches.base_url(row, row.port) or "", row.model_name, self._key(row), deadline)
+        found = run_check(check, reach.url(self._ctx, row), row.model_name, self._key(row), deadline)
         ok: bool | None = found["ok"]
         if not ok and 400 <= (found["status"] or 0) < 500:
             # it refused this question: that says nothing about those it takes
@@ -166,7 +170,7 @@ class DeepProbes:
     def _read(self, row: Any, counters: Counters | None) -> Reading | None:
         if counters is None:
             return None
-        return read_counters(counters, launches.base_url(row, row.port) or "", self._key(row), COUNTERS_S)
+        return read_counters(counters, reach.url(self._ctx, row), self._key(row), COUNTERS_S)
 
     def _key(self, row: Any) -> str:
         return self._ctx.engine_key if engine_of(row).checks_key else ""

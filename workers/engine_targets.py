@@ -11,6 +11,7 @@ from app.engines.registry import ENGINES
 from app.errors import Forbidden
 from app.usecases.context import Context
 from app.usecases.plans import command_for
+from app.usecases.reach import Address
 from app.usecases.recipe_secrets import read_secrets
 from workers.backends.base import Handle
 from workers.probes.wire import ProbeTarget
@@ -54,13 +55,13 @@ def explained_exit(row: Any, reason: Reason | None, message: str, log_tail: str)
     return (Reason(cause.kind), f"{cause.message} ({message})") if cause else (reason, message)
 
 
-def readiness_target(row: Any, port: int) -> ProbeTarget:
+def readiness_target(row: Any, address: Address) -> ProbeTarget:
     """The probe that decides *ready* and *healthy*.
 
     Without the engine key: until it answered nobody knows whether the engine listens there or a stranger.
     """
     check = engine_of(row).readiness(row.spec["resolved"]["config"])
-    return ProbeTarget(host="127.0.0.1", port=port, path=check.path)
+    return ProbeTarget(host=address.host, port=address.port, path=check.path)
 
 
 def wants_diagnostics(row: Any) -> bool:

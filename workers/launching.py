@@ -22,6 +22,7 @@ from app.usecases.context import Context
 from app.usecases.ends import End
 from app.usecases.launch_claims import LaunchClaim
 from app.usecases.logs import without_key
+from app.usecases.reach import LOOPBACK, Address
 from workers.backends.base import (
     AlreadyLaunched,
     Backend,
@@ -231,7 +232,7 @@ class _Launch:
         return self._look(handle)
 
     def _look(self, handle: Handle) -> str:
-        target = readiness_target(self.claim.row, self.claim.port or 0)
+        target = readiness_target(self.claim.row, Address(LOOPBACK, self.claim.port or 0))
         with Lifeline(self.backend, handle) as life:
             found = look(target, life.goes_on, self.ctx.settings.look_s)
         seen = self.backend.inspect([handle])[0]

@@ -6,8 +6,9 @@ from typing import Any
 
 from app.domain.lifecycle import SERVING, TERMINAL, Reason, State
 from app.domain.tasks import Phase, TaskKind, TaskState
-from app.usecases import claims, launches, watching
+from app.usecases import claims, reach, watching
 from app.usecases.claims import Claim
+from app.usecases.reach import Unreached
 from workers.backends.base import BackendError, Liveness
 from workers.bootstrap import Runtime
 from workers.deep import stored_hung
@@ -69,11 +70,14 @@ def _diagnose(runtime: Runtime, claim: Claim) -> dict[str, Any]:
     if not runtime.backend(row.backend).serves_http:
         look = _look(runtime, row, LOOK_S)
         return {"passed": look["healthy"], "simulated": True, "checks": look["checks"], "duration_s": 0.0}
+    address = reach.address(runtime.ctx, row)
+    if isinstance(address, Unreached):
+        return {"passed": False, "checks": [{"name": "tunnel", "ok": False, "detail": address.why}], "duration_s": 0.0}
     return run_diagnostics(
         engine_of(row),
         row.spec["resolved"]["config"],
         row.model_name,
-        launches.base_url(row, row.port) or "",
+        address.url,
         runtime.ctx.engine_key,
         min(diagnostics_timeout_s(row), MOST_DIAGNOSTICS_S),
     )
@@ -99,7 +103,11 @@ def _look(runtime: Runtime, row: Any, timeout_s: float) -> dict[str, Any]:
     if seen.owns_port is False:
         checks.append({"name": "port", "ok": False, "detail": "a stranger listens on its port"})
         return _answer(row, checks, "a process that is not part of this replica listens on its port")
-    probe = probe_once(readiness_target(row, row.port), timeout_s)
+    address = reach.address(runtime.ctx, row)
+    if isinstance(address, Unreached):
+        checks.append({"name": "tunnel", "ok": False, "detail": address.why})
+        return _answer(row, checks, address.why)
+    probe = probe_once(readiness_target(row, address), timeout_s)
     checks.append(
         {"name": "answers", "ok": probe.ok, "status": probe.status, "latency_ms": probe.latency_ms}
         | ({"detail": probe.detail} if probe.detail else {})

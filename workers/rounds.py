@@ -10,7 +10,8 @@ from typing import Any
 from zlib import crc32
 
 from app.domain.lifecycle import State
-from app.usecases import rounds
+from app.usecases import reach, rounds
+from app.usecases.reach import Address
 from workers.backends.base import Handle, Liveness, Observation
 from workers.bootstrap import is_alive
 from workers.engine_targets import engine_of, handle_of, readiness_target
@@ -154,11 +155,16 @@ class Rounds:
             and row.check_failures == 0
             and row.backend_ref is not None
             and bool(row.last_health and row.last_health.get("healthy"))
-            and (row.port is not None or not self._serves_http(row))
+            # the local end of a tunnel may move at any time: it is looked up anew at each look
+            and ((row.port is not None and not reach.wants_tunnel(row)) or not self._serves_http(row))
         )
 
     def _serves_http(self, row: Any) -> bool:
         return self._watch.runtime.backend(row.backend).serves_http
+
+    def _target(self, row: Any) -> ProbeTarget | None:
+        address = reach.address(self._ctx, row)
+        return replace(readiness_target(row, address), timeout_s=QUICK_S) if isinstance(address, Address) else None
 
     def _as_steady(self, row: Any) -> _Steady:
         return _Steady(
@@ -168,7 +174,7 @@ class Rounds:
             pool=row.pool,
             backend=row.backend,
             handle=handle_of(row.backend, row.attempt_name, row.backend_ref),
-            target=replace(readiness_target(row, row.port), timeout_s=QUICK_S) if self._serves_http(row) else None,
+            target=self._target(row) if self._serves_http(row) else None,
             works=engine_of(row).deep_probe(row.spec["resolved"]["config"]) is not None,
             deep=row.last_health.get("deep"),
             turn=crc32(row.id.encode()) % self._turns,

@@ -13,8 +13,9 @@ from typing import Any
 from app.domain.lifecycle import LAUNCHING, SERVING, TERMINAL, State
 from app.domain.tasks import Phase
 from app.domain.verdicts import Verdict, judge
-from app.usecases import ends, launches, watching
+from app.usecases import ends, launches, reach, watching
 from app.usecases.ends import End
+from app.usecases.reach import Address, Unreached
 from app.usecases.watching import Fact, Move
 from workers.backends.base import BackendError, Fingerprint, Handle, Liveness, Observation
 from workers.bootstrap import Runtime
@@ -120,8 +121,14 @@ class Watch:
             looked = self.inspect(name, [handles[row.id] for row in batch])
             observed |= {row.id: one for row, one in zip(batch, looked, strict=True)}
         asked = [row for row in rows if self._must_probe(row, observed[row.id])]
-        targets = [replace(readiness_target(row, row.port), timeout_s=timeout_s) for row in asked]
-        answers = prober.probe(targets)
+        found_at = reach.addresses(self.ctx, asked)
+        # no way to it is no word about it, whatever the backend saw: as if nobody could tell
+        cut_off = {row.id: at.why for row in asked if isinstance(at := found_at[row.id], Unreached)}
+        for one, why in cut_off.items():
+            observed[one] = replace(observed[one], liveness=Liveness.UNKNOWN, message=why)
+        ways = [(row, at) for row in asked if isinstance(at := found_at[row.id], Address)]
+        asked = [row for row, _ in ways]
+        answers = prober.probe([replace(readiness_target(row, at), timeout_s=timeout_s) for row, at in ways])
         probes = {row.id: answer for row, answer in zip(asked, answers, strict=True)}
         return [self._judge(row, handles[row.id], observed[row.id], probes.get(row.id)) for row in rows]
 
@@ -226,18 +233,26 @@ class Watch:
 
     def _diagnose(self, one: Seen) -> None:
         row = one.row
+        address = reach.address(self.ctx, row)
+        if isinstance(address, Unreached):
+            return
         watching.set_launch_phase(self.ctx, row.id, Phase.DIAGNOSING)
         diagnostics = run_diagnostics(
             engine_of(row),
             row.spec["resolved"]["config"],
             row.model_name,
-            launches.base_url(row, row.port) or "",
+            address.url,
             self.ctx.engine_key,
             diagnostics_timeout_s(row),
         )
         if diagnostics["passed"]:
             watching.record_sweep_moves(self.ctx, [_move(one, {"diagnostics": diagnostics})])
             return
+        if reach.wants_tunnel(row) and not row.overdue:
+            unanswered = any(not check["ok"] and check["status"] is None for check in diagnostics["checks"])
+            if unanswered or reach.address(self.ctx, row) != address:
+                # the way to it broke meanwhile, which says nothing about it: asked anew while there is time
+                return
         end = diagnostics_end(diagnostics, tail_of(self.ctx, self.runtime.backend(row.backend), one.handle))
         ends.record_failed(self.ctx, row.id, row.attempt, State(row.state), end, diagnostics=diagnostics)
 

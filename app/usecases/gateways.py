@@ -17,6 +17,7 @@ from app.errors import Conflict, NotFound
 from app.settings import Settings
 from app.usecases import idempotency, paging
 from app.usecases.context import Actor, Context, Idempotency
+from app.usecases.reach import LOOPBACK
 
 
 def gateway_id(settings: Settings) -> str:
@@ -44,7 +45,11 @@ def hold(ctx: Context, members: Iterable[Member]) -> set[str]:
 
     Raises Collided or Unavailable; then nothing may be routed that was not held before.
     """
-    wanted = [(one.server, one.id, one.attempt, one.port) for one in members]
+    here = ctx.settings.node_name
+    # the local end of a tunnel is a port of this host, though its attempt is on none of ours
+    wanted = [
+        (one.server, one.id, one.attempt, one.port, None if one.node or one.ip != LOOPBACK else here) for one in members
+    ]
     return ctx.database.change(lambda connection: repo.hold(connection, gateway_id(ctx.settings), wanted))
 
 

@@ -11,12 +11,14 @@ from urllib.parse import urlsplit
 from app.db.repos import gateways as gateways_repo
 from app.db.repos import registrations as registrations_repo
 from app.db.repos import routes as repo
+from app.db.repos import tunnels as tunnels_repo
 from app.domain.lifecycle import State
 from app.domain.routing import ModelFacts, ReplicaFacts, RouteTable, plan_routes
 from app.engines.gguf_files import scan_models
 from app.engines.registry import ENGINES, STORES
 from app.usecases.context import Context
 from app.usecases.gateways import gateway_id
+from app.usecases.reach import LOOPBACK
 from app.usecases.registrations import route_facts
 
 #: More at once than any engine of ours takes, and a number that HAProxy takes.
@@ -41,6 +43,8 @@ class TableReader:
 
     ctx: Context
     _known: dict[tuple[str, int], ReplicaFacts] = field(default_factory=dict)
+    #: of those, which are reached by the local end of a tunnel only
+    _tunnelled: set[tuple[str, int]] = field(default_factory=set)
     #: names in use that were seen to be models', and not only stores'
     _models: set[str] = field(default_factory=set)
 
@@ -52,6 +56,10 @@ class TableReader:
             rows = repo.members(connection)
             missing = [row.id for row in rows if (row.id, row.attempt) not in self._known]
             details = repo.details(connection, missing)
+            ends = {}
+            if self._tunnelled or any(row.tunnelled for row in details):
+                found = tunnels_repo.ends(connection, self.ctx.settings.node_name)
+                ends = {(end.replica_id, end.number): end for end in found}
             in_use = repo.models_in_use(connection)
             self._models &= set(in_use)
             self._models |= repo.serving(connection, [name for name in in_use if name not in self._models], STORES)
@@ -66,17 +74,27 @@ class TableReader:
         models |= {name: ModelFacts(name) for name in in_use if name in self._models and name not in known}
         ours = {name: model.name for model in models.values() for name in (*model.aliases, model.name)}
         registrations = route_facts(registered, ours, self.ctx.settings.node_name)
-        table = plan_routes(self._facts(rows), models.values(), registrations)
+        table = plan_routes(self._facts(rows, ends), models.values(), registrations)
         return Read(table, frozenset(held), tuple(keys))
 
     def _remember(self, rows: list[Any], details: list[Any]) -> None:
         here = {(row.id, row.attempt) for row in rows}
         self._known = {key: facts for key, facts in self._known.items() if key in here}
+        self._tunnelled &= here
         for row in details:
             self._known[row.id, row.attempt] = _facts(row)
+            if row.tunnelled:
+                self._tunnelled.add((row.id, row.attempt))
 
-    def _facts(self, rows: list[Any]) -> list[ReplicaFacts]:
-        found = [replace(self._known[row.id, row.attempt], state=State(row.state)) for row in rows]
+    def _facts(self, rows: list[Any], ends: Mapping[tuple[str, int], Any]) -> list[ReplicaFacts]:
+        found = []
+        for row in rows:
+            key = row.id, row.attempt
+            facts = replace(self._known[key], state=State(row.state))
+            if key not in self._tunnelled:
+                found.append(facts)
+            elif key in ends:
+                found.append(_at_local_end(facts, ends[key]))
         return [facts for facts in found if _is_reachable(facts, self.ctx.settings.node_name)]
 
 
@@ -99,6 +117,13 @@ def _facts(row: Any) -> ReplicaFacts:
         max_concurrency=_limit(row.gateway_config, engine.max_concurrency(config) if engine else None),
         serves_models=row.engine not in STORES,
     )
+
+
+def _at_local_end(facts: ReplicaFacts, end: Any) -> ReplicaFacts:
+    """As this host reaches it. An end that does not lead there takes nothing, whatever the replica's state."""
+    if not end.is_open and facts.state is not State.STOPPING:
+        facts = replace(facts, state=State.UNHEALTHY)
+    return replace(facts, ip=LOOPBACK, port=end.port)
 
 
 def _limit(gateway_config: Any, of_engine: int | None) -> int:

@@ -17,6 +17,8 @@ CREATE TABLE tunnels (
     attempt_id BIGINT NOT NULL,
     node TEXT NOT NULL,
     port INTEGER NOT NULL,
+    to_host TEXT NOT NULL,
+    to_port INTEGER NOT NULL,
     state TEXT DEFAULT 'opening' NOT NULL,
     message TEXT DEFAULT '' NOT NULL,
     since TIMESTAMP WITH TIME ZONE DEFAULT hostler_now() NOT NULL,

@@ -20,11 +20,14 @@ def answered(
     """The answer, its head read; the connection is closed behind the block. ``deadline`` is monotonic.
 
     ``key`` goes along as a bearer token when it is not empty. Raises OSError and http.client.HTTPException, also when
-    the deadline passes in the middle of the body.
+    the deadline passes in the middle of the body or ``base_url`` is empty.
     """
     address = urlsplit(base_url)
+    if not address.hostname:
+        # without a host the connection would go to whoever listens here
+        raise ConnectionError("there is no way to it now")
     connection = http.client.HTTPConnection(
-        address.hostname or "", address.port, timeout=max(0.001, deadline - time.monotonic())
+        address.hostname, address.port, timeout=max(0.001, deadline - time.monotonic())
     )
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     if body is not None:

@@ -16,6 +16,9 @@ tunnels = Table(
     Column("node", Text, primary_key=True),
     #: of its loopback; leased to the attempt there
     Column("port", Integer, nullable=False),
+    #: its other end, as the host of the pool's ``ssh`` option names it
+    Column("to_host", Text, nullable=False),
+    Column("to_port", Integer, nullable=False),
     Column("state", Text, nullable=False, server_default="opening"),
     Column("message", Text, nullable=False, server_default=""),
     timestamp("since", nullable=False, default_now=True),

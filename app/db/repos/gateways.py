@@ -29,9 +29,9 @@ _HEARTBEAT = text(
 _HOLD = text(
     """
 WITH alive AS MATERIALIZED (
-    SELECT a.replica_id, a.number, w.server, a.node, w.port
+    SELECT a.replica_id, a.number, w.server, coalesce(w.node, a.node) AS node, w.port
     FROM unnest(CAST(:servers AS text[]), CAST(:replicas AS text[]), CAST(:attempts AS integer[]),
-                CAST(:ports AS integer[])) AS w(server, replica_id, attempt, port)
+                CAST(:ports AS integer[]), CAST(:nodes AS text[])) AS w(server, replica_id, attempt, port, node)
     JOIN attempts a ON a.replica_id = w.replica_id AND a.number = w.attempt
     WHERE a.replica_id = ANY(:replicas) AND a.released_at IS NULL ORDER BY a.id FOR SHARE OF a
 ),
@@ -70,12 +70,17 @@ def heartbeat(connection: Connection, *, gateway: str, node: str, pid: int, vers
     connection.execute(_HEARTBEAT, {"id": gateway, "node": node, "pid": pid, "version": version, "up": up})
 
 
-def hold(connection: Connection, gateway: str, servers: Sequence[tuple[str, str, int, int]]) -> set[str]:
-    """Write rows for ``(server, replica id, attempt, port)``; returns those whose attempt is not gone, held now."""
+def hold(connection: Connection, gateway: str, servers: Sequence[tuple[str, str, int, int, str | None]]) -> set[str]:
+    """Write rows for ``(server, replica id, attempt, port, host)``; returns those whose attempt is not gone, held now.
+
+    ``host`` is whose port that is; None: that on which the attempt runs.
+    """
     if not servers:
         return set()
-    names, replicas, attempts, ports = (list(column) for column in zip(*servers, strict=True))
-    values = {"gateway": gateway, "servers": names, "replicas": replicas, "attempts": attempts, "ports": ports}
+    names, replicas, attempts, ports, nodes = (list(column) for column in zip(*servers, strict=True))
+    values = {
+        "gateway": gateway, "servers": names, "replicas": replicas, "attempts": attempts, "ports": ports, "nodes": nodes
+    }  # fmt: skip
     return {row[0] for row in connection.execute(_HOLD, values)}
 
 

@@ -25,6 +25,7 @@ _DETAILS = AdaptedToServices(
     lambda known: (
         "SELECT id, attempt, model_name, pool, node, port, base_url, engine, labels->>'service_id' AS service_id,"
         f" {_SERVICE_NAME if known else 'NULL'} AS service_name,"
+        " (spec->'resolved'->'backend_options'->'tunnel') IS NOT DISTINCT FROM CAST('true' AS jsonb) AS tunnelled,"
         " spec->'resolved'->'config' AS config, spec->'gateway_config' AS gateway_config"
         " FROM replicas WHERE id = ANY(:ids)"
     )
