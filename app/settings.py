@@ -14,9 +14,10 @@ from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from app.domain.endpoints import parse_allowance
+from app.domain.endpoints import parse_allowance, parse_host
 from app.domain.origins import parse_origins
 
+_POOL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 #: What may be done with what runs under our mark and has no record.
 ORPHAN_POLICIES = ("report", "adopt", "kill")
 
@@ -146,7 +147,7 @@ class Settings:
     default_pool: str = _setting(
         "local",
         "Pool of a create that names none.",
-        form=r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?",
+        form=_POOL,
         such_as="the name of a pool",
     )
     default_model: str = _setting("", "Model of a request that names none.")
@@ -227,6 +228,18 @@ class Settings:
         "Name of this host in the stack; default: the host's name.",
         form=r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?",
         such_as="a host's name",
+    )
+    node_address: str = _setting(
+        "127.0.0.1",
+        "Address of this host on which engines listen and at which they are reached; a name is looked up once, at the"
+        " start. Nobody elsewhere reaches a loopback address.",
+        read_by=parse_host,
+    )
+    node_pools: str = _setting(
+        "",
+        "Pools, between commas, whose work the workers of this host do; default: every pool's.",
+        form=rf"{_POOL}(\s*,\s*{_POOL})*",
+        such_as="names of pools between commas",
     )
     node_gpus: int = _setting(-1, "GPUs of this host; -1 asks the driver.", within=(-1, 1024))
     max_wait_s: float = _setting(300.0, "Longest wait of a request that waits.", within=(0, 86400))
@@ -404,6 +417,12 @@ class Settings:
             external_ca=os.path.abspath(settings.external_ca) if settings.external_ca else "",
             node_name=settings.node_name or socket.gethostname().split(".")[0],
         )
+
+
+def pools_served(settings: Settings) -> list[str] | None:
+    """The pools that the workers of this host serve, sorted; None: all of them."""
+    names = {name.strip() for name in settings.node_pools.split(",")} - {""}
+    return sorted(names) or None
 
 
 #: Every stream of a registration is sent something so often.

@@ -20,7 +20,9 @@ from app.domain.lifecycle import LAUNCHING, SERVING, State
 from app.errors import Collided, Unavailable
 from app.log import configure
 from app.settings import Settings
+from app.stack.address import tell_children, with_node_address
 from app.usecases import watching
+from app.usecases.presence import NodeTaken
 from workers import services
 from workers.bootstrap import Runtime
 from workers.expected import Expected
@@ -154,7 +156,11 @@ class Agent:
 
     def _keep_house(self) -> None:
         while not self._stop.wait(1.0):
-            self._guarded(self._housekeeping.turn)
+            try:
+                self._guarded(self._housekeeping.turn)
+            except NodeTaken as taken:
+                log.critical("%s", taken)
+                return
 
     def _send_canaries(self) -> None:
         while not self._stop.is_set():
@@ -178,12 +184,18 @@ class Agent:
 
 def main() -> None:
     """Run the agent until SIGTERM or SIGINT."""
-    settings = Settings.load()
+    settings = with_node_address(Settings.load())
+    tell_children(settings)
     configure(settings, "agent")
     agent = Agent(Runtime(settings, "agent"))
     signal.signal(signal.SIGTERM, agent.stop)
     signal.signal(signal.SIGINT, agent.stop)
-    agent.run()
+    try:
+        agent.run()
+    except NodeTaken as taken:
+        # two agents of one name would each find the other's replicas gone
+        log.critical("%s", taken)
+        raise SystemExit(1) from taken
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ import psutil
 import hostler
 from app.doorbell.queues import node_queue
 from app.usecases import presence, sweeps
-from app.usecases.presence import BackendFacts, NodeFacts
+from app.usecases.nodes import SILENT_S
+from app.usecases.presence import BackendFacts, NodeFacts, NodeTaken
 from workers.backends import hardware
 from workers.backends.proc import boot_id
 from workers.bootstrap import Runtime, is_alive
@@ -24,6 +25,8 @@ CANARY_S = 10.0
 #: A broker that takes so long for a message takes none.
 CANARY_LATE_S = 5.0
 ORPHANS_S = 30.0
+#: Whoever had this host's name before, this host's last boot as a rule, is silent after so long.
+NAME_S = SILENT_S + 10.0
 
 
 class Housekeeping:
@@ -50,14 +53,14 @@ class Housekeeping:
             ],
         )
         found = hardware.describe(settings.node_gpus)
-        facts = NodeFacts(
+        self._facts = NodeFacts(
             cpus=os.cpu_count() or 1,
             memory_bytes=psutil.virtual_memory().total,
             gpus=found["gpus"],
             boot_id=boot_id(),
             version=hostler.__version__,
         )
-        presence.register_node(self._ctx, facts)
+        self._take_name()
         # known from the first moment, not from the first turn
         self.turn()
 
@@ -95,13 +98,28 @@ class Housekeeping:
             log.warning("the broker is back")
         self._canaries_refused = not taken
         if taken:
-            presence.heartbeat_node(self._ctx, canary_sent=True)
+            presence.heartbeat_node(self._ctx, boot_id(), canary_sent=True)
 
     def broker_away(self) -> bool:
         """Whether the broker refused the last canary, or has not taken the present one for ``CANARY_LATE_S``."""
         begun = self._canary_begun
         return self._canaries_refused or (begun is not None and time.monotonic() - begun > CANARY_LATE_S)
 
+    def _take_name(self) -> None:
+        """Raises NodeTaken when somebody else lives under this host's name."""
+        deadline = time.monotonic() + NAME_S
+        while True:
+            try:
+                presence.register_node(self._ctx, self._facts)
+                return
+            except NodeTaken as taken:
+                if time.monotonic() > deadline:
+                    raise
+                log.warning("%s", taken)
+                time.sleep(1)
+
     def _heartbeat(self) -> None:
-        presence.heartbeat_node(self._ctx, canary_sent=False)
+        if not presence.heartbeat_node(self._ctx, boot_id(), canary_sent=False):
+            # forgotten after a long silence, or another's by now
+            presence.register_node(self._ctx, self._facts)
         presence.heartbeat_worker(self._ctx, self._runtime.id, "agent", os.getpid(), [], 0)

@@ -163,7 +163,7 @@ class _Launch:
             gpus=claim.gpus,
             labels=claim.row.labels,
             options=claim.row.spec["resolved"]["backend_options"],
-            record=orphans.record_of(claim.row, claim.attempt, claim.port, claim.gpus),
+            record=orphans.record_of(claim.row, claim.attempt, claim.host, claim.port, claim.gpus),
         )
         try:
             # by then somebody else may hold the launch; the backend starts nothing later

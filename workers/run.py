@@ -8,6 +8,7 @@ import sys
 from app.db.identity import namespace
 from app.log import configure
 from app.settings import Settings
+from app.stack.address import tell_children, with_node_address
 
 ROLES = ("worker", "worker-control", "beat", "flower")
 
@@ -18,7 +19,8 @@ def main(argv: list[str]) -> int:
         sys.stderr.write(f"usage: python -m workers.run {'|'.join(ROLES)}\n")
         return 2
     role = argv[1]
-    settings = Settings.load()
+    settings = with_node_address(Settings.load())
+    tell_children(settings)
     os.environ["HOSTLER_ROLE"] = role
     os.environ["HOSTLER_NAMESPACE"] = namespace(settings)
     configure(settings, role)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from app.domain.tasks import CONTROL_KINDS, LAUNCH_KINDS, REPLICA_KINDS, TaskKind
 from app.errors import Collided, Unavailable
-from app.settings import Settings
+from app.settings import Settings, pools_served
 from app.usecases import sweeps
 from workers.bootstrap import Runtime
 from workers.launching import launch_best
@@ -60,9 +60,11 @@ class StandIn:
                 log.warning("%s", error)
 
     def _turn(self, runtime: Runtime, kinds: list[TaskKind]) -> None:
-        node = self._settings.node_name
+        node, served = self._settings.node_name, pools_served(self._settings)
         for kind, pool, bound_to in sweeps.waiting(runtime.ctx):
             if kind not in kinds or bound_to not in (None, node):
+                continue
+            if bound_to is None and served is not None and pool not in served:
                 continue
             for _ in range(IN_A_ROW):
                 if self._stopping.is_set() or not self._broker_away():

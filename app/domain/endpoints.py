@@ -74,6 +74,18 @@ def parse_endpoint(text: str) -> Endpoint:
         return Endpoint(_name(host), int(port))
 
 
+def parse_host(text: str) -> str:
+    """An address or a name, as an Endpoint has it. Raises ValueError, also for an address that no host has alone."""
+    try:
+        address = plain(ip_address(text))
+    except ValueError:
+        return _name(text)
+    kind = forbidden_kind(address)
+    if kind:
+        raise ValueError(f"{address} is {kind}, and not one that others reach this host by")
+    return str(address)
+
+
 def parse_allowance(text: str) -> Allowance:
     """The list: names, addresses and CIDRs between commas. Raises ValueError for an entry that is none of them."""
     names, networks = set(), []

@@ -11,6 +11,7 @@ import psutil
 
 from app.settings import BadSetting, Settings
 from app.stack import chat, secrets
+from app.stack.address import with_node_address
 from app.stack.control import end_control_plane
 from app.stack.environment import allow_open_files, supervised_environment
 from app.stack.errors import PartFailed
@@ -47,6 +48,7 @@ class Started:
 def up(settings: Settings, say: Say, *, run_as: str | None = None, environ: Mapping[str, str] | None = None) -> Started:
     """Bring the stack up, or find it up. Raises StackError or BadSetting; what was started is stopped again then."""
     check_address(settings)
+    settings = with_node_address(settings)
     if settings.api_key and len(settings.api_key) < SHORTEST_KEY:
         raise BadSetting(f"HOSTLER_API_KEY is shorter than {SHORTEST_KEY} characters; use a longer one")
     chat.check_chat(settings)

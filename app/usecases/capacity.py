@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from app.db.repos import leases
+from app.db.repos import leases, nodes
 from app.db.repos.gateways import port_is_free
 from app.db.repos.newer import Adapted
 from app.db.repos.replicas import Move
@@ -116,7 +116,7 @@ def take_gpus(connection: Connection, row: Any, opened: Any, name: str, node: st
     return gpus
 
 
-def claimed(row: Any, task: Any, port: int | None, node: str, beside: int = 0) -> Move:
+def claimed(ctx: Context, row: Any, task: Any, port: int | None, beside: int = 0) -> Move:
     """The step of a replica that got its capacity, ``beside`` others at once. ``task`` says id, attempt, request_id and
     lease_token (None where nobody holds it yet)."""
     return Move(
@@ -129,7 +129,9 @@ def claimed(row: Any, task: Any, port: int | None, node: str, beside: int = 0) -
         task_id=task.id,
         lease_token=task.lease_token,
         request_id=task.request_id,
-        patch={"node": node, "host": "127.0.0.1", "port": port} if row.host_bound else {},
+        patch={"node": ctx.settings.node_name, "host": ctx.settings.node_address, "port": port}
+        if row.host_bound
+        else {},
     )
 
 
@@ -143,9 +145,10 @@ def check_fits(connection: Connection, row: Any, number: int) -> None:
         return
     query = text(
         "SELECT coalesce(max(gpus), 0) AS most, count(*) AS hosts FROM (SELECT count(*) FILTER (WHERE kind = 'gpu')"
-        " AS gpus FROM units WHERE kind IN ('gpu', 'port') AND NOT retired GROUP BY scope) AS by_node"
+        " AS gpus FROM units WHERE kind IN ('gpu', 'port') AND NOT retired AND scope <> ALL(:others)"
+        " GROUP BY scope) AS by_node"
     )
-    found = connection.execute(query).one()
+    found = connection.execute(query, {"others": list(nodes.not_serving(connection, row.pool))}).one()
     # no host at all has said yet what it has: its agent is about to
     if found.hosts and wanted > found.most:
         message = f"it wants {wanted} GPUs and no host has more than {found.most}; see `hostler node list`"

@@ -184,7 +184,7 @@ def _lease(ctx: Context, connection: Connection, members: list[Any], node: str) 
             capacity.take_gpus(connection, member, opened, name, node)
         except NoRoom as taken:
             raise Overtaking from taken
-        moves.append(capacity.claimed(member, _Unheld(member), opened.port, node, beside=len(members) - 1))
+        moves.append(capacity.claimed(ctx, member, _Unheld(member), opened.port, beside=len(members) - 1))
     if len(replicas.record_moves(connection, moves)) < len(moves):
         raise Collided(retry_after_s=1)
 

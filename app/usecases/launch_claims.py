@@ -36,6 +36,8 @@ class LaunchClaim:
     attempt_id: int
     name: str
     state: State
+    #: where it is to listen; None where only the backend finds out
+    host: str | None
     port: int | None
     gpus: tuple[int, ...]
     row: Any
@@ -155,7 +157,7 @@ def _claim(
         units = leases.held(connection, row.open_attempt_id)
         port = next(iter(units.get("port") or ()), None)
         state, gpus = State(row.state), tuple(units.get("gpu") or ())
-        return _made(row, task, row.open_attempt_id, row.open_attempt_name, state, port, gpus)
+        return _made(row, task, row.open_attempt_id, row.open_attempt_name, state, row.host, port, gpus)
 
     # a claim that lost against a user's stop of the same replica has lost that one row, not its turn
     claim = ctx.database.change(act)
@@ -165,7 +167,14 @@ def _claim(
 
 
 def _made(
-    row: Any, task: Any, attempt_id: int, name: str, state: State, port: int | None, gpus: tuple[int, ...]
+    row: Any,
+    task: Any,
+    attempt_id: int,
+    name: str,
+    state: State,
+    host: str | None,
+    port: int | None,
+    gpus: tuple[int, ...],
 ) -> LaunchClaim:
     return LaunchClaim(
         task_id=task.id,
@@ -176,6 +185,7 @@ def _made(
         attempt_id=attempt_id,
         name=name,
         state=state,
+        host=host,
         port=port,
         gpus=gpus,
         row=row,
@@ -197,9 +207,10 @@ def _take_capacity(
         raise NoRoom
     capacity.check_fits(connection, row, task.attempt)
     gpus = capacity.take_gpus(connection, row, opened, name, node)
-    if not replicas.record_moves(connection, [capacity.claimed(row, task, opened.port, node)]):
+    if not replicas.record_moves(connection, [capacity.claimed(ctx, row, task, opened.port)]):
         raise NoRoom
-    return _made(row, task, opened.id, name, State.SCHEDULING, opened.port, gpus)
+    host = ctx.settings.node_address if row.host_bound else None
+    return _made(row, task, opened.id, name, State.SCHEDULING, host, opened.port, gpus)
 
 
 def change_port(ctx: Context, claim: LaunchClaim) -> int | None:

@@ -70,11 +70,19 @@ def report(ctx: Context, names: Sequence[str]) -> list[str]:
     return sorted(set(names) - set(before))
 
 
-def record_of(row: Any, attempt: int, port: int | None, gpus: Sequence[int]) -> dict[str, Any]:
+def record_of(row: Any, attempt: int, host: str | None, port: int | None, gpus: Sequence[int]) -> dict[str, Any]:
     """What is kept beside an attempt, so that a database that lost its replica can be told again."""
     kept = {column: getattr(row, column) for column in _KEPT}
     sealed = base64.b64encode(bytes(row.environment)).decode() if row.environment is not None else None
-    return {**kept, "replica_id": row.id, "attempt": attempt, "port": port, "gpus": list(gpus), "environment": sealed}
+    return {
+        **kept,
+        "replica_id": row.id,
+        "attempt": attempt,
+        "host": host,
+        "port": port,
+        "gpus": list(gpus),
+        "environment": sealed,
+    }
 
 
 def adopt(ctx: Context, name: str, record: Mapping[str, Any], handle: Mapping[str, Any]) -> str:
@@ -103,6 +111,8 @@ def _adopt(
         "pool": record["pool"],
         "backend": record["backend"],
         "node": node,
+        # as it was launched, which this host's address may not be any more
+        "host": record.get("host") or "127.0.0.1",
         "port": record["port"],
         "handle": json.dumps(dict(handle)),
     }
@@ -114,7 +124,7 @@ def _adopt(
         if not leases.take_exactly(connection, kind, node, numbers, attempt_id, name):
             raise NotAdoptable(f"{kind} {', '.join(map(str, numbers))} of {node} is leased to another or not ours")
     path = (State.PENDING, State.SCHEDULING, State.PREPARING, State.STARTING)
-    host = {"node": node, "host": "127.0.0.1", "port": record["port"]}
+    host = {"node": node, "host": values["host"], "port": record["port"]}
     move = Move(
         replica_id,
         attempt,
@@ -162,7 +172,7 @@ ON CONFLICT DO NOTHING RETURNING id
 _INSERT_ATTEMPT = text(
     """
 INSERT INTO attempts (replica_id, number, name, pool, backend, node, host, port, backend_ref, launching_at)
-VALUES (:replica_id, :number, :name, :pool, :backend, :node, '127.0.0.1', :port, CAST(:handle AS jsonb), hostler_now())
+VALUES (:replica_id, :number, :name, :pool, :backend, :node, :host, :port, CAST(:handle AS jsonb), hostler_now())
 RETURNING id
 """
 )

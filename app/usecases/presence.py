@@ -11,8 +11,34 @@ from zlib import crc32
 from sqlalchemy import text
 
 from app.db.repos import leases
+from app.db.repos.newer import AdaptedToServices
+from app.settings import pools_served
 from app.usecases.context import Context
+from app.usecases.nodes import SILENT_S
 from app.usecases.sweeps import take_back_from
+
+#: Two hosts of one name would each find the other's replicas gone: the name is his who was heard of last, until he is
+#: silent. What is told apart is host, boot and state dir. Versions before 0.4.0 write no ``home``.
+_OURS = "coalesce(nodes.attributes->>'home', :home) = :home"
+_REGISTER = AdaptedToServices(
+    lambda known: (
+        f"""
+INSERT INTO nodes (name, address, cpus, memory_bytes, gpus, boot_id, version, attributes{", pools" if known else ""})
+VALUES (:name, :address, :cpus, :memory_bytes, CAST(:gpus AS jsonb), :boot_id, :version,
+    jsonb_build_object('home', CAST(:home AS text)){", CAST(:pools AS text[])" if known else ""})
+ON CONFLICT (name) DO UPDATE SET address = excluded.address, cpus = excluded.cpus,
+    memory_bytes = excluded.memory_bytes, gpus = excluded.gpus, boot_id = excluded.boot_id, version = excluded.version,
+    attributes = nodes.attributes || excluded.attributes{", pools = excluded.pools" if known else ""},
+    heartbeat_at = hostler_now()
+WHERE {_OURS} OR nodes.heartbeat_at <= hostler_now() - make_interval(secs => :silent_s)
+RETURNING name
+"""
+    )
+)
+
+
+class NodeTaken(Exception):
+    """Another host, or another state dir of this one, is alive under this node's name. The message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -39,26 +65,28 @@ class BackendFacts:
 
 
 def register_node(ctx: Context, facts: NodeFacts) -> None:
-    """Say what this host has, and make its ports and GPUs leasable."""
+    """Say what this host has, and make its ports and GPUs leasable. Raises NodeTaken."""
     name = ctx.settings.node_name
+    pools = pools_served(ctx.settings)
     first, last = ctx.settings.ports
     with ctx.database.begin() as connection:
-        connection.execute(
-            text(
-                "INSERT INTO nodes (name, cpus, memory_bytes, gpus, boot_id, version) VALUES (:name, :cpus,"
-                " :memory_bytes, CAST(:gpus AS jsonb), :boot_id, :version) ON CONFLICT (name) DO UPDATE SET"
-                " cpus = excluded.cpus, memory_bytes = excluded.memory_bytes, gpus = excluded.gpus,"
-                " boot_id = excluded.boot_id, version = excluded.version, heartbeat_at = hostler_now()"
-            ),
+        registered = connection.execute(
+            _REGISTER.of(connection),
             {
                 "name": name,
+                "address": ctx.settings.node_address,
+                "home": home(ctx, facts.boot_id),
+                "pools": pools,
+                "silent_s": SILENT_S,
                 "cpus": facts.cpus,
                 "memory_bytes": facts.memory_bytes,
                 "gpus": json.dumps([dict(gpu) for gpu in facts.gpus]),
                 "boot_id": facts.boot_id,
                 "version": facts.version,
             },
-        )
+        ).first()
+        if registered is None:
+            raise NodeTaken(_taken(name))
         # two stacks on one host start at different ports, and so seldom meet
         rotate_by = crc32(ctx.namespace.encode()) % (last - first + 1) or 1
         leases.set_capacity(connection, "port", name, range(first, last + 1), rotate_by)
@@ -88,16 +116,33 @@ def register_backends(ctx: Context, backends: Iterable[BackendFacts]) -> None:
             )
 
 
-def heartbeat_node(ctx: Context, *, canary_sent: bool) -> None:
-    """This host is alive; ``canary_sent`` when the broker took a canary for its workers just now."""
+def home(ctx: Context, boot_id: str) -> str:
+    """What tells this host, in this boot and with this state dir, from every other."""
+    return f"{boot_id[:8]}:{ctx.settings.state_dir}"
+
+
+def holder_of_name(ctx: Context, boot_id: str) -> str:
+    """Why this host cannot have its name now; empty when it can."""
+    query = text(
+        f"SELECT 1 FROM nodes WHERE name = :name AND NOT ({_OURS})"
+        " AND heartbeat_at > hostler_now() - make_interval(secs => :silent_s)"
+    )
+    name = ctx.settings.node_name
+    with ctx.database.read() as connection:
+        found = connection.execute(query, {"name": name, "home": home(ctx, boot_id), "silent_s": SILENT_S}).first()
+    return _taken(name) if found else ""
+
+
+def heartbeat_node(ctx: Context, boot_id: str, *, canary_sent: bool) -> bool:
+    """This host is alive; ``canary_sent`` when the broker took a canary for its workers just now. False when its row is
+    gone, or another host's by now."""
+    query = text(
+        "UPDATE nodes SET heartbeat_at = hostler_now(),"
+        f" canary_at = CASE WHEN :sent THEN hostler_now() ELSE canary_at END WHERE name = :name AND {_OURS}"
+    )
+    values = {"name": ctx.settings.node_name, "sent": canary_sent, "home": home(ctx, boot_id)}
     with ctx.database.begin() as connection:
-        connection.execute(
-            text(
-                "UPDATE nodes SET heartbeat_at = hostler_now(),"
-                " canary_at = CASE WHEN :sent THEN hostler_now() ELSE canary_at END WHERE name = :name"
-            ),
-            {"name": ctx.settings.node_name, "sent": canary_sent},
-        )
+        return bool(connection.execute(query, values).rowcount)
 
 
 def heartbeat_worker(ctx: Context, worker: str, role: str, pid: int, queues: Sequence[str], concurrency: int) -> float:
@@ -131,9 +176,18 @@ def record_consumed(ctx: Context, process: str) -> None:
 
 
 def pools(ctx: Context) -> list[str]:
-    """Names of all pools, for a worker to serve."""
+    """Names of the pools that this host's workers serve: all there are, or those of its settings that there are."""
+    wanted = pools_served(ctx.settings)
     with ctx.database.read() as connection:
-        return [name for (name,) in connection.execute(text("SELECT name FROM pools ORDER BY name"))]
+        found = [name for (name,) in connection.execute(text("SELECT name FROM pools ORDER BY name"))]
+    return found if wanted is None else [name for name in found if name in wanted]
+
+
+def _taken(name: str) -> str:
+    return (
+        f"another host, or another state dir of this one, is up as node {name}; `hostler node get {name}` shows it."
+        " Give this one a name of its own: HOSTLER_NODE_NAME"
+    )
 
 
 def take_back_dead(ctx: Context, is_alive: Callable[[str], bool]) -> int:

@@ -21,6 +21,8 @@ CANNOT = {
     "HOSTLER_DEFAULT_POOL": ("!!", "Upper", "-a"),
     "HOSTLER_PORTS": ("0-1", "5-1", "a-b", "1-70000", "-"),
     "HOSTLER_NODE_NAME": ("a/b", "a b", "-"),
+    "HOSTLER_NODE_ADDRESS": ("0.0.0.0", "::", "fe80::1", "224.0.0.1", "a b", "host:80", "http://a", "-a", "10.0.0.256"),
+    "HOSTLER_NODE_POOLS": ("A", "a b", "a,", ",a", "a,,b", "-a", "a;b"),
     "HOSTLER_NODE_GPUS": ("-2", "x"),
     "HOSTLER_MAX_WAIT_S": ("-1", "nan", "inf", "x"),
     "HOSTLER_MAX_QUEUED_PER_POOL": ("-1", "1.5"),

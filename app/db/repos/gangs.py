@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from app.db.repos import nodes
 from app.db.repos.gateways import port_is_free
 from app.db.repos.newer import Adapted
 from app.domain.placement import Host, Place, Units
@@ -96,9 +97,11 @@ def place(connection: Connection, pool: str, *, host_bound: bool) -> Place:
     row = connection.execute(_SLOTS, {"pool": pool}).one()
     hosts = None
     if host_bound:
+        others = nodes.not_serving(connection, pool)
         hosts = [
             Host(one.scope, Units(one.gpus, one.gpus_free), Units(one.ports, one.ports_free))
             for one in connection.execute(_HOSTS.of(connection))
+            if one.scope not in others
         ]
     gpus = None if row.gpus is None else Units(row.gpus, row.gpus_free)
     return Place(pool, Units(row.slots, row.slots_free), gpus, hosts)

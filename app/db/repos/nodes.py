@@ -6,6 +6,8 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from app.db.repos.newer import AdaptedToServices
+
 _NODE = """
 SELECT n.name, n.address, n.cpus, n.memory_bytes, n.gpus, n.version, n.attributes, n.first_seen_at, n.heartbeat_at,
        n.heartbeat_at > hostler_now() - make_interval(secs => :silent_s) AS alive,
@@ -20,6 +22,16 @@ SELECT n.name, n.address, n.cpus, n.memory_bytes, n.gpus, n.version, n.attribute
                  WHERE u.scope = n.name AND u.kind IN ('port', 'gpu') AND u.lease_id IS NOT NULL), '[]') AS leases
 FROM nodes n
 """
+
+
+_OTHERS = AdaptedToServices(
+    lambda known: f"SELECT name FROM nodes WHERE {'NOT (:pool = ANY(pools))' if known else ':pool IS NULL'}"
+)
+
+
+def not_serving(connection: Connection, pool: str) -> set[str]:
+    """Hosts whose workers serve other pools, and not this one."""
+    return set(connection.execute(_OTHERS.of(connection), {"pool": pool}).scalars())
 
 
 def page(connection: Connection, *, after: str | None, limit: int, silent_s: float) -> list[Any]:

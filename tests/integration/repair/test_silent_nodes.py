@@ -12,6 +12,7 @@ import pytest
 from app.usecases import presence, silent_nodes
 from app.usecases.silent_nodes import judge_silent_nodes
 from tests.support.crew import Crew
+from workers.backends.proc import boot_id
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +77,7 @@ def test_a_clock_that_jumps_makes_no_host_silent(crew: Crew) -> None:
     try:
         # the sweep comes before the next heartbeat
         judge_silent_nodes(crew.ctx)
-        presence.heartbeat_node(crew.ctx, canary_sent=False)
+        assert presence.heartbeat_node(crew.ctx, boot_id(), canary_sent=False)
         assert crew.rows("SELECT attributes FROM nodes")[0].attributes.get("silent") is not None
         crew.await_that(lambda: judge_silent_nodes(crew.ctx) == 0 and not _marked(crew), "the mark to go")
     finally:
