@@ -15,6 +15,7 @@ import psutil
 
 from app.errors import Collided, Unavailable
 from app.settings import Settings
+from app.stack.layout import ensure_run_dir
 from app.usecases import launch_claims
 from app.usecases.context import Context
 from workers.backends import proc
@@ -70,6 +71,7 @@ class Runtime:
     def _backend_context(self) -> BackendContext:
         return BackendContext(
             state_dir=self.settings.state_dir,
+            run_dir=ensure_run_dir(self.settings.state_dir),
             log_bytes=self.settings.log_bytes,
             node_gpus=self.settings.node_gpus,
         )

@@ -145,6 +145,8 @@ class BackendContext:
 
     #: folder of everything the stack keeps on this host (0700)
     state_dir: Path
+    #: private folder with a short path, for sockets; what lies in it may go when the stack ends
+    run_dir: Path = Path("/nonexistent")
     #: output kept per attempt
     log_bytes: int = 16 * 1024 * 1024
     #: GPUs of this host as declared; below 0 the driver is asked

@@ -1,0 +1,80 @@
+"""The options by which a pool says how a host is reached, the same for every backend that can go to another one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from workers.transports.base import Transport
+
+#: For ``options_schema`` under the name ``ssh``.
+SSH_SCHEMA: Mapping[str, Any] = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["host"],
+    "description": "The host on which commands are given, reached by OpenSSH; without it, the worker's own.",
+    "x-admin": True,
+    "properties": {
+        "host": {
+            "type": "string",
+            # what begins with a hyphen would be an option of ssh's
+            "pattern": r"^[^-\s'\"`$\\;&<>|(){}][^\s'\"`$\\;&<>|(){}]*$(?!\n)",
+            "maxLength": 255,
+            "description": "Destination as ssh takes it: a Host of ssh_config, NAME, USER@NAME or ssh://USER@NAME:PORT.",
+        },
+        "config": {
+            "type": "string",
+            "pattern": "^/",
+            "description": "Path of the ssh_config; by default the one of the user that the worker runs as.",
+        },
+        "connect_timeout_s": {
+            "type": "number",
+            "minimum": 1,
+            "maximum": 120,
+            "description": "How long to wait for a connection; 10 by default.",
+        },
+    },
+}
+#: For ``options_schema`` under the name ``path_map``.
+PATH_MAP_SCHEMA: Mapping[str, Any] = {
+    "type": "object",
+    "description": "Folders of this host and what they are called there, for arguments and variables that begin so.",
+    "x-admin": True,
+    "propertyNames": {"pattern": "^/"},
+    "additionalProperties": {"type": "string", "pattern": "^/"},
+}
+
+
+@dataclass(frozen=True)
+class SshOptions:
+    """What ``SSH_SCHEMA`` describes, with its defaults."""
+
+    host: str
+    config: str | None = None
+    connect_timeout_s: float = 10
+
+    @classmethod
+    def of(cls, option: Mapping[str, Any]) -> SshOptions:
+        return cls(option["host"], option.get("config"), option.get("connect_timeout_s", cls.connect_timeout_s))
+
+
+def open_transport(ssh: Mapping[str, Any] | None, run_dir: Path) -> Transport:
+    """The way to the host that the option ``ssh`` names; to this host without one.
+
+    ``run_dir`` is a private folder (0700) with a short path, for the sockets of connections.
+    """
+    from workers.transports.local import LocalTransport
+    from workers.transports.ssh import SshTransport
+
+    return SshTransport(SshOptions.of(ssh), run_dir) if ssh else LocalTransport()
+
+
+def map_path(value: str, path_map: Mapping[str, str]) -> str:
+    """``value`` with its beginning replaced, if that is one of the folders; the longest one wins."""
+    for folder in sorted(path_map, key=len, reverse=True):
+        there, here = path_map[folder].rstrip("/"), folder.rstrip("/")
+        if value == here or value.startswith(f"{here}/"):
+            return (there + value[len(here) :]) or "/"
+    return value
