@@ -45,7 +45,7 @@ class Runtime:
 
     def backend_of(self, row: Any) -> Backend:
         """The backend that runs a replica, at its place."""
-        return self.backend(row.backend, row.spec["resolved"]["backend_options"])
+        return self.backend(row.backend, (row.spec.get("resolved") or {}).get("backend_options"))
 
     def backends(self) -> dict[str, Backend]:
         """All backends of this version."""

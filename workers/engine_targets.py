@@ -22,7 +22,7 @@ def engine_of(row: Any) -> Engine:
     return ENGINES[row.engine]
 
 
-def command_of(ctx: Context, row: Any, port: int, gpus: int) -> Command:
+def command_of(ctx: Context, row: Any, host: str, port: int | str, gpus: int) -> Command:
     """What one attempt runs. Raises InvalidConfig, or Forbidden: who may run it is checked where it is done.
 
     Secrets by reference are read here, where it is launched, and go nowhere but into its environment.
@@ -37,6 +37,7 @@ def command_of(ctx: Context, row: Any, port: int, gpus: int) -> Command:
         engine,
         row.model_name,
         row.spec["resolved"],
+        host=host,
         port=port,
         gpus=gpus,
         environment=environment,

@@ -12,17 +12,19 @@ from typing import Any
 from cryptography.fernet import InvalidToken
 
 from app.domain.lifecycle import Reason, State
+from app.domain.placeholders import HOST_LATER, PORT_LATER
 from app.domain.tasks import TaskKind
 from app.domain.verdicts import Evidence, Life, judge
 from app.doorbell.bell import SPREAD
 from app.doorbell.queues import queue_for
 from app.errors import Collided, HostlerError, Unavailable
-from app.usecases import ends, launch_claims, launches, orphans, store_places
+from app.usecases import ends, launch_claims, launches, orphans, store_places, watching
 from app.usecases.context import Context
 from app.usecases.ends import End
 from app.usecases.launch_claims import LaunchClaim
 from app.usecases.logs import without_key
 from app.usecases.reach import LOOPBACK, Address
+from app.usecases.watching import Told
 from workers.backends.base import (
     AlreadyLaunched,
     Backend,
@@ -118,7 +120,8 @@ class _Launch:
         self.ctx = runtime.ctx
         self.claim = claim
         self.keeper = keeper
-        self.backend: Backend = runtime.backend(claim.row.backend)
+        self.backend: Backend = runtime.backend_of(claim.row)
+        self._finds_place = finds_place(self.backend)
 
     def run(self) -> str:
         if self.claim.claims > launches.MAX_CLAIMS:
@@ -128,7 +131,7 @@ class _Launch:
             if handle is None:
                 handle = self._launch()
             else:
-                launches.record_launching(self.ctx, self.claim)
+                self._begin()
         except _Ended as ended:
             return ended.outcome
         except BackendError as error:
@@ -139,14 +142,15 @@ class _Launch:
         claim = self._with_free_port()
         self._check_data()
         try:
-            command = command_of(self.ctx, claim.row, claim.port or 0, len(claim.gpus))
+            host, port = claim.host or HOST_LATER, claim.port or PORT_LATER
+            command = command_of(self.ctx, claim.row, host, port, len(claim.gpus))
         except InvalidToken:
             raise _Ended(self._fail(Reason.INVALID_CONFIG, _LOST_KEY)) from None
         except (Collided, Unavailable):
             raise
         except HostlerError as error:
             raise _Ended(self._fail(Reason.INVALID_CONFIG, error.detail)) from error
-        if not launches.record_launching(self.ctx, claim):
+        if not self._begin():
             raise _Ended("superseded")
         # the token guards the row, not the world: a worker that froze here must not act on an old claim
         if not self.keeper.held:
@@ -158,7 +162,7 @@ class _Launch:
             argv=command.argv,
             env=command.env,
             files=command.files,
-            host="127.0.0.1",
+            host=claim.host or LOOPBACK,
             port=claim.port,
             gpus=claim.gpus,
             labels=claim.row.labels,
@@ -177,8 +181,14 @@ class _Launch:
             missing = command.missing if isinstance(error, ProgramMissing) else ""
             message = f"{missing} ({error})" if missing else str(error)
             raise _Ended(self._fail(Reason.LAUNCH_FAILED, message)) from error
-        self.claim = replace(claim, state=State.STARTING)
         return handle
+
+    def _begin(self) -> bool:
+        """Record that the backend is about to be asked. False: somebody newer owns the replica."""
+        begun = launches.record_launching(self.ctx, self.claim, may_queue=self._finds_place)
+        if not self._finds_place and self.claim.state in _BEFORE_STARTING:
+            self.claim = replace(self.claim, state=State.STARTING)
+        return begun
 
     def _check_data(self) -> None:
         """A store must not begin anew on another host than its data are on."""
@@ -210,9 +220,10 @@ class _Launch:
         raise _Ended(self._fail(Reason.NO_CAPACITY, message))
 
     def _follow(self, handle: Handle) -> str:
-        seen = self.backend.inspect([handle])[0]
-        state = State.STARTING if self.claim.state in _BEFORE_STARTING else self.claim.state
+        seen, state = self.backend.inspect([handle])[0], self.claim.state
         verdict = judge(evidence(seen, state), self.ctx.settings.unhealthy_after)
+        if self._finds_place:
+            watching.record_told(self.ctx, [told_of(self.claim.replica_id, self.claim.attempt, seen)])
         if verdict.to is State.FAILED:
             return self._fail_seen(handle, seen, verdict.reason or Reason.BACKEND_ERROR, verdict.message, state)
         if verdict.to is State.READY and not self.backend.serves_http:
@@ -221,7 +232,7 @@ class _Launch:
             ready = launches.record_ready(self.ctx, self.claim, to_json(handle), passed, state, tail)
             return "ready" if ready else "superseded"
         # looking would hold up the launches that wait; the agent looks at all of them at once
-        leave = not self.backend.serves_http or self.claim.more
+        leave = not self.backend.serves_http or self._finds_place or self.claim.more
         if seen.liveness is not Liveness.RUNNING:
             launches.record_handle(self.ctx, self.claim, to_json(handle))
             return "starting"
@@ -232,7 +243,7 @@ class _Launch:
         return self._look(handle)
 
     def _look(self, handle: Handle) -> str:
-        target = readiness_target(self.claim.row, Address(LOOPBACK, self.claim.port or 0))
+        target = readiness_target(self.claim.row, Address(self.claim.host or LOOPBACK, self.claim.port or 0))
         with Lifeline(self.backend, handle) as life:
             found = look(target, life.goes_on, self.ctx.settings.look_s)
         seen = self.backend.inspect([handle])[0]
@@ -252,7 +263,7 @@ class _Launch:
                 engine_of(row),
                 row.spec["resolved"]["config"],
                 row.model_name,
-                launches.base_url(row, self.claim.port) or "",
+                launches.base_url(self.claim.host, self.claim.port) or "",
                 self.ctx.engine_key,
                 min(diagnostics_timeout_s(row), MOST_DIAGNOSTICS_S),
             )
@@ -308,6 +319,17 @@ class _Ended(Exception):
         self.outcome = outcome
 
 
+def finds_place(backend: Backend) -> bool:
+    """Whether it decides where a server runs, perhaps later: its host and port are learned from what it tells."""
+    return backend.serves_http and not backend.host_bound
+
+
+def told_of(replica_id: str, attempt: int, seen: Observation) -> Told:
+    """What was seen of an attempt beside its state, as it is kept."""
+    queued = seen.liveness is Liveness.QUEUED
+    return Told(replica_id, attempt, seen.host, seen.port, seen.told, seen.message if queued else "")
+
+
 _BEFORE_STARTING = (State.SCHEDULING, State.PREPARING)
 _LOST_KEY = "its environment was encrypted under another key; put the old secret key back or create it again"
 #: A worker's task has a hard limit; longer diagnostics are the agent's.
@@ -324,6 +346,7 @@ def evidence(seen: Observation, state: State, **more: Any) -> Evidence:
         exit_code=seen.exit_code,
         signal=seen.signal,
         out_of_memory=seen.out_of_memory,
+        reason=seen.reason,
         detail=more.pop("detail", "") or seen.message,
         **more,
     )

@@ -52,7 +52,7 @@ class Pidfds:
 
     def _open(self, key: tuple[str, int], row: Any) -> None:
         handle = handle_of(row.backend, row.attempt_name, row.backend_ref)
-        descriptor = watch_fd(self._runtime.backend(row.backend), handle)
+        descriptor = watch_fd(self._runtime.backend_of(row), handle)
         if descriptor is not None:
             self._descriptors[key] = descriptor
             self._rows[descriptor] = row

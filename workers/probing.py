@@ -67,7 +67,7 @@ def carry_out_diagnose(runtime: Runtime, pool: str | None) -> str:
 
 def _diagnose(runtime: Runtime, claim: Claim) -> dict[str, Any]:
     row = claim.row
-    if not runtime.backend(row.backend).serves_http:
+    if not runtime.backend_of(row).serves_http:
         look = _look(runtime, row, LOOK_S)
         return {"passed": look["healthy"], "simulated": True, "checks": look["checks"], "duration_s": 0.0}
     address = reach.address(runtime.ctx, row)
@@ -85,7 +85,7 @@ def _diagnose(runtime: Runtime, claim: Claim) -> dict[str, Any]:
 
 def _look(runtime: Runtime, row: Any, timeout_s: float) -> dict[str, Any]:
     checks: list[dict[str, Any]] = []
-    backend = runtime.backend(row.backend)
+    backend = runtime.backend_of(row)
     if row.attempt_id is None:
         return _answer(row, checks, f"replica is {row.state}; nothing runs yet")
     try:

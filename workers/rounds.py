@@ -12,7 +12,7 @@ from zlib import crc32
 from app.domain.lifecycle import State
 from app.usecases import reach, rounds
 from app.usecases.reach import Address
-from workers.backends.base import Handle, Liveness, Observation
+from workers.backends.base import Backend, Handle, Liveness, Observation
 from workers.bootstrap import is_alive
 from workers.engine_targets import engine_of, handle_of, readiness_target
 from workers.probes.batch import Prober
@@ -33,13 +33,15 @@ class _Steady:
     mark: str
     attempt: int
     pool: str
-    backend: str
+    backend: Backend
     handle: Handle
     #: None: the backend itself answers
     target: ProbeTarget | None
     #: whether its engine can be asked for work, and what the last health says of that
     works: bool
     deep: dict[str, Any] | None
+    #: where it listens is what its backend tells
+    learned: bool
     #: its turn in which the stored probe is renewed
     turn: int
 
@@ -122,12 +124,12 @@ class Rounds:
     def _is_well(self, one: _Steady, seen: Observation, probe: ProbeResult | None) -> bool:
         if one.target is None:
             return seen.liveness is Liveness.RUNNING and seen.answers is True
-        if probe is None or not probe.ok:
+        if probe is None or not probe.ok or _has_moved(one, seen):
             return False
         return not (one.works and seen.owns_port) or self._watch.is_at_rest(one.id, one.attempt, one.deep)
 
     def _inspect(self, ones: Sequence[_Steady]) -> dict[str, Observation]:
-        by_backend: defaultdict[str, list[_Steady]] = defaultdict(list)
+        by_backend: defaultdict[Backend, list[_Steady]] = defaultdict(list)
         for one in ones:
             by_backend[one.backend].append(one)
         return {
@@ -160,7 +162,7 @@ class Rounds:
         )
 
     def _serves_http(self, row: Any) -> bool:
-        return self._watch.runtime.backend(row.backend).serves_http
+        return self._watch.runtime.backend_of(row).serves_http
 
     def _target(self, row: Any) -> ProbeTarget | None:
         address = reach.address(self._ctx, row)
@@ -172,13 +174,18 @@ class Rounds:
             mark=row.mark,
             attempt=row.attempt,
             pool=row.pool,
-            backend=row.backend,
+            backend=self._watch.runtime.backend_of(row),
             handle=handle_of(row.backend, row.attempt_name, row.backend_ref),
             target=self._target(row) if self._serves_http(row) else None,
             works=engine_of(row).deep_probe(row.spec["resolved"]["config"]) is not None,
             deep=row.last_health.get("deep"),
+            learned=row.node is None,
             turn=crc32(row.id.encode()) % self._turns,
         )
+
+
+def _has_moved(one: _Steady, seen: Observation) -> bool:
+    return one.learned and one.target is not None and (seen.host, seen.port) != (one.target.host, one.target.port)
 
 
 def _may_be_asked(seen: Observation) -> bool:

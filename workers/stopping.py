@@ -7,10 +7,11 @@ import select
 import time
 from typing import Any
 
+from app.domain.lifecycle import State
 from app.domain.tasks import Phase, TaskKind
 from app.usecases import claims, ends, watching
 from app.usecases.ends import End
-from workers.backends.base import Backend, BackendError, Handle
+from workers.backends.base import Backend, BackendError, Handle, Liveness, Observation
 from workers.bootstrap import Runtime
 from workers.engine_targets import handle_of
 from workers.launching import tail_of
@@ -18,6 +19,8 @@ from workers.pidfds import watch_fd
 
 #: How long a stop task watches before it leaves the rest to the sweep.
 LOOK_S = 1.0
+#: What was asked to end so long ago, and is lost, may be given up.
+LOST_S = 5.0
 
 
 def carry_out_stop(runtime: Runtime, pool: str | None) -> str:
@@ -42,12 +45,12 @@ def end_attempt(runtime: Runtime, row: Any, *, force: bool = False, look_s: floa
 
     Returns ``gone`` (recorded), ``stopping``, or ``unreachable`` when the backend could not be asked.
     """
-    backend = runtime.backend(row.backend)
     handle = handle_of(row.backend, row.attempt_name, row.backend_ref)
-    if row.backend_ref is None:
-        # its launcher may have died between launch and save
-        handle = backend.adopt(row.attempt_name) or handle
     try:
+        backend = runtime.backend_of(row)
+        if row.backend_ref is None:
+            # its launcher may have died between launch and save
+            handle = backend.adopt(row.attempt_name) or handle
         left = backend.stop(handle, grace_s=row.grace_s, force=force or row.grace_s == 0)
     except BackendError as error:
         watching.record_trouble(runtime.ctx, row.id, f"stop: {error}")
@@ -55,14 +58,20 @@ def end_attempt(runtime: Runtime, row: Any, *, force: bool = False, look_s: floa
     if row.stop_asked_at is None:
         watching.record_stop_asked(runtime.ctx, row.attempt_id)
     deadline = time.monotonic() + look_s
-    while not left.liveness.gone and time.monotonic() < deadline:
+    while not _is_gone(left, row) and time.monotonic() < deadline:
         _wait_for_end(backend, handle, deadline)
         left = backend.inspect([handle])[0]
-    if not left.liveness.gone:
+    if not _is_gone(left, row):
         return "stopping"
     end = End(None, left.message, left.exit_code, left.signal, tail_of(runtime.ctx, backend, handle))
     ends.record_gone(runtime.ctx, row.id, row.attempt, end)
     return "gone"
+
+
+def _is_gone(left: Observation, row: Any) -> bool:
+    """What is nowhere, and was asked to end, is not waited for: there is nobody left to tell of its end."""
+    given_up = State(row.state) is State.FAILED or (row.stopping_for_s or 0) >= LOST_S
+    return left.liveness.gone or (left.liveness is Liveness.LOST and given_up)
 
 
 def _wait_for_end(backend: Backend, handle: Handle, deadline: float) -> None:

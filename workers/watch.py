@@ -5,19 +5,21 @@ from __future__ import annotations
 import calendar
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from types import SimpleNamespace
 from typing import Any
 
 from app.domain.lifecycle import LAUNCHING, SERVING, TERMINAL, State
 from app.domain.tasks import Phase
-from app.domain.verdicts import Verdict, judge
+from app.domain.verdicts import Verdict, judge, way
 from app.usecases import ends, launches, reach, watching
 from app.usecases.ends import End
 from app.usecases.reach import Address, Unreached
 from app.usecases.watching import Fact, Move
-from workers.backends.base import BackendError, Fingerprint, Handle, Liveness, Observation
+from workers.backends.base import Backend, BackendError, Fingerprint, Handle, Liveness, Observation
 from workers.bootstrap import Runtime
 from workers.deep import DeepProbes
 from workers.engine_targets import (
@@ -30,12 +32,13 @@ from workers.engine_targets import (
     wants_diagnostics,
 )
 from workers.jobs import Jobs
-from workers.launching import diagnostics_end, evidence, simulated_diagnostics, tail_of
+from workers.launching import diagnostics_end, evidence, finds_place, simulated_diagnostics, tail_of, told_of
 from workers.probes.batch import Prober
 from workers.probes.diagnostics import run_diagnostics
 from workers.probes.wire import ProbeResult
 from workers.stopping import end_attempt
 from workers.suspicion import Doubt, Suspicion
+from workers.tellings import Tellings
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +74,7 @@ class Watch:
         # apart, because an engine that hangs in its diagnostics must not hold up a death or a kill, its own included
         self._diagnoses = Jobs("diagnoses", 16)
         self._deep = DeepProbes(runtime)
+        self._told = Tellings(self.ctx)
 
     def look(self, rows: Sequence[Any], prober: Prober, *, timeout_s: float = PROBE_TIMEOUT_S) -> list[Seen]:
         """Look at ``rows`` once and record what it means. Returns what was seen of those that were looked at."""
@@ -86,10 +90,10 @@ class Watch:
         """Whether something about it is under way in a thread."""
         return self._ends.has(replica_id) or self._diagnoses.has(replica_id)
 
-    def inspect(self, backend: str, handles: Sequence[Handle]) -> list[Observation]:
+    def inspect(self, backend: Backend, handles: Sequence[Handle]) -> list[Observation]:
         """One observation per handle; all unknown when the backend cannot be asked."""
         try:
-            return self.runtime.backend(backend).inspect(handles)
+            return backend.inspect(handles)
         except BackendError as error:
             return [Observation(Liveness.UNKNOWN, message=str(error)) for _ in handles]
 
@@ -116,16 +120,22 @@ class Watch:
         handles = {replica_id: handle for replica_id, handle in found.items() if handle is not None}
         rows = [row for row in rows if row.id in handles]
         observed: dict[str, Observation] = {}
-        for name in sorted({row.backend for row in rows}):
-            batch = [row for row in rows if row.backend == name]
-            looked = self.inspect(name, [handles[row.id] for row in batch])
+        by_place: defaultdict[Backend, list[Any]] = defaultdict(list)
+        for row in rows:
+            by_place[self.runtime.backend_of(row)].append(row)
+        for backend, batch in by_place.items():
+            looked = self.inspect(backend, [handles[row.id] for row in batch])
             observed |= {row.id: one for row, one in zip(batch, looked, strict=True)}
+            if finds_place(backend):
+                self._told.keep([told_of(row.id, row.attempt, one) for row, one in zip(batch, looked, strict=True)])
         asked = [row for row in rows if self._must_probe(row, observed[row.id])]
-        found_at = reach.addresses(self.ctx, asked)
-        # no way to it is no word about it, whatever the backend saw: as if nobody could tell
-        cut_off = {row.id: at.why for row in asked if isinstance(at := found_at[row.id], Unreached)}
-        for one, why in cut_off.items():
-            observed[one] = replace(observed[one], liveness=Liveness.UNKNOWN, message=why)
+        found_at = reach.addresses(self.ctx, [_located(row, observed[row.id]) for row in asked])
+        for row in asked:
+            if isinstance(at := found_at[row.id], Unreached):
+                # no way to it is no word about it, whatever the backend saw: as if nobody could tell; but one that is
+                # being launched just has not answered yet
+                known = Liveness.RUNNING if State(row.state) in LAUNCHING else Liveness.UNKNOWN
+                observed[row.id] = replace(observed[row.id], liveness=known, message=at.why)
         ways = [(row, at) for row in asked if isinstance(at := found_at[row.id], Address)]
         asked = [row for row, _ in ways]
         answers = prober.probe([replace(readiness_target(row, at), timeout_s=timeout_s) for row, at in ways])
@@ -138,16 +148,20 @@ class Watch:
         if row.launching_at is None:
             # its launcher holds it and has not asked the backend yet
             return None
-        handle = self.runtime.backend(row.backend).adopt(row.attempt_name)
+        try:
+            handle = self.runtime.backend_of(row).adopt(row.attempt_name)
+        except BackendError:
+            # looked at by its name, it is unknown as long as that cannot be asked
+            return handle_of(row.backend, row.attempt_name, None)
         if handle is not None:
             watching.record_handle(self.ctx, row.attempt_id, to_json(handle))
         return handle
 
     def _must_probe(self, row: Any, observation: Observation) -> bool:
         return (
-            self.runtime.backend(row.backend).serves_http
+            self.runtime.backend_of(row).serves_http
             and observation.liveness is Liveness.RUNNING
-            and row.port is not None
+            and address_of(row, observation)[1] is not None
             and observation.owns_port is not False
         )
 
@@ -164,6 +178,7 @@ class Watch:
             State(row.state),
             answers=answers,
             failures=row.check_failures,
+            moved=row.port is not None and address_of(row, observation) != (row.host, row.port),
             overdue=bool(row.overdue),
             was_ready=_was_ready(row),
             detail=detail if observation.liveness is Liveness.RUNNING else "",
@@ -220,10 +235,10 @@ class Watch:
         return doubt is Doubt.OUTLASTED and not self._fingerprint(one).healthy
 
     def _fingerprint(self, one: Seen) -> Fingerprint:
-        return self.runtime.backend(one.row.backend).fingerprint(one.row.spec["resolved"]["backend_options"])
+        return self.runtime.backend_of(one.row).fingerprint(one.row.spec["resolved"]["backend_options"])
 
     def _become_ready(self, one: Seen, moves: list[Move]) -> None:
-        if wants_diagnostics(one.row) and self.runtime.backend(one.row.backend).serves_http:
+        if wants_diagnostics(one.row) and self.runtime.backend_of(one.row).serves_http:
             self._diagnoses.begin(one.row.id, self._diagnose, one)
             return
         more: dict[str, Any] = {}
@@ -232,8 +247,8 @@ class Watch:
         moves.append(_move(one, more))
 
     def _diagnose(self, one: Seen) -> None:
-        row = one.row
-        address = reach.address(self.ctx, row)
+        row, here = one.row, _located(one.row, one.observation)
+        address = reach.address(self.ctx, here)
         if isinstance(address, Unreached):
             return
         watching.set_launch_phase(self.ctx, row.id, Phase.DIAGNOSING)
@@ -250,16 +265,16 @@ class Watch:
             return
         if reach.wants_tunnel(row) and not row.overdue:
             unanswered = any(not check["ok"] and check["status"] is None for check in diagnostics["checks"])
-            if unanswered or reach.address(self.ctx, row) != address:
+            if unanswered or reach.address(self.ctx, here) != address:
                 # the way to it broke meanwhile, which says nothing about it: asked anew while there is time
                 return
-        end = diagnostics_end(diagnostics, tail_of(self.ctx, self.runtime.backend(row.backend), one.handle))
+        end = diagnostics_end(diagnostics, tail_of(self.ctx, self.runtime.backend_of(row), one.handle))
         ends.record_failed(self.ctx, row.id, row.attempt, State(row.state), end, diagnostics=diagnostics)
 
     def _fail(self, one: Seen) -> None:
         row, seen, verdict = one.row, one.observation, one.verdict
         self._suspicion.forget(row.pool, row.id)
-        tail = tail_of(self.ctx, self.runtime.backend(row.backend), one.handle)
+        tail = tail_of(self.ctx, self.runtime.backend_of(row), one.handle)
         reason, message = verdict.reason, verdict.message
         if not _was_ready(row):
             reason, message = explained_exit(row, reason, message, tail)
@@ -281,6 +296,19 @@ _LIVING = (*LAUNCHING[1:], *SERVING, State.UNREACHABLE)
 _SERVING = (*SERVING, State.UNREACHABLE)
 
 
+def address_of(row: Any, seen: Observation) -> tuple[str | None, int | None]:
+    """Where it listens: what its backend tells now, where that decides it; else what was leased."""
+    if seen.port is not None and row.node is None:
+        return seen.host, seen.port
+    return row.host, row.port
+
+
+def _located(row: Any, seen: Observation) -> Any:
+    """What ``reach`` asks of a row, at the address where it was seen."""
+    host, port = address_of(row, seen)
+    return SimpleNamespace(id=row.id, host=host, port=port, spec=row.spec, attempt_id=row.attempt_id)
+
+
 def _was_ready(row: Any) -> bool:
     """Whether this attempt was ready once; an earlier attempt's readiness is no diagnosis of this one."""
     return _was(row, State.READY)
@@ -297,28 +325,33 @@ def _is_silent(one: Seen) -> bool:
     if one.hung:
         return True
     answered = one.probe.ok if one.probe else one.observation.answers
-    return liveness in (Liveness.UNKNOWN, Liveness.ABSENT) or (liveness is Liveness.RUNNING and not answered)
+    if liveness is Liveness.RUNNING:
+        return not answered
+    return liveness in (Liveness.UNKNOWN, Liveness.ABSENT, Liveness.LOST)
 
 
 def _move(one: Seen, more: dict[str, Any] | None = None) -> Move:
     row, verdict = one.row, one.verdict
     state, to = State(row.state), verdict.to
     assert to is not None
-    path: tuple[State, ...] = (state, to)
-    if to is State.READY and (state is State.STARTING or (state is State.UNREACHABLE and not _was_ready(row))):
-        path = (state, State.WAITING_FOR_READY, to)
+    host, port = address_of(row, one.observation)
     patch: dict[str, Any] = {"check_failures": verdict.failures, "last_health": _health(one), **(more or {})}
+    if one.observation.liveness is Liveness.QUEUED:
+        # where it runs next is not known, and whoever comes to its old address is somebody else
+        patch |= {"host": None, "port": None, "base_url": None}
+    elif (host, port) != (row.host, row.port):
+        patch |= {"host": host, "port": port, "base_url": None}
     deadline_s = None
     # readiness has one clock: a backend that could not be asked for a while neither stops nor restarts it
     keeps_deadline = to is State.UNREACHABLE or (to is State.WAITING_FOR_READY and _was(row, State.WAITING_FOR_READY))
     if to is State.READY:
-        patch["base_url"] = launches.base_url(row, row.port)
+        patch["base_url"] = launches.base_url(host, port)
     if to is State.WAITING_FOR_READY and not keeps_deadline:
         deadline_s = float((row.spec.get("timeouts") or {}).get("readiness_timeout_s") or launches.DEFAULT_READINESS_S)
     return Move(
         row.id,
         row.attempt,
-        path,
+        way(state, to, was_ready=_was_ready(row)),
         cause="observed",
         reason=verdict.reason,
         message=verdict.message,

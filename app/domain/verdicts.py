@@ -21,6 +21,11 @@ class Life(StrEnum):
 
 
 GONE = (Life.EXITED, Life.ABSENT)
+#: Looks, a probe interval apart, that find it lost before it is given up.
+LOST_LOOKS = 2
+_BEFORE_ALIVE = (State.SCHEDULING, State.PREPARING, State.STARTING)
+#: Its deadline is that of a queue: what runs has left it in time.
+_QUEUES = (State.SCHEDULING, State.PREPARING)
 #: Launched, and not ready yet.
 _READYING = (State.STARTING, State.WAITING_FOR_READY)
 
@@ -42,6 +47,10 @@ class Evidence:
     exit_code: int | None = None
     signal: int | None = None
     out_of_memory: bool = False
+    #: why it ended, where the backend knows it
+    reason: Reason | None = None
+    #: it runs elsewhere than it did when it was last looked at
+    moved: bool = False
     #: it answers its probe and does no work: why that is believed (see ``app.domain.progress``)
     hung: str = ""
     detail: str = ""
@@ -72,9 +81,26 @@ def judge(seen: Evidence, unhealthy_after: int) -> Verdict:
         return Verdict(State.FAILED, Reason.BACKEND_ERROR, message, gone=True, proven=False)
     if seen.life in (Life.EXITED, Life.LINGERING):
         return Verdict(State.FAILED, _end_reason(seen), end_message(seen), gone=gone)
+    if seen.life is Life.LOST:
+        return _lost(seen)
+    if seen.life is Life.QUEUED:
+        return _queued(seen)
     if seen.state in SERVING:
         return _serving(seen, unhealthy_after)
     return _launching(seen)
+
+
+def way(state: State, to: State, *, was_ready: bool) -> tuple[State, ...]:
+    """The path by which a verdict leads from ``state`` to ``to``: through all states of a launch in between."""
+    order = (*LAUNCHING, State.READY)
+    if to is State.READY and state is State.UNREACHABLE and not was_ready:
+        return state, State.WAITING_FOR_READY, to
+    if to is State.UNREACHABLE and state in order[: order.index(State.STARTING)]:
+        # the backend took it, or it could not be away from it
+        return (*way(state, State.STARTING, was_ready=was_ready), to)
+    if state in order and to in order and order.index(to) > order.index(state):
+        return order[order.index(state) : order.index(to) + 1]
+    return state, to
 
 
 def end_message(seen: Evidence) -> str:
@@ -89,10 +115,40 @@ def end_message(seen: Evidence) -> str:
 
 
 def _end_reason(seen: Evidence) -> Reason:
+    if seen.reason is not None:
+        return seen.reason
     return Reason.OUT_OF_MEMORY if seen.out_of_memory else Reason.PROCESS_EXITED
 
 
+def _lost(seen: Evidence) -> Verdict:
+    """No proof of death: what is lost may turn up again, and is only given up when it did not in two more sweeps."""
+    message = seen.detail or "it is not where it was launched, and nothing tells how it ended"
+    failures = seen.failures + 1 if seen.state is State.UNREACHABLE else 1
+    if failures > LOST_LOOKS:
+        return Verdict(State.FAILED, Reason.NODE_LOST, message, failures=failures, proven=False)
+    to = None if seen.state is State.UNREACHABLE else State.UNREACHABLE
+    return Verdict(to, None, message, failures=failures, proven=False)
+
+
+def _queued(seen: Evidence) -> Verdict:
+    """In the backend's own queue, for the first time or again."""
+    message = seen.detail or "waits in the queue of its cluster"
+    if seen.was_ready and seen.state in (State.READY, State.UNREACHABLE):
+        return Verdict(State.UNHEALTHY, Reason.PREEMPTED, message)
+    if seen.state in SERVING:
+        return Verdict(message=message)
+    if seen.overdue:
+        reason = Reason.QUEUE_TIMEOUT if seen.state is State.SCHEDULING else Reason.READINESS_TIMEOUT
+        return Verdict(State.FAILED, reason, f"waited too long in the queue of its cluster; {message}")
+    if seen.state is State.UNREACHABLE:
+        return Verdict(State.STARTING, None, message)
+    return Verdict(message=message)
+
+
 def _unknown(seen: Evidence) -> Verdict:
+    if seen.overdue and seen.state is State.SCHEDULING:
+        message = f"waited too long in the queue of its cluster, which cannot be asked; {seen.detail}".rstrip("; ")
+        return Verdict(State.FAILED, Reason.QUEUE_TIMEOUT, message, failures=seen.failures + 1)
     if seen.overdue and not seen.was_ready and seen.state in (*_READYING, State.UNREACHABLE):
         # no proof of death, but whoever waits for it waited as long as was asked; it is killed once it can be asked
         return Verdict(State.FAILED, Reason.READINESS_TIMEOUT, _overdue(seen), failures=seen.failures + 1)
@@ -103,6 +159,9 @@ def _unknown(seen: Evidence) -> Verdict:
 
 
 def _serving(seen: Evidence, unhealthy_after: int) -> Verdict:
+    if seen.moved and seen.state is State.READY:
+        # whoever listens at its old address by now is somebody else
+        return Verdict(State.UNHEALTHY, Reason.PREEMPTED, "it runs elsewhere now and has yet to answer there")
     if seen.answers and seen.owns_port is not False:
         return _answering(seen)
     failures = seen.failures + 1
@@ -127,9 +186,9 @@ def _launching(seen: Evidence) -> Verdict:
     if seen.state is State.UNREACHABLE:
         back = State.UNHEALTHY if seen.was_ready else State.WAITING_FOR_READY
         return Verdict(back, Reason.HEALTH_FAILED if seen.was_ready else None, "the backend answers again")
-    if seen.overdue:
+    if seen.overdue and seen.state not in _QUEUES:
         return Verdict(State.FAILED, Reason.READINESS_TIMEOUT, _overdue(seen))
-    if seen.state is State.STARTING and seen.life is Life.RUNNING:
+    if seen.state in _BEFORE_ALIVE and seen.life is Life.RUNNING:
         return Verdict(State.WAITING_FOR_READY, failures=0)
     return Verdict(failures=seen.failures, message=seen.detail)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -104,16 +105,24 @@ def open_attempt(connection: Connection, row: Any, *, task_id: str, number: int,
 
 
 def take_gpus(connection: Connection, row: Any, opened: Any, name: str, node: str) -> tuple[int, ...]:
-    """What the opened attempt needs beside its slot; returns the host's GPUs. Raises NoRoom, NoGpus."""
+    """What the opened attempt needs beside its slot; returns ``gpus_of`` it. Raises NoRoom, NoGpus."""
     wanted = gpus_wanted(row.spec)
-    gpus: tuple[int, ...] = ()
+    units: dict[str, list[int]] = {}
     if row.pool_gpus is not None:
-        _take_gpus(connection, "pool_gpu", row.pool, wanted, opened.id, name)
+        units["pool_gpu"] = _take_gpus(connection, "pool_gpu", row.pool, wanted, opened.id, name)
     if row.host_bound:
-        gpus = tuple(_take_gpus(connection, "gpu", node, wanted, opened.id, name))
+        units["gpu"] = _take_gpus(connection, "gpu", node, wanted, opened.id, name)
         if opened.port is None:
             raise NoRoom
-    return gpus
+    return gpus_of(row, units)
+
+
+def gpus_of(row: Any, units: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
+    """What its backend is told of GPUs: those of the host that are leased to it; where it is bound to no host those of
+    the pool, or just so many where the pool does not count them. ``units`` are the leased ones by kind."""
+    if row.host_bound:
+        return tuple(units.get("gpu", ()))
+    return tuple(units.get("pool_gpu", ())) if row.pool_gpus is not None else tuple(range(gpus_wanted(row.spec)))
 
 
 def claimed(ctx: Context, row: Any, task: Any, port: int | None, beside: int = 0) -> Move:

@@ -39,6 +39,7 @@ class LaunchClaim:
     #: where it is to listen; None where only the backend finds out
     host: str | None
     port: int | None
+    #: of the host it is bound to; else of the pool, or as many as it wants where the pool does not count them
     gpus: tuple[int, ...]
     row: Any
     request_id: str
@@ -156,8 +157,8 @@ def _claim(
             return _take_capacity(ctx, connection, row, task, passing=passing, aside=aside)
         units = leases.held(connection, row.open_attempt_id)
         port = next(iter(units.get("port") or ()), None)
-        state, gpus = State(row.state), tuple(units.get("gpu") or ())
-        return _made(row, task, row.open_attempt_id, row.open_attempt_name, state, row.host, port, gpus)
+        gpus = capacity.gpus_of(row, units)
+        return _made(row, task, row.open_attempt_id, row.open_attempt_name, State(row.state), row.host, port, gpus)
 
     # a claim that lost against a user's stop of the same replica has lost that one row, not its turn
     claim = ctx.database.change(act)

@@ -17,6 +17,7 @@ from app.domain.lifecycle import LAUNCHING, State
 from app.domain.tasks import Phase
 from app.usecases.context import Context
 from app.usecases.launch_claims import LaunchClaim
+from app.usecases.reach import LOOPBACK, Address
 
 #: After so many workers died over one launch it is given up.
 MAX_CLAIMS = 4
@@ -24,8 +25,11 @@ DEFAULT_READINESS_S = 1800.0
 DEFAULT_START_S = 600.0
 
 
-def record_launching(ctx: Context, claim: LaunchClaim) -> bool:
-    """About to ask the backend: from here on an outside thing may exist under ``claim.name``."""
+def record_launching(ctx: Context, claim: LaunchClaim, *, may_queue: bool) -> bool:
+    """About to ask the backend: from here on an outside thing may exist under ``claim.name``.
+
+    ``may_queue``: the backend has a queue of its own, and it stays in ``scheduling`` until it is seen to run.
+    """
     path = _path_to(claim.state, State.STARTING)
     lifetime_s = (claim.row.spec.get("job") or {}).get("job_timeout_s")
     if lifetime_s is not None:
@@ -34,13 +38,15 @@ def record_launching(ctx: Context, claim: LaunchClaim) -> bool:
     if len(path) == 1:
         # taken over from a worker that died further on
         return _hold(ctx, claim, Phase.LAUNCHING)
+    if may_queue:
+        return _hand_over(ctx, claim)
     start_s = float(claim.timeouts.get("port_discovery_timeout_s") or DEFAULT_START_S)
     return _step(ctx, claim, _move(claim, path, "launching", deadline_s=start_s, phase=Phase.LAUNCHING, launching=True))
 
 
 def record_launched(ctx: Context, claim: LaunchClaim, handle: Mapping[str, Any], *, leave: bool) -> bool:
     """The backend took it and it was seen alive. ``leave`` hands the wait for readiness to the sweep."""
-    path = _path_to(claim.state, State.WAITING_FOR_READY, via=State.STARTING)
+    path = _path_to(claim.state, State.WAITING_FOR_READY)
     if len(path) == 1:
         with ctx.database.begin() as connection:
             _save_handle(connection, claim, handle)
@@ -90,7 +96,7 @@ def record_ready(
 
     ``log_tail`` is for backends that leave no file to read.
     """
-    url = base_url(claim.row, claim.port)
+    url = base_url(claim.host, claim.port)
     patch: dict[str, Any] = {"base_url": url, "check_failures": 0}
     if diagnostics is not None:
         patch["diagnostics"] = diagnostics
@@ -116,9 +122,10 @@ def give_back(ctx: Context, claim: LaunchClaim, delay_s: float) -> None:
         tasks.put_back(connection, claim.task_id, claim.lease_token, delay_s=delay_s)
 
 
-def base_url(row: Any, port: int | None) -> str | None:
-    """Where the engine answers: ``http://127.0.0.1:20001``; None where nothing runs (mock backend)."""
-    return f"http://127.0.0.1:{port}" if port else None
+def base_url(host: str | None, port: int | None) -> str | None:
+    """Where the engine answers: ``http://127.0.0.1:20001``; None where nothing runs (mock backend), or while that is
+    not known."""
+    return Address(host or LOOPBACK, port).url if port else None
 
 
 def _begin_lifetime(connection: Connection, replica_id: str, lifetime_s: float) -> None:
@@ -167,10 +174,33 @@ def _save_handle(connection: Connection, claim: LaunchClaim, handle: Mapping[str
     )
 
 
-def _path_to(state: State, target: State, via: State | None = None) -> tuple[State, ...]:
+def _hand_over(ctx: Context, claim: LaunchClaim) -> bool:
+    queue_s = claim.timeouts.get("queue_timeout_s")
+    with ctx.database.begin() as connection:
+        # a stop that came meanwhile has ended the task
+        if not tasks.set_phase(connection, claim.task_id, claim.lease_token, Phase.LAUNCHING):
+            return False
+        connection.execute(_HAND_OVER, {"id": claim.replica_id, "attempt_id": claim.attempt_id, "queue_s": queue_s})
+    _tell(ctx, claim)
+    return True
+
+
+_HAND_OVER = text(
+    """
+WITH queued AS (
+    -- the cluster's queue has a clock of its own, which begins with the first try
+    UPDATE replicas r SET deadline_at = hostler_now() + make_interval(secs => CAST(:queue_s AS float8)),
+        version = r.version + 1
+    FROM attempts a WHERE r.id = :id AND a.id = :attempt_id AND a.launching_at IS NULL AND r.state = 'scheduling'
+)
+UPDATE attempts SET launching_at = coalesce(launching_at, hostler_now()) WHERE id = :attempt_id
+"""
+)
+
+
+def _path_to(state: State, target: State) -> tuple[State, ...]:
     order = (*LAUNCHING, State.READY)
-    start = order.index(via) if via and order.index(via) > order.index(state) else order.index(state)
-    return order[start : order.index(target) + 1] or (target,)
+    return order[order.index(state) : order.index(target) + 1] or (target,)
 
 
 def _move(claim: LaunchClaim, path: tuple[State, ...], cause: str, **more: Any) -> Move:

@@ -24,6 +24,7 @@ from app.stack.haproxy import haproxy_program
 from app.stack.layout import Layout
 from app.usecases import backend_options, external, models
 from app.usecases.context import Actor, Context
+from app.usecases.reach import LOOPBACK
 
 
 @dataclass(frozen=True)
@@ -254,7 +255,8 @@ def command_for(
     model_name: str,
     settled: Mapping[str, Any],
     *,
-    port: int,
+    host: str = LOOPBACK,
+    port: int | str,
     gpus: int,
     environment: Mapping[str, str],
     addresses: tuple[str, ...] | None = None,
@@ -262,15 +264,16 @@ def command_for(
 ) -> Command:
     """The command of one attempt. Raises InvalidConfig when the engine cannot run it (a model file is gone).
 
-    ``addresses`` are where the host of ``Engine.upstream`` was found to be; ``keeper`` is whose data the engine opens:
-    the service, or the replica that is in none.
+    ``host`` and ``port`` are placeholders where they are known only where it runs. ``addresses`` are where the host of
+    ``Engine.upstream`` was found to be; ``keeper`` is whose data the engine opens: the service, or the replica that is
+    in none.
     """
     path = settled.get("model_path")
     return engine.command(
         EngineRequest(
             model_name=model_name,
             model_path=Path(path) if path else None,
-            host="127.0.0.1",
+            host=host,
             port=port,
             source=settled.get("source", ""),
             other_names=tuple(settled.get("other_names") or ()),

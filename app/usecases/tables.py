@@ -42,9 +42,10 @@ class TableReader:
     """Reads the table again and again; what cannot change of an attempt is read once."""
 
     ctx: Context
-    _known: dict[tuple[str, int], ReplicaFacts] = field(default_factory=dict)
+    #: by replica, attempt and where it runs, which a cluster may change
+    _known: dict[tuple[str, int, str], ReplicaFacts] = field(default_factory=dict)
     #: of those, which are reached by the local end of a tunnel only
-    _tunnelled: set[tuple[str, int]] = field(default_factory=set)
+    _tunnelled: set[tuple[str, int, str]] = field(default_factory=set)
     #: names in use that were seen to be models', and not only stores'
     _models: set[str] = field(default_factory=set)
 
@@ -54,7 +55,7 @@ class TableReader:
         with self.ctx.database.begin() as connection:
             repo.begin_snapshot(connection)
             rows = repo.members(connection)
-            missing = [row.id for row in rows if (row.id, row.attempt) not in self._known]
+            missing = [row.id for row in rows if _key(row) not in self._known]
             details = repo.details(connection, missing)
             ends = {}
             if self._tunnelled or any(row.tunnelled for row in details):
@@ -78,24 +79,28 @@ class TableReader:
         return Read(table, frozenset(held), tuple(keys))
 
     def _remember(self, rows: list[Any], details: list[Any]) -> None:
-        here = {(row.id, row.attempt) for row in rows}
+        here = {_key(row) for row in rows}
         self._known = {key: facts for key, facts in self._known.items() if key in here}
         self._tunnelled &= here
         for row in details:
-            self._known[row.id, row.attempt] = _facts(row)
+            self._known[_key(row)] = _facts(row)
             if row.tunnelled:
-                self._tunnelled.add((row.id, row.attempt))
+                self._tunnelled.add(_key(row))
 
     def _facts(self, rows: list[Any], ends: Mapping[tuple[str, int], Any]) -> list[ReplicaFacts]:
         found = []
         for row in rows:
-            key = row.id, row.attempt
+            key = _key(row)
             facts = replace(self._known[key], state=State(row.state))
             if key not in self._tunnelled:
                 found.append(facts)
-            elif key in ends:
-                found.append(_at_local_end(facts, ends[key]))
+            elif key[:2] in ends:
+                found.append(_at_local_end(facts, ends[key[:2]]))
         return [facts for facts in found if _is_reachable(facts, self.ctx.settings.node_name)]
+
+
+def _key(row: Any) -> tuple[str, int, str]:
+    return row.id, row.attempt, row.base_url
 
 
 def _facts(row: Any) -> ReplicaFacts:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, text
 
 from app.db.repos import replicas, tasks
 from app.db.repos.drains import IS_DRAINING
-from app.db.repos.newer import Adapted
+from app.db.repos.newer import Adapted, AdaptedToServices
 from app.db.repos.replicas import Move as Move
 from app.domain.lifecycle import State
 from app.domain.tasks import Phase, TaskState
@@ -81,6 +81,48 @@ WHERE r.id = f.id AND r.attempt = f.attempt AND r.released_at IS NULL
 )
 
 
+# Replicas before attempts, and each in order of ids, as every writer of both.
+_TOLD = AdaptedToServices(
+    lambda known: (
+        f"""
+WITH t AS MATERIALIZED (
+    SELECT * FROM jsonb_to_recordset(CAST(:told AS jsonb))
+        AS t(replica_id text, attempt integer, host text, port integer, told jsonb, message text)
+),
+r AS MATERIALIZED (
+    SELECT r.id, r.attempt, r.host, r.port, r.state, r.message FROM replicas r
+    WHERE r.id = ANY(ARRAY(SELECT replica_id FROM t)) AND r.released_at IS NULL ORDER BY r.id FOR NO KEY UPDATE
+),
+news AS (
+    SELECT r.id, coalesce(t.host, r.host) AS host, coalesce(t.port, r.port) AS port,
+        t.port IS NOT NULL AND (t.host, t.port) IS DISTINCT FROM (r.host, r.port) AS elsewhere,
+        CASE WHEN r.state = 'scheduling' AND t.message <> '' THEN left(t.message, 4000) ELSE r.message END AS message
+    FROM t JOIN r ON r.id = t.replica_id AND r.attempt = t.attempt
+    -- where something ready runs is a step of its own
+    WHERE r.state NOT IN ('ready', 'stopping', 'stopped', 'failed')
+),
+moved AS (
+    UPDATE replicas SET host = news.host, port = news.port, message = news.message, updated_at = hostler_now(),
+        version = version + 1, base_url = CASE WHEN news.elsewhere THEN NULL ELSE base_url END
+    FROM news WHERE replicas.id = news.id
+        AND (replicas.host, replicas.port, replicas.message) IS DISTINCT FROM (news.host, news.port, news.message)
+    RETURNING replicas.id
+),
+noted AS (
+    UPDATE attempts a SET host = coalesce(t.host, a.host), port = coalesce(t.port, a.port)
+        {", told = coalesce(t.told, a.told), job_id = coalesce(t.told->>'job_id', a.job_id)" if known else ""}
+    FROM t JOIN r ON r.id = t.replica_id
+    WHERE a.replica_id = t.replica_id AND a.number = t.attempt AND a.released_at IS NULL
+        AND ((t.port IS NOT NULL AND (a.host, a.port) IS DISTINCT FROM (t.host, t.port))
+            {"OR (t.told IS NOT NULL AND a.told IS DISTINCT FROM t.told)" if known else ""})
+    RETURNING a.replica_id
+)
+SELECT id FROM moved UNION SELECT replica_id FROM noted
+"""
+    )
+)
+
+
 @dataclass(frozen=True)
 class Fact:
     """What a probe showed where no state changed. ``health`` None leaves the stored one."""
@@ -89,6 +131,18 @@ class Fact:
     attempt: int
     failures: int
     health: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a backend told of an attempt beside its state; None leaves what is known. ``message``: why it is queued."""
+
+    replica_id: str
+    attempt: int
+    host: str | None = None
+    port: int | None = None
+    told: Mapping[str, Any] | None = None
+    message: str = ""
 
 
 def claim_due(ctx: Context, *, limit: int = 500) -> list[Any]:
@@ -118,6 +172,21 @@ def record_facts(ctx: Context, facts: Sequence[Fact]) -> None:
     ]
     with ctx.database.begin() as connection:
         connection.execute(_FACTS, {"facts": json.dumps(rows)})
+
+
+def record_told(ctx: Context, told: Sequence[Told]) -> None:
+    """Where attempts run that chose that themselves, and what else is known of them; writes what changed.
+
+    What is ready keeps its address: where that changes, that is a step of its own.
+    """
+    told = [one for one in told if one.port is not None or one.told is not None or one.message]
+    if not told:
+        return
+    with ctx.database.begin() as connection:
+        rows = json.dumps([asdict(one) for one in told])
+        changed = connection.execute(_TOLD.of(connection), {"told": rows}).scalars().all()
+    if changed:
+        ctx.notify("events", *(f"replica:{one}" for one in changed))
 
 
 def record_sweep_moves(ctx: Context, moves: Sequence[Move]) -> set[str]:

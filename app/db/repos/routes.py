@@ -13,10 +13,12 @@ _SNAPSHOT = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 # what was ready once in this attempt has a base_url; one arm per index
 _MEMBERS = text(
     """
-SELECT id, attempt, state FROM replicas WHERE released_at IS NULL AND base_url IS NOT NULL AND port IS NOT NULL
+SELECT id, attempt, state, base_url FROM replicas
+WHERE released_at IS NULL AND base_url IS NOT NULL AND port IS NOT NULL
     AND state IN ('ready', 'unhealthy', 'unreachable')
 UNION ALL
-SELECT id, attempt, state FROM replicas WHERE released_at IS NULL AND base_url IS NOT NULL AND port IS NOT NULL
+SELECT id, attempt, state, base_url FROM replicas
+WHERE released_at IS NULL AND base_url IS NOT NULL AND port IS NOT NULL
     AND state = 'stopping'
 """
 )
@@ -43,12 +45,12 @@ def begin_snapshot(connection: Connection) -> None:
 
 
 def members(connection: Connection) -> list[Any]:
-    """(id, attempt, state) of every replica that was ready in its present attempt and may still run."""
+    """(id, attempt, state, base_url) of every replica that was ready in its present attempt and may still run."""
     return list(connection.execute(_MEMBERS))
 
 
 def details(connection: Connection, ids: Sequence[str]) -> list[Any]:
-    """What does not change as long as the attempt is the same."""
+    """What does not change as long as the attempt is the same and runs at the same address."""
     return list(connection.execute(_DETAILS.of(connection), {"ids": list(ids)})) if ids else []
 
 

@@ -52,7 +52,7 @@ class Stage:
 
     def launching(self) -> LaunchClaim:
         claim = self.claimed()
-        assert launches.record_launching(self.ctx, claim)
+        assert launches.record_launching(self.ctx, claim, may_queue=False)
         return replace(claim, state=State.STARTING)
 
     def waiting(self) -> LaunchClaim:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from app.domain.lifecycle import EDGES, LAUNCHING, SERVING, TERMINAL, Reason, State
-from app.domain.verdicts import GONE, Evidence, Life, Verdict, end_message, judge
+from app.domain.lifecycle import SERVING, TERMINAL, Reason, State, check_path
+from app.domain.verdicts import GONE, Evidence, Life, Verdict, end_message, judge, way
 from workers.backends.base import Liveness
 
 AFTER = 3
@@ -19,7 +19,9 @@ STARTING, WAITING, READY, UNHEALTHY, UNREACHABLE = (
     State.UNHEALTHY,
     State.UNREACHABLE,
 )
-RUNNING = Life.RUNNING
+RUNNING, QUEUED, LOST = Life.RUNNING, Life.QUEUED, Life.LOST
+SCHEDULING, FAILED = State.SCHEDULING, State.FAILED
+QUEUE_TIMEOUT, PREEMPTED = Reason.QUEUE_TIMEOUT, Reason.PREEMPTED
 
 #: evidence -> (to, reason, gone, failures)
 TABLE: list[tuple[str, dict[str, Any], tuple[State | None, Reason | None, bool, int]]] = [
@@ -102,6 +104,32 @@ TABLE: list[tuple[str, dict[str, Any], tuple[State | None, Reason | None, bool, 
         (UNHEALTHY, Reason.HEALTH_FAILED, False, 0),
     ),
     ("back and dead", {"state": UNREACHABLE, "life": Life.EXITED}, (State.FAILED, Reason.PROCESS_EXITED, True, 0)),
+    (
+        "queued, and long enough",
+        {"state": SCHEDULING, "life": QUEUED, "overdue": True},
+        (FAILED, QUEUE_TIMEOUT, False, 0),
+    ),
+    ("out of the queue", {"state": SCHEDULING, "life": RUNNING, "overdue": True}, (WAITING, None, False, 0)),
+    ("cannot be asked about the queue", {"state": SCHEDULING, "life": Life.UNKNOWN}, (None, None, False, 1)),
+    (
+        "cannot be asked, and waited long enough",
+        {"state": SCHEDULING, "life": Life.UNKNOWN, "overdue": True},
+        (FAILED, QUEUE_TIMEOUT, False, 1),
+    ),
+    ("queued again", {"state": READY, "life": QUEUED, "was_ready": True}, (UNHEALTHY, PREEMPTED, False, 0)),
+    ("queued on", {"state": UNHEALTHY, "life": QUEUED, "was_ready": True}, (None, None, False, 0)),
+    ("back in the queue", {"state": UNREACHABLE, "life": QUEUED, "was_ready": True}, (UNHEALTHY, PREEMPTED, False, 0)),
+    ("moved", {"state": READY, "life": RUNNING, "answers": True, "moved": True}, (UNHEALTHY, PREEMPTED, False, 0)),
+    ("moved, and well", {"state": UNHEALTHY, "life": RUNNING, "answers": True, "moved": True}, (READY, None, False, 0)),
+    ("lost", {"state": READY, "life": LOST, "failures": 7}, (UNREACHABLE, None, False, 1)),
+    ("lost in a queue", {"state": SCHEDULING, "life": LOST}, (UNREACHABLE, None, False, 1)),
+    ("lost once more", {"state": UNREACHABLE, "life": LOST, "failures": 1}, (None, None, False, 2)),
+    ("given up", {"state": UNREACHABLE, "life": LOST, "failures": 2}, (FAILED, Reason.NODE_LOST, False, 3)),
+    (
+        "ended as told",
+        {"state": READY, "life": Life.EXITED, "reason": Reason.WALLTIME, "exit_code": 1},
+        (FAILED, Reason.WALLTIME, True, 0),
+    ),
     ("ending, gone", {"state": State.STOPPING, "life": Life.EXITED}, (None, None, True, 0)),
     ("ending, there", {"state": State.STOPPING, "life": RUNNING}, (None, None, False, 0)),
     ("failed, gone", {"state": State.FAILED, "life": Life.ABSENT}, (None, None, True, 0)),
@@ -127,11 +155,8 @@ def _all_evidence() -> list[Evidence]:
 def test_no_evidence_leads_where_the_lifecycle_does_not() -> None:
     for seen in _all_evidence():
         verdict = judge(seen, AFTER)
-        if verdict.to is None or (seen.state, verdict.to) in EDGES:
-            continue
-        # ready at the first look: the watch goes by way of waiting_for_ready
-        assert verdict.to is READY
-        assert seen.state in LAUNCHING
+        if verdict.to is not None:
+            check_path(way(seen.state, verdict.to, was_ready=seen.was_ready))
 
 
 def test_no_evidence_without_proof_frees_anything_of_what_may_live() -> None:
@@ -140,6 +165,7 @@ def test_no_evidence_without_proof_frees_anything_of_what_may_live() -> None:
         assert verdict.gone == (seen.life in GONE)
         if seen.life is Life.UNKNOWN:
             late = verdict.reason is Reason.READINESS_TIMEOUT and seen.overdue and not seen.was_ready
+            late |= verdict.reason is Reason.QUEUE_TIMEOUT and seen.overdue and seen.state is State.SCHEDULING
             assert verdict.to in (None, UNREACHABLE) or late
         if verdict.to is State.FAILED:
             assert verdict.reason is not None

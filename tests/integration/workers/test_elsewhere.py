@@ -1,0 +1,244 @@
+"""What runs where its backend decides: queued in a cluster, at a port that is learned, moved, lost, ended behind us."""
+
+from __future__ import annotations
+
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.settings import Settings
+from app.usecases import watching
+from app.usecases.context import Actor
+from app.usecases.creates import request_create
+from app.usecases.stops import request_stop
+from tests.support.elsewhere import ElsewhereBackend
+from tests.support.embedded import wait_until
+from tests.support.marks import end_marked
+from tests.support.records import Records
+from workers.backends.registry import BACKENDS
+from workers.bootstrap import Runtime
+from workers.launching import launch_best
+from workers.probes.batch import Prober
+from workers.stopping import carry_out_stop
+from workers.watch import Watch
+
+QUEUED = ["pending", "scheduling"]
+LAUNCHED = [*QUEUED, "preparing", "starting", "waiting_for_ready", "ready"]
+POOL = "cluster"
+
+
+class Site(Records):
+    """A worker and an agent, turned by hand."""
+
+    def __init__(self, settings: Settings, prober: Prober) -> None:
+        self.runtime = Runtime(settings, "agent")
+        super().__init__(settings, self.runtime.ctx, Actor("000000000000", "tester", "admin"))
+        self.watch = Watch(self.runtime)
+        self.prober = prober
+
+    @property
+    def cluster(self) -> ElsewhereBackend:
+        backend = self.runtime.backend("elsewhere")
+        assert isinstance(backend, ElsewhereBackend)
+        return backend
+
+    def create(self, **body: Any) -> str:
+        body = {"server_mode": "replica_mock", "model_name": "m", "pool": POOL, **body}
+        return request_create(self.ctx, self.actor, body).replica_id
+
+    def launch(self) -> str:
+        return launch_best(self.runtime, POOL)
+
+    def look(self) -> None:
+        """One look at everything, as if all of it were due."""
+        self.change("UPDATE replicas SET next_check_at = hostler_now(), state_since = hostler_now()")
+        self.watch.look(watching.claim_due(self.ctx), self.prober)
+
+    def look_until(self, replica: str, *states: str) -> Any:
+        def reached() -> Any:
+            self.look()
+            row = self.replica(replica)
+            return row if row.state in states else None
+
+        return self.await_that(reached, f"{replica} being {' or '.join(states)}", replica_id=replica)
+
+    def ready(self, **body: Any) -> str:
+        replica = self.create(**body)
+        self.launch()
+        self.look_until(replica, "ready")
+        return replica
+
+    def end(self, replica: str) -> None:
+        request_stop(self.ctx, self.actor, replica, force=True)
+        carry_out_stop(self.runtime, POOL)
+
+        def released() -> bool:
+            self.look()
+            return self.replica(replica).released_at is not None
+
+        self.await_that(released, f"{replica} being seen gone", replica_id=replica)
+        assert self.leases(replica) == {}
+
+
+@pytest.fixture
+def site(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    monkeypatch.setitem(BACKENDS, "elsewhere", ElsewhereBackend)
+    (tmp_path / "state").mkdir(mode=0o700)
+    settings = replace(settings, state_dir=tmp_path / "state", node_name="here", unhealthy_after=2)
+    with Prober() as prober:
+        site = Site(settings, prober)
+        site.change(
+            "INSERT INTO keys (id, name, hash, prefix, role)"
+            " VALUES ('000000000000', 'k', repeat('A', 64), 'x', 'admin')"
+        )
+        site.change(
+            "INSERT INTO backends (name, host_bound, serves_http) VALUES ('elsewhere', false, true);"
+            " INSERT INTO pools (name, backend, slots) VALUES ('cluster', 'elsewhere', 4);"
+            " INSERT INTO units (kind, scope, number) SELECT 'slot', 'cluster', n FROM generate_series(0, 3) n"
+        )
+        yield site
+        site.watch.close()
+        left = end_marked(f"hostler-{site.ctx.namespace}-")
+        site.ctx.close()
+    assert not left, f"left running: {left}"
+
+
+def test_it_goes_from_the_cluster_queue_to_a_learned_address_and_is_put_away(site: Site) -> None:
+    site.cluster.set("full")
+    replica = site.create()
+    assert "outcome=starting" in site.launch()
+    row = site.replica(replica)
+    assert (row.state, row.port, row.node, row.message) == ("scheduling", None, None, "waits for resources")
+    attempt = site.attempt(replica)
+    assert attempt.launching_at is not None
+    assert attempt.backend_ref["ref"]["job_id"] == attempt.job_id
+    assert attempt.told["why"] == "Resources"
+    site.look()
+    assert site.path(replica) == QUEUED
+    site.cluster.run(site.name(replica))
+    row = site.look_until(replica, "ready")
+    job = site.cluster.job(site.name(replica))
+    assert job is not None
+    assert (row.host, row.port, row.base_url) == ("127.0.0.1", job["port"], f"http://127.0.0.1:{job['port']}")
+    assert (site.attempt(replica).port, site.attempt(replica).told["state"]) == (job["port"], "RUNNING")
+    assert site.path(replica) == LAUNCHED
+    assert list(site.leases(replica)) == ["slot"], "no port of this host"
+    assert row.diagnostics["passed"] is True
+    with urllib.request.urlopen(f"{row.base_url}/health") as answer:
+        assert answer.status == 200
+    site.end(replica)
+    assert site.replica(replica).state == "stopped"
+
+
+def test_a_stop_takes_it_out_of_the_cluster_queue(site: Site) -> None:
+    site.cluster.set("full")
+    replica = site.create()
+    site.launch()
+    site.end(replica)
+    assert site.path(replica) == [*QUEUED, "stopping", "stopped"]
+    job = site.cluster.job(site.name(replica))
+    assert job is not None
+    assert job["ended"]
+    assert job["run"] == 0
+
+
+def test_a_launcher_that_died_after_it_submitted_loses_and_doubles_nothing(site: Site) -> None:
+    site.cluster.set("dies")
+    site.cluster.set("full")
+    replica = site.create()
+    with pytest.raises(SystemExit):
+        site.launch()
+    assert site.attempt(replica).backend_ref is None
+    assert site.attempt(replica).launching_at is not None
+    site.cluster.set("dies", False)
+    site.change("UPDATE tasks SET not_before = NULL")
+    site.launch()
+    assert len(site.cluster.list_marked("hostler-")) == 1
+    site.cluster.run(site.name(replica))
+    site.look_until(replica, "ready")
+    assert site.path(replica) == LAUNCHED
+    site.end(replica)
+
+
+def test_a_requeue_changes_the_address_and_nothing_is_sent_to_the_old_one(site: Site) -> None:
+    replica = site.ready()
+    before = site.replica(replica)
+    site.cluster.requeue(site.name(replica))
+    site.look()
+    row = site.replica(replica)
+    assert (row.state, row.reason, row.port, row.base_url) == ("unhealthy", "preempted", None, None)
+    site.cluster.run(site.name(replica))
+    row = site.look_until(replica, "ready")
+    assert row.port not in (None, before.port)
+    assert row.base_url.endswith(f":{row.port}")
+    assert site.attempt(replica).port == row.port
+    assert site.attempt(replica).told["restarts"] == 1
+    site.end(replica)
+
+
+def test_a_move_that_nobody_saw_queued_takes_it_out_until_it_answers_there(site: Site) -> None:
+    replica = site.ready()
+    before = site.replica(replica)
+    site.cluster.requeue(site.name(replica))
+    site.cluster.run(site.name(replica))
+    site.look()
+    row = site.replica(replica)
+    assert (row.state, row.reason, row.base_url) == ("unhealthy", "preempted", None)
+    row = site.look_until(replica, "ready")
+    assert row.port != before.port
+    site.end(replica)
+
+
+@pytest.mark.parametrize("reason", ["walltime", "preempted", "cancelled", "out_of_memory"])
+def test_the_end_has_the_reason_that_the_cluster_tells(site: Site, reason: str) -> None:
+    replica = site.ready()
+    name = site.name(replica)
+    site.cluster.requeue(name)
+    site.cluster.say(name, liveness="exited", reason=reason, message=f"the cluster says {reason}")
+    site.look()
+    row = wait_until(lambda: site.replica(replica) if site.replica(replica).state == "failed" else None, 10, "its end")
+    assert (row.reason, row.message) == (reason, f"the cluster says {reason}")
+    site.await_released(replica)
+
+
+def test_what_is_lost_is_unreachable_for_two_sweeps_and_then_given_up(site: Site) -> None:
+    replica = site.ready()
+    name = site.name(replica)
+    site.cluster.say(name, liveness="lost", message="no job, no file")
+    for failures in (1, 2):
+        site.look()
+        row = site.replica(replica)
+        assert (row.state, row.check_failures, row.message) == ("unreachable", failures, "no job, no file")
+    site.cluster.requeue(name)
+    row = site.look_until(replica, "failed")
+    assert row.reason == "node_lost"
+    site.await_released(replica)
+
+
+def test_a_cluster_that_cannot_be_asked_proves_nothing(site: Site) -> None:
+    replica = site.ready()
+    site.cluster.set("away")
+    for _ in range(4):
+        site.look()
+    assert site.replica(replica).state == "unreachable"
+    site.cluster.set("away", False)
+    site.look_until(replica, "ready")
+    site.end(replica)
+
+
+def test_the_cluster_queue_has_a_clock_of_its_own(site: Site) -> None:
+    site.cluster.set("full")
+    replica = site.create(timeouts={"queue_timeout_s": 60})
+    patient = site.create()
+    site.launch()
+    site.launch()
+    site.change("UPDATE clock SET shift = shift + interval '61 seconds'")
+    row = site.look_until(replica, "failed")
+    assert row.reason == "queue_timeout"
+    assert site.replica(patient).state == "scheduling"
+    site.await_that(lambda: site.look() or site.replica(replica).released_at, "its job being cancelled")
+    site.end(patient)
