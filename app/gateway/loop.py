@@ -12,7 +12,7 @@ from app.errors import Collided, Unavailable
 from app.gateway.keeping import Keeper, Outcome
 from app.gateway.lock import AgentLock
 from app.gateway.places import Places
-from app.usecases import gateways
+from app.usecases import gateways, tunnels
 from app.usecases.context import Context
 from app.usecases.registrations import CHANGED
 from app.usecases.signals import Subscription
@@ -24,8 +24,8 @@ AGAIN_S, AGAIN_LONGEST_S = 0.05, 2.0
 HEARTBEAT_S = 2.0
 #: Between two looks whether what drains is idle.
 DRAIN_LOOK_S = 0.01
-#: What changes the table: every transition is an event.
-TOPICS = ("events", "models", CHANGED)
+#: What changes the table: every transition is an event, and tunnels come and go by themselves.
+TOPICS = ("events", "models", CHANGED, tunnels.CHANGED)
 
 log = logging.getLogger(__name__)
 

@@ -43,6 +43,8 @@ ROLES: tuple[Role, ...] = (
     # it keeps nothing, and its threads would not let it end
     Role("flower", ("-m", "workers.run", "flower"), 1, signal.SIGKILL),
     Role("agent", ("-m", "workers.agent"), 15),
+    # its ssh processes go with it
+    Role("tunnels", ("-m", "workers.tunnels"), 10),
     Role("gateway-agent", ("-m", "app.gateway.agent"), 10),
     # what it streams may end, but not for ever
     Role("slow-lane", ("-m", "gunicorn", "-c", "python:app.gateway.slow_lane.gunicorn_conf"), 5),

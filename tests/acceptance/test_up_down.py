@@ -29,7 +29,18 @@ STUBBORN = [
     ".serve_forever()",
     "{port}",
 ]
-ROLES = {"web", "worker", "worker-control", "beat", "flower", "agent", "gateway-agent", "slow-lane", "gateway"}
+ROLES = {
+    "web",
+    "worker",
+    "worker-control",
+    "beat",
+    "flower",
+    "agent",
+    "tunnels",
+    "gateway-agent",
+    "slow-lane",
+    "gateway",
+}
 pytestmark = pytest.mark.timeout(180)
 
 

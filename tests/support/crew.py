@@ -39,6 +39,7 @@ ROLES = {
     "web": ("-m", "gunicorn", "-c", "python:app.stack.gunicorn_conf"),
     "gateway": ("-m", "app.gateway.proxy"),
     "gateway-agent": ("-m", "app.gateway.agent"),
+    "tunnels": ("-m", "workers.tunnels"),
 }
 _NOISE = ("hostler.sweep", "hostler.reconcile", "hostler.canary", "Sending due task", "'nothing to claim'")
 #: Roles that write a heartbeat; beat does not.

@@ -142,10 +142,10 @@ class Master:
             raise TransportError(f"{path} is too long for a socket; set XDG_RUNTIME_DIR to a short path")
         begun = time.monotonic()
         limit_s = min(deadline - begun, self.options.connect_timeout_s)
-        strictness = self._strictness(limit_s)
+        strictness = self.strictness(limit_s)
         argv = [
             "ssh", *self._config(), "-M", "-N", "-f", "-T", "-S", path,
-            *_set(
+            *as_options(
                 BatchMode="yes", ControlPersist=IDLE_S, ConnectTimeout=max(1, round(self.options.connect_timeout_s)),
                 ServerAliveInterval=_ALIVE_INTERVAL_S, ServerAliveCountMax=_ALIVE_COUNT,
                 StrictHostKeyChecking=strictness, LogLevel="ERROR", ClearAllForwardings="yes", ForwardAgent="no",
@@ -162,7 +162,7 @@ class Master:
         Path(path).unlink(missing_ok=True)
         self._fail(said or ("it did not answer in time" if code is None else f"ssh ended with code {code}"))
 
-    def _strictness(self, timeout_s: float) -> str:
+    def strictness(self, timeout_s: float) -> str:
         """What the user's own configuration says of host keys, unless that would let anybody in."""
         code, said = _run(["ssh", *self._config(), "-G", "--", self.options.host], timeout_s, with_stdout=True)
         if code != 0:
@@ -239,7 +239,7 @@ def _run(argv: list[str], timeout_s: float, *, with_stdout: bool = False) -> tup
         return code, said.read(65536).decode(errors="replace").strip()
 
 
-def _set(**options: object) -> list[str]:
+def as_options(**options: object) -> list[str]:
     return [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
 
 

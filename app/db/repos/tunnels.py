@@ -5,9 +5,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from app.db.repos.newer import AdaptedToServices
+
+# attempts on hosts of ours have a node and need no tunnel
+_WANTED = text(
+    """
+SELECT a.id AS attempt_id, a.name, r.host, r.port, r.spec->'resolved'->'backend_options'->'ssh' AS ssh,
+    t.port AS local_port, t.state, t.to_host, t.to_port
+FROM attempts a JOIN replicas r ON r.id = a.replica_id AND r.attempt = a.number
+    LEFT JOIN tunnels t ON t.attempt_id = a.id AND t.node = :node
+WHERE a.released_at IS NULL AND a.node IS NULL AND r.host IS NOT NULL AND r.port IS NOT NULL
+    AND r.spec->'resolved'->'backend_options'->'tunnel' = CAST('true' AS jsonb)
+    AND jsonb_typeof(r.spec->'resolved'->'backend_options'->'ssh') = 'object'
+    -- a gateway routes to all; others ask only what their workers serve
+    AND (EXISTS (SELECT 1 FROM gateways g WHERE g.node = :node)
+        OR r.pool = ANY(CAST((SELECT pools FROM nodes WHERE name = :node) AS text[]))
+        OR (SELECT pools FROM nodes WHERE name = :node) IS NULL)
+ORDER BY a.id
+"""
+)
+_LEFT = text(
+    """
+SELECT t.attempt_id, t.port FROM tunnels t JOIN attempts a ON a.id = t.attempt_id
+    LEFT JOIN replicas r ON r.id = a.replica_id AND r.attempt = a.number
+WHERE t.node = :node AND (a.released_at IS NOT NULL OR r.host IS NULL OR r.port IS NULL)
+"""
+)
 
 _LEADING = AdaptedToServices(
     lambda known: (
@@ -44,3 +69,68 @@ def leading(connection: Connection, node: str, attempt_ids: Sequence[int]) -> li
     ``leads_there``: its other end is where the attempt answers now; a requeue moves that.
     """
     return list(connection.execute(_LEADING.of(connection), {"node": node, "attempts": list(attempt_ids)}))
+
+
+def wanted(connection: Connection, node: str) -> list[Any]:
+    """(attempt_id, name, host, port, ssh, local_port, state, to_host, to_port) of what ``node`` reaches by tunnels."""
+    return list(connection.execute(_WANTED, {"node": node}))
+
+
+def left(connection: Connection, node: str) -> list[Any]:
+    """(attempt_id, port) of local ends of ``node`` whose attempt is gone or answers nowhere now."""
+    return list(connection.execute(_LEFT, {"node": node}))
+
+
+def lock_attempt(connection: Connection, attempt_id: int) -> bool:
+    """Keep the attempt from being released until the transaction ends; False when it was."""
+    query = text("SELECT 1 FROM attempts WHERE id = :id AND released_at IS NULL FOR SHARE")
+    return connection.execute(query, {"id": attempt_id}).first() is not None
+
+
+def is_routed(connection: Connection, attempt_id: int, node: str) -> bool:
+    """Whether a gateway of ``node`` may be routing to a local end that the attempt had, while it has none."""
+    query = text(
+        "SELECT 1 FROM attempts a JOIN gateway_servers g ON g.replica_id = a.replica_id AND g.attempt = a.number"
+        " WHERE a.id = :id AND g.node = :node"
+        " AND NOT EXISTS (SELECT 1 FROM tunnels t WHERE t.attempt_id = a.id AND t.node = :node)"
+    )
+    return connection.execute(query, {"id": attempt_id, "node": node}).first() is not None
+
+
+def port_of(connection: Connection, attempt_id: int, node: str) -> int | None:
+    """The port of the local end."""
+    query = text("SELECT port FROM tunnels WHERE attempt_id = :id AND node = :node")
+    return connection.execute(query, {"id": attempt_id, "node": node}).scalar()
+
+
+def insert(connection: Connection, attempt_id: int, node: str, port: int, to_host: str, to_port: int) -> None:
+    """A local end that is about to be opened."""
+    connection.execute(
+        text(
+            "INSERT INTO tunnels (attempt_id, node, port, to_host, to_port)"
+            " VALUES (:id, :node, :port, :to_host, :to_port)"
+        ),
+        {"id": attempt_id, "node": node, "port": port, "to_host": to_host, "to_port": to_port},
+    )
+
+
+def record(
+    connection: Connection, attempt_id: int, node: str, state: str, message: str, to_host: str, to_port: int
+) -> bool:
+    """Write how it stands; False when there is no such local end or nothing changed."""
+    query = text(
+        "UPDATE tunnels SET since = CASE WHEN state = :state THEN since ELSE hostler_now() END,"
+        " state = :state, message = :message, to_host = :to_host, to_port = :to_port"
+        " WHERE attempt_id = :id AND node = :node"
+        " AND (state, message, to_host, to_port) IS DISTINCT FROM (:state, :message, :to_host, :to_port)"
+    )
+    values = {
+        "id": attempt_id, "node": node, "state": state, "message": message, "to_host": to_host, "to_port": to_port
+    }  # fmt: skip
+    return bool(connection.execute(query, values).rowcount)
+
+
+def delete(connection: Connection, attempt_id: int, node: str, port: int) -> bool:
+    """Forget a local end; False when it is not that one any more."""
+    query = text("DELETE FROM tunnels WHERE attempt_id = :id AND node = :node AND port = :port")
+    return bool(connection.execute(query, {"id": attempt_id, "node": node, "port": port}).rowcount)
