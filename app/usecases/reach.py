@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy import Connection
+
 from app.db.repos import tunnels as repo
 from app.usecases.context import Context
 
@@ -52,7 +54,7 @@ def addresses(ctx: Context, rows: Iterable[Any]) -> dict[str, Address | Unreache
         here = ctx.settings.node_name
         with ctx.database.read() as connection:
             ends = {end.attempt_id: end for end in repo.leading(connection, here, list(through))}
-        found |= {row.id: _local(ends.get(attempt), here) for attempt, row in through.items()}
+        found |= {row.id: _local(row, ends.get(attempt), here) for attempt, row in through.items()}
     return found
 
 
@@ -67,9 +69,19 @@ def url(ctx: Context, row: Any) -> str:
     return found.url if isinstance(found, Address) else ""
 
 
-def _local(end: Any | None, here: str) -> Address | Unreached:
+def local_urls(connection: Connection, node: str, rows: Iterable[Any]) -> dict[str, str]:
+    """By replica id what users of host ``node`` ask instead of the ``base_url`` that others know: a tunnel's local end,
+    which needs not be up. ``rows`` have ``node, base_url``.
+    """
+    if not any(row.node is None and row.base_url for row in rows):
+        return {}
+    return {end.replica_id: Address(LOOPBACK, end.port).url for end in repo.ends(connection, node)}
+
+
+def _local(row: Any, end: Any | None, here: str) -> Address | Unreached:
     if end is None:
         return Unreached(f"host {here} has no tunnel to it yet")
-    if end.state == "up" and end.leads_there:
+    # a requeue moves the one before the other
+    if end.state == "up" and (end.to_host, end.to_port) == (row.host, row.port):
         return Address(LOOPBACK, end.port)
     return Unreached(f"the tunnel of host {here} to it is {end.state}" + (f": {end.message}" if end.message else ""))

@@ -8,12 +8,12 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from app.db.repos import events, replica_pages, replicas
+from app.db.repos import events, replica_pages, replicas, tunnels
 from app.domain.lifecycle import TERMINAL
 from app.domain.masking import MASK, mask
 from app.errors import Conflict, NotFound
 from app.usecases import idempotency as remembered
-from app.usecases import paging
+from app.usecases import paging, reach
 from app.usecases.checks import request_diagnose, request_health
 from app.usecases.context import Actor, Context, Idempotency
 from app.usecases.creates import CreateOutcome, plan_create, request_create
@@ -41,12 +41,15 @@ def get(ctx: Context, replica_id: str) -> dict[str, Any]:
     """One replica with its attempts. Raises NotFound."""
     with ctx.database.read() as connection:
         rows = replicas.read_with_attempts(connection, replica_id)
+        local = reach.local_urls(connection, ctx.settings.node_name, rows)
+        ends = tunnels.of_replica(connection, replica_id)
     if not rows:
         raise _unknown(replica_id)
     row, attempts = rows[0], [_attempt(one) for one in rows if one.a_number is not None]
     last = attempts[-1] if attempts else None
-    return _body(row) | {
+    return _body(row, local) | {
         "attempts": attempts,
+        "tunnels": [dict(end._mapping) | {"since": _iso(end.since)} for end in ends],
         "backend_ref": last["backend_ref"] if last else None,
         "log_tail": last["log_tail"] if last else "",
     }
@@ -60,8 +63,9 @@ def list_replicas(
     with ctx.database.read() as connection:
         rows = replica_pages.replica_page(connection, filters, limit + 1, behind)
         total = replica_pages.total(connection, "replicas", filters)
+        local = reach.local_urls(connection, ctx.settings.node_name, rows)
     more = paging.encode((rows[limit - 1].created_at, rows[limit - 1].id)) if len(rows) > limit else None
-    return [_body(row) for row in rows[:limit]], total, more
+    return [_body(row, local) for row in rows[:limit]], total, more
 
 
 def delete(ctx: Context, actor: Actor, replica_id: str, idempotency: Idempotency | None = None) -> bool:
@@ -112,7 +116,7 @@ def cleanup_of(row: Any) -> dict[str, Any] | None:
     return None
 
 
-def _body(row: Any) -> dict[str, Any]:
+def _body(row: Any, local: Mapping[str, str]) -> dict[str, Any]:
     spec = dict(row.spec)
     names = spec.get("environment_names") or []
     shown = {name: value for name, value in spec.items() if name not in _INNER}
@@ -129,7 +133,7 @@ def _body(row: Any) -> dict[str, Any]:
         "owner": row.owner,
         "labels": row.labels,
         "desired_state": row.desired_state,
-        "base_url": row.base_url,
+        "base_url": row.base_url and local.get(row.id, row.base_url),
         "host": row.host,
         "port": row.port,
         "node": row.node,

@@ -186,12 +186,19 @@ class Replica(Answer):
     owner = ma.fields.String(required=True)
     labels = ma.fields.Dict(required=True)
     desired_state = ma.fields.String(required=True, metadata={"enum": ["running", "stopped"]})
-    base_url = ma.fields.String(required=True, allow_none=True)
+    base_url = ma.fields.String(
+        required=True,
+        allow_none=True,
+        metadata={"description": "Where it answers; of one behind a tunnel, the local end on the API's host."},
+    )
     host = ma.fields.String(required=True, allow_none=True)
     port = ma.fields.Integer(required=True, allow_none=True)
     node = ma.fields.String(required=True, allow_none=True)
     attempt = ma.fields.Integer(required=True)
     attempts = ma.fields.List(ma.fields.Dict(), metadata={"description": "Every launch with its end (not in lists)."})
+    tunnels = ma.fields.List(
+        ma.fields.Dict(), metadata={"description": "Local ends that lead to it: node, port, state (not in lists)."}
+    )
     backend_ref = ma.fields.Raw(allow_none=True, metadata={"description": "The backend's own handle (not in lists)."})
     log_tail = ma.fields.String(metadata={"description": "Last output of an ended attempt (not in lists)."})
     spec = ma.fields.Dict(required=True, metadata={"description": "The request; secret values are masked."})

@@ -36,14 +36,21 @@ WHERE t.node = :node AND (a.released_at IS NOT NULL OR r.host IS NULL OR r.port 
 
 _LEADING = AdaptedToServices(
     lambda known: (
-        "SELECT t.attempt_id, t.port, t.state, t.message, t.to_host = r.host AND t.to_port = r.port AS leads_there"
-        " FROM tunnels t JOIN attempts a ON a.id = t.attempt_id"
-        " JOIN replicas r ON r.id = a.replica_id AND r.attempt = a.number"
-        " WHERE t.node = :node AND t.attempt_id = ANY(:attempts)"
+        "SELECT attempt_id, port, state, message, to_host, to_port FROM tunnels"
+        " WHERE node = :node AND attempt_id = ANY(:attempts)"
         if known
         # a schema without tunnels has none
-        else "SELECT CAST(NULL AS bigint) AS attempt_id, CAST(NULL AS integer) AS port, '' AS state, '' AS message,"
-        " false AS leads_there WHERE :node IS NULL AND 0 = ANY(:attempts)"
+        else "SELECT 0 AS attempt_id, 0 AS port, '' AS state, '' AS message, '' AS to_host, 0 AS to_port"
+        " WHERE CAST(:node AS text) IS NULL AND 0 = ANY(:attempts)"
+    )
+)
+_OF_REPLICA = AdaptedToServices(
+    lambda known: (
+        "SELECT t.node, t.port, t.state, t.message, t.since FROM tunnels t"
+        " JOIN attempts a ON a.id = t.attempt_id WHERE a.replica_id = :id AND a.released_at IS NULL ORDER BY t.node"
+        if known
+        else "SELECT '' AS node, 0 AS port, '' AS state, '' AS message, hostler_now() AS since"
+        " WHERE CAST(:id AS text) IS NULL"
     )
 )
 
@@ -64,11 +71,13 @@ def ends(connection: Connection, node: str) -> list[Any]:
 
 
 def leading(connection: Connection, node: str, attempt_ids: Sequence[int]) -> list[Any]:
-    """(attempt_id, port, state, message, leads_there) of the local ends of ``node`` for these attempts.
-
-    ``leads_there``: its other end is where the attempt answers now; a requeue moves that.
-    """
+    """(attempt_id, port, state, message, to_host, to_port) of the local ends of ``node`` for these attempts."""
     return list(connection.execute(_LEADING.of(connection), {"node": node, "attempts": list(attempt_ids)}))
+
+
+def of_replica(connection: Connection, replica_id: str) -> list[Any]:
+    """(node, port, state, message, since) of every local end of its open attempt."""
+    return list(connection.execute(_OF_REPLICA.of(connection), {"id": replica_id}))
 
 
 def wanted(connection: Connection, node: str) -> list[Any]:
