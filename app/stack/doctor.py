@@ -12,10 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psycopg
-from kombu import Connection
-from kombu.exceptions import OperationalError as BrokerError
 
 from app.db.engine import Database
+from app.doorbell.reaching import BrokerAway, reach
 from app.errors import Unavailable
 from app.haproxy.runtime import HaproxyAway, Session
 from app.haproxy.shown import number, parse_figures
@@ -26,10 +25,11 @@ from app.stack.layout import Layout
 from app.stack.prepare import NEW_BYTES, OLD_BYTES
 from app.stack.processes import control_plane
 from app.stack.record import Record, read_record, supervisor_of
-from app.stack.roles import ROLES
-from app.stack.secrets import admin_key
+from app.stack.roles import WORKER_HOST, roles_of
+from app.stack.secrets import admin_key, shared_keys
 from app.stack.supervisor import Supervisor
 from app.stack.urls import broker_url, database_url, embeds_postgres
+from app.usecases import key_marks
 from app.usecases.health import CHECKS, look, problems
 
 OK, WARN, FAIL = "ok", "warn", "fail"
@@ -65,7 +65,9 @@ class Finding:
 def doctor(settings: Settings) -> list[Finding]:
     """Every check in order; those that need the database say so when it is down."""
     record = read_record(settings)
-    found = [_stack(settings, record), _api(settings, record)]
+    # the API and the gateway are elsewhere
+    only_engines = record is not None and record.kind == WORKER_HOST
+    found = [_stack(settings, record), *([] if only_engines else [_api(settings, record)])]
     try:
         with psycopg.connect(_plain(settings), connect_timeout=5, autocommit=True) as connection:
             found.append(Finding("database", OK, _version(connection)))
@@ -75,7 +77,8 @@ def doctor(settings: Settings) -> list[Finding]:
     except (psycopg.Error, StackError) as error:
         found.append(Finding("database", FAIL, _one_line(error), _database_fix(settings)))
         found += [Finding(name, FAIL, "not known: no database", _database_fix(settings)) for name in _NEEDS_DATABASE]
-    found += [_recipes(settings, record), _gateway(settings), _broker(settings), _disk(settings)]
+    found += [_keys(settings)] if only_engines else [_recipes(settings, record), _gateway(settings)]
+    found += [_broker(settings), _disk(settings)]
     return [*found, _permissions(settings), _run_as(record)]
 
 
@@ -85,6 +88,8 @@ _Check = Callable[[Settings, "psycopg.Connection[tuple[object, ...]]"], Finding]
 
 def _stack(settings: Settings, record: Record | None) -> Finding:
     again = f"hostler up -d --state-dir {settings.state_dir}"
+    if record is not None and record.kind == WORKER_HOST:
+        again = f"hostler worker -d --state-dir {settings.state_dir}"
     if record is None:
         return Finding("processes", FAIL, f"no stack is up in {settings.state_dir}", again)
     if supervisor_of(record) is None:
@@ -98,7 +103,8 @@ def _stack(settings: Settings, record: Record | None) -> Finding:
         states = ", ".join(f"{one.name} is {one.state.lower()}" for one in bad)
         log = Layout(settings.state_dir).logs / f"{bad[0].name}.log"
         return Finding("processes", FAIL, states, f"tail {log}")
-    return Finding("processes", OK, f"supervisor and {len(ROLES)} roles run; {record.url}")
+    where = record.url or f"node {settings.node_name}"
+    return Finding("processes", OK, f"supervisor and {len(roles_of(record.kind))} roles run; {where}")
 
 
 def _api(settings: Settings, record: Record | None) -> Finding:
@@ -220,14 +226,28 @@ def _more_files(hard: int) -> str:
     return f"raise `ulimit -n` (the hard limit here is {hard}; nofile in limits.conf, LimitNOFILE= in systemd)"
 
 
+def _keys(settings: Settings) -> Finding:
+    """Whether this host has the keys that the stack has now."""
+    database = Database(database_url(settings), pool_size=1)
+    try:
+        differing = key_marks.differing(database, shared_keys(settings))
+    except Unavailable as error:
+        return Finding("keys", FAIL, f"not known: {error.detail}", _database_fix(settings))
+    finally:
+        database.close()
+    if differing:
+        names = " and ".join(f"secrets/{name}" for name in differing)
+        fix = "hostler down --keep-replicas; copy them from the stack's own host; hostler worker -d"
+        return Finding("keys", FAIL, f"{names} here is not the stack's", fix)
+    return Finding("keys", OK, "this host has the stack's keys")
+
+
 def _broker(settings: Settings) -> Finding:
     try:
-        with Connection(broker_url(settings), connect_timeout=3) as connection:
-            connection.ensure_connection(max_retries=1, timeout=5)
-            return Finding("broker", OK, f"{connection.transport.driver_type} answers")
-    except (BrokerError, OSError) as error:
+        return Finding("broker", OK, f"{reach(broker_url(settings))} answers")
+    except BrokerAway as error:
         again = f"hostler up -d --state-dir {settings.state_dir}"
-        return Finding("broker", FAIL, _one_line(error), "check HOSTLER_BROKER_URL" if settings.broker_url else again)
+        return Finding("broker", FAIL, str(error), "check HOSTLER_BROKER_URL" if settings.broker_url else again)
 
 
 def _disk(settings: Settings) -> Finding:

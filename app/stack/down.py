@@ -18,10 +18,11 @@ from app.stack.api import Api, ApiSilent
 from app.stack.control import end_control_plane
 from app.stack.errors import PartFailed
 from app.stack.layout import Layout, remove_run_dir
+from app.stack.leaving import stop_replicas_here
 from app.stack.lock import locked
 from app.stack.processes import Found, control_plane, end, engines
 from app.stack.record import Record, read_record, remove_record, supervisor_of
-from app.stack.roles import ENGINE, GROUP
+from app.stack.roles import ENGINE, GROUP, STACK
 from app.stack.secrets import ADMIN_KEY, read_secret
 from app.stack.supervisor import Supervisor, SupervisorGone
 
@@ -64,7 +65,8 @@ def down(
             count = len({one.attempt for one in engines(layout)})
             say(f"keeping {count} engines; `hostler up` adopts them")
         elif record is not None and supervisor_of(record) is not None:
-            _stop_replicas(settings, record, say, grace_s, hurry)
+            stop = _stop_replicas if record.kind == STACK else stop_replicas_here
+            stop(settings, record, say, grace_s, hurry)
         say("stopping the control plane")
         end_control_plane(settings)
         if not keep_replicas:

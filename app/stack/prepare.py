@@ -19,8 +19,9 @@ from app.stack.postgres import prepare_postgres
 from app.stack.runas import Account, RunAs
 from app.stack.urls import embeds_postgres
 
-#: What may be there before the first start: files of models, recipes and their secrets, and what a new disk comes with.
-_BEFORE_FIRST = {"models", "recipes", "recipe-secrets", "lost+found"}
+#: What may be there before the first start: files of models, recipes and their secrets, what a new disk comes with, and
+#: the keys of the stack that a host joins.
+_BEFORE_FIRST = {"models", "recipes", "recipe-secrets", "lost+found", "secrets"}
 #: A new database takes 60 MB; running out in the middle of a checkpoint stops Postgres.
 NEW_BYTES = 150 * 1024 * 1024
 OLD_BYTES = 48 * 1024 * 1024
@@ -37,8 +38,11 @@ def make_state_dir(state_dir: Path) -> None:
             raise BadState(f"{state_dir} belongs to uid {found.st_uid}; run as that user or use another --state-dir")
         # a start chowns and closes all it finds: never somebody's home
         names = set(os.listdir(state_dir))
-        if "lock" not in names and names - _BEFORE_FIRST:
-            raise BadState(f"{state_dir} holds other files ({min(names - _BEFORE_FIRST)}, ...); name an empty folder")
+        others = names - _BEFORE_FIRST
+        if "secrets" in names:
+            others |= set(os.listdir(state_dir / "secrets")) - set(secrets.SHARED)
+        if "lock" not in names and others:
+            raise BadState(f"{state_dir} holds other files ({min(others)}, ...); name an empty folder")
         Layout(state_dir).lock.touch(mode=0o600)
 
 

@@ -122,6 +122,11 @@ def start_ticks(pid: int) -> int | None:
     return int(stat.rpartition(")")[2].split()[19])
 
 
+def boot_id() -> str:
+    """What the kernel calls this boot of the host."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
 def parent(process: psutil.Process) -> int | None:
     """The pid of who started it, or took it over; None when it has ended."""
     return _read(process.ppid)

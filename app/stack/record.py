@@ -11,6 +11,7 @@ import psutil
 from app.settings import Settings
 from app.stack.layout import Layout
 from app.stack.processes import start_ticks
+from app.stack.roles import STACK
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Record:
     note: str = ""
     #: what this host trusts when the API speaks TLS
     certificate: str = ""
+    #: of a host that only runs engines the API is elsewhere: it has no ``url``, ``host`` and ``port``
+    kind: str = STACK
 
 
 def write_record(settings: Settings, record: Record) -> None:
@@ -50,8 +53,9 @@ def read_record(settings: Settings) -> Record | None:
     """The last start that was not followed by a `down`; None when there is none or it cannot be understood."""
     try:
         known = json.loads(Layout(settings.state_dir).record.read_text())
-        return Record(**{item.name: known[item.name] for item in fields(Record)})
-    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, KeyError):
+        # one of an older version says less
+        return Record(**{item.name: known[item.name] for item in fields(Record) if item.name in known})
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
         return None
 
 

@@ -44,6 +44,17 @@ def flower_password(settings: Settings) -> str:
     return ensure_secret(settings.state_dir, FLOWER_PASSWORD)
 
 
+#: Keys that every host of a stack must have, by the names of their files.
+SHARED = (ENGINE_KEY, SECRET_KEY)
+
+
+def shared_keys(settings: Settings) -> dict[str, str]:
+    """Those of the shared keys that were set or are stored here, by name. None is made."""
+    given = {ENGINE_KEY: settings.engine_key, SECRET_KEY: settings.secret_key}
+    found = {name: given[name] or read_secret(settings.state_dir, name) for name in SHARED}
+    return {name: key for name, key in found.items() if key}
+
+
 def make_admin_key() -> str:
     return f"hostler_{secrets.token_urlsafe(32)}"
 

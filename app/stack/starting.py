@@ -15,9 +15,9 @@ from app.stack.errors import PartFailed
 from app.stack.layout import POSTGRES_SOCKET, Layout
 from app.stack.ports import url_of
 from app.stack.roles import POSTGRES, REDIS
-from app.stack.secrets import admin_key
+from app.stack.secrets import admin_key, shared_keys
 from app.stack.supervisor import Program, Supervisor
-from app.stack.urls import database_url, embeds_postgres, embeds_redis
+from app.stack.urls import broker_url, database_url, embeds_postgres, embeds_redis
 
 _LOOK_S = 0.05
 _TAIL_BYTES = 3000
@@ -75,11 +75,18 @@ def migrate(settings: Settings) -> str:
     from alembic.util import CommandError
     from sqlalchemy.exc import SQLAlchemyError
 
+    from app.db.engine import Database
     from app.db.migrate import upgrade
+    from app.usecases import key_marks
     from app.usecases.keys import KeyEnded, ensure_admin_key
 
     try:
         upgrade(database_url(settings))
+        database = Database(database_url(settings), pool_size=1)
+        try:
+            key_marks.record(database, shared_keys(settings))
+        finally:
+            database.close()
         key = admin_key(settings)
         if key:
             ensure_admin_key(settings, key, alone=bool(settings.api_key))
@@ -93,6 +100,32 @@ def migrate(settings: Settings) -> str:
     except HostlerError as error:
         raise PartFailed(str(error)) from error
     return ""
+
+
+def check_broker(settings: Settings) -> None:
+    """Raises PartFailed with its own words when the broker does not let us in."""
+    from app.doorbell.reaching import BrokerAway, reach
+
+    try:
+        reach(broker_url(settings))
+    except BrokerAway as error:
+        raise PartFailed(f"the broker does not let us in; check HOSTLER_BROKER_URL; it said: {error}") from error
+
+
+def wait_for_programs(settings: Settings, deadline: float, at_work: Callable[[list[Program]], bool]) -> list[Program]:
+    """Wait until every program runs and ``at_work`` says so. Raises PartFailed with the end of a log."""
+    supervisor = Supervisor(settings)
+    failing: dict[str, float] = {}
+    while True:
+        programs = supervisor.programs()
+        now = time.monotonic()
+        if all(program.state == "RUNNING" for program in programs) and at_work(programs):
+            return programs
+        _check_failing(settings, programs, failing, now)
+        if now > deadline:
+            late = [program.name for program in programs if program.state != "RUNNING"] or ["agent"]
+            raise PartFailed(_failure(settings, late[0], "it was not at work in time"))
+        time.sleep(_LOOK_S)
 
 
 def wait_for_health(settings: Settings, deadline: float) -> tuple[list[Program], list[str]]:
@@ -112,17 +145,22 @@ def wait_for_health(settings: Settings, deadline: float) -> tuple[list[Program],
         settled = body.get("status") == "healthy" or now - answered_at > _HEALTHY_S or now > deadline
         if answered_at and settled and all(program.state == "RUNNING" for program in programs):
             return programs, body.get("problems") or []
-        for program in programs:
-            if program.state in ("BACKOFF", "FATAL", "EXITED"):
-                since = failing.setdefault(program.name, now)
-                if program.state == "FATAL" or now - since > _FAILING_S:
-                    raise PartFailed(_failure(settings, program.name, program.error))
-            elif program.state == "RUNNING":
-                failing.pop(program.name, None)
+        _check_failing(settings, programs, failing, now)
         if now > deadline:
             late = [program.name for program in programs if program.state != "RUNNING"] or ["web"]
             raise PartFailed(_failure(settings, late[0], "it was not ready in time"))
         time.sleep(_LOOK_S)
+
+
+def _check_failing(settings: Settings, programs: list[Program], failing: dict[str, float], now: float) -> None:
+    """``failing`` keeps since when each of them has been failing. Raises PartFailed for one that will not come up."""
+    for program in programs:
+        if program.state in ("BACKOFF", "FATAL", "EXITED"):
+            since = failing.setdefault(program.name, now)
+            if program.state == "FATAL" or now - since > _FAILING_S:
+                raise PartFailed(_failure(settings, program.name, program.error))
+        elif program.state == "RUNNING":
+            failing.pop(program.name, None)
 
 
 def _wait(settings: Settings, deadline: float, name: str, condition: Callable[[], bool]) -> None:

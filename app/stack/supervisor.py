@@ -20,7 +20,7 @@ from supervisor.xmlrpc import Faults
 from app.settings import Settings
 from app.stack.errors import PartFailed, StackError
 from app.stack.layout import Layout
-from app.stack.roles import GROUP, LISTENER, ROLES
+from app.stack.roles import GROUP, LISTENER, STACK, roles_of
 from app.stack.runas import Account, as_user
 
 _SOCKET_S = 15.0
@@ -68,10 +68,10 @@ class Supervisor:
     def start(self, full_name: str) -> None:
         self._call("startProcess", full_name, False)
 
-    def start_roles(self) -> None:
+    def start_roles(self, kind: str = STACK) -> None:
         """Start all roles, and what writes down when one of them dies. Does not wait."""
         self.start(f"{LISTENER}:{LISTENER}")
-        for role in ROLES:
+        for role in roles_of(kind):
             if role.is_door:
                 self.start(f"{role.name}:{role.name}")
         self._call("startProcessGroup", GROUP, False)

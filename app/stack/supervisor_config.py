@@ -8,7 +8,7 @@ from pathlib import Path
 from app.settings import Settings
 from app.stack.layout import Layout
 from app.stack.processes import ROLE_MARK
-from app.stack.roles import GROUP, LISTENER, POSTGRES, REDIS, ROLES
+from app.stack.roles import GROUP, LISTENER, POSTGRES, REDIS, STACK, roles_of
 from app.stack.runas import Account
 from app.stack.urls import embeds_postgres, embeds_redis
 
@@ -21,7 +21,7 @@ LOG_COPIES = 2
 _PYTHON = "%(ENV_HOSTLER_PYTHON)s"
 
 
-def config_text(settings: Settings, *, as_root: bool = False) -> str:
+def config_text(settings: Settings, *, as_root: bool = False, kind: str = STACK) -> str:
     """The config. ``%(ENV_...)s`` is filled in by supervisor after parsing, so no path can break its syntax.
 
     Relative paths are seen from supervisord's own working folder, which is the state dir.
@@ -47,9 +47,9 @@ def config_text(settings: Settings, *, as_root: bool = False) -> str:
                 + f"autostart=true\nstopsignal={signal}\n"
                 + _log(name)
             )
-    grouped = ",".join(role.name for role in ROLES if not role.is_door)
+    grouped = ",".join(role.name for role in roles_of(kind) if not role.is_door)
     parts.append(f"[group:{GROUP}]\nprograms={grouped}\npriority=100\n")
-    for role in ROLES:
+    for role in roles_of(kind):
         command = " ".join((_PYTHON, *role.arguments))
         parts.append(
             _section("program", role.name, command, priority=50 if role.is_door else 100, stop_wait_s=role.stop_wait_s)
@@ -59,13 +59,13 @@ def config_text(settings: Settings, *, as_root: bool = False) -> str:
     return "\n".join(parts).replace("[supervisord]\n", f"[supervisord]\n{user}", 1)
 
 
-def write_config(settings: Settings, account: Account) -> Path:
+def write_config(settings: Settings, account: Account, kind: str = STACK) -> Path:
     """Write the config (0600, for ``account``) by rename and return its path."""
     path = Layout(settings.state_dir).supervisor_config
     draft = path.with_suffix(".new")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        file.write(config_text(settings, as_root=account.uid == 0))
+        file.write(config_text(settings, as_root=account.uid == 0, kind=kind))
     if not account.is_caller:
         os.chown(draft, account.uid, account.gid)
     draft.rename(path)

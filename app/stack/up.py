@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-
-import psutil
+from collections.abc import Mapping
 
 from app.settings import BadSetting, Settings
 from app.stack import chat, secrets
 from app.stack.address import with_node_address
 from app.stack.control import end_control_plane
 from app.stack.environment import allow_open_files, supervised_environment
-from app.stack.errors import PartFailed
 from app.stack.layout import Layout
 from app.stack.lock import locked
 from app.stack.ports import check_address, check_free, url_of
-from app.stack.postgres import clear_stale_pid
 from app.stack.prepare import disk_errors, make_state_dir, prepare
-from app.stack.processes import control_plane, start_ticks
-from app.stack.record import Record, read_record, remove_record, supervisor_of, write_record
-from app.stack.redis import clear_stale_socket
+from app.stack.record import remove_record
+from app.stack.roles import STACK
 from app.stack.runas import RunAs
+from app.stack.started import Say, Started, end_leftovers, record_start, running
 from app.stack.starting import migrate, wait_for_database, wait_for_health, wait_for_parts
 from app.stack.supervisor import Supervisor, start_supervisor
 from app.stack.supervisor_config import write_config
@@ -31,18 +26,6 @@ from app.stack.supervisor_config import write_config
 #: From the first step to /health 200.
 UP_S = 60.0
 SHORTEST_KEY = 24
-
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Started:
-    """What `up` found or made. ``new_key`` is the admin key, told only when it was made just now."""
-
-    url: str
-    supervisor: psutil.Process
-    already: bool = False
-    new_key: str = ""
 
 
 def up(settings: Settings, say: Say, *, run_as: str | None = None, environ: Mapping[str, str] | None = None) -> Started:
@@ -54,27 +37,19 @@ def up(settings: Settings, say: Say, *, run_as: str | None = None, environ: Mapp
     chat.check_chat(settings)
     make_state_dir(settings.state_dir)
     with locked(settings.state_dir, say):
-        running = _running(settings)
-        if running is not None:
+        found = running(settings, STACK)
+        if found is not None:
             if settings.api_key and settings.api_key != secrets.read_secret(settings.state_dir, secrets.ADMIN_KEY):
                 say("HOSTLER_API_KEY is not the key of the stack that runs; it counts from the next start")
             chat.keep_key(settings)
-            _keep_workers(settings, running.url, say)
-            return running
+            _keep_workers(settings, found.url, say)
+            return found
         return _start(settings, say, run_as, os.environ if environ is None else environ)
-
-
-def _running(settings: Settings) -> Started | None:
-    record = read_record(settings)
-    supervisor = supervisor_of(record)
-    if record is None or supervisor is None or not Supervisor(settings).answers():
-        return None
-    return Started(record.url, supervisor, already=True)
 
 
 def _start(settings: Settings, say: Say, run_as: str | None, environ: Mapping[str, str]) -> Started:
     deadline = time.monotonic() + UP_S
-    _end_leftovers(settings, say)
+    end_leftovers(settings, say)
     check_free(settings.host, settings.port)
     chosen = prepare(settings, run_as=run_as)
     if chosen.note:
@@ -86,7 +61,7 @@ def _start(settings: Settings, say: Say, run_as: str | None, environ: Mapping[st
     environment = supervised_environment(settings, chosen.rest, environ)
     supervisor = start_supervisor(settings, chosen.rest, config, environment)
     try:
-        _record(settings, chosen, supervisor)
+        record_start(settings, chosen, supervisor, STACK)
         _bring_up(settings, chosen, say, deadline)
     except BaseException:
         # Ctrl-C too: half a stack helps nobody
@@ -120,19 +95,6 @@ def _keep_workers(settings: Settings, url: str, say: Say) -> None:
     chat.keep_workers(settings, url, secrets.read_secret(settings.state_dir, secrets.ADMIN_KEY) or "", say)
 
 
-def _end_leftovers(settings: Settings, say: Say) -> None:
-    """End what an earlier supervisord left behind when it was killed. Engines are never touched: they are adopted."""
-    layout = Layout(settings.state_dir)
-    left = control_plane(layout)
-    if left:
-        say(f"ending {len(left)} processes that an earlier start left behind")
-        end_control_plane(settings)
-    remove_record(settings)
-    if layout.postgres_data.is_dir():
-        clear_stale_pid(layout)
-    clear_stale_socket(layout)
-
-
 def _make_admin_key(settings: Settings, chosen: RunAs) -> str:
     """Store an admin key where none is set or stored; the key itself when it was made just now, else empty."""
     if settings.api_key or secrets.read_secret(settings.state_dir, secrets.ADMIN_KEY) is not None:
@@ -152,26 +114,3 @@ def _keep_admin_key(settings: Settings, chosen: RunAs) -> None:
 def _give_admin_key(settings: Settings, chosen: RunAs) -> None:
     if not chosen.rest.is_caller:
         os.chown(Layout(settings.state_dir).secrets / secrets.ADMIN_KEY, chosen.rest.uid, chosen.rest.gid)
-
-
-def _record(settings: Settings, chosen: RunAs, supervisor: psutil.Process) -> None:
-    # the version number is told in one place, the distribution's package
-    from hostler import __version__
-
-    start = start_ticks(supervisor.pid)
-    if start is None:
-        raise PartFailed("supervisor ended right after its start; see logs/supervisor.log in the state dir")
-    record = Record(
-        url=url_of(settings),
-        host=settings.host,
-        port=settings.port,
-        flower_port=settings.flower_port,
-        supervisor_pid=supervisor.pid,
-        supervisor_start=start,
-        version=__version__,
-        postgres_user=chosen.postgres.name,
-        user=chosen.rest.name,
-        note=chosen.note,
-        certificate=settings.tls_certificate,
-    )
-    write_record(settings, record)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from zlib import crc32
@@ -177,10 +177,25 @@ def record_consumed(ctx: Context, process: str) -> None:
 
 def pools(ctx: Context) -> list[str]:
     """Names of the pools that this host's workers serve: all there are, or those of its settings that there are."""
-    wanted = pools_served(ctx.settings)
-    with ctx.database.read() as connection:
-        found = [name for (name,) in connection.execute(text("SELECT name FROM pools ORDER BY name"))]
+    wanted, found = pools_served(ctx.settings), all_pools(ctx)
     return found if wanted is None else [name for name in found if name in wanted]
+
+
+def all_pools(ctx: Context) -> list[str]:
+    """Names of all pools."""
+    with ctx.database.read() as connection:
+        return [name for (name,) in connection.execute(text("SELECT name FROM pools ORDER BY name"))]
+
+
+def are_heard(ctx: Context, pids: Collection[int]) -> bool:
+    """Whether every one of these processes of this host has said that it is there."""
+    query = text(
+        "SELECT count(DISTINCT pid) FROM workers WHERE node = :node AND pid = ANY(:pids)"
+        " AND heartbeat_at > hostler_now() - make_interval(secs => :silent_s)"
+    )
+    values = {"node": ctx.settings.node_name, "pids": list(pids), "silent_s": SILENT_S}
+    with ctx.database.read() as connection:
+        return bool(connection.execute(query, values).scalar() == len(set(pids)))
 
 
 def _taken(name: str) -> str:

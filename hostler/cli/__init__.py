@@ -17,7 +17,7 @@ from hostler.cli.failure import Failure, Interrupted
 from hostler.cli.options import Session, global_options
 from hostler.errors import EXIT_CODES, BadInput, HostlerError
 
-STACK_COMMANDS = ("up", "down", "status", "doctor", "gc")
+STACK_COMMANDS = ("up", "worker", "down", "status", "doctor", "gc")
 #: Section of the help, and in it each command with the module that holds it.
 SECTIONS: dict[str, dict[str, str]] = {
     "This host's stack": {**dict.fromkeys(STACK_COMMANDS, "hostler.cli.stack"), "demo": "hostler.cli.demo"},

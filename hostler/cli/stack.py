@@ -1,8 +1,9 @@
-"""``hostler up``, ``down``, ``status``, ``doctor``, ``gc``: this host's stack. app.stack does it, loaded when used."""
+"""``hostler up``, ``worker``, ``down``, ``status``, ``doctor``, ``gc``: app.stack does it, and is loaded when used."""
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import threading
@@ -16,7 +17,7 @@ from hostler.cli.options import OUTPUTS
 
 if TYPE_CHECKING:
     from app.settings import Settings
-    from app.stack.up import Started
+    from app.stack.started import Started
 
 T = TypeVar("T")
 
@@ -43,6 +44,38 @@ def up(detach: bool, port: int | None, host: str | None, run_as: str | None, sta
     started = _guarded(lambda: bring_up(settings, _talk, run_as=run_as))
     _announce(settings, started)
     if not detach and not started.already:
+        _stay(settings, started)
+
+
+@click.command("worker")
+@click.option("-d", "--detach", is_flag=True, help="Return when it is at work, and leave it running.")
+@click.option(
+    "--pool", "pools", metavar="POOL", multiple=True, help="A pool to serve [env: HOSTLER_NODE_POOLS; default: all]."
+)
+@click.option(
+    "--address",
+    help="Address of this host on which engines listen and at which gateways reach them [env: HOSTLER_NODE_ADDRESS;"
+    " default: where this host's connections to the database come from].",
+)
+@click.option("--run-as", metavar="USER", help="As root: the user that runs all of it, engines too, where it can.")
+@_STATE_DIR
+def worker(
+    detach: bool, pools: tuple[str, ...], address: str | None, run_as: str | None, state_dir: Path | None
+) -> None:
+    """Run engines on this host for a stack whose database, broker and gateway are elsewhere.
+
+    HOSTLER_DATABASE_URL and HOSTLER_BROKER_URL name them; the keys that all hosts share are read from files. See
+    docs/other-hosts.md. Without -d it stays in the foreground, where Ctrl-C stops it and this host's replicas.
+    """
+    settings = _settings(state_dir=state_dir, node_pools=",".join(pools) or None, node_address=address)
+    _interrupt_on_signals()
+    from app.stack.worker import join
+
+    find_address = address is None and not os.environ.get("HOSTLER_NODE_ADDRESS")
+    started = _guarded(lambda: join(settings, _talk, find_address=find_address, run_as=run_as))
+    if started.already:
+        _talk(f"a worker host is up already in {settings.state_dir}")
+    elif not detach:
         _stay(settings, started)
 
 
@@ -82,8 +115,9 @@ def status(output: str, state_dir: Path | None) -> None:
     if not found.rows:
         _talk(f"nothing runs in {settings.state_dir}; next: hostler up -d --state-dir {settings.state_dir}")
     elif not found.supervised:
-        _talk("supervisor is gone, nothing is started again; next: hostler up -d")
-    elif found.record is not None:
+        again = "worker" if found.record is not None and not found.record.url else "up"
+        _talk(f"supervisor is gone, nothing is started again; next: hostler {again} -d")
+    elif found.record is not None and found.record.url:
         _talk(f"the API is at {found.record.url}")
 
 
@@ -150,7 +184,7 @@ def gc(dry_run: bool, yes: bool, output: str, state_dir: Path | None) -> None:
 
 
 #: What the root group registers.
-commands: list[click.Command] = [up, down, status, doctor, gc]
+commands: list[click.Command] = [up, worker, down, status, doctor, gc]
 
 
 def _settings(**overrides: Any) -> Settings:
@@ -193,7 +227,9 @@ def _stay(settings: Settings, started: Started) -> None:
     from app.stack.down import down as take_down
     from app.stack.record import read_record
 
-    _talk("Ctrl-C stops the stack and its replicas")
+    _talk(
+        "Ctrl-C stops the stack and its replicas" if started.url else "Ctrl-C stops this host's replicas and all of it"
+    )
     try:
         started.supervisor.wait()
     except KeyboardInterrupt:
@@ -202,9 +238,10 @@ def _stay(settings: Settings, started: Started) -> None:
         _talk("everything is stopped")
         return
     if read_record(settings) is None:
-        _talk("the stack was stopped by hostler down")
+        _talk("it was stopped by hostler down")
         return
-    raise click.ClickException("supervisor ended, and nothing is started again; next: hostler up")
+    again = "up" if started.url else "worker"
+    raise click.ClickException(f"supervisor ended, and nothing is started again; next: hostler {again}")
 
 
 def _interrupt_on_signals() -> None:

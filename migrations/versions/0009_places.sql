@@ -9,6 +9,9 @@ CREATE INDEX ix_attempts_job ON attempts (job_id) WHERE job_id IS NOT NULL;
 -- Options of backends that this key's launches carry: {"slurm": {"account": "..."}}
 ALTER TABLE keys ADD COLUMN backend_options JSONB DEFAULT '{}'::jsonb NOT NULL;
 
+-- What tells a host that joins whether it has the same engine key and secret key as the rest; not the keys.
+ALTER TABLE stack ADD COLUMN key_marks JSONB DEFAULT '{}'::jsonb NOT NULL;
+
 -- Pools that the workers of a host serve; NULL: all of them.
 ALTER TABLE nodes ADD COLUMN pools TEXT[];
 

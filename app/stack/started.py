@@ -1,0 +1,85 @@
+"""What every start needs: whether one is up already, the end of what an earlier one left, the record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psutil
+
+from app.settings import Settings
+from app.stack.control import end_control_plane
+from app.stack.errors import BadState, PartFailed
+from app.stack.layout import Layout
+from app.stack.ports import url_of
+from app.stack.postgres import clear_stale_pid
+from app.stack.processes import control_plane, start_ticks
+from app.stack.record import Record, read_record, remove_record, supervisor_of, write_record
+from app.stack.redis import clear_stale_socket
+from app.stack.roles import STACK
+from app.stack.runas import RunAs
+from app.stack.supervisor import Supervisor
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Started:
+    """What `up` found or made. ``new_key`` is the admin key, told only when it was made just now."""
+
+    url: str
+    supervisor: psutil.Process
+    already: bool = False
+    new_key: str = ""
+
+
+def running(settings: Settings, kind: str) -> Started | None:
+    """The start of that kind that is up in the state dir. Raises BadState when one of another kind is."""
+    record = read_record(settings)
+    supervisor = supervisor_of(record)
+    if record is None or supervisor is None or not Supervisor(settings).answers():
+        return None
+    if record.kind != kind:
+        raise BadState(
+            f"a {record.kind} is up in {settings.state_dir}, and this would be a {kind}: use another --state-dir, or"
+            " end that one with `hostler down` first"
+        )
+    return Started(record.url, supervisor, already=True)
+
+
+def end_leftovers(settings: Settings, say: Say) -> None:
+    """End what an earlier supervisord left behind when it was killed. Engines are never touched: they are adopted."""
+    layout = Layout(settings.state_dir)
+    left = control_plane(layout)
+    if left:
+        say(f"ending {len(left)} processes that an earlier start left behind")
+        end_control_plane(settings)
+    remove_record(settings)
+    if layout.postgres_data.is_dir():
+        clear_stale_pid(layout)
+    clear_stale_socket(layout)
+
+
+def record_start(settings: Settings, chosen: RunAs, supervisor: psutil.Process, kind: str) -> None:
+    """Write down who was started. Raises PartFailed when it has ended already."""
+    # the version number is told in one place, the distribution's package
+    from hostler import __version__
+
+    start = start_ticks(supervisor.pid)
+    if start is None:
+        raise PartFailed("supervisor ended right after its start; see logs/supervisor.log in the state dir")
+    record = Record(
+        url=url_of(settings) if kind == STACK else "",
+        host=settings.host if kind == STACK else "",
+        port=settings.port if kind == STACK else 0,
+        flower_port=settings.flower_port,
+        supervisor_pid=supervisor.pid,
+        supervisor_start=start,
+        version=__version__,
+        postgres_user=chosen.postgres.name,
+        user=chosen.rest.name,
+        note=chosen.note,
+        certificate=settings.tls_certificate,
+        kind=kind,
+    )
+    write_record(settings, record)
