@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import socket
 import time
@@ -205,9 +206,17 @@ class _Launch:
                 )
             )
 
+    def _can_listen(self) -> bool:
+        host = self.claim.host or LOOPBACK
+        try:
+            return _can_bind(host, self.claim.port or 0)
+        except OSError as error:
+            message = f"{host} is no address of this host ({error.strerror}); set HOSTLER_NODE_ADDRESS to one it has"
+            raise _Ended(self._fail(Reason.LAUNCH_FAILED, message)) from error
+
     def _with_free_port(self) -> LaunchClaim:
         for _ in range(PORT_TRIES):
-            if self.claim.port is None or _can_bind(self.claim.port):
+            if self.claim.port is None or self._can_listen():
                 return self.claim
             if not self.keeper.held:
                 # it may well be our own engine that listens, launched by whoever took this over
@@ -367,13 +376,16 @@ def diagnostics_end(diagnostics: dict[str, Any], log_tail: str) -> End:
     return End(Reason.DIAGNOSTICS_FAILED, f"diagnostics failed: {words}", log_tail=log_tail)
 
 
-def _can_bind(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+def _can_bind(host: str, port: int) -> bool:
+    """Whether nobody listens there. Raises OSError for an address that is not this host's."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
         # as engines do: a port whose old connections linger in TIME_WAIT is free
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise
             return False
     return True
 

@@ -24,6 +24,7 @@ COLUMNS: Columns = {
     "NAME": "name",
     "STATE": "state",
     "ADDRESS": "address",
+    "POOLS": lambda row: ",".join(row.get("pools") or ["all"]),
     "CPUS": "cpus",
     "GPUS": _gpus,
     "HEARTBEAT": lambda row: f"{age(row.get('heartbeat_at'))} ago",

@@ -11,7 +11,15 @@ class Node(Answer):
     """A host whose workers serve pools."""
 
     name = ma.fields.String(required=True)
-    address = ma.fields.String(required=True)
+    address = ma.fields.String(
+        required=True, metadata={"description": "Where its engines listen and are reached; loopback: only from it."}
+    )
+    pools = ma.fields.List(
+        ma.fields.String(),
+        required=True,
+        allow_none=True,
+        metadata={"description": "Pools that its workers serve; null: all of them."},
+    )
     state = ma.fields.String(required=True, metadata={"enum": ["up", "lost"]})
     cpus = ma.fields.Integer(required=True, allow_none=True)
     memory_bytes = ma.fields.Integer(required=True, allow_none=True)

@@ -8,8 +8,11 @@ from sqlalchemy import Connection, text
 
 from app.db.repos.newer import AdaptedToServices
 
-_NODE = """
-SELECT n.name, n.address, n.cpus, n.memory_bytes, n.gpus, n.version, n.attributes, n.first_seen_at, n.heartbeat_at,
+_NODE = AdaptedToServices(
+    lambda known: (
+        f"""
+SELECT {"n.pools" if known else "NULL AS pools"},
+       n.name, n.address, n.cpus, n.memory_bytes, n.gpus, n.version, n.attributes, n.first_seen_at, n.heartbeat_at,
        n.heartbeat_at > hostler_now() - make_interval(secs => :silent_s) AS alive,
        coalesce((SELECT jsonb_agg(jsonb_build_object('role', w.role, 'pid', w.pid, 'queues', w.queues,
                      'concurrency', w.concurrency, 'started_at', w.started_at, 'heartbeat_at', w.heartbeat_at)
@@ -21,7 +24,11 @@ SELECT n.name, n.address, n.cpus, n.memory_bytes, n.gpus, n.version, n.attribute
                  FROM units u JOIN leases l ON l.id = u.lease_id
                  WHERE u.scope = n.name AND u.kind IN ('port', 'gpu') AND u.lease_id IS NOT NULL), '[]') AS leases
 FROM nodes n
+WHERE CASE WHEN CAST(:name AS text) IS NULL THEN CAST(:after AS text) IS NULL OR n.name > :after ELSE n.name = :name END
+ORDER BY n.name LIMIT :limit
 """
+    )
+)
 
 
 _OTHERS = AdaptedToServices(
@@ -36,8 +43,8 @@ def not_serving(connection: Connection, pool: str) -> set[str]:
 
 def page(connection: Connection, *, after: str | None, limit: int, silent_s: float) -> list[Any]:
     """Up to ``limit`` nodes by name; one is alive while its heartbeat is younger than ``silent_s``."""
-    query = text(f"{_NODE} WHERE (CAST(:after AS text) IS NULL OR n.name > :after) ORDER BY n.name LIMIT :limit")
-    return list(connection.execute(query, {"after": after, "limit": limit, "silent_s": silent_s}))
+    values = {"name": None, "after": after, "limit": limit, "silent_s": silent_s}
+    return list(connection.execute(_NODE.of(connection), values))
 
 
 def count(connection: Connection) -> int:
@@ -45,4 +52,5 @@ def count(connection: Connection) -> int:
 
 
 def read(connection: Connection, name: str, silent_s: float) -> Any | None:
-    return connection.execute(text(f"{_NODE} WHERE n.name = :name"), {"name": name, "silent_s": silent_s}).first()
+    values = {"name": name, "after": None, "limit": 1, "silent_s": silent_s}
+    return connection.execute(_NODE.of(connection), values).first()
