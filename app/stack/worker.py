@@ -19,7 +19,7 @@ from app.stack.ports import is_loopback
 from app.stack.prepare import disk_errors, make_state_dir, prepare
 from app.stack.processes import boot_id
 from app.stack.record import remove_record
-from app.stack.roles import LISTENER, WORKER_HOST
+from app.stack.roles import WORKER_HOST
 from app.stack.secrets import SHARED, shared_keys
 from app.stack.started import Say, Started, end_leftovers, record_start, running
 from app.stack.starting import check_broker, wait_for_database, wait_for_programs
@@ -28,6 +28,7 @@ from app.stack.supervisor_config import write_config
 from app.stack.urls import database_url, embeds_postgres, embeds_redis
 from app.usecases import key_marks, presence
 from app.usecases.context import Context
+from app.usecases.health import ROLES
 from app.usecases.nodes import SILENT_S
 from app.usecases.plans import near
 
@@ -160,8 +161,8 @@ def _await_name(ctx: Context, say: Say) -> None:
 
 
 def _are_heard(ctx: Context, programs: list[Program]) -> bool:
-    """Whether each of them has said in the database that it is there; what listens to supervisor does not."""
-    return presence.are_heard(ctx, {program.pid for program in programs if program.name != LISTENER})
+    """Whether those of them that do so have said in the database that they are there."""
+    return presence.are_heard(ctx, {program.pid for program in programs if program.name in ROLES})
 
 
 def _tell(settings: Settings, say: Say) -> None:
