@@ -106,7 +106,7 @@ def test_an_update_goes_on_whoever_is_killed_meanwhile(up: Stack) -> None:
     began = last_event(up, service)
     with under_load(up, service, "killed") as load:
         # long enough that it still goes on when the last of them dies
-        task_id = change(up, service, {"startup_s": 2})
+        task_id = change(up, service, {"startup_s": 5})
         for role in ("agent", "worker", "worker-control"):
             before = last_event(up, service)
             assert up.call("GET", f"/api/v1/tasks/{task_id}")["state"] == "running"
