@@ -69,13 +69,17 @@ def url(ctx: Context, row: Any) -> str:
     return found.url if isinstance(found, Address) else ""
 
 
-def local_urls(connection: Connection, node: str, rows: Iterable[Any]) -> dict[str, str]:
-    """By replica id what users of host ``node`` ask instead of the ``base_url`` that others know: a tunnel's local end,
-    which needs not be up. ``rows`` have ``node, base_url``.
-    """
+def local_ends(connection: Connection, node: str, rows: Iterable[Any]) -> dict[str, Address]:
+    """By replica id the local ends on host ``node``, where ``rows`` (``node, base_url``) may have some. They need not
+    be up."""
     if not any(row.node is None and row.base_url for row in rows):
         return {}
-    return {end.replica_id: Address(LOOPBACK, end.port).url for end in repo.ends(connection, node)}
+    return {end.replica_id: Address(LOOPBACK, end.port) for end in repo.ends(connection, node)}
+
+
+def local_urls(connection: Connection, node: str, rows: Iterable[Any]) -> dict[str, str]:
+    """What users of host ``node`` ask instead of the ``base_url`` that others know."""
+    return {one: end.url for one, end in local_ends(connection, node, rows).items()}
 
 
 def _local(row: Any, end: Any | None, here: str) -> Address | Unreached:

@@ -12,8 +12,9 @@ from app.db.repos import services as repo
 from app.domain import services as planner
 from app.domain.lifecycle import TERMINAL, Reason, State
 from app.errors import Conflict, NotFound, Unavailable
-from app.usecases import paging
+from app.usecases import paging, reach
 from app.usecases.context import Context
+from app.usecases.reach import Address
 from app.usecases.refusals import refusals
 from app.usecases.service_failures import Failure, last_failure, replaced_by_launches
 from app.usecases.service_rows import by_service, desired_of, observed_of
@@ -38,7 +39,7 @@ def get(ctx: Context, ref: str) -> dict[str, Any]:
         row = repo.read(connection, _find(connection, ref))
         if row is None:
             raise _unknown(ref)
-        return _bodies(connection, [row])[0]
+        return _bodies(ctx, connection, [row])[0]
 
 
 def page(
@@ -55,9 +56,9 @@ def page(
         if not repo.is_there(connection):
             return [], 0, None
         if wanted:
-            return _page_by_status(connection, filters, str(wanted), limit, behind)
+            return _page_by_status(ctx, connection, filters, str(wanted), limit, behind)
         rows = repo.page(connection, filters, limit + 1, behind)
-        found = _bodies(connection, rows[:limit])
+        found = _bodies(ctx, connection, rows[:limit])
         total = repo.total(connection, filters)
     more = paging.encode((rows[limit - 1].created_at, rows[limit - 1].id)) if len(rows) > limit else None
     return found, total, more
@@ -121,21 +122,33 @@ def ready_members(ctx: Context, ref: str) -> list[dict[str, Any]]:
 
 def targets(ctx: Context) -> list[dict[str, Any]]:
     """Every ready replica that listens somewhere, of a service or not: ``replica_id, host, port, base_url, node, pool,
-    engine, model_name`` and, of a service, ``service_id, service, recipe, ordinal, revision``."""
+    engine, model_name`` and, of a service, ``service_id, service, recipe, ordinal, revision``. What is behind a tunnel
+    listens at its local end."""
     with ctx.database.read() as connection:
         if not repo.is_there(connection):
             return []
-        return [dict(row._mapping) for row in repo.targets(connection)]
+        found = repo.targets(connection)
+        ends = reach.local_ends(connection, ctx.settings.node_name, found)
+    return [dict(row._mapping) | _listening(ends.get(row.replica_id)) for row in found]
+
+
+def _listening(end: Address | None) -> dict[str, Any]:
+    return {"host": end.host, "port": end.port, "base_url": end.url} if end is not None else {}
 
 
 def _page_by_status(
-    connection: Connection, filters: Mapping[str, Any], wanted: str, limit: int, behind: Sequence[Any] | None
+    ctx: Context,
+    connection: Connection,
+    filters: Mapping[str, Any],
+    wanted: str,
+    limit: int,
+    behind: Sequence[Any] | None,
 ) -> tuple[list[dict[str, Any]], int, str | None]:
     """How a service stands is made from its replicas: all that may match are looked at."""
     total, found, last, more = 0, list[dict[str, Any]](), None, None
     while True:
         rows = repo.page(connection, filters, BATCH, last)
-        for row, body in zip(rows, _bodies(connection, rows), strict=True):
+        for row, body in zip(rows, _bodies(ctx, connection, rows), strict=True):
             if body["status"] != wanted:
                 continue
             total += 1
@@ -151,7 +164,7 @@ def _page_by_status(
         last = (rows[-1].created_at, rows[-1].id)
 
 
-def _bodies(connection: Connection, rows: Sequence[Any]) -> list[dict[str, Any]]:
+def _bodies(ctx: Context, connection: Connection, rows: Sequence[Any]) -> list[dict[str, Any]]:
     ids = [row.id for row in rows]
     members = by_service(repo.shown_members(connection, ids))
     specs = repo.specs(connection, [(row.id, row.revision) for row in rows])
@@ -162,7 +175,11 @@ def _bodies(connection: Connection, rows: Sequence[Any]) -> list[dict[str, Any]]
     before = replaced_by_launches([one for own in observed.values() for one in own])
     ended = {one.replica_id: one for own in members.values() for one in own}
     ended |= repo.ends_of(connection, [one for one in before if one not in ended])
-    return [_body(row, specs[row.id, row.revision], members.get(row.id, []), observed[row.id], ended) for row in rows]
+    all_members = [one for own in members.values() for one in own]
+    urls = reach.local_urls(connection, ctx.settings.node_name, all_members)
+    return [
+        _body(row, specs[row.id, row.revision], members.get(row.id, []), observed[row.id], ended, urls) for row in rows
+    ]
 
 
 def _body(
@@ -171,11 +188,12 @@ def _body(
     members: Sequence[Any],
     observed: Sequence[planner.Observed],
     ended: Mapping[str, Any],
+    urls: Mapping[str, str],
 ) -> dict[str, Any]:
     desired = desired_of(row, spec)
     failure = last_failure(desired, observed, ended, row.now.timestamp())
     overall = planner.overall_status(desired, observed)
-    shown = [_member(member) for member in _worth_showing(row, members)]
+    shown = [_member(member, urls) for member in _worth_showing(row, members)]
     endpoints = [one["base_url"] for one in shown if one["base_url"] and one["state"] == State.READY]
     return {
         "id": row.id,
@@ -231,7 +249,7 @@ def _worth_showing(row: Any, members: Sequence[Any]) -> list[Any]:
     return sorted(found, key=lambda one: (one.ordinal, one.created_at, one.replica_id))
 
 
-def _member(member: Any) -> dict[str, Any]:
+def _member(member: Any, urls: Mapping[str, str]) -> dict[str, Any]:
     reason = Reason(member.reason) if member.reason else None
     return {
         "replica_id": member.replica_id,
@@ -248,7 +266,7 @@ def _member(member: Any) -> dict[str, Any]:
         "pool": member.pool,
         "model_name": member.model_name,
         "gpus": member.gpus or [],
-        "base_url": member.base_url,
+        "base_url": member.base_url and urls.get(member.replica_id, member.base_url),
         "tries": member.tries,
         "replaces": member.replaces,
         "created_at": _iso(member.created_at),

@@ -228,6 +228,10 @@ class Line(threading.Thread):
             end.port = tunnels.lease_end(self._ctx, end.wanted)
         except (Collided, Unavailable) as error:
             log.warning("no local end for %s yet: %s", end.wanted.name, error)
+            return False
+        if end.port is None and not end.why:
+            end.why = "no port of HOSTLER_PORTS is free for it, or a gateway still leads to the one it had"
+            log.warning("no local end for %s yet: %s", end.wanted.name, end.why)
         return end.port is not None
 
     def _hold(self, end: _End) -> None:
