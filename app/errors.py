@@ -250,6 +250,12 @@ class Unavailable(HostlerError):
     status, code, title, retryable = 503, "unavailable", "Not available now", True
 
 
+class LogAway(HostlerError):
+    """The log lies on a host that cannot be asked now. Try again; see `hostler node list` and `hostler doctor`."""
+
+    status, code, title, retryable = 503, "log_away", "The log cannot be read now", True
+
+
 class EmptyInput(HostlerError):
     """There is nothing to work on. Send a prompt of at least one character, a batch of at least one item."""
 

@@ -27,6 +27,7 @@ from workers import services
 from workers.bootstrap import Runtime
 from workers.expected import Expected
 from workers.housekeeping import CANARY_S, Housekeeping
+from workers.log_copier import LogCopier
 from workers.pidfds import Pidfds
 from workers.probes.batch import Prober
 from workers.registered import Registered
@@ -70,6 +71,7 @@ class Agent:
             ("canaries", self._send_canaries),
             ("services", partial(services.follow, self.ctx, self._stop)),
             ("registered", partial(Registered(self.ctx).run, self._stop)),
+            ("logs", partial(LogCopier(self.runtime).run, self._stop)),
             ("stand-in-control", self._stand_in.control),
             ("stand-in-launches", self._stand_in.launches),
         ):

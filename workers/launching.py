@@ -23,7 +23,7 @@ from app.usecases import ends, launch_claims, launches, orphans, store_places, w
 from app.usecases.context import Context
 from app.usecases.ends import End
 from app.usecases.launch_claims import LaunchClaim
-from app.usecases.logs import without_key
+from app.usecases.log_lines import without_key
 from app.usecases.reach import LOOPBACK, Address
 from app.usecases.watching import Told
 from workers.backends.base import (

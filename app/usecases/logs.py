@@ -1,4 +1,5 @@
-"""Output of an attempt, also after its end: from the host's own files, else from the tail kept in the database."""
+"""Output of an attempt, also after its end: from the host's own files, or from where it lies by an agent that copies it
+(``far_logs``), else from the tail kept in the database."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,10 +15,11 @@ from sqlalchemy import text
 
 from app.db.repos import replicas
 from app.domain.lifecycle import TERMINAL
-from app.domain.masking import MASK
-from app.errors import NotFound
+from app.errors import LogAway, NotFound
 from app.usecases.context import Context
-from app.usecases.recipe_secrets import secret_values
+from app.usecases.far_logs import GIVE_UP_S, FarLog, is_far
+from app.usecases.log_lines import Line as Line
+from app.usecases.log_lines import as_text, without_key
 
 #: Between two looks at a file that is followed.
 FOLLOW_S = 0.2
@@ -27,22 +29,27 @@ LOST_S = 5.0
 QUIET_S = 10.0
 
 
-def read(ctx: Context, replica_id: str, attempt: int | None = None, tail: int | None = None) -> Iterator[str]:
-    """Lines with their ends, oldest first; the last ``tail`` of them when given. Raises NotFound.
+def read(
+    ctx: Context,
+    replica_id: str,
+    attempt: int | None = None,
+    tail: int | None = None,
+    patience_s: float = GIVE_UP_S,
+) -> Iterator[str]:
+    """Lines with their ends, oldest first; the last ``tail`` of them when given. Raises NotFound, and LogAway.
 
-    Before the launch there are none: that is an empty log, not an error.
+    Before the launch there are none: that is an empty log, not an error. ``patience_s``: how long the host on which it
+    lies may be silent.
     """
     found = _attempt(ctx, replica_id, attempt)
-    lines = _lines(ctx, found)
+    far = not _has_file(ctx, found) and is_far(ctx, found)
+    lines = _far_lines(ctx, found, patience_s) if far else _lines(ctx, found)
     return iter(deque(lines, maxlen=tail)) if tail is not None else lines
 
 
-@dataclass(frozen=True)
-class Line:
-    """One line of a followed log. ``place`` is where the next one begins: a broken stream goes on there."""
-
-    text: str
-    place: str
+def check(ctx: Context, replica_id: str, attempt: int | None = None) -> None:
+    """Raises NotFound when there is no such replica or attempt."""
+    _attempt(ctx, replica_id, attempt)
 
 
 def follow(
@@ -52,9 +59,11 @@ def follow(
 
     ``behind`` is the ``place`` of the last line that was seen; what was rotated away meanwhile is lost.
     """
-    follower = Follower(ctx, replica_id, attempt)
     # whether it is over is in the database, which is asked when it changed; the file is only looked at
-    with ctx.signals.subscribe(f"replica:{replica_id}") as changed:
+    with (
+        closing(Follower(ctx, replica_id, attempt)) as follower,
+        ctx.signals.subscribe(f"replica:{replica_id}") as changed,
+    ):
         follower.look()
         asked_at = quiet_since = time.monotonic()
         yield from follower.begin(tail, behind)
@@ -66,7 +75,7 @@ def follow(
             if wrote:
                 quiet_since = time.monotonic()
                 continue
-            if follower.is_over:
+            if follower.is_done:
                 return
             signalled = changed.wait(FOLLOW_S)
             now = time.monotonic()
@@ -86,16 +95,41 @@ class Follower:
         """Raises NotFound."""
         self._ctx, self._replica_id, self._attempt = ctx, replica_id, attempt
         self._found = _attempt(ctx, replica_id, attempt)
+        #: the attempt that came after it: its turn is when all of this one was read
+        self._next: Any = None
         self._inode, self._offset = 0, 0
         self._seen = 0, 0
         self._begun = False
         self._tail_of = ""
+        self._far: FarLog | None = None
         #: whether nothing more is written, as of the last ``look``
         self.is_over = False
 
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing more comes: it is over, and what had to be fetched from elsewhere was given or given up."""
+        return self.is_over and self._next is None and self._is_read
+
     def look(self) -> None:
         """Ask the database how it stands."""
-        self.is_over = self._is_over()
+        try:
+            found = _attempt(self._ctx, self._replica_id, self._attempt)
+        except NotFound:
+            self.is_over, self._next = True, None
+            if self._far is not None:
+                self._far.forget()
+        else:
+            if self._found.name and found.name != self._found.name:
+                self._next, self.is_over = found, False
+            else:
+                self._found, self.is_over = found, self._has_ended(found)
+        self._finish_if_over()
+
+    def close(self) -> None:
+        """Give back what reading it holds."""
+        if self._far is not None:
+            self._far.close()
+            self._far = None
 
     def begin(self, tail: int | None, behind: str | None) -> Iterator[Line]:
         """Go to where following begins, the first time: behind what was seen, else before the last ``tail`` lines."""
@@ -103,7 +137,12 @@ class Follower:
             return
         self._begun = True
         place = _parsed(behind)
-        if place is not None:
+        if not self._has_file and is_far(self._ctx, self._found):
+            self._far = FarLog(self._ctx, self._found, behind=behind, tail=tail)
+            self._finish_if_over()
+            # of the tail in the database, should that be all there is
+            self._offset = place[1] if place is not None and not place[0] else 0
+        elif place is not None:
             self._inode, self._offset = place
         elif tail is not None:
             kept = deque(_lines(self._ctx, self._found), maxlen=tail)
@@ -114,14 +153,22 @@ class Follower:
     def _place(self) -> str:
         return f"{self._inode}-{self._offset}"
 
-    def _is_over(self) -> bool:
-        try:
-            self._found = _attempt(self._ctx, self._replica_id, self._attempt)
-        except NotFound:
-            return True
-        if self._found.released_at is not None:
-            return self._attempt is not None or self._found.state in TERMINAL
-        return self._found.name is None and self._found.state in TERMINAL
+    def _finish_if_over(self) -> None:
+        if self._far is not None and (self.is_over or self._next is not None):
+            self._far.finish()
+
+    @property
+    def _is_read(self) -> bool:
+        return self._far is None or self._far.done or self._far.given_up
+
+    @property
+    def _has_file(self) -> bool:
+        return _has_file(self._ctx, self._found)
+
+    def _has_ended(self, found: Any) -> bool:
+        if found.released_at is not None:
+            return self._attempt is not None or found.state in TERMINAL
+        return found.name is None and found.state in TERMINAL
 
     def _skip_to_end(self) -> None:
         path = self._path()
@@ -132,13 +179,30 @@ class Follower:
             self._offset, self._tail_of = len(list(_lines(self._ctx, self._found))), self._found.name
 
     def new_lines(self) -> Iterator[Line]:
-        """What was written since the last time."""
-        over = self.is_over
+        """What was written since the last time, also by an attempt that came meanwhile."""
+        yield from self._new_lines()
+        while self._next is not None and self._is_read:
+            self.close()
+            self._found, self._next = self._next, None
+            self.look()
+            yield from self._new_lines()
+
+    def _new_lines(self) -> Iterator[Line]:
+        over = self.is_over or self._next is not None
         path = self._path()
         if path is None:
             return
+        if self._far is not None:
+            yield from self._far_lines(self._far)
+            return
         if not path.exists():
-            if not self._inode:
+            if self._inode:
+                return
+            if is_far(self._ctx, self._found):
+                self._far = FarLog(self._ctx, self._found)
+                self._finish_if_over()
+                yield from self._far_lines(self._far)
+            else:
                 # nothing is kept but the tail in the database, which is all there is to show
                 yield from self._rest_of_tail()
             return
@@ -154,6 +218,13 @@ class Follower:
                 yield from self._rest_of_old(path.with_name("log.1"))
                 self._inode, self._offset = inode, 0
             yield from self._read(file, over)
+
+    def _far_lines(self, far: FarLog) -> Iterator[Line]:
+        yield from far.new_lines()
+        if far.given_up:
+            yield from far.rest_of_tail()
+        if (far.done or far.given_up) and not far.has_spoken:
+            yield from self._rest_of_tail()
 
     def _rest_of_tail(self) -> Iterator[Line]:
         """Lines of the tail that were not given yet; in place of bytes of a file, lines are counted."""
@@ -179,7 +250,7 @@ class Follower:
                 # the rest of it is still being written
                 return
             self._offset += len(line)
-            yield Line(without_key(self._ctx, _text(line)), self._place)
+            yield Line(without_key(self._ctx, as_text(line)), self._place)
 
     def _path(self) -> Path | None:
         return _folder(self._ctx, self._found) / "log" if self._found.name else None
@@ -196,7 +267,8 @@ def _attempt(ctx: Context, replica_id: str, number: int | None) -> Any:
     with ctx.database.read() as connection:
         row = connection.execute(
             text(
-                "SELECT r.id, r.state, a.name, a.node, a.number, a.released_at, a.log_tail, a.backend FROM replicas r"
+                "SELECT r.id, r.state, a.id AS attempt_id, a.name, a.node, a.number, a.launching_at, a.released_at,"
+                " a.log_tail, a.backend FROM replicas r"
                 " LEFT JOIN attempts a ON a.replica_id = r.id AND a.number = coalesce(:number, r.attempt)"
                 " WHERE r.id = :id"
             ),
@@ -218,27 +290,40 @@ def _lines(ctx: Context, found: Any) -> Iterator[str]:
     folder = _folder(ctx, found)
     files = [path for path in (folder / "log.1", folder / "log") if path.exists()]
     if not files:
-        yield from (f"{line}\n" for line in found.log_tail.splitlines())
+        yield from _tail_lines(found)
         return
     for path in files:
         with path.open("rb") as file:
             for line in file:
-                yield without_key(ctx, _text(line))
+                yield without_key(ctx, as_text(line))
 
 
-def without_key(ctx: Context, said: str) -> str:
-    """What an engine said, the engine key and recipes' secrets masked: some log all their settings at their start."""
-    said = said.replace(ctx.engine_key, MASK)
-    for value in secret_values(ctx.settings):
-        said = said.replace(value, MASK)
-    return said
+def _far_lines(ctx: Context, found: Any, patience_s: float) -> Iterator[str]:
+    """What is there now of a log that lies elsewhere."""
+    with closing(FarLog(ctx, found, patience_s=patience_s)) as far:
+        far.finish()
+        far.give_up_if_silent()
+        while not far.done and not far.given_up:
+            yield from (line.text for line in far.new_lines())
+            if not far.done:
+                far.wait(FOLLOW_S)
+        if not far.has_spoken and found.log_tail:
+            yield from _tail_lines(found)
+        elif not far.done:
+            raise LogAway(
+                f"The log of {found.id} lies where it cannot be read now: {far.message or 'no agent there copies it'}."
+                " Try again; `hostler node list` and `hostler doctor` say how the hosts are."
+            )
+
+
+def _tail_lines(found: Any) -> Iterator[str]:
+    return (f"{line}\n" for line in found.log_tail.splitlines())
+
+
+def _has_file(ctx: Context, found: Any) -> bool:
+    return bool(found.name) and any((_folder(ctx, found) / name).exists() for name in ("log", "log.1"))
 
 
 def _folder(ctx: Context, found: Any) -> Path:
     kind = "mock" if found.backend == "mock" else "attempts"
     return ctx.settings.state_dir / kind / found.name
-
-
-def _text(line: bytes) -> str:
-    decoded = line.decode("utf-8", "replace").replace("\0", "\ufffd")
-    return decoded if decoded.endswith("\n") else decoded + "\n"

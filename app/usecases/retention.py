@@ -52,6 +52,8 @@ BOUNDS: dict[str, Kept | Bounded] = {
     "gateways": Bounded("one row per gateway host, until it is forgotten"),
     "gateway_servers": Bounded("one row per gateway and replica it may route to; goes when HAProxy has it no more"),
     "lifecycle_edges": Bounded("one row per legal step"),
+    "log_chunks": Bounded("a few MiB per log that is read on another host; goes with the copy"),
+    "log_copies": Bounded("16 per attempt at most; an agent deletes those that nobody reads any more"),
     "models": Bounded("one row per model that somebody registered, until it is deleted"),
     "pools": Bounded("one row per pool that somebody made, until it is deleted"),
     "registrars": Bounded("one row per process of the API; an agent deletes those that are gone and hold nothing"),
@@ -61,6 +63,7 @@ BOUNDS: dict[str, Kept | Bounded] = {
     "service_members": Bounded("one row per replica of a service; goes with it"),
     "service_revisions": Kept("revisions that no replica has and no service wants"),
     "stack": Bounded("one row"),
+    "tunnels": Bounded("one row per attempt and host that reaches it so; goes with the attempt"),
 }
 
 

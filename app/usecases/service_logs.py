@@ -5,22 +5,26 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import text
 
-from app.errors import NotFound
+from app.errors import LogAway, NotFound
 from app.usecases import logs
 from app.usecases.context import Context
+from app.usecases.far_logs import GIVE_UP_S
 
 #: Between two looks at the files, and for each beyond so many a little longer.
 LOOK_S, LOOK_MORE_S = 0.2, 0.001
 #: Between two looks at which replicas there are: when some service changed, and when nothing is known of it.
 MEMBERS_SOON_S, MEMBERS_S = 0.5, 2.0
+#: How long a host may be silent that a log lies on, once another one was.
+IMPATIENT_S = 1.0
 #: A place longer than this is not sent: what comes back with a request must fit its headers.
 LONGEST_PLACE = 2000
-_PLACE = re.compile(r"([0-9a-f]{12}):(-?[0-9]{1,20}-[0-9]{1,20})")
+_PLACE = re.compile(r"([0-9a-f]{12}):([A-Za-z0-9_.-]{1,800})", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,10 @@ def follow(
 
     It ends when the service has ended and everything was read. ``behind`` is the ``place`` of the last line seen.
     """
-    following = _Following(ctx, service_id, replica, tail, _parsed(behind))
-    with ctx.signals.subscribe("services") as changed:
+    with (
+        closing(_Following(ctx, service_id, replica, tail, _parsed(behind))) as following,
+        ctx.signals.subscribe("services") as changed,
+    ):
         quiet_since = looked_at = time.monotonic()
         over = following.look()
         while True:
@@ -69,7 +75,7 @@ def follow(
             for line in following.news():
                 wrote = True
                 yield line
-            if over and not wrote:
+            if over and not wrote and not len(following):
                 return
             now = time.monotonic()
             if wrote:
@@ -99,9 +105,18 @@ class _Following:
     def __len__(self) -> int:
         return len(self._followers) - len(self._over)
 
+    def close(self) -> None:
+        """Give back what reading them holds."""
+        for follower in self._followers.values():
+            follower.close()
+
     def look(self) -> bool:
         """See which replicas there are now, and which of them have ended; whether nothing more can come."""
-        for row in _members(self.ctx, self.service_id, self.replica):
+        members = _members(self.ctx, self.service_id, self.replica)
+        for forgotten in self._followers.keys() - {row.id for row in members} - self._over:
+            # nothing more comes of it
+            self._followers[forgotten].look()
+        for row in members:
             stands = row.state, row.attempt, row.released_at
             if self._stood.get(row.id) == stands:
                 continue
@@ -128,8 +143,9 @@ class _Following:
                 yield self._line(replica_id, line)
             for line in follower.new_lines():
                 yield self._line(replica_id, line)
-            if follower.is_over:
+            if follower.is_done:
                 self._over.add(replica_id)
+                follower.close()
         # of those that come later every line is new
         self._first = False
 
@@ -140,14 +156,18 @@ class _Following:
 
 
 def _read(ctx: Context, members: Sequence[Any], tail: int | None) -> Iterator[Line]:
+    patience_s = GIVE_UP_S
     for member in members:
         try:
-            lines = logs.read(ctx, member.id, None, tail)
+            for line in logs.read(ctx, member.id, None, tail, patience_s):
+                yield Line(member.id, line)
         except NotFound:
             # its record was deleted meanwhile
             continue
-        for line in lines:
-            yield Line(member.id, line)
+        except LogAway as error:
+            # the others are read all the same, and not each waited for as long
+            patience_s = IMPATIENT_S
+            yield Line(member.id, f"({error.detail})\n")
 
 
 def _members(ctx: Context, service_id: str, replica: str | None) -> list[Any]:

@@ -159,7 +159,7 @@ def replica_logs(query: dict[str, Any], replica_id: str) -> Response:
     attempt, tail = query.get("attempt"), query.get("tail")
     if query["follow"]:
         # asked for once more inside the stream, where an error can no longer be an answer
-        logs.read(context(), replica_id, attempt, 0)
+        logs.check(context(), replica_id, attempt)
         lines = logs.follow(context(), replica_id, attempt, tail, last_event_id())
         return sse.stream(_log_messages(lines))
     found = logs.read(context(), replica_id, attempt, tail)

@@ -7,7 +7,7 @@ from app.db.models.gateways import drains, gateway_servers, gateways
 from app.db.models.idempotency import idempotency
 from app.db.models.keys import keys
 from app.db.models.leases import leases, units
-from app.db.models.logs import log_chunks, log_readers
+from app.db.models.logs import log_chunks, log_copies
 from app.db.models.models import models
 from app.db.models.nodes import nodes, workers
 from app.db.models.pools import backends, pools
@@ -32,7 +32,7 @@ __all__ = [
     "leases",
     "lifecycle_edges",
     "log_chunks",
-    "log_readers",
+    "log_copies",
     "metadata",
     "models",
     "nodes",
