@@ -119,8 +119,8 @@ def run(rounds: int) -> Result:
         runtime = Runtime(replace(ours.settings, node_name=NODE), "bench")
         watch = Watch(runtime)
         try:
-            small = _measure(ours, watch, Rounds(watch, prober, _follow_none), port, SMALL, rounds)
-            large = _measure(ours, watch, Rounds(watch, prober, _follow_none), port, LARGE, rounds)
+            small = _measure(ours, watch, Rounds(watch, prober, _follow_none, NODE), port, SMALL, rounds)
+            large = _measure(ours, watch, Rounds(watch, prober, _follow_none, NODE), port, LARGE, rounds)
         finally:
             watch.close()
             runtime.ctx.close()

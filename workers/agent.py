@@ -6,66 +6,53 @@
 from __future__ import annotations
 
 import logging
-import os
-import queue
-import select
 import signal
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from app.domain.lifecycle import LAUNCHING, SERVING, State
 from app.errors import Collided, Unavailable
 from app.log import configure
 from app.settings import Settings
 from app.stack.address import tell_children, with_node_address
-from app.usecases import watching
 from app.usecases.presence import NodeTaken
 from workers import services
 from workers.bootstrap import Runtime
-from workers.expected import Expected
 from workers.housekeeping import CANARY_S, Housekeeping
 from workers.log_copier import LogCopier
-from workers.pidfds import Pidfds
-from workers.probes.batch import Prober
+from workers.lookout import Lookout
+from workers.orphans import clear_orphans
 from workers.registered import Registered
-from workers.rounds import Rounds
 from workers.stand_in import StandIn
-from workers.watch import Watch
 
 log = logging.getLogger(__name__)
 
-#: Longest time between two questions what is due; a signal makes it sooner.
-TICK_S = 0.25
+#: Between two looks for what is left of attempts that ended.
+ORPHANS_S = 30.0
 
 
 class Agent:
-    """One loop that must never wait long, one thread for probes that may, and timers."""
+    """Two lookouts, one for this host and one for what runs on none, and timers."""
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self.ctx = runtime.ctx
-        self._watch = Watch(runtime)
-        self._pidfds = Pidfds(runtime)
-        self._expected = Expected(self._watch)
-        self._serving: queue.Queue[list[Any] | None] = queue.Queue()
-        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._stop = threading.Event()
+        self._here = Lookout(runtime, runtime.settings.node_name, self._stop)
+        self._elsewhere = Lookout(runtime, None, self._stop)
         self._housekeeping = Housekeeping(runtime)
         self._stand_in = StandIn(runtime.settings, self._housekeeping.broker_away, self._stop)
         self._broken = False
-        #: in the queue or being probed: a slow probe must not let old rows pile up
-        self._in_flight: set[str] = set()
-        #: rows that rounds read, for the death watch
-        self._found: queue.SimpleQueue[Sequence[Any]] = queue.SimpleQueue()
 
     def run(self) -> None:
         """Until ``stop``."""
         self._housekeeping.begin()
+        elsewhere = self._begin("elsewhere", self._elsewhere.run)
         for name, act in (
-            ("serving", self._probe_serving),
+            ("serving", self._here.probe_serving),
+            ("serving-elsewhere", self._elsewhere.probe_serving),
+            ("orphans", self._clear_orphans),
             ("signals", self._listen),
             ("house", self._keep_house),
             ("canaries", self._send_canaries),
@@ -75,18 +62,20 @@ class Agent:
             ("stand-in-control", self._stand_in.control),
             ("stand-in-launches", self._stand_in.launches),
         ):
-            threading.Thread(target=self._keep_alive, args=(act,), name=name, daemon=True).start()
-        while not self._stop.is_set():
-            self._guarded(self._turn)
-        self._serving.put(None)
-        self._watch.close()
-        self._pidfds.close()
+            self._begin(name, act)
+        self._here.run()
+        elsewhere.join()
         if self._broken:
             raise SystemExit(1)
 
     def stop(self, *_: object) -> None:
         self._stop.set()
         self._wake()
+
+    def _begin(self, name: str, act: Callable[[], None]) -> threading.Thread:
+        thread = threading.Thread(target=self._keep_alive, args=(act,), name=name, daemon=True)
+        thread.start()
+        return thread
 
     def _keep_alive(self, act: Callable[[], None]) -> None:
         """An agent that lacks one of its threads would be alive and blind: it ends, to be started again."""
@@ -98,63 +87,18 @@ class Agent:
                 log.critical("thread %s ended; the agent ends with it", threading.current_thread().name)
                 self.stop()
 
-    def _turn(self) -> None:
-        due = watching.claim_due(self.ctx)
-        self._expected.take([row for row in due if State(row.state) in LAUNCHING])
-        serving = [row for row in due if State(row.state) in (*SERVING, State.UNREACHABLE)]
-        serving = [row for row in serving if row.id not in self._in_flight]
-        if serving:
-            self._in_flight |= {row.id for row in serving}
-            self._serving.put(serving)
-        others = [row for row in due if State(row.state) not in (*LAUNCHING, *SERVING, State.UNREACHABLE)]
-        self._watch.look(others, self._expected.prober)
-        self._pidfds.follow(due)
-        while not self._found.empty():
-            self._pidfds.follow(self._found.get())
-        self._wait(time.monotonic() + TICK_S)
-
-    def _wait(self, until: float) -> None:
-        """Look at what is expected and at deaths until something may be due in the database."""
-        while not self._stop.is_set():
-            self._expected.turn()
-            wait_s = max(0.0, min(until, self._expected.next_at()) - time.monotonic())
-            ready, _, _ = select.select([self._pidfds.fileno(), self._wake_read], [], [], wait_s)
-            dead = self._pidfds.take_dead() if self._pidfds.fileno() in ready else []
-            if dead:
-                self._expected.take(dead)
-            if self._wake_read in ready:
-                os.read(self._wake_read, 4096)
-                return
-            if time.monotonic() >= until:
-                return
-
-    def _probe_serving(self) -> None:
-        with Prober() as prober:
-            rounds = Rounds(self._watch, prober, self._take_found)
-            while not self._stop.is_set():
-                # first, so that a crowd that becomes ready holds up no round
-                if not rounds.wait_s:
-                    self._guarded(rounds.turn)
-                try:
-                    rows = self._serving.get(timeout=rounds.wait_s)
-                except queue.Empty:
-                    continue
-                if rows is None:
-                    return
-                self._guarded(self._watch.look, rows, prober)
-                self._in_flight -= {row.id for row in rows}
-
-    def _take_found(self, rows: Sequence[Any]) -> None:
-        if rows:
-            self._found.put(rows)
-            self._wake()
-
     def _listen(self) -> None:
         topics = (f"due:{self.runtime.settings.node_name}", "due:")
         with self.ctx.signals.subscribe(*topics) as subscription:
             while not self._stop.is_set():
                 if subscription.wait(1.0):
                     self._wake()
+
+    def _clear_orphans(self) -> None:
+        # in a thread of its own: a place that does not answer must hold up no heartbeat. Not at once: a launch that was
+        # just taken over is looked at first
+        while not self._stop.wait(ORPHANS_S):
+            self._guarded(clear_orphans, self.runtime)
 
     def _keep_house(self) -> None:
         while not self._stop.wait(1.0):
@@ -170,11 +114,8 @@ class Agent:
             self._stop.wait(CANARY_S)
 
     def _wake(self) -> None:
-        try:
-            os.write(self._wake_write, b"!")
-        except BlockingIOError:
-            # the pipe is full of wake-ups already
-            return
+        self._here.wake()
+        self._elsewhere.wake()
 
     def _guarded(self, act: Callable[..., Any], *arguments: Any) -> None:
         try:

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -16,7 +17,7 @@ import psutil
 from app.errors import Collided, Unavailable
 from app.settings import Settings
 from app.stack.layout import ensure_run_dir
-from app.usecases import launch_claims
+from app.usecases import launch_claims, places
 from app.usecases.context import Context
 from workers.backends import proc
 from workers.backends.base import Backend, BackendContext, BackendError
@@ -34,38 +35,46 @@ class Runtime:
         self.ctx = Context.open(settings, application_name=f"hostler-{role}")
         self.id = worker_id(settings.node_name, role, os.getpid())
         self._backends: dict[tuple[str, str], Backend] = {}
+        #: one instance for all threads, for some keep what others must find
+        self._opening = threading.Lock()
 
     def backend(self, name: str, options: Mapping[str, Any] | None = None) -> Backend:
         """The backend of that name at the place that ``options`` say. Raises BackendError when there is none."""
         place = place_of(name, options or {})
         key = name, json.dumps(place, sort_keys=True)
-        if key not in self._backends:
-            self._backends[key] = open_backend(name, replace(self._backend_context, options=place))
-        return self._backends[key]
+        with self._opening:
+            if key not in self._backends:
+                self._backends[key] = open_backend(name, replace(self._backend_context, options=place))
+            return self._backends[key]
 
     def backend_of(self, row: Any) -> Backend:
         """The backend that runs a replica, at its place."""
         return self.backend(row.backend, (row.spec.get("resolved") or {}).get("backend_options"))
 
-    def backends(self) -> dict[str, Backend]:
-        """All backends of this version."""
-        return {name: self.backend(name) for name in BACKENDS}
+    def places(self) -> list[Backend]:
+        """Every backend at every place that a pool which this host serves, or an open attempt, names; those that know
+        only one place are at it."""
+        placed = [name for name, backend in BACKENDS.items() if backend.place_options]
+        found = [self.backend(name) for name in BACKENDS if name not in placed]
+        for name, options in places.named(self.ctx, placed) if placed else ():
+            found.append(self.backend(name, options))
+        return list(dict.fromkeys(found))
 
     def rehearse(self) -> None:
         """Be as fast at the first launch as at the tenth."""
-        self.prepare(*BACKENDS)
+        self.prepare(*(self.backend(name) for name, backend in BACKENDS.items() if not backend.place_options))
         try:
             launch_claims.rehearse(self.ctx)
         except (Collided, Unavailable) as error:
             log.warning("started without its database: %s", error)
 
-    def prepare(self, *backends: str) -> None:
+    def prepare(self, *backends: Backend) -> None:
         """Let these backends do ahead what their next launch would wait for. It matters to nothing but speed."""
-        for name in backends:
+        for backend in backends:
             try:
-                self.backend(name).prepare()
+                backend.prepare()
             except BackendError as error:
-                log.warning("backend %s is not prepared for its next launch: %s", name, error)
+                log.warning("backend %s is not prepared for its next launch: %s", backend.name, error)
 
     @cached_property
     def _backend_context(self) -> BackendContext:

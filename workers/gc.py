@@ -11,7 +11,8 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +24,8 @@ from workers import stored
 from workers.backends.base import Backend, BackendError, Handle
 from workers.bootstrap import Runtime
 
+log = logging.getLogger(__name__)
+
 NO_DATABASE = 3
 #: What is killed needs a moment to be gone.
 KILL_S = 10.0
@@ -31,11 +34,13 @@ KILL_S = 10.0
 def find(runtime: Runtime) -> list[Leak]:
     """Everything that should not be there. Changes nothing. Raises Unavailable."""
     found: list[Leak] = []
-    for backend in runtime.backends().values():
-        found += [
-            Leak("half_made", name, f"left by a killed process, {backend.name}") for name in backend.tidy(dry_run=True)
-        ]
-        found += [leak for leak, _handle in _attempts(runtime, backend)]
+    for backend in runtime.places():
+        with _asked(backend):
+            found += [
+                Leak("half_made", name, f"left by a killed process, {backend.name}")
+                for name in backend.tidy(dry_run=True)
+            ]
+            found += [leak for leak, _handle in _attempts(runtime, backend)]
     found += _stores(runtime)
     return [*found, *leaks.ownerless_leases(runtime.ctx), *leaks.rows_past_their_time(runtime.ctx)]
 
@@ -43,14 +48,15 @@ def find(runtime: Runtime) -> list[Leak]:
 def remove(runtime: Runtime, wanted: Sequence[tuple[str, str]]) -> list[Leak]:
     """Remove of ``wanted`` (kind, name) what is a leak still; returns what came of each. Raises Unavailable."""
     done: list[Leak] = []
-    for backend in runtime.backends().values():
-        # everything is looked at anew: what was a leak when a person was asked may be at work by now
-        for leak, handle in _attempts(runtime, backend):
-            if (leak.kind, leak.name) in wanted:
-                done.append(_end(runtime, backend, leak, handle))
-        half_made = {name for kind, name in wanted if kind == "half_made"}
-        if half_made & set(backend.tidy(dry_run=True)):
-            done += [Leak("half_made", name, "", True) for name in backend.tidy() if name in half_made]
+    half_made = {name for kind, name in wanted if kind == "half_made"}
+    for backend in runtime.places():
+        with _asked(backend):
+            # everything is looked at anew: what was a leak when a person was asked may be at work by now
+            for leak, handle in _attempts(runtime, backend):
+                if (leak.kind, leak.name) in wanted:
+                    done.append(_end(runtime, backend, leak, handle))
+            if half_made & set(backend.tidy(dry_run=True)):
+                done += [Leak("half_made", name, "", True) for name in backend.tidy() if name in half_made]
     done += [stored.remove(runtime.settings, leak) for leak in _stores(runtime) if (leak.kind, leak.name) in wanted]
     kinds = {kind for kind, _ in wanted}
     rows = [*leaks.ownerless_leases(runtime.ctx), *leaks.rows_past_their_time(runtime.ctx)]
@@ -59,6 +65,15 @@ def remove(runtime: Runtime, wanted: Sequence[tuple[str, str]]) -> list[Leak]:
     if "rows" in kinds:
         leaks.forget_rows(runtime.ctx)
     return done + [replace(row, removed=True) for row in rows if row.kind in kinds]
+
+
+@contextmanager
+def _asked(backend: Backend) -> Iterator[None]:
+    """A place that cannot be asked now hides nothing of the others."""
+    try:
+        yield
+    except BackendError as error:
+        log.warning("what is left of backend %s is not known: %s", backend.name, error)
 
 
 def _attempts(runtime: Runtime, backend: Backend) -> list[tuple[Leak, Handle]]:

@@ -15,8 +15,8 @@ from app.usecases.nodes import SILENT_S
 from app.usecases.presence import BackendFacts, NodeFacts, NodeTaken
 from workers.backends import hardware
 from workers.backends.proc import boot_id
+from workers.backends.registry import BACKENDS
 from workers.bootstrap import Runtime, is_alive
-from workers.orphans import clear_orphans
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,6 @@ HEARTBEAT_S = 5.0
 CANARY_S = 10.0
 #: A broker that takes so long for a message takes none.
 CANARY_LATE_S = 5.0
-ORPHANS_S = 30.0
 #: Whoever had this host's name before, this host's last boot as a rule, is silent after so long.
 NAME_S = SILENT_S + 10.0
 
@@ -37,8 +36,6 @@ class Housekeeping:
         self._ctx = runtime.ctx
         self._next_heartbeat = 0.0
         self._next_sweep = 0.0
-        # not at once: a launch that was just taken over is looked at first
-        self._next_orphans = time.monotonic() + ORPHANS_S
         self._canaries_refused = False
         self._canary_begun: float | None = None
 
@@ -49,7 +46,7 @@ class Housekeeping:
             self._ctx,
             [
                 BackendFacts(name, one.summary, one.options_schema, one.host_bound, one.serves_http, one.lacks)
-                for name, one in self._runtime.backends().items()
+                for name, one in BACKENDS.items()
             ],
         )
         found = hardware.describe(settings.node_gpus)
@@ -73,9 +70,6 @@ class Housekeeping:
         if now >= self._next_heartbeat:
             self._next_heartbeat = now + HEARTBEAT_S
             self._heartbeat()
-        if now >= self._next_orphans:
-            self._next_orphans = now + ORPHANS_S
-            clear_orphans(self._runtime)
         if now >= self._next_sweep:
             # beat rings for the same tick; whoever is first carries it out, and repair does not hang on the broker
             self._next_sweep = now + self._runtime.settings.sweep_interval_s

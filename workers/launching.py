@@ -102,7 +102,7 @@ def launch_best(runtime: Runtime, pool: str | None, ring_on: Callable[[], None] 
         if outcome is None:
             launches.give_back(runtime.ctx, claim, RETRY_S)
     # last: it would slow down the engine's start, and hold up the news that it is ready
-    runtime.prepare(claim.row.backend)
+    runtime.prepare(runtime.backend_of(claim.row))
     return f"task={claim.task_id} replica={claim.replica_id} attempt={claim.attempt} outcome={outcome}"
 
 

@@ -26,9 +26,13 @@ def clear_orphans(runtime: Runtime) -> int:
     prefix = f"hostler-{runtime.ctx.namespace}-"
     cleared = 0
     unknown: dict[str, Backend] = {}
-    for backend in runtime.backends().values():
-        cleared += len(backend.tidy())
-        names = backend.list_marked(prefix)
+    for backend in runtime.places():
+        try:
+            cleared += len(backend.tidy())
+            names = backend.list_marked(prefix)
+        except BackendError as error:
+            log.warning("orphans of backend %s: %s; they are looked for again", backend.name, error)
+            continue
         if not names:
             continue
         # the host first and then its record, which is written before anything is launched

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 from app.domain.lifecycle import SERVING, State
-from workers.backends.base import Backend, Handle
+from workers.backends.base import Backend, BackendError, Handle
 from workers.bootstrap import Runtime
 from workers.engine_targets import handle_of
+
+log = logging.getLogger(__name__)
 
 
 class Pidfds:
@@ -52,7 +55,11 @@ class Pidfds:
 
     def _open(self, key: tuple[str, int], row: Any) -> None:
         handle = handle_of(row.backend, row.attempt_name, row.backend_ref)
-        descriptor = watch_fd(self._runtime.backend_of(row), handle)
+        try:
+            descriptor = watch_fd(self._runtime.backend_of(row), handle)
+        except BackendError as error:
+            log.warning("the death of replica %s is not watched for: %s", row.id, error)
+            return
         if descriptor is not None:
             self._descriptors[key] = descriptor
             self._rows[descriptor] = row

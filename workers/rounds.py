@@ -47,9 +47,11 @@ class _Steady:
 
 
 class Rounds:
-    """For one thread. ``found`` is handed the rows that were claimed: they were new, had changed or are not well."""
+    """For one thread, over what serves on ``node``, or on none if that is ours to do. ``found`` is handed the rows that
+    were claimed: they were new, had changed or are not well."""
 
-    def __init__(self, watch: Watch, prober: Prober, found: Callable[[Sequence[Any]], None]) -> None:
+    def __init__(self, watch: Watch, prober: Prober, found: Callable[[Sequence[Any]], None], node: str | None) -> None:
+        self._node = node
         self._watch = watch
         self._ctx = watch.ctx
         self._prober = prober
@@ -58,7 +60,7 @@ class Rounds:
         self._silent_s = 2 * self._interval_s + PROBE_TIMEOUT_S
         self._turns = max(1, round(FRESH_S / self._interval_s))
         self._number = 0
-        self._steady: dict[str | None, dict[str, _Steady]] = {}
+        self._steady: dict[str, _Steady] = {}
         self._next_at = 0.0
 
     @property
@@ -67,29 +69,24 @@ class Rounds:
         return max(0.0, self._next_at - time.monotonic())
 
     def turn(self) -> int:
-        """Look at all that serves here, and at what serves on no host if that is ours to do. Returns how many."""
+        """Look at all of it. Returns how many: all but those that somebody else looked at a moment ago."""
         self._next_at = time.monotonic() + self._interval_s
         self._number += 1
-        return sum(self._round(node) for node in (self._ctx.settings.node_name, None))
-
-    def _round(self, node: str | None) -> int:
-        """How many were looked at: all but those that somebody else looked at a moment ago."""
-        if not self._hold(node):
-            self._steady.pop(node, None)
+        if not self._hold():
+            self._steady = {}
             return 0
-        marks = rounds.list_serving(self._ctx, node)
-        known = self._steady.get(node, {})
-        self._steady[node] = steady = {one: known[one] for one in marks if one in known}
+        marks = rounds.list_serving(self._ctx, self._node)
+        self._steady = steady = {one: self._steady[one] for one in marks if one in self._steady}
         looked = 0
         for number, batch in enumerate(_batches(list(marks))):
             # a round that takes long is still ours, unless we were frozen in it
-            if number and not self._hold(node):
+            if number and not self._hold():
                 break
             looked += self._look(batch, marks, steady)
         return looked
 
-    def _hold(self, node: str | None) -> bool:
-        return rounds.hold(self._ctx, node, self._watch.runtime.id, is_alive, self._silent_s)
+    def _hold(self) -> bool:
+        return rounds.hold(self._ctx, self._node, self._watch.runtime.id, is_alive, self._silent_s)
 
     def _look(self, ids: Sequence[str], marks: dict[str, str], steady: dict[str, _Steady]) -> int:
         unchanged = [one for one in map(steady.get, ids) if one is not None and one.mark == marks[one.id]]
@@ -129,14 +126,11 @@ class Rounds:
         return not (one.works and seen.owns_port) or self._watch.is_at_rest(one.id, one.attempt, one.deep)
 
     def _inspect(self, ones: Sequence[_Steady]) -> dict[str, Observation]:
-        by_backend: defaultdict[Backend, list[_Steady]] = defaultdict(list)
+        by_place: defaultdict[Backend, list[_Steady]] = defaultdict(list)
         for one in ones:
-            by_backend[one.backend].append(one)
-        return {
-            one.id: seen
-            for backend, batch in by_backend.items()
-            for one, seen in zip(batch, self._watch.inspect(backend, [one.handle for one in batch]), strict=True)
-        }
+            by_place[one.backend].append(one)
+        looks = self._watch.inspect_all({at: [one.handle for one in batch] for at, batch in by_place.items()})
+        return {one.id: seen for at, looked in looks.items() for one, seen in zip(by_place[at], looked, strict=True)}
 
     def _freshen(self, ones: Sequence[_Steady], probes: dict[str, ProbeResult]) -> None:
         found: list[rounds.GoodProbe] = []
@@ -154,6 +148,7 @@ class Rounds:
     def _is_steady(self, row: Any) -> bool:
         return (
             row.state == State.READY
+            and self._watch.has_backend(row)
             and row.check_failures == 0
             and row.backend_ref is not None
             and bool(row.last_health and row.last_health.get("healthy"))

@@ -6,7 +6,8 @@ import calendar
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 from types import SimpleNamespace
@@ -44,6 +45,8 @@ log = logging.getLogger(__name__)
 
 #: A probe of a ready replica may take this long before it counts as failed.
 PROBE_TIMEOUT_S = 5.0
+#: Places that are asked at once.
+MOST_PLACES = 16
 #: How old a stored probe may grow while nothing changes: writing each of them would cost more than probing does.
 FRESH_S = 20.0
 _AT = "%Y-%m-%dT%H:%M:%SZ"
@@ -75,9 +78,11 @@ class Watch:
         self._diagnoses = Jobs("diagnoses", 16)
         self._deep = DeepProbes(runtime)
         self._told = Tellings(self.ctx)
+        self._places = ThreadPoolExecutor(MOST_PLACES, thread_name_prefix="places")
 
     def look(self, rows: Sequence[Any], prober: Prober, *, timeout_s: float = PROBE_TIMEOUT_S) -> list[Seen]:
         """Look at ``rows`` once and record what it means. Returns what was seen of those that were looked at."""
+        rows = [row for row in rows if self.has_backend(row)]
         for row in rows:
             if row.state == State.STOPPING or row.state in TERMINAL:
                 self._ends.begin(row.id, self._end, row)
@@ -97,6 +102,22 @@ class Watch:
         except BackendError as error:
             return [Observation(Liveness.UNKNOWN, message=str(error)) for _ in handles]
 
+    def inspect_all(self, handles: Mapping[Backend, Sequence[Handle]]) -> dict[Backend, list[Observation]]:
+        """The same at several places at once: one that does not answer holds up no other for longer than itself."""
+        if len(handles) < 2:
+            return {backend: self.inspect(backend, batch) for backend, batch in handles.items()}
+        looks = {backend: self._places.submit(self.inspect, backend, batch) for backend, batch in handles.items()}
+        return {backend: look.result() for backend, look in looks.items()}
+
+    def has_backend(self, row: Any) -> bool:
+        """Whether this version can look at it at all: a newer one may know more backends."""
+        try:
+            self.runtime.backend_of(row)
+        except BackendError as error:
+            log.warning("replica %s cannot be looked at here: %s", row.id, error)
+            return False
+        return True
+
     def note_answering(self, answered: Iterable[tuple[str, str]]) -> None:
         """These (pool, replica) answered, seen without ``look``: they are evidence about their pools too."""
         now = time.monotonic()
@@ -114,6 +135,7 @@ class Watch:
         self._ends.close()
         self._diagnoses.close()
         self._deep.close()
+        self._places.shutdown(wait=True, cancel_futures=True)
 
     def _see(self, rows: Sequence[Any], prober: Prober, timeout_s: float) -> list[Seen]:
         found = {row.id: self._find(row) for row in rows}
@@ -123,8 +145,9 @@ class Watch:
         by_place: defaultdict[Backend, list[Any]] = defaultdict(list)
         for row in rows:
             by_place[self.runtime.backend_of(row)].append(row)
-        for backend, batch in by_place.items():
-            looked = self.inspect(backend, [handles[row.id] for row in batch])
+        looks = self.inspect_all({at: [handles[row.id] for row in batch] for at, batch in by_place.items()})
+        for backend, looked in looks.items():
+            batch = by_place[backend]
             observed |= {row.id: one for row, one in zip(batch, looked, strict=True)}
             if finds_place(backend):
                 self._told.keep([told_of(row.id, row.attempt, one) for row, one in zip(batch, looked, strict=True)])

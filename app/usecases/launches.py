@@ -217,7 +217,7 @@ def _move(claim: LaunchClaim, path: tuple[State, ...], cause: str, **more: Any) 
 
 
 def _tell(ctx: Context, claim: LaunchClaim, *, due: bool = False, ended: bool = False) -> None:
-    more = [f"due:{ctx.settings.node_name}"] if due else []
+    more = [f"due:{ctx.settings.node_name if claim.host else ''}"] if due else []
     more += [f"task:{claim.task_id}"] if ended else []
     # whoever asked for a real engine waits for it; those of backends without one become ready by the hundred
     at_once = ended and claim.port is not None

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import text
 
 from app.domain.lifecycle import SERVING, State
+from app.settings import pools_served
 from app.usecases.claims import REPLICA_WITH_ATTEMPT
 from app.usecases.context import Context
 
@@ -23,6 +24,13 @@ GoodProbe = tuple[str, int, int | None, float | None, str]
 ROUND_STATES = (*SERVING, State.UNREACHABLE)
 #: The same for SQL: as constants, because partial indexes are chosen by them.
 IN_ROUND = ", ".join(f"'{state}'" for state in ROUND_STATES)
+
+
+def served(column: str = "pool") -> str:
+    """For SQL with ``:pools``: what runs on no host of ours is looked at where its pool is served, others may not reach
+    it."""
+    return f"(CAST(:pools AS text[]) IS NULL OR {column} = ANY(CAST(:pools AS text[])))"
+
 
 _HOLDER = text("SELECT worker FROM sweeps WHERE name = :name AND tick = 0")
 _HOLD = text(
@@ -39,7 +47,7 @@ RETURNING worker
 )
 _SERVING_ON = f"SELECT id, xmin FROM replicas WHERE released_at IS NULL AND state IN ({IN_ROUND}) AND node"
 _SERVING_HERE = text(f"{_SERVING_ON} = :node")
-_SERVING_NOWHERE = text(f"{_SERVING_ON} IS NULL")
+_SERVING_NOWHERE = text(f"{_SERVING_ON} IS NULL AND {served()}")
 _CLAIM = text(
     f"""
 WITH due AS MATERIALIZED (
@@ -75,7 +83,9 @@ def hold(ctx: Context, node: str | None, worker: str, is_alive: Callable[[str], 
     It stays with one worker, whose memory of the last rounds is evidence, until that one is seen dead by ``is_alive``
     (asked only about processes of this host) or has begun no round for ``silent_s`` seconds.
     """
-    name = f"round {node}" if node else "round"
+    pools = pools_served(ctx.settings)
+    # hosts that serve different pools look at different replicas
+    name = f"round {node}" if node else "round" if pools is None else f"round of {','.join(pools)}"
     with ctx.database.read() as connection:
         holder = connection.execute(_HOLDER, {"name": name}).scalar() or ""
         near = holder.startswith(f"{ctx.settings.node_name}/")
@@ -85,10 +95,11 @@ def hold(ctx: Context, node: str | None, worker: str, is_alive: Callable[[str], 
 
 
 def list_serving(ctx: Context, node: str | None) -> dict[str, str]:
-    """All that serves on ``node``: id -> a mark that changes with every change of its row."""
+    """All that serves on ``node`` (None: on no host of ours, of pools that this one serves): id -> a mark that changes
+    with every change of its row."""
     with ctx.database.read() as connection:
         if node is None:
-            found = connection.execute(_SERVING_NOWHERE)
+            found = connection.execute(_SERVING_NOWHERE, {"pools": pools_served(ctx.settings)})
         else:
             found = connection.execute(_SERVING_HERE, {"node": node})
         return {row[0]: row[1] for row in found}

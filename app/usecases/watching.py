@@ -15,9 +15,10 @@ from app.db.repos.newer import Adapted, AdaptedToServices
 from app.db.repos.replicas import Move as Move
 from app.domain.lifecycle import State
 from app.domain.tasks import Phase, TaskState
+from app.settings import pools_served
 from app.usecases.claims import REPLICA_WITH_ATTEMPT
 from app.usecases.context import Context
-from app.usecases.rounds import IN_ROUND, ROUND_STATES
+from app.usecases.rounds import IN_ROUND, ROUND_STATES, served
 
 #: Looks at one replica are this far apart while something is expected of it, should the watcher die meanwhile.
 BUSY_RECHECK_S = 2.0
@@ -40,15 +41,14 @@ _SETTLING = f"""r.state IN ({IN_ROUND})
     AND r.state_since > hostler_now() - make_interval(secs => :settle_s) AND r.next_check_at <= hostler_now()"""
 _CANDIDATES = "SELECT r.id, r.next_check_at FROM replicas r WHERE"
 
+
 # one arm per index; what was found is looked at again under its lock. Ids go as arrays: whatever the planner believes,
 # it then fetches those rows and reads no others
-_CLAIM_DUE = Adapted(
-    lambda known: (
-        f"""
+def _claim_due(known: bool, place: str) -> str:
+    return f"""
 WITH found AS MATERIALIZED (
-    {_CANDIDATES} {_DUE} AND r.state IN ({_MOVING}) AND {_left_alone(known)} AND r.node = :node
-    UNION ALL {_CANDIDATES} {_DUE} AND r.state IN ({_MOVING}) AND {_left_alone(known)} AND r.node IS NULL
-    UNION ALL {_CANDIDATES} {_DUE} AND {_SETTLING} AND (r.node = :node OR r.node IS NULL)
+    {_CANDIDATES} {_DUE} AND r.state IN ({_MOVING}) AND {_left_alone(known)} AND {place}
+    UNION ALL {_CANDIDATES} {_DUE} AND {_SETTLING} AND {place}
 ),
 due AS MATERIALIZED (
     SELECT r.id FROM replicas r
@@ -64,8 +64,10 @@ claimed AS (
 )
 SELECT {REPLICA_WITH_ATTEMPT} FROM claimed r LEFT JOIN attempts a ON a.replica_id = r.id AND a.released_at IS NULL
 """
-    )
-)
+
+
+_CLAIM_HERE = Adapted(lambda known: _claim_due(known, "r.node = :node"))
+_CLAIM_ELSEWHERE = Adapted(lambda known: _claim_due(known, f"r.node IS NULL AND {served()}"))
 
 # Each launch leaves index entries of its former states. A plain scan takes those it meets out of its own next way, a
 # bitmap scan looks their rows up each time until a vacuum comes.
@@ -145,21 +147,24 @@ class Told:
     message: str = ""
 
 
-def claim_due(ctx: Context, *, limit: int = 500) -> list[Any]:
-    """Replicas of this host (or of none) on their way somewhere that are due for a look; it is put off meanwhile.
+def claim_due(ctx: Context, node: str | None, *, limit: int = 500) -> list[Any]:
+    """Replicas of ``node`` on their way somewhere that are due for a look; it is put off meanwhile. None: of no host of
+    ours, in the pools that this one serves.
 
     What has served for more than a moment is looked at in rounds instead.
     """
     with ctx.database.begin() as connection:
         values = {
-            "node": ctx.settings.node_name,
+            "node": node,
+            "pools": pools_served(ctx.settings),
             "limit": limit,
             "interval_s": ctx.settings.probe_interval_s,
             "busy_s": BUSY_RECHECK_S,
             "settle_s": SETTLE_S,
         }
         connection.execute(_CLAIM_PLAINLY)
-        return list(connection.execute(_CLAIM_DUE.of(connection), values))
+        claim = _CLAIM_HERE if node else _CLAIM_ELSEWHERE
+        return list(connection.execute(claim.of(connection), values))
 
 
 def record_facts(ctx: Context, facts: Sequence[Fact]) -> None:

@@ -113,14 +113,14 @@ def test_many_that_claim_at_once_share_the_rows(ctx: Context, claim: str) -> Non
 
     def look(_: int) -> list[str]:
         together.wait()
-        rows = rounds.claim(ctx, ids) if claim == "round" else watching.claim_due(ctx)
+        rows = rounds.claim(ctx, ids) if claim == "round" else watching.claim_due(ctx, NODE)
         return [row.id for row in rows]
 
     with ThreadPoolExecutor(8) as threads:
         for found in threads.map(look, range(8)):
             claimed.update(found)
     # what one transaction held locked another one passes over, so a last look takes the rest
-    claimed.update(row.id for row in (rounds.claim(ctx, ids) if claim == "round" else watching.claim_due(ctx)))
+    claimed.update(row.id for row in (rounds.claim(ctx, ids) if claim == "round" else watching.claim_due(ctx, NODE)))
     assert set(claimed.values()) == {1}
     assert set(claimed) == set(ids)
 
@@ -129,7 +129,7 @@ def test_looks_at_one_replica_lie_an_interval_apart(ctx: Context) -> None:
     fill(ctx, "unhealthy")
     [row] = rounds.claim(ctx, [f"{1:012x}"])
     assert rounds.claim(ctx, [row.id]) == []
-    assert watching.claim_due(ctx) == []
+    assert watching.claim_due(ctx, NODE) == []
     change(ctx, "UPDATE clock SET shift = make_interval(secs => :s)", s=ctx.settings.probe_interval_s)
     assert len(rounds.claim(ctx, [row.id])) == 1
 
@@ -142,19 +142,45 @@ def test_what_is_on_its_way_is_due_by_its_own_clock(ctx: Context) -> None:
     fill(ctx, "starting", first=12, due_s=-30.0)
     fill(ctx, "ready", first=20, since_s=0.0)
     fill(ctx, "ready", first=21)
-    found = {int(row.id, 16) for row in watching.claim_due(ctx)}
-    assert found == {1, 2, 3, 4, 5, 12, 21}, "what served for longer is left to rounds"
-    assert watching.claim_due(ctx) == []
+    found = {int(row.id, 16) for row in watching.claim_due(ctx, NODE)}
+    assert found == {1, 2, 3, 4, 5, 21}, "what served for longer is left to rounds"
+    assert watching.claim_due(ctx, NODE) == []
+    assert {int(row.id, 16) for row in watching.claim_due(ctx, None)} == {12}
+
+
+@pytest.mark.parametrize("served, found", [("", {1, 2}), ("local", {1}), ("local, other", {1, 2}), ("none", set())])
+def test_what_runs_on_no_host_of_ours_is_looked_at_where_its_pool_is_served(
+    ctx: Context, served: str, found: set[int]
+) -> None:
+    """Another host may not reach it."""
+    change(ctx, "INSERT INTO pools (name, backend, slots) VALUES ('other', 'mock', 1)")
+    for state in ("starting", "ready"):
+        fill(ctx, state, node=None)
+        fill(ctx, state, first=1, node=None, since_s=3600.0)
+        change(ctx, "UPDATE replicas SET pool = 'other' WHERE id = :id", id=f"{2:012x}")
+        ctx.settings = replace(ctx.settings, node_pools=served)
+        if state == "starting":
+            assert {int(row.id, 16) for row in watching.claim_due(ctx, None)} == found
+        else:
+            assert {int(one, 16) for one in rounds.list_serving(ctx, None)} == found
+        change(ctx, "TRUNCATE replicas CASCADE")
+
+
+def test_hosts_that_serve_different_pools_hold_different_rounds(ctx: Context) -> None:
+    assert rounds.hold(ctx, None, "first/agent/1/1.0", is_alive, 15)
+    ctx.settings = replace(ctx.settings, node_pools="mock")
+    assert rounds.hold(ctx, None, "second/agent/1/1.0", is_alive, 15)
+    assert not rounds.hold(ctx, None, "third/agent/1/1.0", is_alive, 15)
 
 
 def test_a_clock_that_is_set_back_leaves_nothing_behind(ctx: Context) -> None:
     change(ctx, "UPDATE clock SET shift = interval '1 hour'")
     fill(ctx, "stopping")
     fill(ctx, "ready", first=1)
-    assert len(watching.claim_due(ctx)) == 1
+    assert len(watching.claim_due(ctx, NODE)) == 1
     assert len(rounds.claim(ctx, [f"{2:012x}"])) == 1
     change(ctx, "UPDATE clock SET shift = interval '0'")
-    assert len(watching.claim_due(ctx)) == 1
+    assert len(watching.claim_due(ctx, NODE)) == 1
     assert len(rounds.claim(ctx, [f"{2:012x}"])) == 1
 
 
@@ -166,7 +192,7 @@ def test_the_few_that_are_due_are_found_by_index_among_the_many_that_are_not(ctx
     with ctx.database.read() as connection:
         connection.execute(text("ANALYZE replicas"))
     before = _rows_read(ctx)
-    assert len(watching.claim_due(ctx)) == 3
+    assert len(watching.claim_due(ctx, NODE)) == 3
     assert _rows_read(ctx) - before < 30
 
 

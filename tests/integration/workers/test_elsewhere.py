@@ -56,7 +56,7 @@ class Site(Records):
     def look(self) -> None:
         """One look at everything, as if all of it were due."""
         self.change("UPDATE replicas SET next_check_at = hostler_now(), state_since = hostler_now()")
-        self.watch.look(watching.claim_due(self.ctx), self.prober)
+        self.watch.look(watching.claim_due(self.ctx, None), self.prober)
 
     def look_until(self, replica: str, *states: str) -> Any:
         def reached() -> Any:

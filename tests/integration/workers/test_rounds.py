@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,10 @@ class Host(Records):
         super().__init__(settings, self.runtime.ctx, Actor("000000000000", "tester", "admin"))
         self.watch = Watch(self.runtime)
         self.found: list[str] = []
-        self.rounds = Rounds(self.watch, prober, lambda rows: self.found.extend(row.id for row in rows))
+        self.rounds = Rounds(self.watch, prober, self._take, None)
+
+    def _take(self, rows: Sequence[Any]) -> None:
+        self.found += [row.id for row in rows]
 
     def serve(self, number: int) -> str:
         replica, name = f"{number:012x}", f"attempt-{number}"
