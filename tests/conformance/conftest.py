@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.conformance.world import World
+from tests.support.sshd import Sshd, far_host
 from workers.backends.base import RUNS_ARGV, BackendContext
 from workers.backends.registry import BACKENDS, open_backend
+
+__all__ = ["far_host"]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -18,9 +23,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture
-def world(backend_name: str, tmp_path: Path) -> Iterator[World]:
+def context(backend_name: str, tmp_path: Path, request: pytest.FixtureRequest) -> BackendContext:
+    """What the backend is told of the world; what is not this host is started once, by the first who asks."""
+    context = BackendContext(state_dir=tmp_path / "state")
+    if backend_name == "ssh":
+        host: Sshd = request.getfixturevalue("far_host")
+        options = {"ssh": host.ssh, "folder": str(tmp_path / "state" / "far"), "python": sys.executable}
+        return replace(context, run_dir=host.run_dir, options=options)
+    return context
+
+
+@pytest.fixture
+def world(backend_name: str, context: BackendContext, tmp_path: Path) -> Iterator[World]:
     """A backend with nothing in it; after the test nothing may be left."""
-    world = World(open_backend(backend_name, BackendContext(state_dir=tmp_path / "state")), tmp_path)
+    world = World(open_backend(backend_name, context), tmp_path)
     yield world
     world.clean()
 

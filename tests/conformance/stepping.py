@@ -12,17 +12,18 @@ from types import FrameType
 from typing import Any
 
 import workers.backends
+import workers.transports
 
-_FOLDER = str(Path(workers.backends.__file__).parent)
+_FOLDERS = tuple(f"{Path(package.__file__).parent}/" for package in (workers.backends, workers.transports))
 Place = tuple[str, int]
 
 
 def lines_of(act: Callable[[], object]) -> list[Place]:
-    """Every line of ``workers/backends`` that ``act`` runs, in order of first arrival."""
+    """Every line of the backends and transports that ``act`` runs, in order of first arrival."""
     places: dict[Place, None] = {}
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
-        if not frame.f_code.co_filename.startswith(_FOLDER):
+        if not frame.f_code.co_filename.startswith(_FOLDERS):
             return None
         if event == "line":
             places.setdefault((frame.f_code.co_filename, frame.f_lineno))
@@ -46,7 +47,7 @@ def signalled_at(place: Place, act: Callable[[], object], number: signal.Signals
         return pid
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
-        if not frame.f_code.co_filename.startswith(_FOLDER):
+        if not frame.f_code.co_filename.startswith(_FOLDERS):
             return None
         if event == "line" and (frame.f_code.co_filename, frame.f_lineno) == place:
             sys.settrace(None)

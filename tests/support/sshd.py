@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -100,6 +101,20 @@ class Sshd:
                 return link.recv(4) == b"SSH-"
         except OSError:
             return False
+
+
+@pytest.fixture(scope="session")
+def far_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """One for all tests that leave it as it was. Import it into a conftest to use it."""
+    with short_folder() as run_dir, running_sshd(tmp_path_factory.mktemp("far"), run_dir) as server:
+        yield server
+
+
+@contextmanager
+def short_folder() -> Iterator[Path]:
+    """A private folder whose path is short enough for sockets, removed afterwards."""
+    with tempfile.TemporaryDirectory(prefix="hs", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 @contextmanager

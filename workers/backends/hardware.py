@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
+from types import ModuleType
 from typing import Any
-
-import pynvml
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +32,8 @@ def describe(declared_gpus: int = -1) -> dict[str, Any]:
 
 
 def _driver_gpus() -> list[dict[str, Any]]:
+    import pynvml  # 8,000 lines: they would cost each call on a host behind SSH, where this is asked seldom
+
     try:
         pynvml.nvmlInit()
     except (pynvml.NVMLError_LibraryNotFound, pynvml.NVMLError_DriverNotLoaded):
@@ -42,12 +43,12 @@ def _driver_gpus() -> list[dict[str, Any]]:
         log.warning("the NVIDIA driver does not answer (%s): this host counts as one without GPUs", error)
         return []
     try:
-        return [gpu for index in range(_driver_count()) if (gpu := _gpu(index)) is not None]
+        return [gpu for index in range(_driver_count(pynvml)) if (gpu := _gpu(pynvml, index)) is not None]
     finally:
         pynvml.nvmlShutdown()
 
 
-def _driver_count() -> int:
+def _driver_count(pynvml: ModuleType) -> int:
     try:
         return int(pynvml.nvmlDeviceGetCount())
     except pynvml.NVMLError as error:
@@ -55,7 +56,7 @@ def _driver_count() -> int:
         return 0
 
 
-def _gpu(index: int) -> dict[str, Any] | None:
+def _gpu(pynvml: ModuleType, index: int) -> dict[str, Any] | None:
     """None for a device that fell off the bus, or that we may not use: the others are as good as before."""
     try:
         device = pynvml.nvmlDeviceGetHandleByIndex(index)

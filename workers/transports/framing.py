@@ -52,6 +52,11 @@ class Frame:
     def has_begun(self, heard: Heard) -> bool:
         return self._begin in heard.stdout
 
+    def start(self, said: bytearray) -> int:
+        """Where the command's own words begin; its whole length before it has begun."""
+        place = said.find(self._begin)
+        return len(said) if place < 0 else place + len(self._begin)
+
     def is_whole(self, heard: Heard) -> bool:
         return bool(self._end(heard.stdout) and self._end(heard.stderr))
 
@@ -61,7 +66,7 @@ class Frame:
         if ends[0] is None or ends[1] is None:
             return None
         out, err = (
-            bytes(said[said.index(self._begin) + len(self._begin) : end.start()])
+            bytes(said[self.start(said) : end.start()])
             for said, end in zip((heard.stdout, heard.stderr), ends, strict=True)
             if end is not None
         )

@@ -48,7 +48,8 @@ def talk(
     What it left running may hold its pipes open: that is waited for by nobody. ``deadline`` is of ``time.monotonic``.
     Raises OutOfTime or TooMuch; the process is the caller's to end.
     """
-    conversation = _Conversation(process, stdin, heard)
+    conversation = Conversation(process, heard)
+    conversation.say(stdin, last=True)
     try:
         while True:
             over = conversation.go_on(max(0.0, deadline - time.monotonic()), most_bytes)
@@ -62,14 +63,14 @@ def talk(
         conversation.close()
 
 
-class _Conversation:
-    """The pipes of one process and the descriptor that tells its end."""
+class Conversation:
+    """The pipes of one process and the descriptor that tells its end; what it says goes to ``heard``."""
 
-    def __init__(self, process: subprocess.Popen[bytes], stdin: bytes, heard: Heard) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], heard: Heard) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
-        self._stdin, self._left = process.stdin, memoryview(stdin)
+        self._stdin, self._left, self._last = process.stdin, memoryview(b""), False
         self._sinks = {process.stdout.fileno(): heard.stdout, process.stderr.fileno(): heard.stderr}
         self._pipes = (process.stdin, process.stdout, process.stderr)
         self._ended = os.pidfd_open(process.pid)
@@ -79,6 +80,10 @@ class _Conversation:
             os.set_blocking(pipe.fileno(), False)
         for source in self._sinks:
             self._ready.register(source, selectors.EVENT_READ)
+
+    def say(self, data: bytes, *, last: bool = False) -> None:
+        """Give it this from now on; after the ``last`` its stdin is closed."""
+        self._left, self._last = memoryview(data), last
         self._ready.register(self._stdin.fileno(), selectors.EVENT_WRITE)
 
     def go_on(self, wait_s: float, most_bytes: int) -> bool:
@@ -88,7 +93,8 @@ class _Conversation:
             self._left = _give(self._stdin.fileno(), self._left)
             if not self._left:
                 self._ready.unregister(self._stdin.fileno())
-                _close(self._stdin)
+                if self._last:
+                    _close(self._stdin)
         over = self._ended in ready
         for source, sink in self._sinks.items():
             if source in ready and _take(source, sink) == 0:

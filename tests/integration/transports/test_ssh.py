@@ -46,13 +46,13 @@ def test_the_login_shell_may_be_any(own_host: Sshd, shell: str) -> None:
     assert (done.code, done.stdout, done.stderr) == (0, b"it's|a\\b|c!d\ne|", b"")
 
 
-def test_many_commands_side_by_side_use_one_connection(host: Sshd, transport: SshTransport) -> None:
+def test_many_commands_side_by_side_use_one_connection(far_host: Sshd, transport: SshTransport) -> None:
     transport.run(["true"])
-    before = host.logins()
+    before = far_host.logins()
     with ThreadPoolExecutor(8) as pool:
         seen = list(pool.map(lambda number: transport.run(["echo", str(number)], timeout_s=60).stdout, range(MANY)))
     assert seen == [f"{number}\n".encode() for number in range(MANY)]
-    assert host.logins() == before
+    assert far_host.logins() == before
 
 
 def test_more_at_once_than_the_host_allows_wait_their_turn(own_host: Sshd) -> None:
@@ -87,17 +87,17 @@ def test_huge_input_goes_through(transport: SshTransport) -> None:
     assert transport.run(["true"], stdin=data, timeout_s=60).code == 0, "a program need not read it"
 
 
-def test_time_runs_out_and_the_connection_is_still_good(host: Sshd, transport: SshTransport) -> None:
+def test_time_runs_out_and_the_connection_is_still_good(far_host: Sshd, transport: SshTransport) -> None:
     transport.run(["true"])
-    before = host.logins()
-    with pytest.raises(TransportError, match=r"took longer than 0\.5 s"):
+    before = far_host.logins()
+    with pytest.raises(TransportError, match="took longer"):
         transport.run(["sleep", "30"], timeout_s=0.5)
     assert transport.run(["echo", "on"]).stdout == b"on\n"
-    assert host.logins() == before
+    assert far_host.logins() == before
 
 
-def test_a_jump_host_is_gone_through(host: Sshd) -> None:
-    assert to(host, "far-jumped").run(["echo", "jumped"], timeout_s=20).stdout == b"jumped\n"
+def test_a_jump_host_is_gone_through(far_host: Sshd) -> None:
+    assert to(far_host, "far-jumped").run(["echo", "jumped"], timeout_s=20).stdout == b"jumped\n"
 
 
 @pytest.mark.parametrize("strictness", ["", "StrictHostKeyChecking no", "StrictHostKeyChecking accept-new"])
@@ -152,8 +152,8 @@ def test_a_command_that_may_have_begun_is_never_given_twice(own_host: Sshd) -> N
     assert began.read_text() == "x\n"
 
 
-def test_a_frozen_host_costs_its_time_and_keeps_nobody_from_another(own_host: Sshd, host: Sshd) -> None:
-    transport, other = to(own_host), to(host)
+def test_a_frozen_host_costs_its_time_and_keeps_nobody_from_another(own_host: Sshd, far_host: Sshd) -> None:
+    transport, other = to(own_host), to(far_host)
     transport.run(["true"])
     other.run(["true"])
     assert own_host.process is not None
