@@ -109,5 +109,3 @@ def _answers(url: str, client: redis.Redis) -> bool:
         return False
     finally:
         client.close()
-
-

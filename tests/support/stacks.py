@@ -118,9 +118,7 @@ class Stack:
 
 
 @contextmanager
-def stack(
-    state_dir: Path, python: str = sys.executable, kind: type[Stack] = Stack, **environ: str
-) -> Iterator[Stack]:
+def stack(state_dir: Path, python: str = sys.executable, kind: type[Stack] = Stack, **environ: str) -> Iterator[Stack]:
     """A stack that is not up yet; at the end all of it is ended by pid and removed."""
     made = kind(state_dir, python, **environ)
     try:
