@@ -40,6 +40,8 @@ class LogCopier:
 
     def run(self, stop: threading.Event) -> None:
         """Until ``stop``."""
+        with suppress(Collided, Unavailable):  # then what the last agent had is taken when its time has run out
+            copying_logs.take_over(self._ctx)
         with self._ctx.signals.subscribe(copying_logs.WANTED) as wanted:
             while not stop.is_set():
                 try:

@@ -50,6 +50,13 @@ def take(ctx: Context, agent: str) -> Sequence[Any]:
         return log_copies.take(connection, agent, ctx.settings.node_name) if knows_services(connection) else []
 
 
+def take_over(ctx: Context) -> None:
+    """Do not wait until it is noticed that this host's last agent is gone. One that lives finds out when it writes."""
+    with ctx.database.begin() as connection:
+        if knows_services(connection):
+            log_copies.take_over(connection, ctx.settings.node_name)
+
+
 def give_back(ctx: Context, agent: str) -> None:
     """Another agent need not wait for this one's end to be noticed."""
     with ctx.database.begin() as connection:

@@ -64,13 +64,14 @@ class FarLog:
         *,
         behind: str | None = None,
         tail: int | None = None,
-        patience_s: float = GIVE_UP_S,
+        patience_s: float | None = None,
     ) -> None:
         """From ``behind``, a line's place, on; else, with ``tail``, the last so many lines first; else all."""
         self._ctx, self._attempt_id, self._name, self._node = ctx, found.attempt_id, found.name, found.node
-        self._patience_s = patience_s
+        self._patience_s = GIVE_UP_S if patience_s is None else patience_s
         #: behind the last line that was given: a place of the backend's, and how many bytes follow it
-        self._given = place_of(ctx, found.name, behind) or ("", 0)
+        seen = place_of(ctx, found.name, behind)
+        self._given = seen or ("", 0)
         self._tail: deque[Line] | None = deque(maxlen=tail) if tail is not None and behind is None else None
         self._copy: int | None = None
         self._stack = ExitStack()
@@ -88,8 +89,8 @@ class FarLog:
         self._is_at_end = False
         #: nothing more comes, and all was given
         self.done = False
-        #: something was given
-        self.has_spoken = False
+        #: something was given, here or on the stream that broke
+        self.has_spoken = seen is not None
         #: why the agent copies nothing now
         self.message = ""
 

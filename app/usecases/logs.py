@@ -17,7 +17,7 @@ from app.db.repos import replicas
 from app.domain.lifecycle import TERMINAL
 from app.errors import LogAway, NotFound
 from app.usecases.context import Context
-from app.usecases.far_logs import GIVE_UP_S, FarLog, is_far
+from app.usecases.far_logs import FarLog, is_far
 from app.usecases.log_lines import Line as Line
 from app.usecases.log_lines import as_text, without_key
 
@@ -34,7 +34,7 @@ def read(
     replica_id: str,
     attempt: int | None = None,
     tail: int | None = None,
-    patience_s: float = GIVE_UP_S,
+    patience_s: float | None = None,
 ) -> Iterator[str]:
     """Lines with their ends, oldest first; the last ``tail`` of them when given. Raises NotFound, and LogAway.
 
@@ -298,7 +298,7 @@ def _lines(ctx: Context, found: Any) -> Iterator[str]:
                 yield without_key(ctx, as_text(line))
 
 
-def _far_lines(ctx: Context, found: Any, patience_s: float) -> Iterator[str]:
+def _far_lines(ctx: Context, found: Any, patience_s: float | None) -> Iterator[str]:
     """What is there now of a log that lies elsewhere."""
     with closing(FarLog(ctx, found, patience_s=patience_s)) as far:
         far.finish()

@@ -14,7 +14,6 @@ from sqlalchemy import text
 from app.errors import LogAway, NotFound
 from app.usecases import logs
 from app.usecases.context import Context
-from app.usecases.far_logs import GIVE_UP_S
 
 #: Between two looks at the files, and for each beyond so many a little longer.
 LOOK_S, LOOK_MORE_S = 0.2, 0.001
@@ -156,7 +155,7 @@ class _Following:
 
 
 def _read(ctx: Context, members: Sequence[Any], tail: int | None) -> Iterator[Line]:
-    patience_s = GIVE_UP_S
+    patience_s: float | None = None
     for member in members:
         try:
             for line in logs.read(ctx, member.id, None, tail, patience_s):

@@ -78,6 +78,7 @@ WHERE l.taken_by = :agent AND l.taken_until > hostler_now() AND l.wanted_until >
 """
 )
 _GIVE_BACK = text("UPDATE log_copies SET taken_until = NULL WHERE taken_by = :agent")
+_TAKE_OVER = text("UPDATE log_copies SET taken_until = NULL WHERE starts_with(taken_by, :node || '/')")
 # a copier that was frozen finds another place than the one it read from
 _GROW = text(
     """
@@ -130,6 +131,11 @@ def take(connection: Connection, agent: str, node: str) -> Sequence[Any]:
 def give_back(connection: Connection, agent: str) -> None:
     """Let another agent take what this one has."""
     connection.execute(_GIVE_BACK, {"agent": agent})
+
+
+def take_over(connection: Connection, node: str) -> None:
+    """What earlier agents of this host had can be taken at once."""
+    connection.execute(_TAKE_OVER, {"node": node})
 
 
 def append(
