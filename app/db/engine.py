@@ -31,6 +31,20 @@ _COLLISIONS = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFail
 _CLAIMED_BY_INDEX = ("uq_tasks_open_lifecycle",)
 _TRIES = 6
 
+#: A link that is cut tells nobody. Our end gives a connection up after about fifteen seconds (libpq's names; ms for the
+#: last), and not after the minutes of TCP's own: until then its user hangs, and does not even say so.
+CUT_OFF: dict[str, Any] = {
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 3,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+#: The same at the server's end: what a host that was cut off holds locked is given back. Unix sockets ignore it.
+_CUT_OFF_THERE = (
+    "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=3 -c tcp_keepalives_count=3 -c tcp_user_timeout=20000"
+)
+
 DOWN = "The database does not answer. Try again; `hostler doctor` says what is wrong."
 FULL = "The disk of the database is full. Make room on it, then try again; what was accepted before is kept."
 CROWDED = (
@@ -72,11 +86,12 @@ class Database:
             connect_args={
                 "application_name": application_name,
                 "connect_timeout": 5,
+                **CUT_OFF,
                 # a client that froze inside a transaction must not hold its row locks for ever
                 "options": "-c idle_in_transaction_session_timeout=20000 -c statement_timeout=30000 -c timezone=UTC"
                 # a plan is kept from when a table was small, where reading all of it looked cheapest, and tables grow
                 # by thousands before anybody counts them again: take the index wherever there is one
-                " -c enable_seqscan=off",
+                f" -c enable_seqscan=off {_CUT_OFF_THERE}",
             },
         )
         event.listen(self._engine, "connect", _keep_peeker)

@@ -20,5 +20,6 @@ def reach(url: str) -> str:
         with Connection(url, connect_timeout=CONNECT_S, transport_options=options) as connection:
             connection.ensure_connection(max_retries=1, timeout=CONNECT_S)
             return str(connection.transport.driver_type)
-    except (OperationalError, OSError) as error:
+    except (OperationalError, OSError, TypeError, ValueError) as error:
+        # the last two for options in the URL that the broker's client does not know or cannot read
         raise BrokerAway(" ".join(str(error).split())[:300]) from error

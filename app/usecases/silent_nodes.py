@@ -7,6 +7,7 @@ beats twice meanwhile.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,7 +52,7 @@ _UNHELD = """
 """
 _LOST = text(
     f"""
-SELECT r.id, r.attempt, r.state, r.node FROM replicas r
+SELECT r.id, r.attempt, r.state, r.node, r.pool FROM replicas r
 WHERE r.node = ANY(:nodes) AND r.released_at IS NULL AND r.state = ANY(:states) {_UNHELD}
 ORDER BY r.id LIMIT :limit
 """
@@ -65,6 +66,10 @@ WHERE r.deadline_at < hostler_now() AND r.released_at IS NULL
   {_UNHELD}
 ORDER BY r.id LIMIT :limit
 """
+)
+_SUSPECT = text(
+    "INSERT INTO events (kind, pool, node, actor, cause, message)"
+    " VALUES ('pool_suspect', :pool, :node, 'hostler', 'host silent', :message)"
 )
 _ASKED = (State.STARTING, State.WAITING_FOR_READY, *SERVING)
 
@@ -95,13 +100,31 @@ def _find_silent(connection: Connection) -> Sequence[Any]:
 
 def _call_unreachable(ctx: Context, silent: dict[str, float]) -> int:
     def act(connection: Connection) -> set[str]:
-        lost = connection.execute(_LOST, {"nodes": list(silent), "states": list(_ASKED), "limit": BATCH})
-        return replicas.record_moves(connection, [_move(row, silent[row.node]) for row in lost])
+        lost = list(connection.execute(_LOST, {"nodes": list(silent), "states": list(_ASKED), "limit": BATCH}))
+        moved = replicas.record_moves(connection, [_move(row, silent[row.node]) for row in lost])
+        _tell(connection, lost, moved, silent)
+        return moved
 
     moved = ctx.database.change(act)
     if moved:
         ctx.notify("events", *(f"replica:{one}" for one in moved))
     return len(moved)
+
+
+def _tell(connection: Connection, lost: Sequence[Any], moved: set[str], silent: dict[str, float]) -> None:
+    """All that a host ran went silent at once: the fault is more likely the host's, or the way to it, than theirs."""
+    counts = Counter((row.node, row.pool) for row in lost if row.id in moved)
+    told = [
+        {
+            "node": node,
+            "pool": pool,
+            "message": f"host {node} has not been heard of for {silent[node]:.0f} s: {count} replicas of pool {pool} on"
+            " it are unreachable; nothing is torn down, and nothing is started in their place",
+        }
+        for (node, pool), count in sorted(counts.items())
+    ]
+    if told:
+        connection.execute(_SUSPECT, told)
 
 
 def _move(row: Any, silent_s: float) -> Move:

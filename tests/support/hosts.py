@@ -69,7 +69,8 @@ def parts_on(host: Host, folder: Path) -> Iterator[dict[str, str]]:
     word = secrets.token_hex(12)
     postgres = [*postgres_argv(settings, fast=True), "-h", host.address]
     broker = [str(redis_binary()), "-"]
-    config = f"bind {host.address}\nport 6379\nrequirepass {word}\nmaxmemory-policy noeviction\nsave ''\ndir {layout.redis}\n"
+    config = f"bind {host.address}\nport 6379\nrequirepass {word}\ndir {layout.redis}\n"
+    config += "maxmemory-policy noeviction\nsave ''\n"
     bound = ["setpriv", "--pdeathsig", "INT", "--"] if shutil.which("setpriv") else []
     running: list[subprocess.Popen[bytes]] = []
     try:

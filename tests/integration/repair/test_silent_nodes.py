@@ -43,6 +43,9 @@ def test_what_a_silent_host_runs_is_unreachable_until_it_is_back(agentless: Crew
         assert row.state == "unreachable"
         assert crew.settings.node_name in row.message
     assert crew.replica(waiting).deadline_at == deadline
+    [told] = crew.rows("SELECT pool, node, message FROM events WHERE kind = 'pool_suspect' AND cause = 'host silent'")
+    assert (told.pool, told.node) == ("local", crew.settings.node_name)
+    assert "2 replicas" in told.message
     assert set(crew.leases(serving)) == {"slot", "port"}
     crew.start("agent")
     crew.await_heartbeat("agent")

@@ -1,0 +1,258 @@
+"""A stack over two hosts, as their operators set it up: network namespaces that see each other by one cable.
+
+Database, broker, API and gateway are on one; `hostler worker` and the engines on the other.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+import psutil
+import pytest
+
+from app.stack.processes import engines
+from tests.support.embedded import wait_until
+from tests.support.hosts import HostStack, on, parts_on
+from tests.support.netns import Host, Link, need_namespaces, net
+from tests.support.stacks import MOCK
+
+#: Until a host that was cut off counts as silent (20 s and 10 s of proof), with a busy machine's patience.
+SILENT_S = 90
+#: Until connections that the cut killed are noticed, made anew, and everything is looked at again.
+BACK_S = 120
+pytestmark = pytest.mark.timeout(600)
+
+
+class Two:
+    """Both hosts, what connects them, and the stack's parts on each."""
+
+    def __init__(self, control: HostStack, far: HostStack, link: Link, environ: dict[str, str]) -> None:
+        self.control, self.far, self.link, self.environ = control, far, link, environ
+        self.call = control.call
+
+    def replica(self, **changes: Any) -> dict[str, Any]:
+        made = self.call("POST", "/api/v1/replicas", {**MOCK, "pool": "far", "wait_for_ready": True, **changes}, 201)
+        return dict(made)
+
+    def get(self, replica_id: str) -> dict[str, Any]:
+        return dict(self.call("GET", f"/api/v1/replicas/{replica_id}"))
+
+    def await_state(self, replica_id: str, state: str, timeout_s: float) -> None:
+        wait_until(lambda: self.get(replica_id)["status"] == state, timeout_s, f"{replica_id} to be {state}")
+
+    def ask(self, replica_id: str) -> int:
+        """The status of a chat with that replica through the gateway."""
+        body = {"model": "m", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 2}
+        headers = {"X-API-Key": self.control.key, "X-Hostler-Replica": replica_id}
+        url = f"{self.control.url}/v1/chat/completions"
+        return self.control.host.do(
+            lambda: httpx2.post(url, json=body, headers=headers, timeout=60, trust_env=False).status_code
+        )
+
+    def engines(self) -> dict[str, set[int]]:
+        """Processes by replica that run on the far host."""
+        found: dict[str, set[int]] = {}
+        for one in engines(self.far.layout):
+            if one.role == "engine":
+                found.setdefault(one.replica_id or "", set()).add(one.process.pid)
+        return found
+
+    def end(self, *replica_ids: str) -> None:
+        for replica_id in replica_ids:
+            self.call("POST", f"/api/v1/replicas/{replica_id}/stop", {"force": True}, (200, 202))
+        for replica_id in replica_ids:
+            wait_until(lambda one=replica_id: self.get(one)["released_at"], 60, f"the end of {replica_id}")
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
+    need_namespaces()
+    folder = tmp_path_factory.mktemp("hosts")
+    with net() as network:
+        here, there = network.host("control"), network.host("far")
+        link = network.link(here, there, "10.77.1")
+        names = {"HOSTLER_PROBE_INTERVAL_S": "1", "HOSTLER_SWEEP_INTERVAL_S": "1"}
+        with (
+            parts_on(here, folder) as parts,
+            on(
+                here, folder / "control", HOSTLER_NODE_NAME="control", HOSTLER_NODE_POOLS="local", **names, **parts
+            ) as a,
+            on(there, folder / "far", HOSTLER_NODE_NAME="far", **names, **parts) as b,
+        ):
+            a.up()
+            a.call("POST", "/api/v1/pools", {"name": "far", "backend": "process", "slots": 8}, 201)
+            b.take_keys_of(a)
+            b.must("worker", "-d", "--pool", "far")
+            yield Two(a, b, link, parts)
+
+
+def test_an_engine_on_another_host_is_reached_at_its_address_and_by_key_alone(two: Two) -> None:
+    there = two.far.host.address
+    made = two.replica(run_diagnostics=True)
+    replica_id, where = made["replica_id"], urlsplit(made["base_url"])
+    assert (where.hostname, made["node"]) == (there, "far")
+    assert made["host"] == there
+    assert two.ask(replica_id) == 200
+    [shown] = [one for one in two.call("GET", "/api/v1/nodes")["nodes"] if one["name"] == "far"]
+    assert (shown["address"], shown["pools"], shown["state"]) == (there, ["far"], "up")
+    # from the other host, past the gateway
+    for key, answer in (("", 401), ("wrong", 401), (_engine_key(two), 200)):
+        assert _ask_engine(two.control.host, made["base_url"], key) == answer
+    listening = {address for row in two.far.processes("engine") for address in row["listen"]}
+    assert listening == {f"{there}:{where.port}"}, "nowhere else, not even on loopback"
+    two.end(replica_id)
+
+
+def test_each_host_serves_its_own_pools_alone(two: Two) -> None:
+    near, far = two.replica(pool="local", model_name="near"), two.replica(model_name="far")
+    assert (near["node"], near["host"]) == ("control", "127.0.0.1")
+    assert (far["node"], far["host"]) == ("far", two.far.host.address)
+    queues = {
+        one["name"]: {queue for worker in one["workers"] for queue in worker["queues"]}
+        for one in two.call("GET", "/api/v1/nodes")["nodes"]
+    }
+    assert {"pool.far", "pool.far.control", "node.far", "node.far.control"} <= queues["far"]
+    assert not {"pool.local", "pool.local.control", "pool.mock"} & queues["far"]
+    assert "pool.local" in queues["control"]
+    assert "pool.far" not in queues["control"]
+    two.end(near["replica_id"], far["replica_id"])
+
+
+def test_a_host_that_is_cut_off_and_back_loses_and_doubles_nothing(two: Two) -> None:
+    kept = [two.replica()["replica_id"] for _ in range(3)]
+    stopped = two.replica()["replica_id"]
+    before, attempts = two.engines(), {one: two.get(one)["attempt"] for one in kept}
+    assert set(before) == {*kept, stopped}
+    two.link.cut()
+    try:
+        # asked for while nobody there hears of it
+        body = {**MOCK, "pool": "far", "model_name": "late", "wait_for_ready": False}
+        late = two.call("POST", "/api/v1/replicas", body, 202)["replica_id"]
+        two.call("POST", f"/api/v1/replicas/{stopped}/stop", {"drain_s": 0}, (200, 202))
+        for replica_id in kept:
+            two.await_state(replica_id, "unreachable", SILENT_S)
+        assert two.ask(kept[0]) == 503
+        told = two.call("GET", "/api/v1/events?kind=pool_suspect&limit=100")["events"]
+        assert [one for one in told if one["pool"] == "far" and one["node"] == "far"], told
+        assert "node far is silent" in " ".join(two.call("GET", "/health")["problems"])
+        assert two.get(late)["status"] == "pending"
+        assert two.get(stopped)["released_at"] is None, "nobody saw it gone"
+        assert two.engines() == before, "nothing was torn down"
+    finally:
+        two.link.heal()
+    for replica_id in kept:
+        two.await_state(replica_id, "ready", BACK_S)
+    two.await_state(late, "ready", BACK_S)
+    wait_until(lambda: two.get(stopped)["released_at"], BACK_S, "the stop that was asked for meanwhile")
+    after = two.engines()
+    assert {one: after.get(one) for one in kept} == {one: before[one] for one in kept}, "the very same processes"
+    assert set(after) == {*kept, late}
+    assert {one: two.get(one)["attempt"] for one in kept} == attempts
+    for replica_id in (*kept, late):
+        assert _starts(two, replica_id) == 1
+        wait_until(lambda one=replica_id: two.ask(one) == 200, 30, f"an answer of {replica_id}")
+    two.end(*kept, late)
+
+
+def test_a_host_whose_plug_is_pulled_judges_nobody_by_that(two: Two) -> None:
+    """Its engines' address is gone with the link: even it cannot reach them, and it cannot say so either."""
+    kept = [two.replica()["replica_id"] for _ in range(3)]
+    before = two.engines()
+    two.link.unplug(two.far.host)
+    try:
+        for replica_id in kept:
+            two.await_state(replica_id, "unreachable", SILENT_S)
+    finally:
+        two.link.plug_in(two.far.host)
+    for replica_id in kept:
+        two.await_state(replica_id, "ready", BACK_S)
+        assert _starts(two, replica_id) == 1
+        assert two.get(replica_id)["attempt"] == 1
+    assert two.engines() == before
+    two.end(*kept)
+
+
+def test_what_cannot_join_is_told_why_and_what_to_do(two: Two, tmp_path: Path) -> None:
+    host = two.far.host
+    with on(host, tmp_path / "bare", HOSTLER_NODE_NAME="bare") as bare:
+        done = bare.hostler("worker", "-d", "--pool", "far")
+        assert done.returncode == 2
+        assert "HOSTLER_DATABASE_URL and HOSTLER_BROKER_URL" in done.stderr
+    with on(host, tmp_path / "third", HOSTLER_NODE_NAME="third", **two.environ) as third:
+        _refused(third, "secrets/engine-key and secrets/secret-key", "worker", "-d")
+        third.take_keys_of(two.control)
+        (third.layout.secrets / "engine-key").write_text("k" * 43 + "\n")
+        _refused(third, "secrets/engine-key here is not the stack's", "worker", "-d")
+        third.take_keys_of(two.control)
+        _refused(third, "no pool is called 'fra'. Did you mean far?", "worker", "-d", "--pool", "fra")
+        _refused(third, "no address of this host", "worker", "-d", "--address", two.control.host.address)
+        _refused(third, "HOSTLER_NODE_ADDRESS", "worker", "-d", "--address", "0.0.0.0")
+        broker = two.environ["HOSTLER_BROKER_URL"]
+        for url in (broker.replace("redis://:", "redis://:not"), f"{broker}?nothing=1"):
+            _refused(third, "check HOSTLER_BROKER_URL", "worker", "-d", HOSTLER_BROKER_URL=url)
+        assert not third.living(), "nothing is left of what was refused"
+    _refused(two.far, "a worker host is up", "up", "-d")
+    assert two.call("GET", "/health")["problems"] == []
+
+
+def test_a_second_host_of_one_name_is_refused(two: Two, tmp_path: Path) -> None:
+    with on(two.far.host, tmp_path / "twin", HOSTLER_NODE_NAME="far", **two.environ) as twin:
+        twin.take_keys_of(two.control)
+        _refused(twin, "HOSTLER_NODE_NAME", "worker", "-d", "--pool", "far")
+    [shown] = [one for one in two.call("GET", "/api/v1/nodes")["nodes"] if one["name"] == "far"]
+    assert shown["attributes"]["home"].endswith(str(two.far.state_dir))
+
+
+def test_a_worker_host_leaves_with_its_replicas_and_comes_back(two: Two) -> None:
+    replica_id = two.replica()["replica_id"]
+    assert "keeping 1 engines" in two.far.hostler("down", "--keep-replicas").stderr
+    assert set(two.engines()) == {replica_id}
+    two.far.must("worker", "-d", "--pool", "far")
+    two.await_state(replica_id, "ready", 60)
+    assert two.ask(replica_id) == 200
+    assert replica_id in two.far.hostler("down").stderr
+    assert two.get(replica_id)["status"] == "stopped"
+    assert two.get(replica_id)["released_at"]
+    assert not two.far.living()
+    assert "no secret" not in two.far.last_words()
+    shutil.rmtree(two.far.layout.logs)
+    two.far.must("worker", "-d", "--pool", "far")
+    two.end(two.replica()["replica_id"])
+
+
+def test_no_key_is_in_a_command_line_or_a_file_that_others_read(two: Two) -> None:
+    words = [*two.environ.values(), _engine_key(two)]
+    lines = [" ".join(process.cmdline()) for process in two.far.living() if psutil.pid_exists(process.pid)]
+    assert not [line for line in lines for word in words if word in line]
+    findings = {one["check"]: one for one in two.far.json("doctor")}
+    assert findings["permissions"]["result"] == "ok"
+    assert findings["keys"]["result"] == "ok"
+    assert not {"gateway", "api"} & set(findings), "they are elsewhere"
+
+
+def _refused(stack: HostStack, why: str, *arguments: str, **environ: str) -> None:
+    done = stack.hostler(*arguments, **environ)
+    assert done.returncode in (1, 2), done.stdout
+    assert why in done.stderr
+
+
+def _engine_key(two: Two) -> str:
+    return (two.control.layout.secrets / "engine-key").read_text().strip()
+
+
+def _ask_engine(host: Host, base_url: str, key: str) -> int:
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    return host.do(
+        lambda: httpx2.get(f"{base_url}/v1/models", headers=headers, timeout=10, trust_env=False).status_code
+    )
+
+
+def _starts(two: Two, replica_id: str) -> int:
+    """How often the engine was started, over all of its attempts: it writes a line each time."""
+    files = two.far.layout.attempts.glob(f"*-{replica_id}-*/starts")
+    return sum(len(file.read_text().splitlines()) for file in files)
