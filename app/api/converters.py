@@ -9,15 +9,20 @@ from flask import Flask, request
 from flask_smorest import Api
 from werkzeug.routing import BaseConverter
 
+from app.api.auth import context
 from app.errors import NotFound
+from app.usecases import replicas
 
 REPLICA_ID = "[0-9a-f]{12}"
+#: What a cluster calls its job goes for the replica's id; no cluster has counted that far.
+JOB_ID = "[0-9]{1,11}"
 #: Twelve hex digits are such a name too: an id, a name, and what a cluster calls its job.
 SERVICE_REF = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 
 
 class ReplicaIdConverter(BaseConverter):
-    """Twelve hex digits. Matches any word, so that a mistyped id is told as such and not as an unknown route."""
+    """Twelve hex digits, or a cluster's job. Matches any word, so that a mistyped id is told as such and not as an
+    unknown route."""
 
     regex = "[^/]+"
 
@@ -41,6 +46,8 @@ def document(api: Api) -> None:
 def _check_ids() -> None:
     named = request.view_args or {}
     replica_id, service_id = named.get("replica_id"), named.get("service_id")
+    if replica_id is not None and re.fullmatch(JOB_ID, replica_id):
+        named["replica_id"] = replica_id = replicas.id_of_job(context(), replica_id) or replica_id
     if replica_id is not None and not re.fullmatch(REPLICA_ID, replica_id):
         raise NotFound(
             f"There is no replica {replica_id!r}: an id is twelve hex digits, such as 3f9a01c2d4e5."

@@ -56,6 +56,10 @@ class Situation:
     gang: Gang | None = None
     #: its slot, port and GPUs are held, and nobody launches it yet
     capacity_held: bool = False
+    #: its backend took it, and decides where and when it runs
+    submitted: bool = False
+    #: what that backend told of it: ``job_id, state, why, expected_start, command``
+    cluster: Mapping[str, Any] = field(default_factory=dict)
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -152,6 +156,12 @@ def _launching(now: Situation) -> Explanation:
             " next.",
             f"hostler task get {now.task_id}",
         )
+    if not now.lease_held and now.submitted:
+        return Explanation(
+            "cluster_queue",
+            f"{_queued(now)} {_look(now)}".rstrip(),
+            f"hostler replica get {now.replica_id}",
+        )
     if not now.lease_held:
         return Explanation(
             "launcher_lost",
@@ -163,6 +173,19 @@ def _launching(now: Situation) -> Explanation:
         f"A worker holds it and is {'preparing' if now.state is State.PREPARING else 'launching'} it.",
         f"hostler replica events {now.replica_id}",
     )
+
+
+def _queued(now: Situation) -> str:
+    """Where it stands in the queue of its cluster."""
+    job = f"job {now.cluster['job_id']}" if now.cluster.get("job_id") else "it"
+    told = ", ".join(str(now.cluster[one]) for one in ("state", "why") if now.cluster.get(one)) or now.message
+    start = now.cluster.get("expected_start")
+    when = f"expects to start it at {start}" if start else "does not say when it may start"
+    return f"Its cluster has {job} in its queue{f' ({told})' if told else ''} and {when}."
+
+
+def _look(now: Situation) -> str:
+    return f"Seen there with `{now.cluster['command']}`." if now.cluster.get("command") else ""
 
 
 def _starting(now: Situation) -> Explanation:
@@ -195,6 +218,13 @@ def _ready(now: Situation) -> Explanation:
 
 
 def _unhealthy(now: Situation) -> Explanation:
+    if now.reason is Reason.PREEMPTED:
+        since = "It has yet to answer where it runs now." if now.port else f"{_queued(now)} {_look(now)}"
+        return Explanation(
+            "preempted",
+            f"Its cluster took its place away. {since}".rstrip(),
+            f"hostler replica events {now.replica_id}",
+        )
     return Explanation(
         "probes_failed",
         f"It is alive but {now.check_failures} probes in a row failed: {now.message}",

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 
 from app.db.repos import drains
 from app.db.repos.gateways import port_is_free
-from app.db.repos.newer import Adapted
+from app.db.repos.newer import Adapted, knows_services
 from app.domain.explanations import Gang, Situation
 from app.domain.explanations import explain as apply_rules
 from app.domain.lifecycle import LAUNCHING, Reason, State
@@ -22,11 +22,12 @@ from app.usecases.replicas import cleanup_of
 #: A worker that was not heard of for so long serves nothing.
 HEARD_S = 30
 
-_READ = Adapted(
-    lambda known: (
-        f"""
+
+def _read(known: bool, services: bool) -> str:
+    return f"""
 SELECT r.*, p.state AS pool_state, p.slots AS slots_total, p.gpus AS pool_gpus, b.host_bound,
-    a.name AS attempt_name, a.launching_at, a.stop_asked_at, a.exit_code, a.signal,
+    {"a.told" if services else "CAST(NULL AS jsonb)"} AS told, a.name AS attempt_name, a.launching_at,
+    a.backend_ref, a.stop_asked_at, a.exit_code, a.signal,
     t.id AS task_id, t.kind AS task_kind, t.state AS task_state, t.claimed_by, t.lease_expires_at, t.seq, t.claims,
     t.arguments->>'gang' AS gang,
     t.priority AS task_priority,
@@ -47,14 +48,17 @@ LEFT JOIN tasks t ON t.replica_id = r.id AND t.state IN ('queued', 'running')
     AND t.kind IN ('create', 'stop', 'restart')
 WHERE r.id = :id
 """
-    )
-)
+
+
+_READ = Adapted(lambda known: _read(known, services=False))
+_READ_WITH_CLUSTER = Adapted(lambda known: _read(known, services=True))
 
 
 def explain(ctx: Context, replica_id: str) -> dict[str, Any]:
     """Rule, evidence, since, position, next deadline and the command to type. Raises NotFound."""
     with ctx.database.read() as connection:
-        row = connection.execute(_READ.of(connection), {"id": replica_id, "heard_s": HEARD_S}).first()
+        read = _READ_WITH_CLUSTER if knows_services(connection) else _READ
+        row = connection.execute(read.of(connection), {"id": replica_id, "heard_s": HEARD_S}).first()
         if row is None:
             raise NotFound(f"There is no replica {replica_id}. See `hostler replica list`.")
         position, first = _position(connection, row)
@@ -84,6 +88,8 @@ def explain(ctx: Context, replica_id: str) -> dict[str, Any]:
             restarting=row.task_kind == "restart",
             port=row.port,
             check_failures=row.check_failures,
+            submitted=row.launching_at is not None and row.backend_ref is not None,
+            cluster=row.told or {},
             draining_until=_iso(drain.until) if drain else None,
             in_use_by=tuple(drain.gateways) if drain else (),
             gang=gang,
@@ -154,6 +160,8 @@ def _evidence(row: Any, drain: Any | None) -> list[dict[str, Any]]:
                 "signal": row.signal,
             }
         )
+    if row.told:
+        found.append({"what": "cluster", **row.told})
     if row.state == State.PENDING:
         found.append(
             {

@@ -33,14 +33,14 @@ _OUT_RETRY_S = 2
 class Prompted:
     """A service that can be asked; ``total`` of its replicas are wanted.
 
-    ``replicas`` has (port, the model's own name) of those that answer, by id.
+    ``replicas`` has (where it was routed, the model's own name, port) of those that answer, by id.
     """
 
     service_id: str
     revision: int
     total: int
     target: Target
-    replicas: Mapping[str, tuple[int, str]]
+    replicas: Mapping[str, tuple[str, str, int]]
 
     @property
     def group_id(self) -> str | None:
@@ -69,7 +69,14 @@ def find(ctx: Context, actor: Actor, ref: str, asked: str | None = None) -> Prom
         row.revision,
         row.count,
         _target(row.id, names[model][0], model if asked else None, listening),
-        {member.replica_id: (member.port, names[member.model_name][0]) for member in listening},
+        {
+            member.replica_id: (
+                _routed(member.job_id or member.replica_id, member.port),
+                names[member.model_name][0],
+                member.port,
+            )
+            for member in listening
+        },
     )
 
 
@@ -93,7 +100,7 @@ def _takes_no_name(member: Any) -> bool:
 def members(ctx: Context, actor: Actor, ref: str) -> tuple[str, list[dict[str, Any]]]:
     """(the service's id, its replicas that answer: ``replica_id, port``). Raises as ``find`` does."""
     prompted = find(ctx, actor, ref)
-    return prompted.service_id, [{"replica_id": one, "port": port} for one, (port, _) in prompted.replicas.items()]
+    return prompted.service_id, [{"replica_id": one, "port": port} for one, (_, _, port) in prompted.replicas.items()]
 
 
 def page(ctx: Context, limit: int, cursor: str | None) -> tuple[list[dict[str, Any]], int, str | None]:
@@ -101,15 +108,20 @@ def page(ctx: Context, limit: int, cursor: str | None) -> tuple[list[dict[str, A
     return services.page(ctx, {"engines": [Vllm.name], "desired_state": "running"}, limit, cursor)
 
 
-def answered(ctx: Context, prompted: Prompted, replica_id: str) -> tuple[int | None, str]:
-    """(port, the model's own name) of the replica that answered: one that came or went meanwhile too."""
+def answered(ctx: Context, prompted: Prompted, replica_id: str) -> tuple[str, str]:
+    """(``JOB:PORT`` or ``REPLICA:PORT``, the model's own name) of the replica that answered: one that came or went
+    meanwhile too."""
     if replica_id in prompted.replicas:
-        return prompted.replicas[replica_id]
+        return prompted.replicas[replica_id][:2]
     with ctx.database.read() as connection:
         row = replicas.read(connection, replica_id)
         if row is None:
-            return None, prompted.target.name
-        return row.port, _names(connection, row.model_name)[0]
+            return replica_id, prompted.target.name
+        return _routed(replica_id, row.port), _names(connection, row.model_name)[0]
+
+
+def _routed(who: str, port: int | None) -> str:
+    return f"{who}:{port}" if port is not None else who
 
 
 def _read(ctx: Context, actor: Actor, ref: str) -> tuple[Any, list[Any], dict[str, tuple[str, ...]]]:

@@ -50,9 +50,23 @@ def get(ctx: Context, replica_id: str) -> dict[str, Any]:
     return _body(row, local) | {
         "attempts": attempts,
         "tunnels": [dict(end._mapping) | {"since": _iso(end.since)} for end in ends],
+        "job_id": last["job_id"] if last else None,
+        "cluster": last["cluster"] if last else None,
         "backend_ref": last["backend_ref"] if last else None,
         "log_tail": last["log_tail"] if last else "",
     }
+
+
+def id_of_job(ctx: Context, job_id: str) -> str | None:
+    """The replica behind what a cluster calls its job; None when there is none. Raises Conflict for several."""
+    with ctx.database.read() as connection:
+        found = replicas.of_job(connection, job_id)
+    if len(found) == 2 and found[1].runs:
+        raise Conflict(
+            f"Job {job_id} runs in more than one cluster: for the replicas {found[0].id} and {found[1].id} at least."
+            " Say which by its id."
+        )
+    return found[0].id if found else None
 
 
 def list_replicas(
@@ -154,6 +168,7 @@ def _body(row: Any, local: Mapping[str, str]) -> dict[str, Any]:
 
 def _attempt(row: Any) -> dict[str, Any]:
     shown = {name: getattr(row, f"a_{name}") for name in replicas.ATTEMPT}
+    shown |= {"job_id": row.a_job_id, "cluster": row.a_told}
     return shown | {name: _iso(shown[name]) for name in ("launching_at", "ended_at", "released_at")}
 
 

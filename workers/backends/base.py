@@ -115,6 +115,7 @@ class Observation:
     signal: int | None = None
     out_of_memory: bool = False
     message: str = ""
+    #: where it listens, if the backend chose that: an IP address that others reach, for gateways look up no names
     host: str | None = None
     port: int | None = None
     started_at: datetime | None = None
@@ -126,7 +127,7 @@ class Observation:
     #: why it ended, where the backend knows better than an exit code tells (``walltime``, ``preempted``)
     reason: Reason | None = None
     #: what else the backend knows, for ``explain``: ``job_id``, ``state``, ``why`` it waits, ``expected_start`` (ISO
-    #: 8601), ``nodes``, ``restarts``. JSON-able; None leaves what is known
+    #: 8601), ``nodes``, ``restarts``, the ``command`` that shows it there. JSON-able; None leaves what is known
     told: Mapping[str, Any] | None = None
 
 
@@ -198,7 +199,11 @@ class Backend(Protocol):
         """
 
     def inspect(self, handles: Sequence[Handle], timeout_s: float = 5) -> list[Observation]:
-        """One observation per handle, same order. Never raises for one bad handle: that one is UNKNOWN."""
+        """One observation per handle, same order. Never raises for one bad handle: that one is UNKNOWN.
+
+        Asked several times a second while something is expected, else each probe interval, and by several threads: who
+        must ask somebody else for it keeps the answer for a while.
+        """
 
     def stop(self, handle: Handle, *, grace_s: float, force: bool = False, timeout_s: float = 5) -> Observation:
         """Ask it to end, or, when ``grace_s`` has passed since the first ask (or ``force``), kill all of it.

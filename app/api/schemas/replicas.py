@@ -199,6 +199,16 @@ class Replica(Answer):
     tunnels = ma.fields.List(
         ma.fields.Dict(), metadata={"description": "Local ends that lead to it: node, port, state (not in lists)."}
     )
+    job_id = ma.fields.String(
+        allow_none=True, metadata={"description": "What its cluster calls it, of the last attempt (not in lists)."}
+    )
+    cluster = ma.fields.Dict(
+        allow_none=True,
+        metadata={
+            "description": "What its cluster tells of the last attempt: state, why it waits, when it is expected to"
+            " start, on which nodes it runs, how often it was requeued (not in lists)."
+        },
+    )
     backend_ref = ma.fields.Raw(allow_none=True, metadata={"description": "The backend's own handle (not in lists)."})
     log_tail = ma.fields.String(metadata={"description": "Last output of an ended attempt (not in lists)."})
     spec = ma.fields.Dict(required=True, metadata={"description": "The request; secret values are masked."})

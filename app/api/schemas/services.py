@@ -172,6 +172,7 @@ class Member(Answer):
     port = ma.fields.Integer(allow_none=True)
     node = ma.fields.String(allow_none=True)
     gpus = ma.fields.Raw(allow_none=True)
+    job_id = ma.fields.String(allow_none=True, metadata={"description": "What its cluster calls it."})
     base_url = ma.fields.String(allow_none=True)
 
 

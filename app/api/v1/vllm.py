@@ -155,9 +155,9 @@ def _prompt(body: dict[str, Any]) -> Prompt:
 
 
 def _routed(prompted: Prompted, replica_id: str) -> dict[str, Any]:
-    port, model = prompts.answered(context(), prompted, replica_id)
+    routed_to, model = prompts.answered(context(), prompted, replica_id)
     return {
-        "routed_to": f"{replica_id}:{port}" if port is not None else replica_id,
+        "routed_to": routed_to,
         "service_id": prompted.service_id,
         "group_id": prompted.group_id,
         "total_replicas": prompted.total,

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from app.db.repos.newer import Adapted
+from app.db.repos.newer import Adapted, AdaptedToServices, knows_services
 from app.domain.lifecycle import Reason, State, check_path
 from app.domain.tasks import Phase
 
@@ -216,6 +216,18 @@ def record_released(connection: Connection, replica_id: str, attempt: int) -> bo
     return freed or closed
 
 
+def of_job(connection: Connection, job_id: str) -> list[Any]:
+    """(id, runs) of the replicas for which a cluster has, or had, a job of that name: those for which it runs first,
+    then the last ones. At most two."""
+    if not knows_services(connection):
+        return []
+    query = text(
+        "SELECT replica_id AS id, bool_or(released_at IS NULL) AS runs FROM attempts WHERE job_id = :job_id"
+        " GROUP BY replica_id ORDER BY bool_or(released_at IS NULL) DESC, max(id) DESC LIMIT 2"
+    )
+    return list(connection.execute(query, {"job_id": job_id}))
+
+
 def lock(connection: Connection, replica_id: str) -> Any | None:
     """The replica's row, locked until the transaction ends; None when there is none."""
     return connection.execute(text("SELECT * FROM replicas WHERE id = :id FOR UPDATE"), {"id": replica_id}).first()
@@ -227,15 +239,19 @@ ATTEMPT = (
     "launching_at", "ended_at", "released_at",
 )  # fmt: skip
 
-_READ_WITH_ATTEMPTS = text(
-    f"SELECT r.*, {', '.join(f'a.{name} AS a_{name}' for name in ATTEMPT)}"
-    " FROM replicas r LEFT JOIN attempts a ON a.replica_id = r.id WHERE r.id = :id ORDER BY a.number"
+_READ_WITH_ATTEMPTS = AdaptedToServices(
+    lambda known: (
+        f"SELECT r.*, {', '.join(f'a.{name} AS a_{name}' for name in ATTEMPT)},"
+        f" {'a.job_id' if known else 'NULL'} AS a_job_id, {'a.told' if known else 'CAST(NULL AS jsonb)'} AS a_told"
+        " FROM replicas r LEFT JOIN attempts a ON a.replica_id = r.id WHERE r.id = :id ORDER BY a.number"
+    )
 )
 
 
 def read_with_attempts(connection: Connection, replica_id: str) -> list[Any]:
-    """The replica's row once per attempt, oldest first, with ``ATTEMPT`` as ``a_...``; NULLs there before the first."""
-    return list(connection.execute(_READ_WITH_ATTEMPTS, {"id": replica_id}))
+    """The replica's row once per attempt, oldest first, with ``ATTEMPT``, ``job_id`` and ``told`` as
+    ``a_...``; NULLs there before the first."""
+    return list(connection.execute(_READ_WITH_ATTEMPTS.of(connection), {"id": replica_id}))
 
 
 def read(connection: Connection, replica_id: str) -> Any | None:

@@ -13,13 +13,17 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from app.db.repos.newer import knows_services
+from app.errors import Conflict
 
 #: Of a member, what a plan needs. ``suspect``: its host is silent, so that what is known of it is old.
 _PLANNED = """m.service_id, m.replica_id, m.revision, m.ordinal, m.tries, m.replaces, m.created_at,
     r.state, r.desired_state, r.reason, r.message, r.state_since, r.timestamps, r.lifetime_ends_at, r.released_at,
     coalesce(n.attributes ? 'silent', false) AS suspect"""
+#: What its cluster calls it.
+_JOB = "(SELECT a.job_id FROM attempts a WHERE a.replica_id = r.id AND a.number = r.attempt) AS job_id"
 #: And what its users look at besides.
-_SHOWN = """r.attempt, r.pool, r.engine, r.model_name, r.node, r.host, r.port, r.base_url, r.spec->'recipe' AS recipe,
+_SHOWN = f"""r.attempt, r.pool, r.engine, r.model_name, r.node, r.host, r.port, r.base_url, r.spec->'recipe' AS recipe,
+    {_JOB},
     (SELECT array_agg(l.number ORDER BY l.number) FROM attempts a JOIN leases l ON l.attempt_id = a.id
         WHERE a.replica_id = r.id AND a.released_at IS NULL AND l.kind IN ('gpu', 'pool_gpu')
           AND l.released_at IS NULL) AS gpus"""
@@ -34,9 +38,10 @@ _READ_MEMBERS = text(_MEMBERS.format(columns=_PLANNED))
 _READ_SHOWN = text(_MEMBERS.format(columns=f"{_PLANNED}, {_SHOWN}"))
 #: What answers: as the gateway routes, a backend that cannot be asked proves nothing about its engine.
 _READY = text(
-    """
+    f"""
 SELECT m.service_id, s.name AS service, m.replica_id, m.ordinal, m.revision, s.recipe, r.attempt, r.pool, r.engine,
-    r.model_name, r.node, r.host, r.port, r.base_url, r.spec->'resolved'->'config' AS config
+    r.model_name, r.node, r.host, r.port, r.base_url, r.spec->'resolved'->'config' AS config,
+    {_JOB}
 FROM service_members m JOIN services s ON s.id = m.service_id JOIN replicas r ON r.id = m.replica_id
 WHERE m.service_id = :id AND r.state IN ('ready', 'unreachable') AND r.desired_state = 'running'
 ORDER BY m.ordinal, m.created_at, m.replica_id
@@ -137,13 +142,30 @@ def read(connection: Connection, service_id: str) -> Any | None:
 
 
 def find_id(connection: Connection, ref: str) -> str | None:
-    """The id behind an id or a name: that of the running service, else of the last one that was called so."""
+    """The id behind an id or a name: that of the running service, else of the last one that was called so. A cluster's
+    job is a name too: of the service for which it runs, else of the last one. Raises Conflict when several are meant.
+    """
     query = text(
         "SELECT id FROM services WHERE id = :ref UNION ALL"
         " (SELECT id FROM services WHERE name = :ref ORDER BY desired_state = 'running' DESC, created_at DESC LIMIT 1)"
         " LIMIT 1"
     )
-    return connection.execute(query, {"ref": ref}).scalar()
+    return connection.execute(query, {"ref": ref}).scalar() or _of_job(connection, ref)
+
+
+def _of_job(connection: Connection, job_id: str) -> str | None:
+    query = text(
+        "SELECT m.service_id, bool_or(a.released_at IS NULL) AS runs FROM attempts a"
+        " JOIN service_members m ON m.replica_id = a.replica_id WHERE a.job_id = :job_id"
+        " GROUP BY m.service_id ORDER BY bool_or(a.released_at IS NULL) DESC, max(a.id) DESC LIMIT 2"
+    )
+    found = list(connection.execute(query, {"job_id": job_id}))
+    if len(found) == 2 and found[1].runs:
+        raise Conflict(
+            f"Job {job_id} runs in more than one cluster: for the services {found[0].service_id} and"
+            f" {found[1].service_id} at least. Say which by its id."
+        )
+    return found[0].service_id if found else None
 
 
 def insert(

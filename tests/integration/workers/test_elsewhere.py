@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from app.settings import Settings
-from app.usecases import watching
+from app.usecases import replicas, watching
 from app.usecases.context import Actor
 from app.usecases.creates import request_create
+from app.usecases.explain import explain
 from app.usecases.stops import request_stop
 from tests.support.elsewhere import ElsewhereBackend
 from tests.support.embedded import wait_until
@@ -119,6 +120,14 @@ def test_it_goes_from_the_cluster_queue_to_a_learned_address_and_is_put_away(sit
     assert attempt.told["why"] == "Resources"
     site.look()
     assert site.path(replica) == QUEUED
+    found = explain(site.ctx, replica)
+    assert (found["rule"], found["deadline"]) == ("cluster_queue", None)
+    assert "PENDING, Resources" in found["message"]
+    assert {"what": "cluster", **attempt.told} in found["evidence"]
+    shown = replicas.get(site.ctx, replica)
+    assert (shown["job_id"], shown["cluster"]["expected_start"]) == (attempt.job_id, "2030-01-01T00:00:00+00:00")
+    assert replicas.id_of_job(site.ctx, attempt.job_id) == replica
+    assert replicas.id_of_job(site.ctx, "999999") is None
     site.cluster.run(site.name(replica))
     row = site.look_until(replica, "ready")
     job = site.cluster.job(site.name(replica))
