@@ -366,11 +366,15 @@ def _move(one: Seen, more: dict[str, Any] | None = None) -> Move:
         patch |= {"host": host, "port": port, "base_url": None}
     deadline_s = None
     # readiness has one clock: a backend that could not be asked for a while neither stops nor restarts it
-    keeps_deadline = to is State.UNREACHABLE or (to is State.WAITING_FOR_READY and _was(row, State.WAITING_FOR_READY))
+    again = state is State.UNREACHABLE and _was(row, State.WAITING_FOR_READY)
+    keeps_deadline = to is State.UNREACHABLE or (to is State.WAITING_FOR_READY and again)
     if to is State.READY:
         patch["base_url"] = launches.base_url(host, port)
+    timeouts = row.spec.get("timeouts") or {}
     if to is State.WAITING_FOR_READY and not keeps_deadline:
-        deadline_s = float((row.spec.get("timeouts") or {}).get("readiness_timeout_s") or launches.DEFAULT_READINESS_S)
+        deadline_s = float(timeouts.get("readiness_timeout_s") or launches.DEFAULT_READINESS_S)
+    if to is State.SCHEDULING:
+        deadline_s = timeouts.get("queue_timeout_s")
     return Move(
         row.id,
         row.attempt,
@@ -378,7 +382,7 @@ def _move(one: Seen, more: dict[str, Any] | None = None) -> Move:
         cause="observed",
         reason=verdict.reason,
         message=verdict.message,
-        next_check_s=0 if to is State.WAITING_FOR_READY else 1.0,
+        next_check_s=0 if to in (State.SCHEDULING, State.WAITING_FOR_READY) else 1.0,
         deadline_s=deadline_s,
         keeps_deadline=keeps_deadline,
         patch=patch,

@@ -72,10 +72,11 @@ _FORWARD: dict[State, tuple[State, ...]] = {
     State.SCHEDULING: (State.PREPARING, State.PENDING),
     State.PREPARING: (State.STARTING, State.PENDING),
     State.STARTING: (State.WAITING_FOR_READY, State.UNREACHABLE),
-    State.WAITING_FOR_READY: (State.READY, State.UNREACHABLE),
+    # back to scheduling: its cluster queues it again before it was ever ready
+    State.WAITING_FOR_READY: (State.READY, State.UNREACHABLE, State.SCHEDULING),
     State.READY: (State.UNHEALTHY, State.UNREACHABLE),
     State.UNHEALTHY: (State.READY, State.UNREACHABLE),
-    State.UNREACHABLE: (State.STARTING, State.WAITING_FOR_READY, State.READY, State.UNHEALTHY),
+    State.UNREACHABLE: (State.SCHEDULING, State.STARTING, State.WAITING_FOR_READY, State.READY, State.UNHEALTHY),
     # a restart: the old attempt was seen gone, the next one queues
     State.STOPPING: (State.STOPPED, State.PENDING),
     State.STOPPED: (State.PENDING,),

@@ -137,11 +137,12 @@ def _queued(seen: Evidence) -> Verdict:
         return Verdict(State.UNHEALTHY, Reason.PREEMPTED, message)
     if seen.state in SERVING:
         return Verdict(message=message)
+    if seen.state in (State.WAITING_FOR_READY, State.UNREACHABLE):
+        # it waits for its turn once more, and only then has time to become ready
+        return Verdict(State.SCHEDULING, Reason.PREEMPTED, message)
     if seen.overdue:
         reason = Reason.QUEUE_TIMEOUT if seen.state is State.SCHEDULING else Reason.READINESS_TIMEOUT
         return Verdict(State.FAILED, reason, f"waited too long in the queue of its cluster; {message}")
-    if seen.state is State.UNREACHABLE:
-        return Verdict(State.STARTING, None, message)
     return Verdict(message=message)
 
 

@@ -6,6 +6,11 @@ ALTER TABLE attempts ADD COLUMN told JSONB;
 ALTER TABLE attempts ADD COLUMN job_id TEXT;
 CREATE INDEX ix_attempts_job ON attempts (job_id) WHERE job_id IS NOT NULL;
 
+-- What waits to become ready may be queued by its cluster again.
+INSERT INTO lifecycle_edges (from_state, to_state) VALUES
+    ('waiting_for_ready', 'scheduling'),
+    ('unreachable', 'scheduling');
+
 -- Options of backends that this key's launches carry: {"slurm": {"account": "..."}}
 ALTER TABLE keys ADD COLUMN backend_options JSONB DEFAULT '{}'::jsonb NOT NULL;
 

@@ -72,7 +72,9 @@ class Observed:
         """Ended by itself; or its lifetime was over before it became ready."""
         if self.ready_at is None and self.reason in OVER:
             return not self.live
-        return self.state is State.FAILED and self.wanted and self.reason is not Reason.CANCELLED
+        # cancelled behind us: that is no fault of what served, and of what never did it may be a cluster's answer
+        cancelled = self.reason is Reason.CANCELLED and self.ready_at is not None
+        return self.state is State.FAILED and self.wanted and not cancelled
 
     @property
     def doubtful(self) -> bool:

@@ -202,6 +202,29 @@ def test_a_move_that_nobody_saw_queued_takes_it_out_until_it_answers_there(site:
     site.end(replica)
 
 
+def test_a_requeue_before_it_was_ready_waits_its_turn_and_gets_its_time_anew(site: Site) -> None:
+    body = {"replica_config": {"mock": {"startup_s": 60}}, "timeouts": {"readiness_timeout_s": 50}}
+    replica = site.create(**body)
+    site.launch()
+    site.look_until(replica, "waiting_for_ready")
+    site.cluster.requeue(site.name(replica))
+    site.change("UPDATE clock SET shift = shift + interval '40 seconds'")
+    site.look()
+    row = site.replica(replica)
+    assert (row.state, row.reason, row.port, row.deadline_at) == ("scheduling", "preempted", None, None)
+    site.change("UPDATE clock SET shift = shift + interval '40 seconds'")
+    site.look()
+    assert site.replica(replica).state == "scheduling", "the time to become ready does not pass in the queue"
+    site.cluster.run(site.name(replica))
+    row = site.look_until(replica, "waiting_for_ready")
+    assert row.deadline_at is not None
+    site.look()
+    assert site.replica(replica).state == "waiting_for_ready", "it has all its time again"
+    site.change("UPDATE clock SET shift = shift + interval '51 seconds'")
+    assert site.look_until(replica, "failed").reason == "readiness_timeout"
+    site.await_that(lambda: site.look() or site.replica(replica).released_at, "its job being cancelled")
+
+
 @pytest.mark.parametrize("reason", ["walltime", "preempted", "cancelled", "out_of_memory"])
 def test_the_end_has_the_reason_that_the_cluster_tells(site: Site, reason: str) -> None:
     replica = site.ready()

@@ -32,11 +32,13 @@ def test_the_readme_diagram_is_the_table() -> None:
     assert {(State(source), State(target)) for source, target in drawn} == EDGES
 
 
-def test_the_first_migration_holds_the_table() -> None:
-    script = (ROOT / "migrations/versions/0001_initial.sql").read_text()
-    rows = re.search(r"INSERT INTO lifecycle_edges.*?VALUES\n(.*?);", script, re.DOTALL)
-    assert rows is not None
-    assert {(State(a), State(b)) for a, b in re.findall(r"\('(\w+)', '(\w+)'\)", rows[1])} == EDGES
+def test_the_migrations_hold_the_table() -> None:
+    found: list[tuple[State, State]] = []
+    for script in sorted((ROOT / "migrations/versions").glob("*.sql")):
+        for rows in re.findall(r"INSERT INTO lifecycle_edges.*?VALUES\n(.*?);", script.read_text(), re.DOTALL):
+            found += [(State(a), State(b)) for a, b in re.findall(r"\('(\w+)', '(\w+)'\)", rows)]
+    assert len(found) == len(EDGES)
+    assert set(found) == EDGES
 
 
 def test_every_state_has_a_meaning_and_can_be_reached() -> None:
