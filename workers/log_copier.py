@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -26,6 +27,8 @@ LOOK_S, IDLE_S = 0.2, 1.0
 #: Between two looks at a log that nothing is written to: from, to.
 QUIET_S, QUIETEST_S = 0.2, 2.0
 READ_TIMEOUT_S = 10.0
+#: Looks at a log that is another one at each of them.
+ROTATED_TRIES = 10
 
 
 class LogCopier:
@@ -70,6 +73,8 @@ class LogCopier:
             moved = self._go_on(row)
         except BackendError as error:
             copying_logs.complain(self._ctx, row.id, str(error))
+        except (Collided, Unavailable) as error:
+            log.warning("the log of %s is not copied now: %s", row.attempt_name, error)
         finally:
             _, pause_s = self._next.get(row.id, (0.0, QUIET_S))
             pause_s = QUIET_S if moved else min(pause_s * 2, QUIETEST_S)
@@ -100,25 +105,32 @@ class _Source:
         self._backend, self._handle = backend, handle
 
     def read(self, place: str, hidden: list[bytes], *, is_over: bool) -> tuple[Piece, bytes]:
-        """The next whole lines from ``place`` on, none when there are none; and half a line that is behind them."""
-        part = self._read_line(place)
-        taken = bytes_to_take(part.data, LOG_PART_BYTES, hidden, is_over=is_over)
-        if taken == len(part.data):
-            return Piece(part.data, part.place, part.gap), b""
-        if not taken:
-            return Piece(b"", place), part.data
-        # the place behind the whole lines is only told to whom reads just them
-        lines = self._part(place, taken)
-        if lines.data != part.data[:taken]:
-            # rotated meanwhile: read anew
-            return self.read(place, hidden, is_over=is_over)
-        return Piece(lines.data, lines.place, lines.gap), part.data[taken:]
+        """The next whole lines from ``place`` on, none when there are none; and half a line that is behind them.
+
+        Raises BackendError, also when it is rotated faster than it can be read.
+        """
+        for _ in range(ROTATED_TRIES):
+            part = self._read_line(place)
+            taken = bytes_to_take(part.data, LOG_PART_BYTES, hidden, is_over=is_over)
+            if taken == len(part.data):
+                return Piece(part.data, part.place, part.gap), b""
+            if not taken:
+                return Piece(b"", place), part.data
+            # the place behind the whole lines is only told to whom reads just them
+            lines = self._read_until(place, lambda _: False, taken)
+            if lines.data == part.data[:taken]:
+                return Piece(lines.data, lines.place, part.gap), part.data[taken:]
+        raise BackendError(f"the log of {self._handle.name} is rotated faster than it can be read")
 
     def _read_line(self, place: str) -> LogPart:
-        """A part that holds a line end, unless there is none yet: a backend may give less than there is."""
-        part = self._part(place, LOG_PART_BYTES)
-        while part.data and b"\n" not in part.data and len(part.data) < LOG_PART_BYTES:
-            more = self._part(part.place, LOG_PART_BYTES - len(part.data))
+        """A part that holds a line end, unless there is none yet."""
+        return self._read_until(place, lambda data: b"\n" in data, LOG_PART_BYTES)
+
+    def _read_until(self, place: str, is_enough: Callable[[bytes], bool], limit: int) -> LogPart:
+        """A backend may give less at once than there is."""
+        part = self._part(place, limit)
+        while part.data and not is_enough(part.data) and len(part.data) < limit:
+            more = self._part(part.place, limit - len(part.data))
             if not more.data or more.gap:
                 break
             part = LogPart(part.data + more.data, more.place, part.gap)

@@ -16,6 +16,7 @@ from sqlalchemy import event, text
 
 from app.db.engine import Database
 from app.db.repos import events as events_repo
+from app.db.repos import log_copies
 from app.db.repos import retention as retention_repo
 from app.db.repos import services as services_repo
 from app.db.repos import tasks as tasks_repo
@@ -58,6 +59,8 @@ FEW, MANY = 600, 25_000
 
 #: One of the services has died 20,000 times, and was scaled as often.
 SERVICES, ONE = 1_000, "000000000001"
+#: Of a log that is read while it is written to, in words of one byte.
+CHUNKS = 2_000
 SPEC = '{"update": {}, "restart": {}, "config": {}, "warnings": [], "replica": {}, "all_or_nothing": false}'
 
 LOAD = f"""
@@ -109,6 +112,10 @@ SELECT 'ts' || g, 'service_scale', 'succeeded', 'done', 2, 'mock', 1, 'k', hostl
        jsonb_build_object('service_id', '{ONE}') FROM generate_series(1, 20000) g;
 INSERT INTO service_hints (service_id)
 SELECT lpad(to_hex(g % {SERVICES} + 1), 12, '0') FROM generate_series(1, 20000) g;
+INSERT INTO log_copies (attempt_id, wanted_until, size_bytes)
+SELECT id, hostler_now() + interval '1 hour', {CHUNKS} FROM attempts WHERE node = 'n' ORDER BY id LIMIT 40;
+INSERT INTO log_chunks (copy_id, starts, place, data)
+SELECT c.id, g, 'p' || g, 'x' FROM log_copies c, generate_series(0, {CHUNKS} - 1) g
 """
 
 Caught = list[tuple[str, Any]]
@@ -178,6 +185,8 @@ def _unknown_model(ctx: Context) -> None:
         served.choose(ctx, ANYBODY, "nothing")
 
 
+#: The first attempt, whose log is the first copy's.
+COPIED = 1
 ANYBODY = Actor("000000000001", "k", "admin")
 ACTS: Acts = {
     "claim of a launch": (FEW, _in_vain(_claim_launch)),
@@ -210,6 +219,14 @@ ACTS: Acts = {
     "who of a service is ready": (FEW, lambda ctx: services.ready_members(ctx, "000000000002")),
     "tasks of a service": (FEW, lambda ctx: tasks.list_tasks(ctx, {"service_id": "000000000002"}, 50, None)),
     "events of a service": (FEW, lambda ctx: events.list_events(ctx, {"service_id": ONE}, 50, None)),
+    "joining a log": (FEW, _in_vain(lambda connection: log_copies.join(connection, COPIED, ""))),
+    "joining a log somewhere": (FEW, _in_vain(lambda connection: log_copies.join(connection, COPIED, "p1000"))),
+    "news of a log": (FEW, _read(lambda connection: log_copies.news(connection, COPIED, CHUNKS - 3))),
+    "a log that grows": (
+        FEW,
+        _in_vain(lambda connection: log_copies.append(connection, 1, CHUNKS, "", "p", b"word", False, 1000)),
+    ),
+    "logs to copy": (3 * FEW, _in_vain(lambda connection: log_copies.take(connection, "n/agent", "n"))),
     "queue position": (FEW, lambda ctx: explain.explain(ctx, OPEN)),
     "pools to ring for": (FEW, sweeps.waiting),
     "expired leases": (FEW, sweeps.take_back_expired),
