@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.world import World
+from tests.support.slurm import Cluster, cluster
 from tests.support.sshd import Sshd, far_host
 from workers.backends.base import RUNS_ARGV, BackendContext
 from workers.backends.registry import BACKENDS, open_backend
 
-__all__ = ["far_host"]
+__all__ = ["cluster", "far_host"]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -30,13 +31,16 @@ def context(backend_name: str, tmp_path: Path, request: pytest.FixtureRequest) -
         host: Sshd = request.getfixturevalue("far_host")
         options = {"ssh": host.ssh, "folder": str(tmp_path / "state" / "far"), "python": sys.executable}
         return replace(context, run_dir=host.run_dir, options=options)
+    if backend_name == "slurm":
+        nodes: Cluster = request.getfixturevalue("cluster")
+        return replace(context, options=nodes.options(tmp_path / "state" / "slurm"))
     return context
 
 
 @pytest.fixture
 def world(backend_name: str, context: BackendContext, tmp_path: Path) -> Iterator[World]:
     """A backend with nothing in it; after the test nothing may be left."""
-    world = World(open_backend(backend_name, context), tmp_path)
+    world = World(open_backend(backend_name, context), tmp_path, context.options)
     yield world
     world.clean()
 

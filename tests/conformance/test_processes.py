@@ -141,20 +141,14 @@ def test_a_missing_program_is_refused_with_its_name(processes: World) -> None:
         (str(Path(__file__)),),
         (str(Path(__file__).parent),),
     ):
-        with pytest.raises(LaunchRefused, match=argv[0]):
-            processes.launch("idle", argv=argv)
+        assert argv[0] in processes.refusal(argv=argv)
 
 
 def test_a_program_that_cannot_be_executed_is_refused(processes: World, tmp_path: Path) -> None:
     broken = tmp_path / "engine"
     broken.write_text("neither ELF nor script")
     broken.chmod(0o700)
-    plan = processes.plan("idle", argv=(str(broken),))
-    with pytest.raises(LaunchRefused, match="Exec format error"):
-        processes.backend.launch(plan)
-    seen = processes.wait_for(Handle(processes.backend.name, plan.name), Liveness.EXITED, Liveness.ABSENT)
-    if seen.liveness is Liveness.EXITED:
-        assert "Exec format error" in seen.message
+    assert "Exec format error" in processes.refusal(argv=(str(broken),))
 
 
 @pytest.mark.parametrize(
@@ -192,11 +186,13 @@ def test_the_environment_is_built_from_nothing(processes: World, monkeypatch: py
     monkeypatch.setenv("PATH", f"/from/the/worker:{os.environ['PATH']}")
     shown = _show(processes, gpus=(1, 3), env={"OURS": "{folder}/x"}, files={"conf": "{}"})
     environ = shown["environ"]
-    assert set(environ) - {"LC_CTYPE"} == {
+    # a cluster names the devices for each vendor's driver
+    assert set(environ) - {"LC_CTYPE", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK", "GPU_DEVICE_ORDINAL"} == {
         "PATH", "HOME", "LANG", "HOSTLER_MARK", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "OURS", "STARTS",
     }  # fmt: skip
     assert "worker" not in json.dumps(environ)
-    assert environ["CUDA_VISIBLE_DEVICES"] == "1,3"
+    # where the host is not ours, whose GPUs they are is not for us to say
+    assert environ["CUDA_VISIBLE_DEVICES"] == ("1,3" if processes.backend.host_bound else "0,1")
     assert environ["OURS"] == f"{environ['HOME']}/x"
     assert Path(environ["HOME"], "conf").read_text() == "{}"
 
@@ -246,13 +242,13 @@ def test_a_foreign_listener_on_the_port_is_told(processes: World) -> None:
     with socket.create_server(("127.0.0.1", 0)) as foreign:
         port = foreign.getsockname()[1]
         handle = processes.launch("idle", port=port)
-        assert processes.see(handle).owns_port is False
+        processes.wait_for_owner(handle, False)
 
 
 def test_a_foreign_listener_on_every_address_is_told(processes: World) -> None:
     with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as foreign:
         handle = processes.launch("idle", port=foreign.getsockname()[1])
-        assert processes.see(handle).owns_port is False
+        processes.wait_for_owner(handle, False)
 
 
 @pytest.mark.parametrize("behaviour", ["listen", "listen-in-child"])
@@ -261,8 +257,8 @@ def test_its_own_listener_is_known(processes: World, behaviour: str) -> None:
         port = server.getsockname()[1]
     handle = processes.launch(f"{behaviour} {port}", port=port)
     processes.wait_for_line(handle, "listening")
-    seen = processes.see(handle)
-    assert (seen.owns_port, seen.port, seen.host) == (True, port, "127.0.0.1")
+    seen = processes.wait_for_owner(handle, True)
+    assert (seen.port, seen.host) == (port, "127.0.0.1")
     assert processes.see(Handle(handle.backend, handle.name)).owns_port is True
 
 

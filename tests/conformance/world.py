@@ -11,7 +11,16 @@ from typing import Any
 from uuid import uuid4
 
 from tests.support.embedded import wait_until
-from workers.backends.base import LOG_PART_BYTES, RUNS_ARGV, Backend, Handle, Launch, Liveness, Observation
+from workers.backends.base import (
+    LOG_PART_BYTES,
+    RUNS_ARGV,
+    Backend,
+    Handle,
+    Launch,
+    LaunchRefused,
+    Liveness,
+    Observation,
+)
 
 SPECIMEN = Path(__file__).with_name("specimen.py")
 WAIT_S = 10
@@ -28,8 +37,11 @@ _WITHOUT_ARGV: dict[str, Mapping[str, Any]] = {
 class World:
     """One backend in a state dir of its own."""
 
-    def __init__(self, backend: Backend, folder: Path) -> None:
+    def __init__(self, backend: Backend, folder: Path, options: Mapping[str, Any]) -> None:
         self.backend = backend
+        self.options = options
+        #: whether a launch was seen to wait in a cluster's queue
+        self.queues = False
         self.folder = folder
         self.prefix = f"hostler-t{uuid4().hex[:8]}-"
         self._starts = folder / "starts"
@@ -49,11 +61,17 @@ class World:
             "options": options,
         }
         fields |= more
+        fields["options"] = {**self.options, **fields["options"]}
         fields["env"] = {"STARTS": str(self._starts), **fields["env"]}
         return Launch(**fields)
 
     def launch(self, behaviour: str, **more: Any) -> Handle:
-        return self.backend.launch(self.plan(behaviour, **more))
+        """Launch it, and wait while a cluster queues it."""
+        handle = self.backend.launch(self.plan(behaviour, **more))
+        self.queues = self.queues or self.see(handle).liveness is Liveness.QUEUED
+        if self.queues:
+            self.wait_for(handle, *(set(Liveness) - {Liveness.QUEUED}))
+        return handle
 
     def see(self, handle: Handle) -> Observation:
         return self.backend.inspect([handle])[0]
@@ -64,6 +82,26 @@ class World:
             return seen if seen.liveness in wanted else None
 
         return wait_until(look, WAIT_S, f"{handle.name} being {' or '.join(wanted)}; it is {self.see(handle)}")
+
+    def wait_for_owner(self, handle: Handle, owns: bool) -> Observation:
+        """Wait until it is told whose the listening socket on its port is."""
+
+        def look() -> Observation | None:
+            seen = self.see(handle)
+            return seen if seen.owns_port is owns else None
+
+        return wait_until(look, WAIT_S, f"{handle.name} owning its port: {owns}; it is {self.see(handle)}")
+
+    def refusal(self, **more: Any) -> str:
+        """Why it does not run: as the launch was refused, or, where only the host it runs on can know, as it ended."""
+        plan = self.plan("idle", **more)
+        said = ""
+        try:
+            self.backend.launch(plan)
+        except LaunchRefused as error:
+            said = str(error)
+        seen = self.wait_for(Handle(self.backend.name, plan.name), Liveness.EXITED, Liveness.ABSENT)
+        return said or (seen.message if seen.liveness is Liveness.EXITED else "")
 
     def wait_for_line(self, handle: Handle, line: str) -> None:
         wait_until(lambda: line in list(self.backend.logs(handle)), WAIT_S, f"the line {line!r} from {handle.name}")

@@ -17,7 +17,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
+
+import pytest
 
 from tests.support.embedded import wait_until
 
@@ -52,6 +55,7 @@ SlurmdParameters=config_overrides
 JobCompType=jobcomp/filetxt
 JobCompLoc={folder}/jobcomp.txt
 ReturnToService=2
+GetEnvTimeout=0
 MinJobAge=30
 KillWait=2
 SlurmctldTimeout=10
@@ -60,7 +64,8 @@ SchedulerParameters=batch_sched_delay=0,bf_interval=1,sched_interval=1,sched_min
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 GresTypes=gpu
-NodeName={nodes} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports} CPUs={cpus} RealMemory={memory} Gres=gpu:{gpus} State=UNKNOWN
+NodeName={nodes} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports} CPUs={cpus} RealMemory={memory} \\
+ Gres=gpu:{gpus} State=UNKNOWN
 PartitionName=main Nodes={nodes} Default=YES MaxTime=INFINITE State=UP PriorityTier=1 OverSubscribe=NO
 PartitionName=urgent Nodes={nodes} MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 PartitionName=short Nodes={nodes} MaxTime=1 State=UP PriorityTier=1
@@ -101,6 +106,10 @@ class Cluster:
     @property
     def environ(self) -> Mapping[str, str]:
         return {"PATH": _SBIN, "SLURM_CONF": str(self.conf), "LANG": "C.UTF-8"}
+
+    def options(self, folder: Path) -> dict[str, Any]:
+        """Of a pool that runs on it, with its attempts in ``folder``."""
+        return {"folder": str(folder), "slurm_conf": str(self.conf), "network": "127.0.0.0/8"}
 
     def jobs(self, *more: str) -> list[list[str]]:
         """``[id, name, state]`` of each job that is not over."""
@@ -146,16 +155,26 @@ class Cluster:
             ["/usr/bin/sinfo", "-h", "-N", "-o", "%N %T"], capture_output=True, text=True, env=dict(self.environ),
             timeout=20, check=False,
         )  # fmt: skip
-        seen = {line for line in done.stdout.splitlines()}
+        seen = set(done.stdout.splitlines())
         fit = ("idle", "mixed", "allocated")
         return all(any(f"{node} {state}" in seen for state in fit) for node in self.nodes)
 
 
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """One for all tests of a run that import this; skips where there can be none."""
+    missing = lacks()
+    if missing:
+        pytest.skip(missing)
+    with running_cluster() as cluster:
+        yield cluster
+
+
 @contextmanager
-def running_cluster(folder: Path, nodes: int = 2, more: str = "") -> Iterator[Cluster]:
-    """A cluster with its files below ``folder`` (0711 on the way there, for jobs of other users). ``more``: of slurm.conf."""
-    # the path of munge's socket must stay below 108 bytes
-    home = Path(tempfile.mkdtemp(prefix="slurm-", dir=_short(folder)))
+def running_cluster(nodes: int = 2, more: str = "") -> Iterator[Cluster]:
+    """A cluster of so many nodes; ``more``: lines of slurm.conf."""
+    # not in a folder of pytest's: munged wants everybody to reach its socket, whose path must be short
+    home = Path(tempfile.mkdtemp(prefix="slurm-"))
     home.chmod(0o755)
     cluster = _configure(home, nodes, more)
     with ExitStack() as stack:
@@ -171,15 +190,13 @@ def running_cluster(folder: Path, nodes: int = 2, more: str = "") -> Iterator[Cl
         yield cluster
 
 
-def _short(folder: Path) -> Path:
-    return folder if len(str(folder)) < 60 else Path(tempfile.gettempdir())
-
-
 def _configure(home: Path, nodes: int, more: str) -> Cluster:
     host = socket.gethostname().partition(".")[0]
     name = f"t{uuid4().hex[:6]}"
     ctld_port, *ports = _free_ports(1 + nodes)
-    (home / "state").mkdir()
+    # the environment that jobs begin with is not to be asked of the login shell of whoever runs the tests
+    (home / "state" / "env_cache").mkdir(parents=True)
+    (home / "state" / "env_cache" / "root").write_text("HOME=/root\nPATH=/usr/local/bin:/usr/bin:/bin\n")
     key = home / "munge.key"
     key.touch(mode=0o600)
     key.write_bytes(secrets.token_bytes(128))

@@ -8,12 +8,14 @@ from typing import Any
 from workers.backends.base import Backend, BackendContext, BackendError
 from workers.backends.mock import MockBackend
 from workers.backends.process import ProcessBackend
+from workers.backends.slurm import SlurmBackend
 from workers.backends.ssh import SshBackend
 
 BACKENDS: dict[str, type[Backend]] = {
     "process": ProcessBackend,
     "mock": MockBackend,
     "ssh": SshBackend,
+    "slurm": SlurmBackend,
 }
 
 

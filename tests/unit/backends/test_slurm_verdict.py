@@ -1,0 +1,170 @@
+"""What is so of an attempt, from its records and the queue."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from app.domain.lifecycle import Reason
+from workers.backends.base import Liveness, Observation
+from workers.backends.slurm_queue import QueuedJob
+from workers.backends.slurm_verdict import observe
+
+NAME = "hostler-x-abc-1"
+MARK = f"hostler:{NAME}:f00d"
+NOW = datetime(2026, 11, 21, 15, 0, tzinfo=UTC)
+LAUNCH = {"nonce": "f00d"}
+RUN = {
+    "job_id": "17", "restarts": 0, "host": "10.0.0.7", "port": 20017, "pid": 99, "started_at": 1.0, "owns_port": True,
+}  # fmt: skip
+EXIT = {"job_id": "17", "restarts": 0, "exit_code": 3, "signal": None, "ended_at": 2.0, "left": 0, "final": True}
+TERM = {"at": 2.0, "restarts": 0}
+
+
+def job(state: str, **more: Any) -> QueuedJob:
+    return QueuedJob(**{"id": "17", "name": NAME, "comment": MARK, "state": state, "nodes": "n1", "start": NOW} | more)
+
+
+def see(*jobs: QueuedJob, answers: bool = True, accounted: QueuedJob | None = None, **records: Any) -> Observation:
+    attempt = {"there": True, "launch": LAUNCH, "job": {"job_id": "17"}, **records}
+    known = {"17": accounted} if accounted else {}
+    return observe(NAME, attempt, list(jobs) if answers else None, silence="no answer", accounted=known, now=NOW)
+
+
+def test_a_waiting_job_is_queued_and_says_why_and_when() -> None:
+    seen = see(job("PENDING", why="Priority", nodes="", start=NOW + timedelta(hours=1)))
+    assert seen.liveness is Liveness.QUEUED
+    assert "Priority" in seen.message
+    assert seen.told is not None
+    assert seen.told["job_id"] == "17"
+    assert seen.told["expected_start"] == "2026-11-21T16:00:00+00:00"
+
+
+def test_a_running_job_is_where_it_says() -> None:
+    seen = see(job("RUNNING", nodes="n[1-2]"), run=RUN)
+    assert (seen.liveness, seen.host, seen.port, seen.owns_port) == (Liveness.RUNNING, "10.0.0.7", 20017, True)
+    assert seen.told is not None
+    assert seen.told["nodes"] == ["n1", "n2"]
+
+
+def test_an_address_of_an_earlier_run_is_not_believed() -> None:
+    seen = see(job("RUNNING", restarts=1), run=RUN)
+    assert (seen.liveness, seen.host, seen.port) == (Liveness.QUEUED, None, None)
+    again = see(job("RUNNING", restarts=1), run=RUN | {"restarts": 1, "host": "10.0.0.8"})
+    assert (again.liveness, again.host) == (Liveness.RUNNING, "10.0.0.8")
+
+
+def test_a_job_that_tells_nothing_for_long_is_running_all_the_same() -> None:
+    assert see(job("RUNNING", start=NOW - timedelta(minutes=5))).liveness is Liveness.RUNNING
+
+
+def test_a_requeued_job_is_queued_again() -> None:
+    seen = see(job("PENDING", restarts=1, nodes=""), run=RUN, exit=EXIT | {"final": False}, term=TERM)
+    assert seen.liveness is Liveness.QUEUED
+    assert "restart 1" in seen.message
+
+
+@pytest.mark.parametrize("other", [{"comment": ""}, {"comment": f"hostler:{NAME}:other"}, {"name": f"{NAME}0"}])
+def test_a_job_without_our_mark_is_not_ours(other: dict[str, str]) -> None:
+    assert see(job("RUNNING", id="99", **other), run=RUN).liveness is Liveness.LOST
+
+
+def test_a_job_whose_comment_a_site_replaced_is_known_by_its_id() -> None:
+    assert see(job("RUNNING", comment="set by policy"), run=RUN).liveness is Liveness.RUNNING
+
+
+def test_its_own_word_is_the_first_source_of_its_end() -> None:
+    assert see(job("FAILED", exit_code=0), exit=EXIT).message == "exited with code 3"
+    assert see(exit=EXIT).liveness is Liveness.EXITED
+    assert see(answers=False, exit=EXIT).liveness is Liveness.EXITED
+
+
+def test_a_controller_that_does_not_answer_has_ended_nothing() -> None:
+    seen = see(answers=False, run=RUN)
+    assert (seen.liveness, seen.message) == (Liveness.UNKNOWN, "no answer")
+    assert see(answers=False, exit=EXIT | {"left": 2}).liveness is Liveness.UNKNOWN
+    assert see(answers=False, exit=EXIT | {"final": False}, term=TERM).liveness is Liveness.UNKNOWN
+    assert observe(NAME, {"there": False}, None, silence="no answer").liveness is Liveness.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    "state, reason",
+    [
+        ("TIMEOUT", Reason.WALLTIME), ("DEADLINE", Reason.WALLTIME), ("PREEMPTED", Reason.PREEMPTED),
+        ("NODE_FAIL", Reason.NODE_LOST), ("BOOT_FAIL", Reason.NODE_LOST), ("CANCELLED", Reason.CANCELLED),
+        ("FAILED", None), ("COMPLETED", None),
+    ],
+)  # fmt: skip
+def test_slurms_word_for_its_end_gives_the_reason(state: str, reason: Reason | None) -> None:
+    hit = {"exit_code": None, "signal": 15, "final": False}
+    assert see(job(state), exit=EXIT | hit, term=TERM).reason is reason
+    assert see(job(state)).reason is reason
+    assert see(accounted=job(state)).reason is reason
+    assert see(job(state)).liveness is Liveness.EXITED
+
+
+def test_out_of_memory_is_told() -> None:
+    assert see(job("OUT_OF_MEMORY")).out_of_memory
+    assert see(job("FAILED"), exit=EXIT | {"oom": True, "exit_code": None, "signal": 9}).out_of_memory
+
+
+@pytest.mark.parametrize(
+    "said, reason",
+    [
+        ("slurmstepd: error: *** JOB 17 ON n1 CANCELLED AT 2026-11-21T15:00:00 DUE TO TIME LIMIT ***", Reason.WALLTIME),
+        (
+            "slurmstepd: error: *** JOB 17 ON n1 CANCELLED AT 2026-11-21T15:00:00 DUE TO PREEMPTION ***",
+            Reason.PREEMPTED,
+        ),
+        ("slurmstepd: error: *** JOB 17 ON n1 CANCELLED AT 2026-11-21T15:00:00 DUE TO NODE FAILURE", Reason.NODE_LOST),
+        ("slurmstepd: error: *** JOB 17 ON n1 CANCELLED AT 2026-11-21T15:00:00 ***", Reason.CANCELLED),
+    ],
+)
+def test_a_purged_job_is_judged_by_the_nodes_last_words(said: str, reason: Reason) -> None:
+    seen = see(said=said, run=RUN)
+    assert (seen.liveness, seen.reason) == (Liveness.EXITED, reason)
+
+
+def test_gone_without_a_word_is_lost() -> None:
+    seen = see(run=RUN)
+    assert seen.liveness is Liveness.LOST
+    assert "17" in seen.message
+
+
+def test_what_we_asked_for_is_nobody_elses_doing() -> None:
+    asked = {"stop": {"at": 1.0}}
+    for state in ("CANCELLED", "TIMEOUT", "PREEMPTED"):
+        assert see(job(state), exit=EXIT, **asked).reason is None
+    assert see(**asked).liveness is Liveness.EXITED
+    seen = see(job("CANCELLED"), exit=EXIT | {"exit_code": None, "signal": 15}, **asked)
+    assert seen.message == "killed by SIGTERM, as asked"
+
+
+def test_leftovers_and_a_job_that_is_still_being_cleared_are_not_gone() -> None:
+    assert see(job("RUNNING"), run=RUN, exit=EXIT | {"left": 2}).liveness is Liveness.LINGERING
+    assert "2 processes are left" in see(job("RUNNING"), run=RUN, exit=EXIT | {"left": 2}).message
+    assert see(job("FAILED", completing=True), exit=EXIT).liveness is Liveness.LINGERING
+    assert see(job("COMPLETING", completing=True), stop={"at": 1.0}).liveness is Liveness.LINGERING
+
+
+def test_while_slurm_ends_a_run_nobody_can_say_whether_there_will_be_another() -> None:
+    assert see(job("COMPLETING", completing=True), run=RUN, term=TERM).liveness is Liveness.UNKNOWN
+    assert see(job("RUNNING"), run=RUN, exit=EXIT | {"final": False}, term=TERM).liveness is Liveness.UNKNOWN
+
+
+def test_an_attempt_that_is_not_there_is_absent_unless_its_job_runs() -> None:
+    nothing = {"there": False}
+    assert observe(NAME, nothing, []).liveness is Liveness.ABSENT
+    assert observe(NAME, nothing, [job("COMPLETED")]).liveness is Liveness.ABSENT
+    assert observe(NAME, nothing, [job("RUNNING")]).liveness is Liveness.RUNNING
+    assert observe(NAME, nothing, [job("RUNNING", comment="")]).liveness is Liveness.ABSENT
+    assert observe(NAME, {"there": True, "sealed": {}}, []).liveness is Liveness.ABSENT
+
+
+def test_a_launch_between_folder_and_job_is_being_submitted_or_lost() -> None:
+    attempt = {"there": True, "launch": LAUNCH}
+    assert observe(NAME, attempt | {"held": True}, []).liveness is Liveness.QUEUED
+    assert observe(NAME, attempt, []).liveness is Liveness.LOST
+    assert observe(NAME, attempt, [job("PENDING")]).liveness is Liveness.QUEUED

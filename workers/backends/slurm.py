@@ -1,0 +1,257 @@
+"""Runs engines as jobs of a Slurm cluster, whose commands are given on this host or on one that is reached by SSH.
+
+An attempt is a folder that its host and the nodes share (``slurm_there.py``) and a job of the same name. The folder
+appears by one ``rename`` before the job is submitted, so that the name is taken by one launcher; and the job, before it
+starts anything, looks whether the folder is still that launch's (``slurm_job.py``). So a submission that nobody knows
+the outcome of can be made again: the job of the first one finds that it is not wanted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import time
+from base64 import b64decode
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from app.domain.slurm_script import Job, render_script
+from workers.backends.base import (
+    LOG_PART_BYTES,
+    BackendContext,
+    BackendError,
+    BackendUnavailable,
+    Fingerprint,
+    Handle,
+    Launch,
+    LaunchRefused,
+    Liveness,
+    LogPart,
+    Observation,
+)
+from workers.backends.slurm_asking import JOB_SOURCE, Host, packed
+from workers.backends.slurm_cluster import describe
+from workers.backends.slurm_options import OPTIONS_SCHEMA
+from workers.backends.slurm_queue import read_accounting
+from workers.backends.slurm_verdict import observe
+from workers.transports.options import map_path, open_transport
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+DEFAULT_PORTS = (20000, 29999)
+#: What killed programs of ours left half made is removed when it is older than this.
+STALE_S = 600.0
+#: Names that an engine's file cannot have.
+_RESERVED = frozenset(
+    {
+        "launch", "launch.json", "script", "private", "submit.lock", "job.py", "job.json", "owner.json", "run.json",
+        "term.json", "exit.json", "stop.json", "kill.json", "sealed", "slurm.out",
+    }
+)  # fmt: skip
+
+
+class SlurmBackend:
+    name = "slurm"
+    summary = "Jobs of a Slurm cluster, submitted on this host or over SSH."
+    host_bound = False
+    serves_http = True
+    lacks: frozenset[str] = frozenset()
+    place_options: tuple[str, ...] = ("ssh", "folder", "slurm_conf", "commands", "python", "squeue")
+    options_schema: Mapping[str, Any] = OPTIONS_SCHEMA
+
+    def __init__(self, context: BackendContext) -> None:
+        self._context = context
+        self._host = Host(open_transport(context.options.get("ssh"), context.run_dir), context.options)
+
+    def fingerprint(self, options: Mapping[str, Any], timeout_s: float = 5) -> Fingerprint:
+        try:
+            told = self._host.ask("describe", timeout_s)
+        except BackendError as error:
+            return Fingerprint(False, str(error))
+        return Fingerprint(True, told["version"], describe(told["nodes"], options.get("partition")))
+
+    def prepare(self) -> None:
+        return
+
+    def adopt(self, name: str, timeout_s: float = 5) -> Handle | None:
+        answer = self._host.look("adopt", timeout_s, name=_name(name))
+        attempt = answer["attempt"]
+        if not attempt["there"] or "sealed" in attempt:
+            return None
+        return Handle(self.name, name, attempt.get("job") or {})
+
+    def launch(self, launch: Launch, timeout_s: float = 20) -> Handle:
+        deadline_s = time.clock_gettime(time.CLOCK_BOOTTIME) + timeout_s
+        _check(launch)
+        greeting, clock = self._host.greet(timeout_s)
+        nonce, key = secrets.token_hex(16), secrets.token_hex(32)
+        plan = self._plan(launch, nonce)
+        job = _job(launch, nonce, greeting["root"])
+        script = render_script(job, {**self._context.options, **launch.options}, key)
+        files = {
+            "job.py": packed(JOB_SOURCE),
+            "script": packed(script.replace(key, "").encode("utf-8", "surrogateescape")),
+            "private": packed(_sealed(launch, key)),
+        }
+        answer = self._host.ask(
+            "launch",
+            timeout_s,
+            name=launch.name,
+            boot_id=clock.boot_id,
+            deadline_s=clock.there(deadline_s),
+            records={"launch.json": plan},
+            files=files,
+            script=packed(script.encode("utf-8", "surrogateescape")),
+        )
+        return Handle(self.name, launch.name, {"job_id": answer["job_id"]})
+
+    def inspect(self, handles: Sequence[Handle], timeout_s: float = 5) -> list[Observation]:
+        names = sorted({handle.name for handle in handles if _is_name(handle.name)})
+        if not handles:
+            return []
+        try:
+            answer = self._host.look("look", timeout_s, names=names, accounting=True)
+        except BackendError as error:
+            return [Observation(Liveness.UNKNOWN, message=str(error)) for _ in handles]
+        return [self._observe(handle.name, answer) for handle in handles]
+
+    def stop(self, handle: Handle, *, grace_s: float, force: bool = False, timeout_s: float = 5) -> Observation:
+        answer = self._host.look("stop", timeout_s, name=_name(handle.name), grace_s=grace_s, force=force)
+        return self._observe(handle.name, answer)
+
+    def logs(self, handle: Handle, *, tail: int | None = None, timeout_s: float = 5) -> Iterator[str]:
+        if tail is not None:
+            answer = self._host.ask("log", timeout_s, name=_name(handle.name), tail=tail, limit=4 * 1024 * 1024)
+            yield from _lines(b64decode(answer["data"]))
+            return
+        rest, place = b"", ""
+        while (part := self.read_log(handle, place, 4 * 1024 * 1024, timeout_s)).data:
+            place = part.place
+            *lines, rest = (rest + part.data).split(b"\n")
+            yield from map(_text, lines)
+        if rest:
+            yield _text(rest)
+
+    def read_log(self, handle: Handle, place: str = "", limit: int = LOG_PART_BYTES, timeout_s: float = 5) -> LogPart:
+        # an offset in all of its output, over rotations and over the runs that Slurm made of it
+        offset = int(place) if place.isdigit() else None
+        answer = self._host.ask("log", timeout_s, name=_name(handle.name), place=offset, limit=limit)
+        data = b64decode(answer["data"])
+        if not data and offset is None:
+            return LogPart(data, place)
+        return LogPart(data, str(answer["place"]), gap=answer["gap"] or (bool(place) and offset is None))
+
+    def recall(self, name: str) -> Mapping[str, Any] | None:
+        return self._host.ask("recall", 5, name=_name(name))["record"]
+
+    def close(self, handle: Handle, timeout_s: float = 5) -> None:
+        (seen,) = self.inspect([handle], timeout_s)
+        if not seen.liveness.gone:
+            raise BackendError(f"{handle.name} is not gone ({seen.message or seen.liveness}); stop it first")
+        self._host.ask("close", timeout_s, name=_name(handle.name))
+
+    def watch_fd(self, handle: Handle) -> int | None:
+        return None
+
+    def list_marked(self, prefix: str) -> list[str]:
+        answer = self._host.look("list", 10, prefix=prefix)
+        if answer["jobs"] is None:
+            raise BackendUnavailable(self._host.silence(answer))
+        running = {
+            job.name
+            for job in answer["jobs"]
+            if not job.over and job.name.startswith(prefix) and job.comment.startswith(f"hostler:{job.name}:")
+        }
+        return sorted({*answer["names"], *running})
+
+    def tidy(self, *, dry_run: bool = False) -> list[str]:
+        return self._host.ask("tidy", 10, older_s=STALE_S, dry_run=dry_run)["found"]
+
+    def _observe(self, name: str, answer: Mapping[str, Any]) -> Observation:
+        if name not in answer["attempts"]:
+            return Observation(Liveness.UNKNOWN, message=f"{name!r} is not the name of an attempt")
+        silence = "" if answer["jobs"] is not None else self._host.silence(answer)
+        accounted = read_accounting(answer["queue"].get("ended", ""))
+        return observe(
+            name, answer["attempts"][name], answer["jobs"], silence=silence, accounted=accounted, now=answer["now"]
+        )
+
+    def _plan(self, launch: Launch, nonce: str) -> dict[str, Any]:
+        """What the job needs to know, without secrets."""
+        options = launch.options
+        plan: dict[str, Any] = {
+            "name": launch.name,
+            "nonce": nonce,
+            "gpus": len(launch.gpus),
+            "port": launch.port,
+            "ports": list(options.get("ports", DEFAULT_PORTS)),
+            "network": options.get("network", f"{launch.host}/32" if launch.port is not None else None),
+            "log_bytes": options.get("log_bytes", self._context.log_bytes),
+            "path": options.get("path", DEFAULT_PATH),
+            "passes": list(options.get("passes", ())),
+        }
+        return plan | ({"record": dict(launch.record)} if launch.record else {})
+
+
+def _job(launch: Launch, nonce: str, root: str) -> Job:
+    path_map = launch.options.get("path_map", {})
+    return Job(
+        name=launch.name,
+        replica_id=launch.replica_id,
+        attempt=launch.attempt,
+        nonce=nonce,
+        folder=os.path.join(root, launch.name),
+        argv=[map_path(word, path_map) for word in launch.argv],
+        gpus=len(launch.gpus),
+        nodes=launch.nodes,
+    )
+
+
+def _sealed(launch: Launch, key: str) -> bytes:
+    """Environment and files, of no use without the key, which is in the submitted script only.
+
+    They must outlast the job's first run, for Slurm may run it again on another node. The pad is used once.
+    """
+    path_map = launch.options.get("path_map", {})
+    env = {name: map_path(value, path_map) for name, value in launch.env.items()}
+    plain = json.dumps({"env": env, "files": dict(launch.files)}).encode("ascii")
+    pad = hashlib.shake_256(key.encode()).digest(len(plain))
+    return bytes(one ^ other for one, other in zip(plain, pad, strict=True))
+
+
+def _check(launch: Launch) -> None:
+    if not launch.argv or not launch.argv[0]:
+        raise LaunchRefused("there is no program to run: argv is empty")
+    if not _is_name(launch.name):
+        raise LaunchRefused(f"{launch.name!r} cannot be the name of an attempt")
+    for file in launch.files:
+        if "/" in file or file.startswith((".", "log-")) or file in _RESERVED | {""}:
+            raise LaunchRefused(f"an engine's file cannot be called {file!r}")
+    strings = [*launch.argv, *launch.env.keys(), *launch.env.values()]
+    if any("\0" in item for item in strings):
+        raise LaunchRefused("an argument or variable holds a NUL character")
+    if any("=" in name or not name for name in launch.env):
+        raise LaunchRefused("the name of a variable is empty or holds '='")
+
+
+def _name(name: str) -> str:
+    if not _is_name(name):
+        raise BackendError(f"{name!r} is not the name of an attempt")
+    return name
+
+
+def _is_name(name: str) -> bool:
+    # commas would be several names to squeue
+    return bool(name) and len(name) <= 128 and not name.startswith((".", "-")) and not set(name) & set("/, \n\0|")
+
+
+def _lines(data: bytes) -> Iterator[str]:
+    lines = data.split(b"\n")
+    if lines and not lines[-1]:
+        lines.pop()
+    return map(_text, lines)
+
+
+def _text(line: bytes) -> str:
+    return line.rstrip(b"\r").decode("utf-8", "replace")

@@ -1,0 +1,135 @@
+"""Asking the host with Slurm's commands: one command per request, whatever it is about."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from workers.backends import slurm_job, slurm_there
+from workers.backends.base import AlreadyLaunched, BackendError, BackendUnavailable, LaunchRefused
+from workers.backends.slurm_queue import QueuedJob, format_of, read_fixed, read_json, version_of
+from workers.transports.base import Transport, TransportError
+
+DEFAULT_FOLDER = "~/.hostler/slurm"
+#: What the interpreter there is told: to unpack the program and the request. What did not come whole is dropped.
+_UNPACK = (
+    "import sys; i = sys.stdin.buffer; n, m = map(int, i.readline().split() or (0, 0)); s = i.read(n); r = i.read(m); "
+    "g = {'__name__': 'there'}; len(r) == m > 0 and (exec(compile(s, 'there', 'exec'), g), g['begin'](s, r))"
+)
+_SOURCE = Path(slurm_there.__file__).read_bytes()
+#: Read with the rest of this version: an upgrade may lay another one in its place while this process works.
+JOB_SOURCE = Path(slurm_job.__file__).read_bytes()
+#: Beyond what the request itself may take: to start an interpreter there and bring the answer back.
+_ROUND_S = 5.0
+
+
+class Clock:
+    """The other host's time since it started, from ours: a launch that comes too late must be late there too."""
+
+    def __init__(self, told: Mapping[str, Any], asked_s: float, answered_s: float) -> None:
+        self.boot_id = told["boot_id"]
+        # as early as it can be: it read its clock somewhere between our question and its answer
+        self._ahead_s = told["now_s"] - answered_s
+        self.asked_s = asked_s
+
+    def there(self, here_s: float) -> float:
+        return here_s + self._ahead_s
+
+
+class Host:
+    """The host of one place, as a process of ours knows it."""
+
+    def __init__(self, transport: Transport, options: Mapping[str, Any]) -> None:
+        self._transport = transport
+        self._options = options
+        self._greeting: dict[str, Any] | None = None
+        self._clock: Clock | None = None
+
+    @property
+    def python(self) -> str:
+        return self._options.get("python", "python3")
+
+    def greet(self, timeout_s: float, *, again: bool = False) -> tuple[dict[str, Any], Clock]:
+        """Where things are there (``root``), its version of Slurm (``form``: how to ask squeue), and its clock."""
+        if self._greeting is None or self._clock is None or again:
+            told = self.ask("greet", timeout_s)
+            form = format_of(version_of(told["version"]), self._options.get("squeue"))
+            self._greeting = {"root": told["root"], "form": form, "version": told["version"]}
+        assert self._clock is not None
+        return self._greeting, self._clock
+
+    def ask(self, verb: str, timeout_s: float, **request: Any) -> dict[str, Any]:
+        """One command there. Raises BackendUnavailable, LaunchRefused, AlreadyLaunched or BackendError."""
+        return self._judged(self._asked(verb, timeout_s, request))
+
+    def look(self, verb: str, timeout_s: float, **request: Any) -> dict[str, Any]:
+        """As ``ask``, with the jobs in the queue read: ``jobs`` (None when the controller does not answer)."""
+        greeting, _ = self.greet(timeout_s)
+        answer = self.ask(verb, timeout_s, format=greeting["form"], **request)
+        answer["now"] = datetime.fromtimestamp(answer["clock"]["at"], UTC)
+        queue = answer.get("queue")
+        if queue is not None:
+            answer["jobs"] = read_jobs(queue) if queue["ok"] else None
+        return answer
+
+    def silence(self, answer: Mapping[str, Any]) -> str:
+        return f"Slurm's controller cannot be asked from {self._transport.name}: {answer['queue']['message']}"
+
+    def _asked(self, verb: str, timeout_s: float, request: Mapping[str, Any]) -> dict[str, Any]:
+        options = self._options
+        whole = {
+            "verb": verb,
+            "folder": options.get("folder", DEFAULT_FOLDER),
+            "conf": options.get("slurm_conf"),
+            "commands": options.get("commands"),
+            "timeout_s": timeout_s,
+            **request,
+        }
+        data = json.dumps(whole).encode("ascii")
+        stdin = f"{len(_SOURCE)} {len(data)}\n".encode() + _SOURCE + data
+        asked_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+        try:
+            done = self._transport.run(
+                [self.python, "-I", "-S", "-c", _UNPACK], stdin=stdin, timeout_s=timeout_s + _ROUND_S
+            )
+        except TransportError as error:
+            raise BackendUnavailable(str(error)) from error
+        if done.code == 127:
+            raise BackendError(
+                f"there is no {self.python} on {self._transport.name}; the option python names another one"
+            )
+        try:
+            answer = json.loads(done.stdout)
+        except ValueError:
+            said = (done.stderr or done.stdout).decode("utf-8", "replace").strip()[-500:]
+            raise BackendUnavailable(
+                f"{self._transport.name} did not carry out {verb} (code {done.code}): {said}"
+            ) from None
+        self._clock = Clock(answer["clock"], asked_s, time.clock_gettime(time.CLOCK_BOOTTIME))
+        return answer
+
+    def _judged(self, answer: dict[str, Any]) -> dict[str, Any]:
+        kind, message = answer.get("refused"), answer.get("message", "")
+        if kind in ("refused", "sealed"):
+            raise LaunchRefused(message)
+        if kind == "taken":
+            raise AlreadyLaunched(message)
+        if kind in ("late", "clock", "unavailable"):
+            raise BackendUnavailable(message)
+        if kind is not None:
+            raise BackendError(f"{self._transport.name}: {message}")
+        return answer
+
+
+def read_jobs(queue: Mapping[str, Any]) -> list[QueuedJob]:
+    """The jobs of an answer in which the controller was asked."""
+    return read_json(queue["jobs"]) if queue["form"] == "json" else read_fixed(queue["text"])
+
+
+def packed(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")

@@ -1,0 +1,159 @@
+"""The options of the Slurm backend: pool ``options`` and a replica's ``backend_options``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from workers.transports.options import PATH_MAP_SCHEMA, SSH_SCHEMA
+
+#: A value of one of sbatch's options: one line of printable ASCII that begins with no hyphen.
+_VALUE = r"^[!-,.-~][ -~]{0,500}$"
+#: What reaches files, other users or programs of ours is not for requests to say.
+_RESERVED = (
+    "job-name|comment|chdir|workdir|output|error|input|open-mode|export|export-file|get-user-env|wrap|array|parsable|"
+    "uid|gid|nodes|ntasks|ntasks-per-node|wait|test-only|hold|bcast|propagate|clusters|help|version|usage|quiet|verbose"
+)
+_FLAG = rf"^--(?!(?:{_RESERVED})(?:=|$))[a-z][a-z0-9-]*(?:=[ -~]{{0,500}})?$"
+
+
+def _text(doc: str, **more: Any) -> dict[str, Any]:
+    return {"type": "string", "pattern": _VALUE, "description": doc, **more}
+
+
+def _flag(doc: str) -> dict[str, Any]:
+    return {"type": "boolean", "description": doc}
+
+
+OPTIONS_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        # where
+        "ssh": SSH_SCHEMA,
+        "folder": {
+            "type": "string",
+            "pattern": "^(?:/|~/)[^\\x00-\\x1f]*$",
+            "x-admin": True,
+            "description": "Where attempts are kept: a folder that the host with Slurm's commands and the compute nodes"
+            " share. `~/.hostler/slurm` by default.",
+        },
+        "slurm_conf": {
+            "type": "string",
+            "pattern": "^/",
+            "x-admin": True,
+            "description": "Path of slurm.conf on that host, where it is not the usual one.",
+        },
+        "commands": {
+            "type": "string",
+            "pattern": "^/",
+            "x-admin": True,
+            "description": "Folder of Slurm's commands, where they are not on the PATH.",
+        },
+        "python": {
+            "type": "string",
+            "pattern": r"^[A-Za-z0-9_./+-]+$",
+            "x-admin": True,
+            "description": "Python 3.6 or newer on that host and on the compute nodes; `python3` by default.",
+        },
+        "path_map": PATH_MAP_SCHEMA,
+        # what a job is
+        "partition": _text("Partition, or several with commas."),
+        "account": _text("Account that is charged."),
+        "qos": _text("Quality of service."),
+        "constraint": _text("Features that nodes must have."),
+        "reservation": _text("Reservation to run in."),
+        "dependency": _text("Jobs that it waits for, as sbatch takes them."),
+        "exclude": _text("Nodes that it must not run on."),
+        "nodelist": _text("Nodes that it must run on."),
+        "licenses": _text("Licenses that it takes."),
+        "gres": _text("Generic resources, instead of `gpu:COUNT` by the GPUs asked for."),
+        "gpu_type": {
+            "type": "string",
+            "pattern": "^[A-Za-z0-9_.-]{1,64}$",
+            "description": "Kind of the GPUs, as gres.conf names it.",
+        },
+        "time_limit": {
+            "description": "Longest run: minutes, or as sbatch takes it (`1-12:00:00`).",
+            "oneOf": [
+                {"type": "integer", "minimum": 1, "maximum": 525600},
+                {"type": "string", "pattern": r"^(?:\d{1,4}-)?\d{1,6}(?::\d{1,2}){0,2}$|^UNLIMITED$"},
+            ],
+        },
+        "cpus": {"type": "integer", "minimum": 1, "maximum": 4096, "description": "CPUs on each node."},
+        "memory": {
+            "type": "string",
+            "pattern": r"^\d{1,9}[KMGT]?$",
+            "description": "Memory on each node, such as `64G`; `0`: all of it.",
+        },
+        "exclusive": _flag("The nodes are shared with no other job."),
+        "nice": {"type": "integer", "minimum": 0, "maximum": 2147483645, "description": "Be less urgent by so much."},
+        "begin": _text("Not before that time, as sbatch takes it."),
+        "requeue": _flag(
+            "Whether Slurm may run it again after a preemption or a lost node; the cluster's own by default."
+        ),
+        "extra": {
+            "type": "array",
+            "maxItems": 32,
+            "items": {"type": "string", "pattern": _FLAG},
+            "description": "More flags for sbatch, each `--name=value`. A request may use those that the pool allows.",
+        },
+        "allow": {
+            "type": "object",
+            "x-admin": True,
+            "description": "Per option the values that requests may ask for (`extra`: names of flags); `*` allows any.",
+            "additionalProperties": {"type": "array", "items": {"type": ["string", "integer", "boolean"]}},
+        },
+        # what runs in it
+        "network": {
+            "type": "string",
+            "pattern": r"^\d{1,3}(?:\.\d{1,3}){3}/(?:[89]|[12]\d|3[0-2])$",
+            "x-admin": True,
+            "description": "The network (CIDR) in which nodes are reached; by default the one of the node's own name.",
+        },
+        "ports": {
+            "type": "array",
+            "items": {"type": "integer", "minimum": 1024, "maximum": 65535},
+            "minItems": 2,
+            "maxItems": 2,
+            "x-admin": True,
+            "description": "First and last port that engines may take on a node; `[20000, 29999]` by default.",
+        },
+        "path": {"type": "string", "description": "PATH of what is launched.", "x-admin": True},
+        "setup": {
+            "type": "array",
+            "items": {"type": "string", "pattern": "^[^\\x00-\\x08\\x0a-\\x1f]*$"},
+            "x-admin": True,
+            "description": "Lines of shell that the job runs first, such as `module load cuda`.",
+        },
+        "passes": {
+            "type": "array",
+            "items": {"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$"},
+            "x-admin": True,
+            "description": "Variables of the job, as `setup` left them, that the engine gets (`LD_LIBRARY_PATH`).",
+        },
+        "apptainer": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["image"],
+            "x-admin": True,
+            "description": "Run the command by `apptainer exec` in this image.",
+            "properties": {
+                "image": {"type": "string", "minLength": 1},
+                "binds": {"type": "array", "items": {"type": "string", "minLength": 1}},
+                "nv": {"type": "boolean"},
+                "program": {"type": "string", "minLength": 1},
+            },
+        },
+        "log_bytes": {"type": "integer", "minimum": 4096, "description": "Output kept per attempt."},
+        "tunnel": {
+            "type": "boolean",
+            "x-admin": True,
+            "description": "Replicas are reached through the connection of `ssh` only.",
+        },
+        "squeue": {
+            "enum": ["json", "fixed"],
+            "x-admin": True,
+            "description": "How squeue is asked; by its version by default.",
+        },
+    },
+}
