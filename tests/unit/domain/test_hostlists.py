@@ -30,5 +30,5 @@ def test_each_host_is_named_once_in_order(listed: str, hosts: list[str]) -> None
     "listed", ["node[1-2", "node1-2]", "node[a-b]", "node[2-1]", "node[[1-2]]", "n[0-9999999]", "a[0-999]b[0-999]"]
 )
 def test_what_is_no_list_or_too_long_is_refused(listed: str) -> None:
-    with pytest.raises(ValueError, match="bracket|range|hosts|number"):
+    with pytest.raises(ValueError, match=r"bracket|range|hosts|number"):
         expand_hosts(listed)
