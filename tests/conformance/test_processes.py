@@ -191,8 +191,8 @@ def test_the_environment_is_built_from_nothing(processes: World, monkeypatch: py
         "PATH", "HOME", "LANG", "HOSTLER_MARK", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "OURS", "STARTS",
     }  # fmt: skip
     assert "worker" not in json.dumps(environ)
-    # where the host is not ours, whose GPUs they are is not for us to say
-    assert environ["CUDA_VISIBLE_DEVICES"] == ("1,3" if processes.backend.host_bound else "0,1")
+    # a cluster says itself which of its GPUs they are
+    assert environ["CUDA_VISIBLE_DEVICES"] == ("0,1" if processes.queues else "1,3")
     assert environ["OURS"] == f"{environ['HOME']}/x"
     assert Path(environ["HOME"], "conf").read_text() == "{}"
 
