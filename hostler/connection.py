@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from hostler.errors import BadInput, NoKey, Unreachable
@@ -49,9 +50,12 @@ def find_connection(
     environ = os.environ if environ is None else environ
     folder = Path(os.path.abspath(Path(state_dir).expanduser())) if state_dir else find_state_dir(environ)
     own_url, certificate = _stack_address(folder)
+    from_environ = "" if state_dir else environ.get("HOSTLER_URL", "")
+    if not (own_url or url or from_environ) and _runs_engines_alone(folder):
+        hint = "give --url, or set HOSTLER_URL, and a key"
+        raise Unreachable(f"{folder} is a worker host's: the stack's API is elsewhere", hint=hint, sent=False)
     if state_dir and not own_url and not url:
         raise Unreachable(f"no stack was started in {folder}", hint=f"hostler up -d --state-dir {folder}", sent=False)
-    from_environ = "" if state_dir else environ.get("HOSTLER_URL", "")
     chosen = _checked_url(url or from_environ or own_url or DEFAULT_URL)
     is_own = bool(own_url) and _origin(_checked_url(own_url)) == _origin(chosen)
     certificate = certificate if is_own else ""
@@ -109,13 +113,23 @@ def _refuse_impostor(connection: Connection, folder: Path) -> None:
         )
 
 
-def _stack_address(folder: Path) -> tuple[str, str]:
-    """(URL, certificate file) of the stack that was started there, each empty when there is none."""
+def _record(folder: Path) -> dict[str, Any]:
     try:
         known = json.loads((folder / "stack.json").read_text())
     except (OSError, ValueError):
-        return "", ""
-    url, certificate = (known.get("url"), known.get("certificate")) if isinstance(known, dict) else (None, None)
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _runs_engines_alone(folder: Path) -> bool:
+    """Whether `hostler worker` was the last start there."""
+    return _record(folder).get("kind") == "worker host"
+
+
+def _stack_address(folder: Path) -> tuple[str, str]:
+    """(URL, certificate file) of the stack that was started there, each empty when there is none."""
+    known = _record(folder)
+    url, certificate = known.get("url"), known.get("certificate")
     return url if isinstance(url, str) else "", certificate if isinstance(certificate, str) else ""
 
 

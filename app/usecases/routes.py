@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from app.domain.endpoints import Endpoint
 from app.errors import GatewayDown
 from app.haproxy.runtime import HaproxyAway, Session
 from app.haproxy.shown import ONE_REPLICA, number, parse_figures, parse_table
@@ -156,7 +157,7 @@ def _member(member: Mapping[str, Any], seen: Figures | None) -> dict[str, Any]:
         "attempt": member["attempt"],
         "kind": member["kind"],
         "server": member["server"],
-        "address": f"{member['ip']}:{member['port']}",
+        "address": str(Endpoint(member["ip"], member["port"])),
         "pool": member["pool"] or None,
         "node": member["node"] or None,
         "state": state,

@@ -5,6 +5,7 @@ Database, broker, API and gateway are on one; `hostler worker` and the engines o
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,7 +81,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
         with (
             parts_on(here, folder) as parts,
             on(
-                here, folder / "control", HOSTLER_NODE_NAME="control", HOSTLER_NODE_POOLS="local", **names, **parts
+                here, folder / "control", HOSTLER_NODE_NAME="control", HOSTLER_NODE_POOLS="local,mock", **names, **parts
             ) as a,
             on(there, folder / "far", HOSTLER_NODE_NAME="far", **names, **parts) as b,
         ):
@@ -141,6 +142,8 @@ def test_a_host_that_is_cut_off_and_back_loses_and_doubles_nothing(two: Two) -> 
         assert [one for one in told if one["pool"] == "far" and one["node"] == "far"], told
         assert "node far is silent" in " ".join(two.call("GET", "/health")["problems"])
         assert two.get(late)["status"] == "pending"
+        explained = two.call("GET", f"/api/v1/replicas/{late}/explain")
+        assert "far" in json.dumps(explained), explained
         assert two.get(stopped)["released_at"] is None, "nobody saw it gone"
         assert two.engines() == before, "nothing was torn down"
     finally:
@@ -233,6 +236,9 @@ def test_no_key_is_in_a_command_line_or_a_file_that_others_read(two: Two) -> Non
     assert findings["permissions"]["result"] == "ok"
     assert findings["keys"]["result"] == "ok"
     assert not {"gateway", "api"} & set(findings), "they are elsewhere"
+    done = two.far.hostler("replica", "list")
+    assert done.returncode != 0
+    assert "--url" in done.stderr
 
 
 def _refused(stack: HostStack, why: str, *arguments: str, **environ: str) -> None:

@@ -50,7 +50,7 @@ def request_bytes(target: ProbeTarget) -> bytes:
     """The request. Never holds a line break that ``path`` or ``key`` smuggled in. Raises ValueError."""
     lines = [
         f"GET {target.path} HTTP/1.1",
-        f"Host: {target.host}:{target.port}",
+        f"Host: {f'[{target.host}]' if ':' in target.host else target.host}:{target.port}",
         "User-Agent: hostler-probe",
         "Accept: */*",
     ]

@@ -59,3 +59,8 @@ def test_what_is_not_http_is_told_at_once(data: bytes) -> None:
 @pytest.mark.parametrize("status, ok", [(200, True), (204, True), (301, False), (401, False), (503, False)])
 def test_only_2xx_is_good(status: int, ok: bool) -> None:
     assert verdict(status, 1.0).ok is ok
+
+
+def test_an_address_of_ipv6_stands_in_brackets_as_http_wants_it() -> None:
+    lines = request_bytes(ProbeTarget("fd00::7", 8001)).split(b"\r\n")
+    assert b"Host: [fd00::7]:8001" in lines
