@@ -26,7 +26,8 @@ from app.stack.prepare import NEW_BYTES, OLD_BYTES
 from app.stack.processes import control_plane
 from app.stack.record import Record, read_record, supervisor_of
 from app.stack.roles import WORKER_HOST, roles_of
-from app.stack.secrets import admin_key, shared_keys
+from app.stack.secrets import admin_key
+from app.stack.starting import must_share
 from app.stack.supervisor import Supervisor
 from app.stack.urls import broker_url, database_url, embeds_postgres
 from app.usecases import key_marks
@@ -230,15 +231,14 @@ def _keys(settings: Settings) -> Finding:
     """Whether this host has the keys that the stack has now."""
     database = Database(database_url(settings), pool_size=1)
     try:
-        differing = key_marks.differing(database, shared_keys(settings))
+        differing = key_marks.differing(database, must_share(settings))
     except Unavailable as error:
         return Finding("keys", FAIL, f"not known: {error.detail}", _database_fix(settings))
     finally:
         database.close()
     if differing:
-        names = " and ".join(f"secrets/{name}" for name in differing)
         fix = "hostler down --keep-replicas; copy them from the stack's own host; hostler worker -d"
-        return Finding("keys", FAIL, f"{names} here is not the stack's", fix)
+        return Finding("keys", FAIL, f"{' and '.join(differing)} here is not the stack's", fix)
     return Finding("keys", OK, "this host has the stack's keys")
 
 

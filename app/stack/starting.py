@@ -19,6 +19,9 @@ from app.stack.secrets import admin_key, shared_keys
 from app.stack.supervisor import Program, Supervisor
 from app.stack.urls import broker_url, database_url, embeds_postgres, embeds_redis
 
+#: What ``must_share`` calls ``HOSTLER_NAMESPACE``.
+NAMESPACE = "namespace"
+
 _LOOK_S = 0.05
 _TAIL_BYTES = 3000
 #: A program that still restarts this long after it was first seen failing will not come up by itself.
@@ -75,18 +78,12 @@ def migrate(settings: Settings) -> str:
     from alembic.util import CommandError
     from sqlalchemy.exc import SQLAlchemyError
 
-    from app.db.engine import Database
     from app.db.migrate import upgrade
-    from app.usecases import key_marks
     from app.usecases.keys import KeyEnded, ensure_admin_key
 
     try:
         upgrade(database_url(settings))
-        database = Database(database_url(settings), pool_size=1)
-        try:
-            key_marks.record(database, shared_keys(settings))
-        finally:
-            database.close()
+        changed = _mark_keys(settings)
         key = admin_key(settings)
         if key:
             ensure_admin_key(settings, key, alone=bool(settings.api_key))
@@ -99,7 +96,31 @@ def migrate(settings: Settings) -> str:
         raise PartFailed(f"the database could not be migrated: {error}; see `hostler doctor`") from error
     except HostlerError as error:
         raise PartFailed(str(error)) from error
-    return ""
+    return changed
+
+
+def _mark_keys(settings: Settings) -> str:
+    """Let hosts that join tell whether they have the same; what is to be said where they were others."""
+    from app.db.engine import Database
+    from app.usecases import key_marks
+
+    database = Database(database_url(settings), pool_size=1)
+    try:
+        shared = must_share(settings)
+        changed = key_marks.differing(database, shared)
+        key_marks.record(database, shared)
+    finally:
+        database.close()
+    if not changed:
+        return ""
+    return f"{' and '.join(changed)} of this stack changed: its other hosts need the new one (docs/other-hosts.md)"
+
+
+def must_share(settings: Settings) -> dict[str, str]:
+    """What every host of the stack must have alike, by name: the keys, and the namespace of names and queues."""
+    from app.db.identity import namespace
+
+    return {**shared_keys(settings), NAMESPACE: namespace(settings)}
 
 
 def check_broker(settings: Settings) -> None:

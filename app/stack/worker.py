@@ -22,7 +22,7 @@ from app.stack.record import remove_record
 from app.stack.roles import WORKER_HOST
 from app.stack.secrets import SHARED, shared_keys
 from app.stack.started import Say, Started, end_leftovers, record_start, running
-from app.stack.starting import check_broker, wait_for_database, wait_for_programs
+from app.stack.starting import NAMESPACE, check_broker, must_share, wait_for_database, wait_for_programs
 from app.stack.supervisor import Program, Supervisor, start_supervisor
 from app.stack.supervisor_config import write_config
 from app.stack.urls import database_url, embeds_postgres, embeds_redis
@@ -132,7 +132,11 @@ def _check_stack(settings: Settings, ctx: Context) -> None:
     found = standing(database_url(settings))
     if found.behind:
         raise PartFailed(f"{found}; run `hostler up` of this version on the stack's own host first")
-    differing = key_marks.differing(ctx.database, shared_keys(settings))
+    differing = key_marks.differing(ctx.database, must_share(settings))
+    if NAMESPACE in differing:
+        raise BadSetting(
+            "HOSTLER_NAMESPACE here is not the stack's: set it, or leave it out, as on the stack's own host"
+        )
     if differing:
         names = " and ".join(f"secrets/{name}" for name in differing)
         raise BadState(

@@ -1,4 +1,4 @@
-"""Whether a host has the keys that all hosts of a stack share: told by marks in the database, not by the keys.
+"""Whether a host has what all hosts of a stack share, keys above all: told by marks in the database, not by the keys.
 
 With another engine key its engines would refuse every request that comes through the gateway; with another secret key
 it could not read the environment that users stored.

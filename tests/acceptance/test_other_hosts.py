@@ -192,6 +192,7 @@ def test_what_cannot_join_is_told_why_and_what_to_do(two: Two, tmp_path: Path) -
         (third.layout.secrets / "engine-key").write_text("k" * 43 + "\n")
         _refused(third, "secrets/engine-key here is not the stack's", "worker", "-d")
         third.take_keys_of(two.control)
+        _refused(third, "HOSTLER_NAMESPACE", "worker", "-d", HOSTLER_NAMESPACE="another")
         _refused(third, "no pool is called 'fra'. Did you mean far?", "worker", "-d", "--pool", "fra")
         _refused(third, "no address of this host", "worker", "-d", "--address", two.control.host.address)
         _refused(third, "HOSTLER_NODE_ADDRESS", "worker", "-d", "--address", "0.0.0.0")
