@@ -175,7 +175,8 @@ def _measure(ours: Stack, watch: Watch, agent: Rounds, port: int, count: int, ro
 def _sweep(watch: Watch, agent: Rounds, count: int) -> float:
     """Milliseconds of the agent's own turn: what is due, then a round: hold, read, inspect, probe, judge, write."""
     started = time.perf_counter()
-    due = watching.claim_due(watch.ctx)
+    here = watch.ctx.settings.node_name
+    due = [row for node in (here, None) for row in watching.claim_due(watch.ctx, node)]
     seen = agent.turn()
     took = time.perf_counter() - started
     if due or seen != count:
