@@ -136,8 +136,18 @@ class _Launch:
         except _Ended as ended:
             return ended.outcome
         except BackendError as error:
-            return self._fail(Reason.BACKEND_ERROR, str(error))
+            return self._try_later(error) or self._fail(Reason.BACKEND_ERROR, str(error))
         return self._follow(handle)
+
+    def _try_later(self, error: BackendError) -> str:
+        """Another host may be away for a moment, and then nobody knows whether it took the launch: adopt finds out."""
+        tries = self.claim.claims
+        if not (error.retryable and self._finds_place and tries < launches.MAX_CLAIMS):
+            return ""
+        delay_s = RETRY_S * 4 ** (tries - 1)
+        log.warning("attempt %s is tried again in %.0f s: %s", self.claim.name, delay_s, error)
+        launches.give_back(self.ctx, self.claim, delay_s)
+        return f"unavailable, again in {delay_s:.0f} s"
 
     def _launch(self) -> Handle:
         claim = self._with_free_port()

@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from app.domain.lifecycle import LAUNCHING, State
+from app.domain.lifecycle import LAUNCHING, LIVE, State
 from app.settings import Settings
 from app.stack.api import Api, ApiSilent
 from app.stack.control import end_control_plane
@@ -88,9 +88,12 @@ def _stop_replicas(settings: Settings, record: Record, say: Say, grace_s: int, h
         # from here on nothing is launched any more; what is queued waits for the next `up`
         Supervisor(settings).stop(f"{GROUP}:worker")
         replicas = _of_this_host(api, Layout(settings.state_dir), settings.node_name)
+        if not settings.database_url:
+            # with the state ends who looks after those that we run elsewhere
+            replicas += _of_no_host(api)
         if not replicas:
             return
-        say(f"stopping {len(replicas)} replicas of this host:")
+        say(f"stopping {len(replicas)} replicas:")
         for row in replicas:
             say(f"  {row['replica_id']}  {row.get('model_name') or '-'}  {row.get('status')}")
         with ThreadPoolExecutor(_CALLS) as pool:
@@ -113,6 +116,13 @@ def _of_this_host(api: Api, layout: Layout, node: str) -> list[dict[str, Any]]:
     return list(found.values())
 
 
+def _of_no_host(api: Api) -> list[dict[str, Any]]:
+    """Replicas that run on no host of ours: behind SSH, in a cluster's queue."""
+    states = [state for state in State if state in LIVE and state is not State.PENDING]
+    rows = [row for state in states for row in api.replicas(state)]
+    return [row for row in rows if row.get("node") is None and row.get("attempt")]
+
+
 def _wait_released(api: Api, wanted: list[str], say: Say, grace_s: int, hurry: threading.Event) -> None:
     # as long again for the requests in flight
     deadline = time.monotonic() + 2 * grace_s + _MORE_S
@@ -125,7 +135,7 @@ def _wait_released(api: Api, wanted: list[str], say: Say, grace_s: int, hurry: t
         else:
             hurry.wait(_LOOK_S)
     if left:
-        say(f"{len(left)} replicas are not gone yet and are killed: {', '.join(sorted(left))}")
+        say(f"{len(left)} replicas are not gone yet: {', '.join(sorted(left))}; what of them is on this host is killed")
 
 
 def _end_engines(layout: Layout, say: Say, grace_s: float, hurry: threading.Event) -> None:

@@ -81,8 +81,10 @@ class Channel:
 
     @property
     def said(self) -> str:
-        """On stderr, for people."""
-        return " ".join(self._heard.stderr.decode(errors="replace").split())
+        """On stderr, for people: without what start-up files said, once the program has begun."""
+        stderr = self._heard.stderr
+        start = self._frame.start(stderr) if self._frame.has_begun(self._heard) else 0
+        return " ".join(bytes(stderr[start:]).decode(errors="replace").split())
 
     def _go_on(self, deadline: float, late: str) -> bool:
         over = self._conversation.go_on(max(0.0, deadline - time.monotonic()), MOST_OUTPUT_BYTES)
@@ -95,7 +97,8 @@ class Channel:
     def _completed(self) -> Completed:
         answer = self._frame.answer(self._heard)
         if answer is None:
-            raise TransportError(f"the connection to {self._name} was lost while the command ran: {self.said[-300:]}")
+            said = f": {self.said[-300:]}" if self.said else ""
+            raise TransportError(f"the connection to {self._name} was lost while the command ran{said}")
         return Completed(*answer)
 
     def _next_line(self) -> bytes | None:

@@ -1,0 +1,103 @@
+"""A pool behind SSH, as a user sees it: served, unreachable and back, dead, stopped, and nothing left on any host."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import psutil
+import pytest
+
+from app.engines.tiny_model import write_tiny_gguf
+from tests.support.embedded import wait_until
+from tests.support.sshd import Sshd, masters_in, running_sshd, short_folder
+from tests.support.stacks import Stack, stack
+
+WAIT_S = 60
+BODY = {"server_mode": "replica_mock", "model_name": "far-model", "pool": "far", "run_diagnostics": False}
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    with short_folder() as run_dir, running_sshd(tmp_path_factory.mktemp("far"), run_dir) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory, host: Sshd) -> Iterator[Stack]:
+    with stack(tmp_path_factory.mktemp("ssh") / "state") as made:
+        made.up()
+        options = {"ssh": host.ssh, "folder": str(host.folder / "attempts-of-ours"), "python": sys.executable}
+        made.call("POST", "/api/v1/pools", {"name": "far", "backend": "ssh", "slots": 8, "options": options}, 201)
+        yield made
+
+
+def test_a_model_of_another_host_is_chatted_with_through_the_gateway(up: Stack) -> None:
+    write_tiny_gguf(up.state_dir / "models" / "tiny-far.gguf")
+    body = {"server_mode": "replica", "model_name": "tiny-far", "pool": "far", "wait_for_ready": True}
+    made = up.call("POST", "/api/v1/replicas", body, 201)
+    assert made["node"] is None
+    asked = {"model": "tiny-far", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
+    wait_until(lambda: chat(up, asked) == 200, WAIT_S, "an answer through the gateway")
+    assert "llama" in up.must("replica", "logs", made["replica_id"]).lower()
+    stop(up, made["replica_id"])
+
+
+def test_the_connection_is_a_process_of_the_stack(up: Stack) -> None:
+    replica = up.replica(**BODY)
+    assert up.processes("ssh"), "shown by status"
+    stop(up, replica)
+
+
+def test_a_host_that_is_away_is_unreachable_and_its_engine_goes_on(up: Stack, host: Sshd) -> None:
+    replica = up.replica(**BODY)
+    before = up.call("GET", f"/api/v1/replicas/{replica}")
+    host.stop()
+    wait_until(lambda: up.state_of(replica) == "unreachable", WAIT_S, "the replica being unreachable")
+    later = up.call("POST", "/api/v1/replicas", {**BODY, "model_name": "later", "wait_for_ready": False}, 202)
+    host.start()
+    wait_until(lambda: up.state_of(replica) == "ready", WAIT_S, "the replica being ready again")
+    after = up.call("GET", f"/api/v1/replicas/{replica}")
+    assert (after["attempt"], after["backend_ref"]) == (before["attempt"], before["backend_ref"])
+    wait_until(lambda: up.state_of(later["replica_id"]) == "ready", WAIT_S, "what was asked for meanwhile")
+    for one in (replica, later["replica_id"]):
+        stop(up, one)
+
+
+def test_a_death_there_is_seen_with_its_reason_and_log(up: Stack) -> None:
+    replica = up.replica(**BODY)
+    os.kill(engine_of(up, replica), signal.SIGKILL)
+    wait_until(lambda: up.state_of(replica) == "failed", WAIT_S, "the death being seen")
+    seen = up.call("GET", f"/api/v1/replicas/{replica}")
+    assert seen["reason"] == "process_exited"
+    assert "SIGKILL" in seen["message"]
+    wait_until(lambda: up.call("GET", f"/api/v1/replicas/{replica}")["released_at"], WAIT_S, "its leases being free")
+
+
+def test_down_ends_what_runs_there_and_the_connection(up: Stack) -> None:
+    pid = engine_of(up, up.replica(**BODY))
+    up.must("down")
+    assert not psutil.pid_exists(pid)
+    assert masters_in(up.layout.run) == []
+
+
+def chat(up: Stack, asked: dict[str, Any]) -> int:
+    headers = {"Authorization": f"Bearer {up.key}"}
+    return httpx2.post(
+        f"{up.url}/v1/chat/completions", json=asked, headers=headers, timeout=30, trust_env=False
+    ).status_code
+
+
+def engine_of(up: Stack, replica: str) -> int:
+    return int(up.call("GET", f"/api/v1/replicas/{replica}")["backend_ref"]["ref"]["pid"])
+
+
+def stop(up: Stack, replica: str) -> None:
+    pid = engine_of(up, replica)
+    up.call("POST", f"/api/v1/replicas/{replica}/stop", {"grace_s": 5}, (200, 202))
+    wait_until(lambda: up.call("GET", f"/api/v1/replicas/{replica}")["released_at"], WAIT_S, "the replica being gone")
+    assert not psutil.pid_exists(pid)
