@@ -25,7 +25,7 @@ THREADS = 8
 #: Between two looks at what is wanted while something is, and while nothing is.
 LOOK_S, IDLE_S = 0.2, 1.0
 #: Between two looks at a log that nothing is written to: from, to.
-QUIET_S, QUIETEST_S = 0.2, 2.0
+QUIET_S, QUIETEST_S = 0.2, 1.0
 READ_TIMEOUT_S = 10.0
 #: Looks at a log that is another one at each of them.
 ROTATED_TRIES = 10

@@ -29,8 +29,8 @@ from app.usecases.nodes import SILENT_S
 #: Topic on which agents hear that somebody wants something.
 WANTED = "logs"
 #: Between two looks when no signal comes, and between two words that it is read still.
-LOOK_S = 2.0
-RENEW_S = 5.0
+LOOK_S = 5.0
+RENEW_S = 10.0
 #: An agent that has sent nothing for so long is not waited for by whom its answer holds up.
 GIVE_UP_S = 10.0
 #: Between two tries to join when all copies are taken.
@@ -105,6 +105,15 @@ class FarLog:
             self._finishing, self._alive_at = True, time.monotonic()
             self._asked, self._is_at_end = None, False
             self._renewed_at = self._looked_at = float("-inf")
+
+    @property
+    def away(self) -> str:
+        """For people: that it cannot be read now, and why as far as it is known."""
+        why = self.message or "no agent there copies it"
+        return (
+            f"The log of {self._name} lies where it cannot be read now: {why}."
+            " Try again; `hostler node list` and `hostler doctor` say how the hosts are."
+        )
 
     def forget(self) -> None:
         """There is no such attempt any more."""
@@ -249,8 +258,10 @@ def topic(copy_id: int) -> str:
 
 
 def token(ctx: Context, name: str, given: tuple[str, int]) -> str:
-    """A place for clients. Signed: what comes back is handed to a backend."""
+    """A place for clients; empty when it is too long for them. Signed: what comes back is handed to a backend."""
     place, offset = given
+    if len(place) > LONGEST_PLACE:
+        return ""
     words = base64.urlsafe_b64encode(place.encode()).decode().rstrip("=")
     return f"f{offset}.{words}.{_signature(ctx, name, place, offset)}"
 

@@ -102,6 +102,7 @@ class Follower:
         self._begun = False
         self._tail_of = ""
         self._far: FarLog | None = None
+        self._told_away = False
         #: whether nothing more is written, as of the last ``look``
         self.is_over = False
 
@@ -183,7 +184,7 @@ class Follower:
         yield from self._new_lines()
         while self._next is not None and self._is_read:
             self.close()
-            self._found, self._next = self._next, None
+            self._found, self._next, self._told_away = self._next, None, False
             self.look()
             yield from self._new_lines()
 
@@ -223,8 +224,12 @@ class Follower:
         yield from far.new_lines()
         if far.given_up:
             yield from far.rest_of_tail()
-        if (far.done or far.given_up) and not far.has_spoken:
+        if not far.has_spoken and (far.done or far.given_up):
             yield from self._rest_of_tail()
+        if far.given_up and (far.has_spoken or not self._found.log_tail) and not self._told_away:
+            # the stream ends without all of it
+            self._told_away = True
+            yield Line(f"({far.away})\n", "")
 
     def _rest_of_tail(self) -> Iterator[Line]:
         """Lines of the tail that were not given yet; in place of bytes of a file, lines are counted."""
@@ -310,10 +315,7 @@ def _far_lines(ctx: Context, found: Any, patience_s: float | None) -> Iterator[s
         if not far.has_spoken and found.log_tail:
             yield from _tail_lines(found)
         elif not far.done:
-            raise LogAway(
-                f"The log of {found.id} lies where it cannot be read now: {far.message or 'no agent there copies it'}."
-                " Try again; `hostler node list` and `hostler doctor` say how the hosts are."
-            )
+            raise LogAway(far.away)
 
 
 def _tail_lines(found: Any) -> Iterator[str]:

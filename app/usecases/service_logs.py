@@ -149,7 +149,8 @@ class _Following:
         self._first = False
 
     def _line(self, replica_id: str, line: logs.Line) -> Line:
-        self.places[replica_id] = line.place
+        if line.place:
+            self.places[replica_id] = line.place
         place = ",".join(f"{name}:{at}" for name, at in self.places.items())
         return Line(replica_id, line.text, place if len(place) <= LONGEST_PLACE else None)
 

@@ -237,8 +237,12 @@ def test_without_an_agent_it_is_said(hosts: Hosts, replica: str, monkeypatch: py
         connection.execute(text("UPDATE attempts SET log_tail = E'last\\nwords'"))
     assert list(logs.read(hosts.here, replica, patience_s=0.5)) == ["last\n", "words\n"]
     hosts.end(replica)
-    lines = logs.follow(hosts.here, replica)
-    assert _texts(lines) == ["last\n", "words\n"]
+    assert _texts(logs.follow(hosts.here, replica)) == ["last\n", "words\n"]
+    with hosts.here.database.begin() as connection:
+        connection.execute(text("UPDATE attempts SET log_tail = ''"))
+    [told] = _texts(logs.follow(hosts.here, replica))
+    assert told.startswith("(The log of mark-")
+    assert "no agent there copies it" in told
 
 
 def test_the_copies_of_one_log_are_bounded(hosts: Hosts, replica: str) -> None:
