@@ -127,7 +127,7 @@ def devour() -> None:
         KEPT.append(bytearray(b"x" * 10_000_000))
 
 
-def listen(port: str, *, host: str = "127.0.0.1") -> None:
+def listen(port: str, host: str = "127.0.0.1") -> None:
     _listen(host, int(port))
     say("listening")
     idle()

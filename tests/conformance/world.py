@@ -37,9 +37,9 @@ _WITHOUT_ARGV: dict[str, Mapping[str, Any]] = {
 class World:
     """One backend in a state dir of its own."""
 
-    def __init__(self, backend: Backend, folder: Path, options: Mapping[str, Any]) -> None:
+    def __init__(self, backend: Backend, folder: Path, options: Mapping[str, Any] | None = None) -> None:
         self.backend = backend
-        self.options = options
+        self.options = options or {}
         #: whether a launch was seen to wait in a cluster's queue
         self.queues = False
         self.folder = folder
