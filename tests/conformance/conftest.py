@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.world import World
+from tests.support.podman import Podman, podman
 from tests.support.slurm import Cluster, cluster
 from tests.support.sshd import Sshd, far_host
-from workers.backends.base import RUNS_ARGV, BackendContext
+from workers.backends.base import OUTLIVES_LEADER, OWNS_OUTPUT, RUNS_ARGV, RUNS_BARE, BackendContext
 from workers.backends.registry import BACKENDS, open_backend
 
-__all__ = ["cluster", "far_host"]
+__all__ = ["cluster", "far_host", "podman"]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -34,6 +35,9 @@ def context(backend_name: str, tmp_path: Path, request: pytest.FixtureRequest) -
     if backend_name == "slurm":
         nodes: Cluster = request.getfixturevalue("cluster")
         return replace(context, options=nodes.options(tmp_path / "state" / "slurm"))
+    if backend_name == "docker":
+        service: Podman = request.getfixturevalue("podman")
+        return replace(context, options=service.options(tmp_path / "shared"))
     return context
 
 
@@ -50,4 +54,28 @@ def processes(world: World) -> World:
     """The same, for what only a backend that runs programs can show."""
     if RUNS_ARGV in world.backend.lacks:
         pytest.skip(f"{world.backend.name} declares that it lacks {RUNS_ARGV}")
+    return world
+
+
+@pytest.fixture
+def bare(processes: World) -> World:
+    """The same, for what only a process without an init around it can show."""
+    return _with(processes, RUNS_BARE)
+
+
+@pytest.fixture
+def leaving(processes: World) -> World:
+    """The same, for what programs leave behind."""
+    return _with(processes, OUTLIVES_LEADER)
+
+
+@pytest.fixture
+def keeping(processes: World) -> World:
+    """The same, for output that we keep ourselves."""
+    return _with(processes, OWNS_OUTPUT)
+
+
+def _with(world: World, capability: str) -> World:
+    if capability in world.backend.lacks:
+        pytest.skip(f"{world.backend.name} declares that it lacks {capability}")
     return world

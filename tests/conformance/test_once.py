@@ -147,8 +147,8 @@ def _places(world: World) -> list[Place]:
         world.wait_started(handle)
         world.end(handle)
     assert len(places) >= 10
-    # a cluster takes its second for each launch: of its lines a sample, all the way from first to last
-    step = len(places) // CLUSTER_PLACES + 1 if world.queues else 1
+    # a cluster takes its second for each launch, a container its own: of its lines a sample, all the way to the last
+    step = len(places) // (CLUSTER_PLACES if world.queues else world.most_places) + 1
     return places[::-step][::-1]
 
 

@@ -45,30 +45,30 @@ def test_a_program_that_ignores_sigterm_is_killed_after_its_grace(processes: Wor
 
 
 @pytest.mark.parametrize("behaviour", ["leave-child", "leave-daemon", "leave-nameless"])
-def test_what_a_program_leaves_behind_is_not_gone_until_killed(processes: World, behaviour: str) -> None:
-    handle = processes.launch(behaviour)
-    seen = processes.wait_for(handle, Liveness.LINGERING)
+def test_what_a_program_leaves_behind_is_not_gone_until_killed(leaving: World, behaviour: str) -> None:
+    handle = leaving.launch(behaviour)
+    seen = leaving.wait_for(handle, Liveness.LINGERING)
     assert seen.exit_code == 4
     assert "left" in seen.message
-    processes.backend.stop(handle, grace_s=3600)
-    ended = processes.end(handle)
+    leaving.backend.stop(handle, grace_s=3600)
+    ended = leaving.end(handle)
     assert ended.liveness is Liveness.EXITED
     assert ended.exit_code == 4
 
 
-def test_an_orderly_stop_asks_what_was_left_too(processes: World) -> None:
-    handle = processes.launch("leave-child")
-    processes.wait_for(handle, Liveness.LINGERING)
-    processes.backend.stop(handle, grace_s=3600)
-    processes.wait_for(handle, Liveness.EXITED)
+def test_an_orderly_stop_asks_what_was_left_too(leaving: World) -> None:
+    handle = leaving.launch("leave-child")
+    leaving.wait_for(handle, Liveness.LINGERING)
+    leaving.backend.stop(handle, grace_s=3600)
+    leaving.wait_for(handle, Liveness.EXITED)
 
 
-def test_force_kills_a_daemon_that_left_the_session(processes: World) -> None:
-    handle = processes.launch("with-daemon")
-    processes.wait_for_line(handle, "ready")
-    os.kill(_pid(processes, handle), signal.SIGKILL)
-    assert processes.wait_for(handle, Liveness.LINGERING).signal == signal.SIGKILL
-    assert processes.end(handle).liveness is Liveness.EXITED
+def test_force_kills_a_daemon_that_left_the_session(leaving: World) -> None:
+    handle = leaving.launch("with-daemon")
+    leaving.wait_for_line(handle, "ready")
+    os.kill(_pid(leaving, handle), signal.SIGKILL)
+    assert leaving.wait_for(handle, Liveness.LINGERING).signal == signal.SIGKILL
+    assert leaving.end(handle).liveness is Liveness.EXITED
 
 
 def test_a_crash_is_seen_through_its_watch(processes: World) -> None:
@@ -92,28 +92,28 @@ def test_the_last_words_are_in_the_log_when_the_end_is_seen(processes: World) ->
         assert list(processes.backend.logs(handle)) == ["started 3", "last words"]
 
 
-def test_much_output_is_bounded_and_keeps_its_end(processes: World) -> None:
+def test_much_output_is_bounded_and_keeps_its_end(keeping: World) -> None:
     bound = 64 * 1024
-    handle = processes.launch("chatter 3000000", options={"log_bytes": bound})
-    processes.wait_for(handle, Liveness.EXITED)
-    lines = list(processes.backend.logs(handle))
+    handle = keeping.launch("chatter 3000000", options={"log_bytes": bound})
+    keeping.wait_for(handle, Liveness.EXITED)
+    lines = list(keeping.backend.logs(handle))
     assert lines[-1] == "the end"
     assert bound / 2 <= sum(len(line) + 1 for line in lines) <= bound
     numbers = [int(line.split()[1]) for line in lines[1:-1]]
     assert numbers == list(range(numbers[0], numbers[-1] + 1)), "no line is missing where the two files meet"
-    assert list(processes.backend.logs(handle, tail=3)) == lines[-3:]
-    assert list(processes.backend.logs(handle, tail=500)) == lines[-500:]
-    kept = sum(file.stat().st_size for file in processes.folder.rglob("log*") if file.is_file())
+    assert list(keeping.backend.logs(handle, tail=3)) == lines[-3:]
+    assert list(keeping.backend.logs(handle, tail=500)) == lines[-500:]
+    kept = sum(file.stat().st_size for file in keeping.folder.rglob("log*") if file.is_file())
     assert kept <= bound
 
 
-def test_a_log_is_read_along_while_it_is_written_and_rotated(processes: World) -> None:
-    handle = processes.launch("drip", options={"log_bytes": 64 * 1024})
+def test_a_log_is_read_along_while_it_is_written_and_rotated(keeping: World) -> None:
+    handle = keeping.launch("drip", options={"log_bytes": 64 * 1024})
     said, place = b"", ""
 
     def read() -> bool:
         nonlocal said, place
-        part = processes.backend.read_log(handle, place)
+        part = keeping.backend.read_log(handle, place)
         assert not part.gap
         said, place = said + part.data, part.place
         return said.count(b"\n") > 120
@@ -124,14 +124,14 @@ def test_a_log_is_read_along_while_it_is_written_and_rotated(processes: World) -
     kept = place
 
     def is_lost() -> bool:
-        return processes.backend.read_log(handle, kept, 1).gap
+        return keeping.backend.read_log(handle, kept, 1).gap
 
     wait_until(is_lost, 3 * WAIT_S, "what was not read being rotated away")
-    processes.end(handle)
-    part = processes.backend.read_log(handle, kept)
+    keeping.end(handle)
+    part = keeping.backend.read_log(handle, kept)
     assert part.gap
-    assert part.data == processes.backend.read_log(handle).data
-    assert part.data.decode().splitlines() == list(processes.backend.logs(handle))
+    assert part.data == keeping.backend.read_log(handle).data
+    assert part.data.decode().splitlines() == list(keeping.backend.logs(handle))
 
 
 def test_a_missing_program_is_refused_with_its_name(processes: World) -> None:
@@ -144,8 +144,8 @@ def test_a_missing_program_is_refused_with_its_name(processes: World) -> None:
         assert argv[0] in processes.refusal(argv=argv)
 
 
-def test_a_program_that_cannot_be_executed_is_refused(processes: World, tmp_path: Path) -> None:
-    broken = tmp_path / "engine"
+def test_a_program_that_cannot_be_executed_is_refused(processes: World) -> None:
+    broken = processes.shared / "engine"
     broken.write_text("neither ELF nor script")
     broken.chmod(0o700)
     assert "Exec format error" in processes.refusal(argv=(str(broken),))
@@ -184,17 +184,22 @@ def test_the_environment_is_built_from_nothing(processes: World, monkeypatch: py
     for name in ("HOSTLER_DATABASE_URL", "SECRET_OF_THE_WORKER", "LD_PRELOAD_NOT", "PYTHONPATH"):
         monkeypatch.setenv(name, "from the worker")
     monkeypatch.setenv("PATH", f"/from/the/worker:{os.environ['PATH']}")
-    shown = _show(processes, gpus=(1, 3), env={"OURS": "{folder}/x"}, files={"conf": "{}"})
+    shown = _show(processes, env={"OURS": "{folder}/x"}, files={"conf": "{}"})
     environ = shown["environ"]
     # a cluster names the devices for each vendor's driver
-    assert set(environ) - {"LC_CTYPE", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK", "GPU_DEVICE_ORDINAL"} == {
+    others = {"LC_CTYPE", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK", "GPU_DEVICE_ORDINAL", *processes.surroundings}
+    assert set(environ) - others == {
         "PATH", "HOME", "LANG", "HOSTLER_MARK", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "OURS", "STARTS",
     }  # fmt: skip
     assert "worker" not in json.dumps(environ)
-    # a cluster says itself which of its GPUs they are
-    assert environ["CUDA_VISIBLE_DEVICES"] == ("0,1" if processes.queues else "1,3")
     assert environ["OURS"] == f"{environ['HOME']}/x"
     assert Path(environ["HOME"], "conf").read_text() == "{}"
+
+
+def test_leased_gpus_are_those_that_it_sees(bare: World) -> None:
+    # a cluster says itself which of its GPUs they are
+    seen = _show(bare, gpus=(1, 3))["environ"]["CUDA_VISIBLE_DEVICES"]
+    assert seen == ("0,1" if bare.queues else "1,3")
 
 
 def test_the_lease_of_gpus_is_stronger_than_the_wish(processes: World) -> None:
@@ -203,12 +208,12 @@ def test_the_lease_of_gpus_is_stronger_than_the_wish(processes: World) -> None:
     assert environ["HOSTLER_MARK"].startswith(processes.prefix)
 
 
-def test_a_program_gets_none_of_the_workers_descriptors_session_or_signals(processes: World) -> None:
+def test_a_program_gets_none_of_the_workers_descriptors_session_or_signals(bare: World) -> None:
     read, write = os.pipe()
     os.set_inheritable(write, True)
     kept = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     try:
-        shown = _show(processes)
+        shown = _show(bare)
     finally:
         signal.signal(signal.SIGUSR1, kept)
         os.close(write)

@@ -14,6 +14,7 @@ from tests.support.embedded import wait_until
 from workers.backends.base import (
     LOG_PART_BYTES,
     RUNS_ARGV,
+    RUNS_BARE,
     Backend,
     Handle,
     Launch,
@@ -32,6 +33,8 @@ _WITHOUT_ARGV: dict[str, Mapping[str, Any]] = {
     "end 3": {"exit_after_s": 0, "exit_code": 3},
     "stubborn": {"stop_delay_s": 3600},
 }
+#: Variables that a container has of itself.
+_OF_CONTAINERS = frozenset({"HOSTNAME", "TERM", "container", "NVIDIA_VISIBLE_DEVICES"})
 
 
 class World:
@@ -42,9 +45,16 @@ class World:
         self.options = options or {}
         #: whether a launch was seen to wait in a cluster's queue
         self.queues = False
+        #: variables that are there whatever we say
+        self.surroundings: frozenset[str] = _OF_CONTAINERS if RUNS_BARE in backend.lacks else frozenset()
         self.folder = folder
         self.prefix = f"hostler-t{uuid4().hex[:8]}-"
-        self._starts = folder / "starts"
+        #: what is seen by the same path where things run
+        self.shared = folder / "shared"
+        self.shared.mkdir()
+        #: lines of a launch at which launchers are stopped: a container costs more than a process
+        self.most_places = 40 if RUNS_BARE in backend.lacks else 10_000
+        self._starts = self.shared / "starts"
 
     def plan(self, behaviour: str, **more: Any) -> Launch:
         """A launch that is not carried out. ``behaviour`` is a verb of the specimen with its arguments."""

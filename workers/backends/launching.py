@@ -33,7 +33,7 @@ def launch_process(
     The plan is only carried out within ``timeout_s``: a launcher that was frozen meanwhile starts nothing.
     """
     deadline_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + int(timeout_s * 1e9)
-    _check(launch)
+    check(launch)
     folder = attempts / launch.name
     if folder.exists():
         _refuse_taken(AttemptFolder(folder))
@@ -69,7 +69,8 @@ def engine_environ(launch: Launch, folder: Path, path: str) -> dict[str, str]:
     return environ
 
 
-def _check(launch: Launch) -> None:
+def check(launch: Launch) -> None:
+    """Raises LaunchRefused for what can be handed to no program."""
     if not launch.argv or not launch.argv[0]:
         raise LaunchRefused("there is no program to run: argv is empty")
     if "/" in launch.name or launch.name.startswith(".") or not launch.name:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from workers.backends.base import Backend, BackendContext, BackendError
+from workers.backends.docker import DockerBackend
 from workers.backends.mock import MockBackend
 from workers.backends.process import ProcessBackend
 from workers.backends.slurm import SlurmBackend
@@ -16,6 +17,7 @@ BACKENDS: dict[str, type[Backend]] = {
     "mock": MockBackend,
     "ssh": SshBackend,
     "slurm": SlurmBackend,
+    "docker": DockerBackend,
 }
 
 

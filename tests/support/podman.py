@@ -1,0 +1,209 @@
+"""A real Podman service on this host: storage, socket and settings in a folder, mounts in a namespace of its own.
+
+The image holds only what this Python needs of the system; the rest is mounted.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+
+from tests.support.embedded import wait_until
+
+IMAGE = "localhost/hostler-test:latest"
+ROOT = Path(__file__).resolve().parents[2]
+_INITS = ("/usr/libexec/podman/catatonit", "/usr/bin/catatonit", "/usr/bin/tini", "/usr/bin/dumb-init")
+_UP_S = 30
+#: Namespaces of the network and of cgroups are the host's, and limits modest: machines of CI allow no more.
+_CONTAINERS = """\
+[containers]
+netns="host"
+cgroupns="host"
+default_ulimits=["nofile=1024:1024","nproc=1000:1000"]
+[engine]
+runtime="runc"
+cgroup_manager="cgroupfs"
+events_logger="file"
+lock_type="file"
+tmp_dir="{folder}/libpod"
+init_path="{init}"
+"""
+_STORAGE = """\
+[storage]
+driver="{driver}"
+graphroot="{folder}/root"
+runroot="{folder}/run"
+"""
+_REGISTRIES = """\
+unqualified-search-registries = []
+[[registry]]
+location = "127.0.0.1"
+insecure = true
+"""
+
+
+def lacks() -> str | None:
+    """Why no Podman can be started on this machine; None where it can."""
+    missing = [name for name in ("podman", "runc", "conmon", "unshare") if shutil.which(name) is None]
+    if missing:
+        return f"there is no {', '.join(missing)} here (Debian: podman runc)"
+    if _init() is None:
+        return "Podman has no init here (Debian: catatonit)"
+    if os.geteuid() != 0:
+        return "these tests start containers as root"
+    return None
+
+
+class Podman:
+    """One service. ``options`` are those of a pool whose containers can run what tests have them run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.socket = folder / "podman.sock"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def options(self, *writable: Path) -> dict[str, Any]:
+        """With this Python and this code mounted for reading, and ``writable`` for writing."""
+        readable = sorted({sys.base_prefix, str(ROOT), sys.prefix})
+        return {
+            "socket": str(self.socket),
+            "image": IMAGE,
+            "allowed_mounts": [
+                *({"source": path} for path in readable),
+                *({"source": str(path), "read_only": False} for path in writable),
+            ],
+            "mounts": [
+                *({"source": path} for path in readable),
+                *({"source": str(path), "read_only": False} for path in writable),
+            ],
+        }
+
+    @contextmanager
+    def client(self, timeout_s: float = 30) -> Iterator[docker.APIClient]:
+        client = docker.APIClient(f"unix://{self.socket}", version="auto", timeout=timeout_s)
+        try:
+            yield client
+        finally:
+            client.close()
+
+    def start(self) -> None:
+        """Start the service, with whatever is in its storage."""
+        settings = {
+            "CONTAINERS_CONF": str(self.folder / "containers.conf"),
+            "CONTAINERS_STORAGE_CONF": str(self.folder / "storage.conf"),
+            "CONTAINERS_REGISTRIES_CONF": str(self.folder / "registries.conf"),
+            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME": str(self.folder),
+        }
+        command = ["unshare", "--mount", "--propagation", "private"]
+        command += ["podman", "system", "service", "--time=0", f"unix://{self.socket}"]
+        with (self.folder / "service.log").open("ab") as log:
+            self._process = subprocess.Popen(command, env=settings, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        wait_until(self._answers, _UP_S, f"Podman; see {self.folder}/service.log")
+
+    def stop(self) -> None:
+        """End the service, and not its containers."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait(_UP_S)
+            self._process = None
+            self.socket.unlink(missing_ok=True)
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def names(self) -> list[str]:
+        """Names of all containers that there are."""
+        with self.client() as client:
+            return sorted(one["Names"][0].removeprefix("/") for one in client.containers(all=True))
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, (self.folder / "service.log").read_text()
+        if not self.socket.exists():
+            return False
+        try:
+            with self.client() as client:
+                return bool(client.ping())
+        except docker.errors.DockerException:
+            return False
+
+
+@contextmanager
+def running_podman() -> Iterator[Podman]:
+    """A service with the image in it; everything of it is ended, unmounted and removed."""
+    folder = Path(tempfile.mkdtemp(prefix="hpod-"))
+    podman = Podman(folder)
+    settings = {"folder": folder, "init": _init(), "driver": "overlay"}
+    for name, content in (("containers", _CONTAINERS), ("storage", _STORAGE), ("registries", _REGISTRIES)):
+        (folder / f"{name}.conf").write_text(content.format(**settings))
+    try:
+        podman.start()
+        with podman.client() as client:
+            client.import_image_from_data(image_tar(), repository=IMAGE.rpartition(":")[0], tag="latest")
+        yield podman
+    finally:
+        if podman._process is None:
+            podman.start()
+        with podman.client() as client:
+            for one in client.containers(all=True):
+                client.remove_container(one["Id"], force=True, v=True)
+        podman.stop()
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def podman() -> Iterator[Podman]:
+    """A service for all tests; import it into a conftest."""
+    missing = lacks()
+    if missing:
+        pytest.skip(missing)
+    with running_podman() as service:
+        yield service
+
+
+@cache
+def image_tar() -> bytes:
+    """The shared libraries that this Python loads from outside its own folder, and the folders that a system has."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as tar:
+        for name in ("tmp", "proc", "dev", "sys", "etc", "run", "root"):
+            folder = tarfile.TarInfo(name)
+            folder.type, folder.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(folder)
+        for path in sorted(_libraries()):
+            tar.add(os.path.realpath(path), arcname=path.lstrip("/"))
+    return made.getvalue()
+
+
+def _libraries() -> set[str]:
+    python = Path(os.path.realpath(sys.executable))
+    modules = Path(sys.base_prefix, "lib", f"python{sys.version_info[0]}.{sys.version_info[1]}", "lib-dynload")
+    wheels = Path(sys.prefix, "lib", modules.parent.name, "site-packages")
+    loaded = [python, *modules.glob("*.so"), *wheels.glob("xllamacpp*/**/*.so*")]
+    found = set()
+    for path in loaded:
+        told = subprocess.run(["ldd", str(path)], capture_output=True, text=True, check=False).stdout
+        words = (word for line in told.splitlines() for word in line.split())
+        found |= {word for word in words if word.startswith("/") and not word.startswith((sys.base_prefix, sys.prefix))}
+    return found
+
+
+def _init() -> str | None:
+    return next((path for path in _INITS if os.path.exists(path)), None)

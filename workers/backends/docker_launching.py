@@ -1,0 +1,168 @@
+"""Making and starting the container of one attempt, once: by the name that a launcher holds (``container_folder``)."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+from workers.backends.base import (
+    AlreadyLaunched,
+    BackendError,
+    BackendUnavailable,
+    Launch,
+    LaunchRefused,
+)
+from workers.backends.container_folder import Claim, ContainerFolder, claim
+from workers.backends.docker_config import container_config, inside, with_address
+from workers.backends.docker_daemon import Daemon, NameTaken
+from workers.backends.docker_options import image_of
+from workers.backends.docker_program import check_program
+from workers.backends.launching import DEFAULT_PATH, check
+from workers.backends.proc import boot_id, stat
+from workers.backends.shim import oom_kills
+
+#: States of a container whose program never ran.
+UNSTARTED = frozenset({"created", "configured", "initialized"})
+#: Podman reads requests for devices since this version; one before it starts the container without them.
+_PODMAN_GPUS = (5, 5)
+
+
+def take_name(folder: ContainerFolder, daemon: Daemon, launch: Launch, until: float | None, log_bytes: int) -> Claim:
+    """The name of a launch, taken. Raises AlreadyLaunched, LaunchRefused, BackendError.
+
+    What a launcher that was killed or froze left half made under it is cleared away first. ``until``: seconds of
+    uptime after which nothing may be started; None where an image must be pulled before.
+    """
+    _clear(folder, daemon)
+    known: dict[str, Any] = {"host": launch.host, "port": launch.port, "log_bytes": log_bytes, "boot_id": boot_id()}
+    known |= {"image": image_of(launch.options), "until": until, "oom_kills": oom_kills()}
+    known["network"] = launch.options.get("network", "host")
+    if launch.record:
+        known["record"] = dict(launch.record)
+    files = {name: with_address(content, launch) for name, content in launch.files.items()}
+    try:
+        taken = claim(folder, files, known)
+    except OSError as error:
+        raise BackendError(f"cannot write the attempt's folder in {folder.path.parent}: {error.strerror}") from error
+    if taken is None:
+        refuse_taken(folder)
+    return taken
+
+
+def start_claimed(daemon: Daemon, taken: Claim, launch: Launch, image: Mapping[str, Any], state_dir: Path) -> None:
+    """Make the container and start it. When it raises, nothing runs, but for BackendUnavailable: then nobody knows."""
+    folder, home = taken.folder, taken.home
+    version = daemon.version()
+    if launch.gpus and version.is_podman and version.parts < _PODMAN_GPUS:
+        raise LaunchRefused(
+            f"Podman {version.number} hands out no GPUs by its API; it takes {'.'.join(map(str, _PODMAN_GPUS))} or"
+            " Docker"
+        )
+    known = folder.read("launch.json") or {}
+    config = container_config(
+        launch,
+        image=image_of(launch.options),
+        image_env=image_environ(image),
+        home=home,
+        state_dir=state_dir,
+        user=launch.options.get("user") or _user(daemon),
+        log_bytes=known.get("log_bytes", 0),
+        is_podman=version.is_podman,
+    )
+    for mount in config["HostConfig"]["Mounts"][1:]:
+        if Path(mount["Source"]).is_relative_to(state_dir):
+            os.makedirs(mount["Source"], mode=0o700, exist_ok=True)
+    container = _create(daemon, launch.name, config)
+    try:
+        check_program(daemon, container, inside(launch, home)[0], config)
+        until = known.get("until")
+        if until is not None and time.clock_gettime(time.CLOCK_BOOTTIME) > until:
+            raise BackendUnavailable(f"the launch of {launch.name} took too long; nothing was started")
+        daemon.start(container)
+    except (LaunchRefused, BackendUnavailable):
+        # not by force: where the answer to a start was lost, it may run
+        with suppress(BackendError):
+            daemon.remove(container)
+        raise
+    note_started(folder, daemon.find(container) or {"Id": container})
+
+
+def note_started(folder: ContainerFolder, seen: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep what identifies the container and its first process; returns it."""
+    record: dict[str, Any] = {"id": seen["Id"], "boot_id": boot_id()}
+    state = seen.get("State") or {}
+    if state.get("Running") and state.get("Pid"):
+        process = stat(state["Pid"])
+        record |= {"pid": state["Pid"], "started_at": state["StartedAt"]}
+        if process is not None:
+            record["start"] = process.start
+    if folder.exists():
+        with suppress(OSError):
+            folder.write("container.json", record)
+    return record
+
+
+def image_environ(image: Mapping[str, Any]) -> dict[str, str]:
+    """The variables that an image sets."""
+    pairs = ((image.get("Config") or {}).get("Env")) or []
+    return {"PATH": DEFAULT_PATH, **dict(pair.split("=", 1) for pair in pairs if "=" in pair)}
+
+
+def prepare_launch(launch: Launch) -> None:
+    """Raises LaunchRefused for what can be told without asking anybody."""
+    check(launch)
+    image_of(launch.options)
+
+
+def refuse_taken(folder: ContainerFolder) -> NoReturn:
+    if folder.is_sealed():
+        raise LaunchRefused(f"{folder.path.name} was stopped before it was launched; nothing was started")
+    raise AlreadyLaunched(f"{folder.path.name} was launched before; adopt it")
+
+
+def _clear(folder: ContainerFolder, daemon: Daemon) -> None:
+    """Make room for a launch under the name, where none runs, ran or is about to."""
+    seen = daemon.find(folder.path.name)
+    if seen is not None and seen["State"]["Status"] not in UNSTARTED:
+        refuse_taken(folder)
+    if not folder.exists():
+        if seen is not None:
+            # somebody made it and lost its folder: it cannot be started any more
+            daemon.remove(seen["Id"])
+        return
+    if folder.is_sealed() or folder.read("container.json") or folder.read("exit.json"):
+        refuse_taken(folder)
+    with folder.locked() as free:
+        if not free and not folder.is_overdue():
+            refuse_taken(folder)
+        # first this, so that one who is frozen can start nothing; then what it may have started
+        folder.revoke()
+        seen = daemon.find(folder.path.name)
+        if seen is not None and seen["State"]["Status"] not in UNSTARTED:
+            refuse_taken(folder)
+        if seen is not None:
+            daemon.remove(seen["Id"])
+        folder.remove()
+
+
+def _create(daemon: Daemon, name: str, config: Mapping[str, Any]) -> str:
+    try:
+        return daemon.create(name, config)
+    except NameTaken as taken:
+        # asked for by a launcher that is gone, and only now made
+        seen = daemon.find(name)
+        if seen is None or seen["State"]["Status"] not in UNSTARTED:
+            raise AlreadyLaunched(f"{name} was launched before; adopt it") from taken
+        daemon.remove(seen["Id"])
+        return daemon.create(name, config)
+
+
+def _user(daemon: Daemon) -> str:
+    """The worker's own, so that it may do in the folders that it is given what the worker may, and no more."""
+    info = daemon.info()
+    rootless = info.get("Rootless") or "name=rootless" in (info.get("SecurityOptions") or ())
+    return "0:0" if rootless else f"{os.getuid()}:{os.getgid()}"
