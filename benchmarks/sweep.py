@@ -67,6 +67,8 @@ class Bench:
     place_options: tuple[str, ...] = ()
     host_bound = False
     serves_http = True
+    queues = False
+    puts_address = False
     lacks: frozenset[str] = frozenset()
     options_schema: Mapping[str, Any] = {}
 

@@ -123,6 +123,7 @@ class _Launch:
         self.keeper = keeper
         self.backend: Backend = runtime.backend_of(claim.row)
         self._finds_place = finds_place(self.backend)
+        self._may_queue = may_queue(self.backend)
 
     def run(self) -> str:
         if self.claim.claims > launches.MAX_CLAIMS:
@@ -154,6 +155,8 @@ class _Launch:
         self._check_data()
         try:
             host, port = claim.host or HOST_LATER, claim.port or PORT_LATER
+            if self.backend.puts_address:
+                host = HOST_LATER
             command = command_of(self.ctx, claim.row, host, port, len(claim.gpus))
         except InvalidToken:
             raise _Ended(self._fail(Reason.INVALID_CONFIG, _LOST_KEY)) from None
@@ -196,8 +199,8 @@ class _Launch:
 
     def _begin(self) -> bool:
         """Record that the backend is about to be asked. False: somebody newer owns the replica."""
-        begun = launches.record_launching(self.ctx, self.claim, may_queue=self._finds_place)
-        if not self._finds_place and self.claim.state in _BEFORE_STARTING:
+        begun = launches.record_launching(self.ctx, self.claim, may_queue=self._may_queue)
+        if not self._may_queue and self.claim.state in _BEFORE_STARTING:
             self.claim = replace(self.claim, state=State.STARTING)
         return begun
 
@@ -241,7 +244,7 @@ class _Launch:
     def _follow(self, handle: Handle) -> str:
         seen, state = self.backend.inspect([handle])[0], self.claim.state
         verdict = judge(evidence(seen, state), self.ctx.settings.unhealthy_after)
-        if self._finds_place:
+        if self._may_queue:
             watching.record_told(self.ctx, [told_of(self.claim.replica_id, self.claim.attempt, seen)])
         if verdict.to is State.FAILED:
             return self._fail_seen(handle, seen, verdict.reason or Reason.BACKEND_ERROR, verdict.message, state)
@@ -341,6 +344,11 @@ class _Ended(Exception):
 def finds_place(backend: Backend) -> bool:
     """Whether it decides where a server runs, perhaps later: its host and port are learned from what it tells."""
     return backend.serves_http and not backend.host_bound
+
+
+def may_queue(backend: Backend) -> bool:
+    """Whether what it took may wait there before it runs."""
+    return backend.queues or finds_place(backend)
 
 
 def told_of(replica_id: str, attempt: int, seen: Observation) -> Told:

@@ -33,7 +33,7 @@ from workers.engine_targets import (
     wants_diagnostics,
 )
 from workers.jobs import Jobs
-from workers.launching import diagnostics_end, evidence, finds_place, simulated_diagnostics, tail_of, told_of
+from workers.launching import diagnostics_end, evidence, may_queue, simulated_diagnostics, tail_of, told_of
 from workers.probes.batch import Prober
 from workers.probes.diagnostics import run_diagnostics
 from workers.probes.wire import ProbeResult
@@ -149,7 +149,7 @@ class Watch:
         for backend, looked in looks.items():
             batch = by_place[backend]
             observed |= {row.id: one for row, one in zip(batch, looked, strict=True)}
-            if finds_place(backend):
+            if may_queue(backend):
                 self._told.keep([told_of(row.id, row.attempt, one) for row, one in zip(batch, looked, strict=True)])
         asked = [row for row in rows if self._must_probe(row, observed[row.id])]
         found_at = reach.addresses(self.ctx, [_located(row, observed[row.id]) for row in asked])

@@ -66,6 +66,11 @@ class Layout:
         return self.state_dir / "attempts"
 
     @property
+    def containers(self) -> Path:
+        """Folders of the attempts that run in containers."""
+        return self.state_dir / "containers"
+
+    @property
     def models(self) -> Path:
         return self.state_dir / "models"
 

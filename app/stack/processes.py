@@ -63,9 +63,8 @@ def control_plane(layout: Layout) -> list[Found]:
 
 def engines(layout: Layout) -> list[Found]:
     """Every process that carries the mark of one of this state dir's attempts, and the shims beside them."""
-    try:
-        attempts = set(os.listdir(layout.attempts))
-    except (FileNotFoundError, NotADirectoryError):
+    attempts = {name for folder in (layout.attempts, layout.containers) for name in _names(folder)}
+    if not attempts:
         return []
     top = os.path.realpath(layout.attempts)
     found = []
@@ -77,6 +76,13 @@ def engines(layout: Layout) -> list[Found]:
         elif not mark and folder == top and name in attempts and "shim" in " ".join(_read(process.cmdline) or []):
             found.append(Found(SHIM, process, name))
     return [one for one in found if not is_zombie(one.process)]
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def postgres_in(place: Path) -> list[Found]:

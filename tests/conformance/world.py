@@ -53,7 +53,7 @@ class World:
         self.shared = folder / "shared"
         self.shared.mkdir()
         #: lines of a launch at which launchers are stopped: a container costs more than a process
-        self.most_places = 40 if RUNS_BARE in backend.lacks else 10_000
+        self.most_places = 24 if RUNS_BARE in backend.lacks else 10_000
         self._starts = self.shared / "starts"
 
     def plan(self, behaviour: str, **more: Any) -> Launch:

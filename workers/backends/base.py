@@ -183,6 +183,10 @@ class Backend(Protocol):
     serves_http: bool
     #: capabilities it declares it lacks; the conformance suite skips only by these
     lacks: frozenset[str]
+    #: what it took may wait there before it runs: for a cluster's turn, for an image that is pulled
+    queues: bool
+    #: it puts the address into the command itself, for an engine may have to bind another one than it is reached at
+    puts_address: bool
     #: options that say where it runs (a host behind SSH, a socket): for each of their values there is an instance
     place_options: tuple[str, ...]
     #: JSON Schema of pool ``options`` and of a replica's own options for this backend

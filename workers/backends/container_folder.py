@@ -1,15 +1,17 @@
 """The folder of one attempt that runs in a container, and the name that at most one launcher holds.
 
 Beside the records of ``attempt_folder`` it holds ``lock``, which its launcher holds from before the folder has its name
-until the container runs or is given up, and ``home-*``: the engine's files, the only part that it sees. The container
-mounts exactly that folder, under a name that is made anew for every launch, and a daemon starts no container whose
-mount is missing. So whoever renames it has revoked the launch: a launcher that was frozen and thaws starts nothing.
+until the container runs or is given up, and ``run-*/home``: the engine's files, the only part that it sees. The
+container mounts exactly that folder, under a name that is made anew for every launch, and no daemon starts a container
+whose mount is missing. So whoever renames ``run-*`` has revoked the launch: a launcher that was frozen and thaws starts
+nothing. A file takes its place, for Podman makes folders that are missing when a container is made.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -20,17 +22,13 @@ from typing import Any
 from workers.backends.attempt_folder import AttemptFolder, stage, write_private
 from workers.backends.proc import boot_id
 
-_HOME, _REVOKED = "home-", "revoked-"
+_RUN, _REVOKED, _HOME = "run-", "revoked-", "home"
 #: A look at the lock takes it for an instant; who wants it for itself tries for a little longer than that.
 _LOCK_S = 0.1
 
 
 class ContainerFolder(AttemptFolder):
     """Its lock is held while it is being launched, not while it runs."""
-
-    def home(self) -> Path | None:
-        """The folder that the container sees; None when its launch was revoked, or there is none."""
-        return next(iter(self.path.glob(f"{_HOME}*")), None)
 
     def is_overdue(self) -> bool:
         """Whether its launcher may not start it any more, as far as it said."""
@@ -42,9 +40,12 @@ class ContainerFolder(AttemptFolder):
 
     def revoke(self) -> None:
         """Whatever was about to start it starts nothing any more; what runs goes on."""
-        for home in self.path.glob(f"{_HOME}*"):
-            with suppress(FileNotFoundError):
-                os.rename(home, home.with_name(_REVOKED + home.name.removeprefix(_HOME)))
+        for run in self.path.glob(f"{_RUN}*"):
+            while not run.is_file():
+                with suppress(FileNotFoundError):
+                    os.rename(run, run.with_name(f"{_REVOKED}{secrets.token_hex(4)}"))
+                with suppress(FileExistsError):
+                    os.close(os.open(run, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
     @contextmanager
     def locked(self) -> Iterator[bool]:
@@ -89,7 +90,9 @@ def claim(folder: ContainerFolder, files: Mapping[str, str], known: Mapping[str,
     staging = stage(folder.path.parent, folder.path.name, {}, known)
     lock = -1
     try:
-        home = staging / (_HOME + staging.name.rpartition("-")[2])
+        run = staging / f"{_RUN}{secrets.token_hex(8)}"
+        run.mkdir(mode=0o700)
+        home = run / _HOME
         home.mkdir(mode=0o700)
         for name, content in files.items():
             write_private(home / name, content)
@@ -108,7 +111,7 @@ def claim(folder: ContainerFolder, files: Mapping[str, str], known: Mapping[str,
             os.close(lock)
         shutil.rmtree(staging, ignore_errors=True)
         raise
-    return Claim(folder, folder.path / home.name, lock)
+    return Claim(folder, folder.path / run.name / _HOME, lock)
 
 
 def is_own(path: Path, lock: int) -> bool:

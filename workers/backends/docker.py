@@ -59,6 +59,8 @@ class DockerBackend:
     summary = "Containers of the worker's own host, by the socket of Docker or Podman."
     host_bound = True
     serves_http = True
+    queues = True
+    puts_address = True
     #: an init stands between, the end of its first process ends all, and the daemon keeps the output
     lacks = frozenset({RUNS_BARE, OUTLIVES_LEADER, OWNS_OUTPUT})
     place_options: tuple[str, ...] = ("socket",)

@@ -54,7 +54,7 @@ def container_config(
         "Labels": {
             ATTEMPT: launch.name,
             REPLICA: launch.replica_id,
-            FOLDER: str(home.parent),
+            FOLDER: str(home.parent.parent),
         },
         # Hostler asks by itself
         "Healthcheck": {"Test": ["NONE"]},

@@ -46,6 +46,8 @@ class MockBackend:
     summary = "Runs nothing: delays, failures and flapping health as told, the same for the same seed."
     host_bound = False
     serves_http = False
+    queues = False
+    puts_address = False
     lacks = frozenset({RUNS_ARGV})
     place_options: tuple[str, ...] = ()
     options_schema: Mapping[str, Any] = OPTIONS_SCHEMA

@@ -38,6 +38,8 @@ class ProcessBackend:
     summary = "Processes of the worker's own host, each under a small shim."
     host_bound = True
     serves_http = True
+    queues = False
+    puts_address = False
     lacks: frozenset[str] = frozenset()
     place_options: tuple[str, ...] = ()
     options_schema: Mapping[str, Any] = {

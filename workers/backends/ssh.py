@@ -47,6 +47,8 @@ class SshBackend:
     summary = "Processes of another host that is reached by SSH; nothing but Python is needed there."
     host_bound = False
     serves_http = True
+    queues = True
+    puts_address = True
     lacks: frozenset[str] = frozenset()
     place_options: tuple[str, ...] = ("ssh", "folder", "python")
     options_schema: Mapping[str, Any] = {
