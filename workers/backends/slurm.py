@@ -56,6 +56,8 @@ class SlurmBackend:
     summary = "Jobs of a Slurm cluster, submitted on this host or over SSH."
     host_bound = False
     serves_http = True
+    queues = True
+    puts_address = True
     lacks: frozenset[str] = frozenset()
     place_options: tuple[str, ...] = ("ssh", "folder", "slurm_conf", "commands", "python", "squeue")
     options_schema: Mapping[str, Any] = OPTIONS_SCHEMA

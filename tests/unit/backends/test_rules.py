@@ -9,7 +9,14 @@ import pytest
 
 import workers.backends
 from workers.backends import shim
-from workers.backends.base import RUNS_ARGV, BackendContext, BackendError
+from workers.backends.base import (
+    OUTLIVES_LEADER,
+    OWNS_OUTPUT,
+    RUNS_ARGV,
+    RUNS_BARE,
+    BackendContext,
+    BackendError,
+)
 from workers.backends.registry import BACKENDS, open_backend
 
 FILES = sorted(Path(workers.backends.__file__).parent.glob("*.py"))
@@ -41,7 +48,7 @@ def test_a_backend_says_what_it_is(name: str, tmp_path: Path) -> None:
     backend = open_backend(name, BackendContext(state_dir=tmp_path))
     assert backend.name == name
     assert backend.summary.endswith(".")
-    assert backend.lacks <= {RUNS_ARGV}
+    assert backend.lacks <= {RUNS_ARGV, RUNS_BARE, OUTLIVES_LEADER, OWNS_OUTPUT}
     assert backend.options_schema["type"] == "object"
     assert list(tmp_path.iterdir()) == [], "opening one leaves no trace"
 
