@@ -146,6 +146,22 @@ class Cluster:
     def signal(self, part: str, number: signal.Signals) -> None:
         self.running[part].send_signal(number)
 
+    def repair(self) -> None:
+        """All parts run, no node is drained and no job of others is left."""
+        for part in ("munged", "slurmctld", *self.nodes):
+            if part in self.running and self.running[part].poll() is None:
+                self.signal(part, signal.SIGCONT)
+            else:
+                self.start(part)
+        wait_until(lambda: _listens(self.ctld_port), _UP_S, "slurmctld")
+        for node in self.nodes:
+            # refused when there is nothing to resume
+            subprocess.run(
+                ["/usr/bin/scontrol", "update", f"nodename={node}", "state=resume"], env=dict(self.environ), timeout=20,
+                capture_output=True, check=False,
+            )  # fmt: skip
+        self.wait_ready()
+
     def wait_ready(self) -> None:
         """Until the controller answers and each node takes jobs."""
         wait_until(self._is_ready, _UP_S, f"the cluster being ready; see {self.folder}")

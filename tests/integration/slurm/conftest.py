@@ -1,0 +1,38 @@
+"""A Slurm backend on a real cluster of two nodes, and what launches on it need."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.world import World
+from tests.support.slurm import Cluster, cluster
+from workers.backends.base import BackendContext
+from workers.backends.slurm import SlurmBackend
+
+__all__ = ["cluster"]
+
+
+@pytest.fixture
+def world(cluster: Cluster, tmp_path: Path) -> Iterator[World]:
+    """A backend with nothing in it; after the test the cluster is whole again and nothing is left of it."""
+    options = cluster.options(tmp_path / "state" / "slurm")
+    backend = SlurmBackend(BackendContext(state_dir=tmp_path / "state", options=options))
+    world = World(backend, tmp_path, options)
+    yield world
+    cluster.repair()
+    world.clean()
+    assert [job for job in cluster.jobs() if job[1].startswith(world.prefix)] == []
+
+
+@pytest.fixture
+def server() -> tuple[str, ...]:
+    """The argv of a program that listens where it is told on the node, and says so."""
+    code = (
+        "import socket, sys, time; s = socket.create_server((sys.argv[2], int(sys.argv[1]))); print('listening', flush=True)\n"
+        "while True: time.sleep(60)"
+    )
+    return (sys.executable, "-I", "-c", code, "@HOSTLER_PORT@", "@HOSTLER_HOST@")
