@@ -12,9 +12,10 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from app.db.engine import driver_sql, first_row
-from app.db.repos import leases
+from app.db.repos import leases, pools
 from app.db.repos.idempotency import begin_ctes
 from app.domain.masking import mask, mask_environment
+from app.domain.placeholders import HOST_LATER, PORT_LATER
 from app.domain.tasks import DEFAULT_PRIORITY, PRIORITIES, TaskKind
 from app.doorbell.queues import queue_for
 from app.engines.base import Command
@@ -22,6 +23,8 @@ from app.errors import HostlerError, QueueFull
 from app.usecases import idempotency as remembered
 from app.usecases.context import Actor, Context, Idempotency
 from app.usecases.plans import Plan, command_for, planned_environment, resolve, resolved
+from app.usecases.reach import LOOPBACK
+from app.usecases.scripts import script_of
 
 #: What of a request is kept as the replica's spec. The environment is kept apart, encrypted.
 SPEC_FIELDS = (
@@ -193,17 +196,22 @@ def plan_create(ctx: Context, actor: Actor, body: Mapping[str, Any]) -> dict[str
             ),
             {"pool": plan.pool},
         ).scalar_one()
-    first_port = ctx.settings.ports[0]
+        backend = pools.backend(connection, plan.backend)
+    first, last = ctx.settings.ports
+    # what chooses its host itself finds a port there
+    later = backend is not None and not backend.host_bound and backend.serves_http
     environment = planned_environment(plan, body)
     command = command_for(
         ctx,
         plan.engine,
         plan.model_name,
         resolved(plan),
-        port=first_port,
+        host=HOST_LATER if later else LOOPBACK,
+        port=PORT_LATER if later else first,
         gpus=plan.gpus,
         environment=environment,
     )
+    script = script_of(plan.backend, ctx.namespace, command.argv, plan.gpus, plan.backend_options)
     return {
         "dry_run": True,
         "engine": plan.engine.name,
@@ -214,12 +222,13 @@ def plan_create(ctx: Context, actor: Actor, body: Mapping[str, Any]) -> dict[str
             "pool": plan.pool,
             "backend": plan.backend,
             "gpus": plan.gpus,
-            "port": f"one of {ctx.settings.ports[0]}-{ctx.settings.ports[1]}",
+            "port": "found where it runs" if later else f"one of {first}-{last}",
             "free_slots": free,
             "queued_before": waiting,
         },
         "config": mask(plan.config),
         "backend_options": mask(plan.backend_options),
+        **({"script": script} if script is not None else {}),
         "warnings": plan.warnings,
     }
 

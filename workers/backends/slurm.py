@@ -17,6 +17,7 @@ from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from app.domain.path_maps import map_path
 from app.domain.slurm_script import Job, render_script
 from workers.backends.base import (
     LOG_PART_BYTES,
@@ -36,7 +37,7 @@ from workers.backends.slurm_cluster import describe
 from workers.backends.slurm_options import OPTIONS_SCHEMA
 from workers.backends.slurm_queue import read_accounting
 from workers.backends.slurm_verdict import observe
-from workers.transports.options import map_path, open_transport
+from workers.transports.options import open_transport
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_PORTS = (20000, 29999)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from app.domain.path_maps import map_path
 from workers.backends import wire
 from workers.backends.base import (
     LOG_PART_BYTES,
@@ -31,7 +32,7 @@ from workers.backends.bundle import INSTALL, NOT_OURS, NOT_THERE, OLDEST_PYTHON,
 from workers.transports.asked import Asked
 from workers.transports.base import Completed, TransportError
 from workers.transports.channel import Ended
-from workers.transports.options import PATH_MAP_SCHEMA, SSH_SCHEMA, SshOptions, map_path
+from workers.transports.options import PATH_MAP_SCHEMA, SSH_SCHEMA, SshOptions
 from workers.transports.ssh import SshTransport
 
 DEFAULT_FOLDER = "~/.hostler"

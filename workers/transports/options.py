@@ -69,12 +69,3 @@ def open_transport(ssh: Mapping[str, Any] | None, run_dir: Path) -> Transport:
     from workers.transports.ssh import SshTransport
 
     return SshTransport(SshOptions.of(ssh), run_dir) if ssh else LocalTransport()
-
-
-def map_path(value: str, path_map: Mapping[str, str]) -> str:
-    """``value`` with its beginning replaced, if that is one of the folders; the longest one wins."""
-    for folder in sorted(path_map, key=len, reverse=True):
-        there, here = path_map[folder].rstrip("/"), folder.rstrip("/")
-        if value == here or value.startswith(f"{here}/"):
-            return (there + value[len(here) :]) or "/"
-    return value

@@ -279,6 +279,7 @@ class Plan(Answer):
     environment = ma.fields.Dict(required=True)
     files = ma.fields.Raw(required=True)
     placement = ma.fields.Dict(required=True)
+    script = ma.fields.String(metadata={"description": "What is submitted, where the backend submits a script."})
 
 
 class Explanation(Answer):

@@ -32,7 +32,9 @@ def world(cluster: Cluster, tmp_path: Path) -> Iterator[World]:
 def server() -> tuple[str, ...]:
     """The argv of a program that listens where it is told on the node, and says so."""
     code = (
-        "import socket, sys, time; s = socket.create_server((sys.argv[2], int(sys.argv[1]))); print('listening', flush=True)\n"
+        "import socket, sys, time\n"
+        "server = socket.create_server((sys.argv[2], int(sys.argv[1])))\n"
+        "print('listening', flush=True)\n"
         "while True: time.sleep(60)"
     )
     return (sys.executable, "-I", "-c", code, "@HOSTLER_PORT@", "@HOSTLER_HOST@")

@@ -37,7 +37,7 @@ def test_a_requeued_job_is_queued_again_and_then_elsewhere(
     (node,) = (first.told or {})["nodes"]
     cluster.ask("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
     cluster.ask("scontrol", "requeue", handle.ref["job_id"])
-    again = _next_run(world, handle, 1)
+    again = _next_run(world, cluster, handle, 1)
     assert (again.told or {})["restarts"] == 1
     assert (again.told or {})["nodes"] != [node]
     assert again.pid != first.pid
@@ -56,7 +56,7 @@ def test_a_preempted_job_waits_and_comes_back(world: World, cluster: Cluster) ->
     assert (waiting.told or {})["restarts"] == 1
     assert waiting.reason is None
     cluster.ask("scancel", urgent)
-    assert (_next_run(world, handle, 1).told or {})["restarts"] == 1
+    assert (_next_run(world, cluster, handle, 1).told or {})["restarts"] == 1
 
 
 def test_one_that_may_not_run_again_ends_preempted(world: World, cluster: Cluster) -> None:
@@ -262,8 +262,10 @@ def test_a_python_that_is_not_there_is_named(world: World) -> None:
 _LEADER = 'echo "rank $HOSTLER_NODE_RANK of $HOSTLER_NODES"; exec sleep 600'
 
 
-def _next_run(world: World, handle: Handle, restarts: int) -> Observation:
-    """Slurm lets some seconds pass before it runs a job again."""
+def _next_run(world: World, cluster: Cluster, handle: Handle, restarts: int) -> Observation:
+    """Slurm lets two minutes pass before it runs a requeued job again, unless it is told otherwise."""
+    world.wait_for(handle, Liveness.QUEUED)
+    cluster.ask("scontrol", "update", f"jobid={handle.ref['job_id']}", "starttime=now")
 
     def look() -> Observation | None:
         seen = world.see(handle)

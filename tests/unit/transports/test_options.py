@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from jsonschema import Draft202012Validator
 
-from workers.transports.options import PATH_MAP_SCHEMA, SSH_SCHEMA, SshOptions, map_path
+from app.domain.path_maps import map_path
+from workers.transports.options import PATH_MAP_SCHEMA, SSH_SCHEMA, SshOptions
 
 
 def test_the_schemas_are_schemas() -> None:
