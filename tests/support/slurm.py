@@ -6,6 +6,7 @@ Everything is the cluster's own: ports, munge key, names. Two test runs at once 
 from __future__ import annotations
 
 import os
+import pwd
 import secrets
 import shutil
 import signal
@@ -58,6 +59,7 @@ ReturnToService=2
 GetEnvTimeout=0
 MinJobAge=30
 KillWait=2
+MessageTimeout=3
 SlurmctldTimeout=10
 SlurmdTimeout=15
 SchedulerParameters=batch_sched_delay=0,bf_interval=1,sched_interval=1,sched_min_interval=0,default_queue_depth=1000
@@ -212,7 +214,8 @@ def _configure(home: Path, nodes: int, more: str) -> Cluster:
     ctld_port, *ports = _free_ports(1 + nodes)
     # the environment that jobs begin with is not to be asked of the login shell of whoever runs the tests
     (home / "state" / "env_cache").mkdir(parents=True)
-    (home / "state" / "env_cache" / "root").write_text("HOME=/root\nPATH=/usr/local/bin:/usr/bin:/bin\n")
+    for user in {"hostler", *(account.pw_name for account in pwd.getpwall())}:
+        (home / "state" / "env_cache" / user).write_text("HOME=/tmp\nPATH=/usr/local/bin:/usr/bin:/bin\n")
     key = home / "munge.key"
     key.touch(mode=0o600)
     key.write_bytes(secrets.token_bytes(128))

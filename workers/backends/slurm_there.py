@@ -39,6 +39,9 @@ UNSURE = (
     "socket", "not responding", "unexpected message", "no route",
 )  # fmt: skip
 
+#: How the states begin in which a job is over.
+OVER = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "DEADLINE", "OUT_OF_ME")
+
 
 class Refused(Exception):
     """``kind`` is what the other side makes of it."""
@@ -145,10 +148,13 @@ class There:
             return {"attempt": self.attempt(request["name"], records)}
         if self.is_held(folder):
             return {"attempt": self.attempt(request["name"], records)}
-        rows = self.queue([request["name"]], request["format"])
+        queue = self.queue([request["name"]], request["format"])
+        if not queue["ok"]:
+            raise Refused("unavailable", queue["message"])
+        nonce = records.get("launch.json", {}).get("nonce", "")
         records = self.records(folder)
-        if records is None or "job.json" in records or rows["found"]:
-            return {"attempt": self.attempt(request["name"], records), "queue": rows}
+        if records is None or "job.json" in records or marked_jobs(queue, request["name"], nonce):
+            return {"attempt": self.attempt(request["name"], records), "queue": queue}
         # no submitter lives and Slurm does not have it. A job that Slurm accepts yet finds its folder gone
         self.remove(folder)
         return {"attempt": self.attempt(request["name"], None)}
@@ -175,7 +181,7 @@ class There:
             queue = self.queue([name], request["format"])
             if not queue["ok"]:
                 raise Refused("unavailable", queue["message"])
-            found = [job for job in request_jobs(queue, name) if job]
+            found = [job for job, over in marked_jobs(queue, name) if not over]
             if found:
                 self.run(["scancel", *found], b"", self.left_s())
             elif not self.seal(name):
@@ -198,7 +204,7 @@ class There:
         job = (records.get("job.json") or records.get("owner.json") or {}).get("job_id")
         if not job:
             found = self.queue([request["name"]], request["format"])
-            job = next(iter(request_jobs(found, request["name"])), None)
+            job = next((job for job, over in marked_jobs(found, request["name"]) if not over), None)
         if not job:
             return  # still being submitted: the job, if there will be one, finds stop.json
         self.ask_slurm(job, "--state=PENDING")
@@ -428,7 +434,7 @@ class There:
         """What squeue says of our jobs, as it says it, and whether it answered. ``names``: only those; None: all."""
         words = ["squeue", "--states=all", "--user=%d" % os.getuid()]
         if names is not None and not names:
-            return {"ok": True, "form": "none", "text": "", "found": False, "message": ""}
+            return {"ok": True, "form": "none", "text": "", "message": ""}
         if names is not None and len(names) <= 50:
             words.append("--name=" + ",".join(names))
         if form["json"]:
@@ -441,9 +447,9 @@ class There:
         else:
             code, out, err = self.run([*words, "-h", "-O", form["fields"]], b"", self.left_s())
             if code == 0:
-                return {"ok": True, "form": "fixed", "text": out, "found": bool(out.strip()), "message": ""}
+                return {"ok": True, "form": "fixed", "text": out, "message": ""}
         message = err.strip()[-500:] or "squeue did not answer in time"
-        return {"ok": False, "form": "none", "text": "", "found": False, "message": message}
+        return {"ok": False, "form": "none", "text": "", "message": message}
 
     def shrunk(self, answer: dict, form: dict) -> dict:
         """Of each job only what is asked for: some versions say 10 KB of each, and give everybody's."""
@@ -453,7 +459,7 @@ class There:
             for job in answer.get("jobs", ())
             if job.get("user_id", own) == own
         ]
-        return {"ok": True, "form": "json", "jobs": jobs, "text": "", "found": bool(jobs), "message": ""}
+        return {"ok": True, "form": "json", "jobs": jobs, "text": "", "message": ""}
 
     def accounting(self, attempts: dict, queue: dict) -> str:
         """What the accounting knows of jobs that squeue has forgotten and that left no word."""
@@ -489,30 +495,19 @@ class There:
         return process.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
 
 
-def request_jobs(queue: dict, name: str) -> list:
-    """Ids of jobs of that name which carry our mark and are not over."""
-    over = (
-        "COMPLETED",
-        "CANCELLED",
-        "FAILED",
-        "TIMEOUT",
-        "NODE_FAIL",
-        "PREEMPTED",
-        "BOOT_FAIL",
-        "DEADLINE",
-        "OUT_OF_ME",
-    )
+def marked_jobs(queue: dict, name: str, nonce: str = "") -> list:
+    """Id, and whether it is over, of each job of that name which carries our mark (and the nonce of that launch)."""
+    mark = "hostler:" + name + ":" + nonce
     found = []
     for line in queue["text"].splitlines() if queue["form"] == "fixed" else ():
-        if ("hostler:" + name) in line.split() or ("hostler:" + name + ":") in line:
-            words = line.split()
-            if not words[1].startswith(over):
-                found.append(words[0])
+        words = line.split()
+        if any(word.startswith(mark) for word in words):
+            found.append((words[0], words[1].startswith(OVER)))
     for job in queue.get("jobs", ()):
         state = job.get("job_state")
         state = state if isinstance(state, str) else " ".join(state or ())
-        if str(job.get("comment", "")).startswith("hostler:" + name + ":") and not state.startswith(over):
-            found.append(str(job["job_id"]))
+        if str(job.get("comment", "")).startswith(mark):
+            found.append((str(job["job_id"]), state.startswith(OVER) and "COMPLETING" not in state))
     return found
 
 

@@ -193,7 +193,11 @@ def test_a_job_whose_folder_was_lost_is_an_orphan_that_can_be_stopped(world: Wor
 
 @pytest.mark.parametrize(
     "options, said",
-    [({"partition": "nowhere"}, "partition"), ({"cpus": 4096}, "configuration"), ({"gres": "gpu:99"}, "configuration")],
+    [
+        ({"partition": "nowhere"}, "partition"),
+        ({"memory": "900T"}, "configuration"),
+        ({"gres": "gpu:99"}, "configuration"),
+    ],
 )
 def test_what_slurm_refuses_is_refused_with_its_words(world: World, options: dict[str, Any], said: str) -> None:
     plan = world.plan("idle", options=options)
