@@ -1,4 +1,4 @@
-"""``hostler down``: this host's replicas first, then the control plane; afterwards nothing of the state dir is left."""
+"""``hostler down``: replicas first, then the control plane; afterwards nothing of the state dir is left."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def worker(
 @click.option("--keep-replicas", is_flag=True, help="Leave the engines serving; the next up adopts them.")
 @_STATE_DIR
 def down(keep_replicas: bool, state_dir: Path | None) -> None:
-    """Stop this host's replicas, after listing them, and then the control plane."""
+    """Stop this host's replicas and those on no host of ours, after listing them, and then the control plane."""
     settings = _settings(state_dir=state_dir)
     hurry = _hurry_on_signals()
     from app.stack.down import down as take_down
