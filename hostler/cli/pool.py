@@ -64,7 +64,7 @@ def _described(command: Any) -> Any:
 
 @pool.command("create")
 @click.argument("name", required=False)
-@click.option("--backend", metavar="NAME", help="What runs its replicas: process, ssh, slurm, mock.")
+@click.option("--backend", metavar="NAME", help="What runs its replicas: process, ssh, slurm, docker, mock.")
 @_described
 @pass_session
 def create(session: Session, name: str | None, path: str | None, **flags: Any) -> None:

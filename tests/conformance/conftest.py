@@ -18,23 +18,29 @@ from workers.backends.registry import BACKENDS, open_backend
 
 __all__ = ["cluster", "far_host", "podman"]
 
+#: The same backend, with its cluster's commands given on a host behind SSH.
+OVER_SSH = "slurm over ssh"
+
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "backend_name" in metafunc.fixturenames:
-        metafunc.parametrize("backend_name", sorted(BACKENDS))
+        metafunc.parametrize("backend_name", [*sorted(BACKENDS), OVER_SSH])
 
 
 @pytest.fixture
 def context(backend_name: str, tmp_path: Path, request: pytest.FixtureRequest) -> BackendContext:
     """What the backend is told of the world; what is not this host is started once, by the first who asks."""
     context = BackendContext(state_dir=tmp_path / "state")
-    if backend_name == "ssh":
+    if backend_name in ("ssh", OVER_SSH):
         host: Sshd = request.getfixturevalue("far_host")
+        context = replace(context, run_dir=host.run_dir)
+    if backend_name == "ssh":
         options = {"ssh": host.ssh, "folder": str(tmp_path / "state" / "far"), "python": sys.executable}
-        return replace(context, run_dir=host.run_dir, options=options)
-    if backend_name == "slurm":
+        return replace(context, options=options)
+    if backend_name in ("slurm", OVER_SSH):
         nodes: Cluster = request.getfixturevalue("cluster")
-        return replace(context, options=nodes.options(tmp_path / "state" / "slurm"))
+        behind = {"ssh": host.ssh} if backend_name == OVER_SSH else {}
+        return replace(context, options=nodes.options(tmp_path / "state" / "slurm") | behind)
     if backend_name == "docker":
         service: Podman = request.getfixturevalue("podman")
         return replace(context, options=service.options(tmp_path / "shared"))
@@ -44,7 +50,7 @@ def context(backend_name: str, tmp_path: Path, request: pytest.FixtureRequest) -
 @pytest.fixture
 def world(backend_name: str, context: BackendContext, tmp_path: Path) -> Iterator[World]:
     """A backend with nothing in it; after the test nothing may be left."""
-    world = World(open_backend(backend_name, context), tmp_path, context.options)
+    world = World(open_backend(backend_name.removesuffix(" over ssh"), context), tmp_path, context.options)
     yield world
     world.clean()
 

@@ -197,5 +197,6 @@ def test_attempts_do_not_hear_each_other(world: World) -> None:
     first = world.plan("idle")
     second = replace(first, name=f"{first.name}0", attempt=10)  # the first's name is its beginning
     one, ten = world.backend.launch(first), world.backend.launch(second)
+    world.wait_for(ten, Liveness.RUNNING)
     world.end(one)
     assert world.see(ten).liveness is Liveness.RUNNING
