@@ -85,23 +85,6 @@ class Master:
             "-o", "LogLevel=ERROR", "-o", "BatchMode=yes", *words,
         ]  # fmt: skip
 
-    def control(self, verb: str, *words: str, timeout_s: float = 5) -> str:
-        """Give the connection a command of ``ssh -O``: ``check``, ``forward`` or ``cancel`` with ``-L ...``; its words.
-
-        Raises TransportError when it refuses or is not there.
-        """
-        argv = self.command("-O", verb, *words, "--", "there")
-        try:
-            done = subprocess.run(
-                argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, env=ssh_environ(), check=False
-            )
-        except subprocess.TimeoutExpired:
-            raise TransportError(f"the connection to {self.options.host} does not answer on this host") from None
-        said = (done.stdout + done.stderr).decode(errors="replace").strip()
-        if done.returncode != 0:
-            raise TransportError(f"the connection to {self.options.host} refused {verb}: {said}")
-        return said
-
     def drop(self) -> None:
         """Let nobody use this connection any more; what is under way on it may end. A frozen one is killed."""
         pids = masters(self.socket)
@@ -110,13 +93,6 @@ class Master:
             if _is_stopped(pid):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-
-    def end(self) -> None:
-        """End it now, with all that is under way on it. Safe to call twice."""
-        self.socket.unlink(missing_ok=True)
-        for pid in masters(self.socket):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
 
     def _take_lock(self, deadline: float) -> int | None:
         """So that many that need it make one. None when its holder is frozen: harmless, see above."""

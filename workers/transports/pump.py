@@ -6,7 +6,6 @@ import os
 import selectors
 import subprocess
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO
@@ -41,9 +40,8 @@ def talk(
     deadline: float,
     most_bytes: int,
     heard: Heard,
-    is_done: Callable[[Heard], bool] = lambda heard: False,
 ) -> None:
-    """Give it ``stdin`` and fill ``heard`` until the process ended or ``is_done``; its pipes are closed then.
+    """Give it ``stdin`` and fill ``heard`` until the process ended; its pipes are closed then.
 
     What it left running may hold its pipes open: that is waited for by nobody. ``deadline`` is of ``time.monotonic``.
     Raises OutOfTime or TooMuch; the process is the caller's to end.
@@ -55,7 +53,7 @@ def talk(
             over = conversation.go_on(max(0.0, deadline - time.monotonic()), most_bytes)
             if heard.size_bytes > most_bytes:
                 raise TooMuch
-            if over or is_done(heard):
+            if over:
                 return
             if time.monotonic() >= deadline:
                 raise OutOfTime
