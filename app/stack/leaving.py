@@ -14,6 +14,7 @@ from app.settings import Settings
 from app.stack.record import Record
 from app.stack.roles import GROUP
 from app.stack.supervisor import Supervisor, SupervisorGone
+from app.usecases import presence
 from app.usecases.context import Actor, Context
 from app.usecases.stops import request_stop
 
@@ -35,6 +36,7 @@ def stop_replicas_here(settings: Settings, _record: Record, say: Say, grace_s: i
     try:
         # from here on nothing is launched any more here
         Supervisor(settings).stop(f"{GROUP}:worker")
+        presence.record_left(ctx)
         replicas = _replicas(ctx)
         if not replicas:
             return

@@ -28,7 +28,7 @@ VALUES (:name, :address, :cpus, :memory_bytes, CAST(:gpus AS jsonb), :boot_id, :
     jsonb_build_object('home', CAST(:home AS text)){", CAST(:pools AS text[])" if known else ""})
 ON CONFLICT (name) DO UPDATE SET address = excluded.address, cpus = excluded.cpus,
     memory_bytes = excluded.memory_bytes, gpus = excluded.gpus, boot_id = excluded.boot_id, version = excluded.version,
-    attributes = nodes.attributes || excluded.attributes{", pools = excluded.pools" if known else ""},
+    attributes = nodes.attributes - 'left' || excluded.attributes{", pools = excluded.pools" if known else ""},
     heartbeat_at = hostler_now()
 WHERE {_OURS} OR nodes.heartbeat_at <= hostler_now() - make_interval(secs => :silent_s)
 RETURNING name
@@ -119,6 +119,15 @@ def register_backends(ctx: Context, backends: Iterable[BackendFacts]) -> None:
 def home(ctx: Context, boot_id: str) -> str:
     """What tells this host, in this boot and with this state dir, from every other."""
     return f"{boot_id[:8]}:{ctx.settings.state_dir}"
+
+
+def record_left(ctx: Context) -> None:
+    """This host left on purpose: that it is silent from now on is no problem, unless something still runs there."""
+    query = text(
+        "UPDATE nodes SET attributes = attributes || jsonb_build_object('left', hostler_now()) WHERE name = :name"
+    )
+    with ctx.database.begin() as connection:
+        connection.execute(query, {"name": ctx.settings.node_name})
 
 
 def holder_of_name(ctx: Context, boot_id: str) -> str:

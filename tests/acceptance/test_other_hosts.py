@@ -6,7 +6,6 @@ Database, broker, API and gateway are on one; `hostler worker` and the engines o
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 import psutil
+import psycopg
 import pytest
 
 from app.stack.processes import engines
@@ -55,6 +55,17 @@ class Two:
             lambda: httpx2.post(url, json=body, headers=headers, timeout=60, trust_env=False).status_code
         )
 
+    def sessions(self) -> int:
+        """Sessions of the far host in the database."""
+        query = "SELECT count(*) FROM pg_stat_activity WHERE client_addr = %s"
+
+        def count() -> int:
+            with psycopg.connect(self.environ["HOSTLER_DATABASE_URL"], connect_timeout=5) as connection:
+                row = connection.execute(query, (self.far.host.address,)).fetchone()
+                return int(row[0]) if row else 0
+
+        return self.control.host.do(count)
+
     def engines(self) -> dict[str, set[int]]:
         """Processes by replica that run on the far host."""
         found: dict[str, set[int]] = {}
@@ -77,13 +88,13 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
     with net() as network:
         here, there = network.host("control"), network.host("far")
         link = network.link(here, there, "10.77.1")
-        names = {"HOSTLER_PROBE_INTERVAL_S": "1", "HOSTLER_SWEEP_INTERVAL_S": "1"}
+        quick = {"HOSTLER_PROBE_INTERVAL_S": "1", "HOSTLER_SWEEP_INTERVAL_S": "1"}
+        own = {"NAME": "control", "POOLS": "local,mock", "ADDRESS": here.address}
+        near = {f"HOSTLER_NODE_{name}": value for name, value in own.items()}
         with (
             parts_on(here, folder) as parts,
-            on(
-                here, folder / "control", HOSTLER_NODE_NAME="control", HOSTLER_NODE_POOLS="local,mock", **names, **parts
-            ) as a,
-            on(there, folder / "far", HOSTLER_NODE_NAME="far", **names, **parts) as b,
+            on(here, folder / "control", **near, **quick, **parts) as a,
+            on(there, folder / "far", HOSTLER_NODE_NAME="far", **quick, **parts) as b,
         ):
             a.up()
             a.call("POST", "/api/v1/pools", {"name": "far", "backend": "process", "slots": 8}, 201)
@@ -111,7 +122,7 @@ def test_an_engine_on_another_host_is_reached_at_its_address_and_by_key_alone(tw
 
 def test_each_host_serves_its_own_pools_alone(two: Two) -> None:
     near, far = two.replica(pool="local", model_name="near"), two.replica(model_name="far")
-    assert (near["node"], near["host"]) == ("control", "127.0.0.1")
+    assert (near["node"], near["host"]) == ("control", two.control.host.address)
     assert (far["node"], far["host"]) == ("far", two.far.host.address)
     queues = {
         one["name"]: {queue for worker in one["workers"] for queue in worker["queues"]}
@@ -121,6 +132,23 @@ def test_each_host_serves_its_own_pools_alone(two: Two) -> None:
     assert not {"pool.local", "pool.local.control", "pool.mock"} & queues["far"]
     assert "pool.local" in queues["control"]
     assert "pool.far" not in queues["control"]
+    two.end(near["replica_id"], far["replica_id"])
+
+
+def test_a_gateway_elsewhere_reaches_the_engines_of_every_host(two: Two, tmp_path: Path) -> None:
+    """A second door on the far host: engines of the first host are at its address, not on its loopback."""
+    names = {"HOSTLER_NODE_NAME": "door", "HOSTLER_NODE_POOLS": "mock"}
+    near, far = two.replica(pool="local", model_name="near"), two.replica(model_name="far")
+    with on(two.far.host, tmp_path / "door", **names, **two.environ) as door:
+        door.take_keys_of(two.control)
+        door.up()
+        for model in ("near", "far"):
+            body = {"model": model, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 2}
+            assert door.call("POST", "/v1/chat/completions", body)["choices"]
+        door.must("down")
+    path = f"/api/v1/gateways/{_door_gateway(two)}"
+    # heard of a moment ago, it counts as alive
+    wait_until(lambda: two.call("DELETE", path, None, (200, 204, 409)) is None, 60, "its gateway to be forgotten")
     two.end(near["replica_id"], far["replica_id"])
 
 
@@ -140,12 +168,13 @@ def test_a_host_that_is_cut_off_and_back_loses_and_doubles_nothing(two: Two) -> 
         assert two.ask(kept[0]) == 503
         told = two.call("GET", "/api/v1/events?kind=pool_suspect&limit=100")["events"]
         assert [one for one in told if one["pool"] == "far" and one["node"] == "far"], told
-        assert "node far is silent" in " ".join(two.call("GET", "/health")["problems"])
+        assert "node far is silent" in _problems(two)
         assert two.get(late)["status"] == "pending"
         explained = two.call("GET", f"/api/v1/replicas/{late}/explain")
         assert "far" in json.dumps(explained), explained
         assert two.get(stopped)["released_at"] is None, "nobody saw it gone"
         assert two.engines() == before, "nothing was torn down"
+        wait_until(lambda: not two.sessions(), 60, "the database to give up the sessions of a host that is away")
     finally:
         two.link.heal()
     for replica_id in kept:
@@ -160,6 +189,37 @@ def test_a_host_that_is_cut_off_and_back_loses_and_doubles_nothing(two: Two) -> 
         assert _starts(two, replica_id) == 1
         wait_until(lambda one=replica_id: two.ask(one) == 200, 30, f"an answer of {replica_id}")
     two.end(*kept, late)
+
+
+def test_launches_under_way_when_the_link_is_cut_happen_once(two: Two) -> None:
+    """Claimed, being launched, starting or in the queue: whatever each was at, it is one engine in the end.
+    Members of a service get no successors while their host is not heard of."""
+    made = two.control.json(
+        "service", "create", "inference/mock", "--name", "far-away", "--replicas", "2", "--pool", "far",
+        "--wait", "--timeout", "60s",
+    )  # fmt: skip
+    members = {one["replica_id"] for one in made["replicas"]}
+    body = {**MOCK, "pool": "far", "wait_for_ready": False, "replica_config": {"mock": {"startup_s": 2}}}
+    asked = [two.call("POST", "/api/v1/replicas", body, 202)["replica_id"] for _ in range(6)]
+    wait_until(lambda: {two.get(one)["status"] for one in asked} != {"pending"}, 30, "the first claim")
+    two.link.cut()
+    try:
+        # their leases are over by then, and for what was claimed nobody may stand in
+        wait_until(lambda: "node far is silent" in _problems(two), SILENT_S, "the host to be missed")
+        for replica_id in members:
+            two.await_state(replica_id, "unreachable", SILENT_S)
+        shown = two.call("GET", "/api/v1/services/far-away")
+        assert {one["replica_id"] for one in shown["replicas"]} == members
+    finally:
+        two.link.heal()
+    for replica_id in (*asked, *members):
+        two.await_state(replica_id, "ready", BACK_S)
+        assert _starts(two, replica_id) == 1
+        assert two.get(replica_id)["attempt"] == 1
+    assert set(two.engines()) == {*asked, *members}
+    two.end(*asked)
+    two.control.must("service", "stop", "far-away", "--wait", "--timeout", "60s")
+    assert not two.engines()
 
 
 def test_a_host_whose_plug_is_pulled_judges_nobody_by_that(two: Two) -> None:
@@ -201,7 +261,7 @@ def test_what_cannot_join_is_told_why_and_what_to_do(two: Two, tmp_path: Path) -
             _refused(third, "check HOSTLER_BROKER_URL", "worker", "-d", HOSTLER_BROKER_URL=url)
         assert not third.living(), "nothing is left of what was refused"
     _refused(two.far, "a worker host is up", "up", "-d")
-    assert two.call("GET", "/health")["problems"] == []
+    assert "third" not in _problems(two)
 
 
 def test_a_second_host_of_one_name_is_refused(two: Two, tmp_path: Path) -> None:
@@ -223,8 +283,8 @@ def test_a_worker_host_leaves_with_its_replicas_and_comes_back(two: Two) -> None
     assert two.get(replica_id)["status"] == "stopped"
     assert two.get(replica_id)["released_at"]
     assert not two.far.living()
-    assert "no secret" not in two.far.last_words()
-    shutil.rmtree(two.far.layout.logs)
+    [shown] = [one for one in two.call("GET", "/api/v1/nodes")["nodes"] if one["name"] == "far"]
+    assert shown["attributes"]["left"]
     two.far.must("worker", "-d", "--pool", "far")
     two.end(two.replica()["replica_id"])
 
@@ -240,6 +300,15 @@ def test_no_key_is_in_a_command_line_or_a_file_that_others_read(two: Two) -> Non
     done = two.far.hostler("replica", "list")
     assert done.returncode != 0
     assert "--url" in done.stderr
+
+
+def _door_gateway(two: Two) -> str:
+    [found] = [one["id"] for one in two.call("GET", "/api/v1/gateways")["gateways"] if one["node"] == "door"]
+    return str(found)
+
+
+def _problems(two: Two) -> str:
+    return " ".join(two.call("GET", "/health")["problems"])
 
 
 def _refused(stack: HostStack, why: str, *arguments: str, **environ: str) -> None:

@@ -28,7 +28,7 @@ SELECT
     -- a host that went for good and left nothing behind is no problem for ever
     (SELECT coalesce(array_agg(name ORDER BY name), '{{}}') FROM nodes n
      WHERE heartbeat_at <= hostler_now() - make_interval(secs => :silent_s)
-       AND (heartbeat_at > hostler_now() - interval '1 day'
+       AND (heartbeat_at > hostler_now() - interval '1 day' AND NOT attributes ? 'left'
             OR EXISTS (SELECT 1 FROM attempts a WHERE a.node = n.name AND a.released_at IS NULL))) AS silent_nodes,
     (SELECT extract(epoch FROM max(heartbeat_at - coalesce(canary_at, first_seen_at))) FROM nodes
      WHERE heartbeat_at > hostler_now() - make_interval(secs => :silent_s)) AS broker_silent_s,

@@ -11,6 +11,7 @@ from sqlalchemy import text
 from app.settings import Settings
 from app.usecases import presence
 from app.usecases.context import Context
+from app.usecases.health import look
 from app.usecases.presence import NodeFacts, NodeTaken
 
 FACTS = NodeFacts(1, 1, [], "boot-one", "test")
@@ -68,6 +69,21 @@ def test_a_host_says_where_it_is_and_which_pools_it_serves(settings: Settings) -
     finally:
         for ctx in contexts:
             ctx.close()
+
+
+def test_a_host_that_left_on_purpose_is_no_problem(settings: Settings) -> None:
+    ctx = Context.open(settings)
+    try:
+        presence.register_node(ctx, FACTS)
+        _change(ctx, "UPDATE nodes SET heartbeat_at = hostler_now() - interval '1 minute'")
+        assert look(ctx.database).silent_nodes == [settings.node_name]
+        presence.record_left(ctx)
+        assert look(ctx.database).silent_nodes == []
+        presence.register_node(ctx, FACTS)
+        _change(ctx, "UPDATE nodes SET heartbeat_at = hostler_now() - interval '1 minute'")
+        assert look(ctx.database).silent_nodes == [settings.node_name], "it is back, and what it did before is over"
+    finally:
+        ctx.close()
 
 
 def _change(ctx: Context, statement: str) -> None:
