@@ -40,8 +40,9 @@ CUT_OFF: dict[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,
 }
-#: The same at the server's end: what a host that was cut off holds locked is given back. Unix sockets ignore it.
-_CUT_OFF_THERE = (
+#: The same at the server's end, as ``options`` of a session: what a host that was cut off holds locked is given back.
+#: Unix sockets ignore it.
+CUT_OFF_THERE = (
     "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=3 -c tcp_keepalives_count=3 -c tcp_user_timeout=20000"
 )
 
@@ -91,7 +92,7 @@ class Database:
                 "options": "-c idle_in_transaction_session_timeout=20000 -c statement_timeout=30000 -c timezone=UTC"
                 # a plan is kept from when a table was small, where reading all of it looked cheapest, and tables grow
                 # by thousands before anybody counts them again: take the index wherever there is one
-                f" -c enable_seqscan=off {_CUT_OFF_THERE}",
+                f" -c enable_seqscan=off {CUT_OFF_THERE}",
             },
         )
         event.listen(self._engine, "connect", _keep_peeker)

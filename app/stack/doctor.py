@@ -293,7 +293,8 @@ def _run_as(record: Record | None) -> Finding:
     if record is None:
         return Finding("user", OK, "nothing runs")
     if record.note:
-        fix = "hostler up --run-as USER, for a user who can reach both"
+        again = "worker" if record.kind == WORKER_HOST else "up"
+        fix = f"hostler {again} --run-as USER, for a user who can reach both"
         return Finding("user", WARN, f"all but Postgres ({record.postgres_user}) runs as root: {record.note}", fix)
     return Finding("user", OK, f"runs as {record.user}, Postgres as {record.postgres_user}")
 

@@ -22,7 +22,7 @@ from app.stack.leaving import stop_replicas_here
 from app.stack.lock import locked
 from app.stack.processes import Found, control_plane, end, engines
 from app.stack.record import Record, read_record, remove_record, supervisor_of
-from app.stack.roles import ENGINE, GROUP, STACK
+from app.stack.roles import ENGINE, GROUP, STACK, WORKER_HOST
 from app.stack.secrets import ADMIN_KEY, read_secret
 from app.stack.supervisor import Supervisor, SupervisorGone
 
@@ -63,7 +63,8 @@ def down(
         hurry = hurry or threading.Event()
         if keep_replicas:
             count = len({one.attempt for one in engines(layout)})
-            say(f"keeping {count} engines; `hostler up` adopts them")
+            again = "worker" if record is not None and record.kind == WORKER_HOST else "up"
+            say(f"keeping {count} engines; `hostler {again}` adopts them")
         elif record is not None and supervisor_of(record) is not None:
             stop = _stop_replicas if record.kind == STACK else stop_replicas_here
             stop(settings, record, say, grace_s, hurry)

@@ -37,16 +37,16 @@ def stop_replicas_here(settings: Settings, _record: Record, say: Say, grace_s: i
         # from here on nothing is launched any more here
         Supervisor(settings).stop(f"{GROUP}:worker")
         presence.record_left(ctx)
-        replicas = _replicas(ctx)
-        if not replicas:
-            return
-        say(f"stopping {len(replicas)} replicas of this host:")
-        for row in replicas:
-            say(f"  {row.id}  {row.model_name or '-'}  {row.state}")
-            _stop(ctx, row, grace_s, say)
+        asked: set[str] = set()
         # as long again for the requests in flight
         deadline = time.monotonic() + 2 * grace_s + _MORE_S
         while (left := _replicas(ctx)) and not hurry.is_set() and time.monotonic() < deadline:
+            # again and again: a worker that ends finishes what it was launching
+            for row in left:
+                if row.id not in asked:
+                    asked.add(row.id)
+                    say(f"stopping replica {row.id} of this host: {row.model_name or '-'}, {row.state}")
+                    _stop(ctx, row, grace_s, say)
             hurry.wait(_LOOK_S)
         if left:
             say(f"{len(left)} replicas are not gone yet and are killed: {', '.join(row.id for row in left)}")

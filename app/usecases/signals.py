@@ -17,7 +17,7 @@ from contextlib import contextmanager
 import psycopg
 from sqlalchemy import make_url, text
 
-from app.db.engine import CUT_OFF, Database
+from app.db.engine import CUT_OFF, CUT_OFF_THERE, Database
 from app.errors import HostlerError
 
 log = logging.getLogger(__name__)
@@ -221,7 +221,12 @@ class Signals:
     def _listen_once(self) -> None:
         """Until nobody has subscribed for a while; raises psycopg.Error when the connection is lost."""
         with psycopg.connect(
-            conninfo(self._url), autocommit=True, application_name="hostler-listen", connect_timeout=5, **CUT_OFF
+            conninfo(self._url),
+            autocommit=True,
+            application_name="hostler-listen",
+            connect_timeout=5,
+            options=CUT_OFF_THERE,
+            **CUT_OFF,
         ) as connection:
             connection.execute(f'LISTEN "{CHANNEL}"')
             # whatever was signalled before LISTEN took hold

@@ -55,16 +55,15 @@ class Two:
             lambda: httpx2.post(url, json=body, headers=headers, timeout=60, trust_env=False).status_code
         )
 
-    def sessions(self) -> int:
+    def sessions(self) -> list[str]:
         """Sessions of the far host in the database."""
-        query = "SELECT count(*) FROM pg_stat_activity WHERE client_addr = %s"
+        query = "SELECT application_name, state, query FROM pg_stat_activity WHERE client_addr = %s"
 
-        def count() -> int:
+        def read() -> list[str]:
             with psycopg.connect(self.environ["HOSTLER_DATABASE_URL"], connect_timeout=5) as connection:
-                row = connection.execute(query, (self.far.host.address,)).fetchone()
-                return int(row[0]) if row else 0
+                return [str(row) for row in connection.execute(query, (self.far.host.address,))]
 
-        return self.control.host.do(count)
+        return self.control.host.do(read)
 
     def engines(self) -> dict[str, set[int]]:
         """Processes by replica that run on the far host."""
