@@ -180,6 +180,7 @@ class _Launch:
             port=claim.port,
             gpus=claim.gpus,
             labels=claim.row.labels,
+            nodes=int((claim.row.spec.get("resources") or {}).get("nodes") or 1),
             options=claim.row.spec["resolved"]["backend_options"],
             record=orphans.record_of(claim.row, claim.attempt, claim.host, claim.port, claim.gpus),
         )

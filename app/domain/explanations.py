@@ -156,6 +156,12 @@ def _launching(now: Situation) -> Explanation:
             " next.",
             f"hostler task get {now.task_id}",
         )
+    if not now.lease_held and now.submitted and now.node:
+        return Explanation(
+            "backend_queue",
+            f"Its backend on host {now.node} took it and has not started it yet. {now.message}".rstrip(),
+            f"hostler replica get {now.replica_id}",
+        )
     if not now.lease_held and now.submitted:
         return Explanation(
             "cluster_queue",

@@ -47,7 +47,7 @@ _SCALAR = {"type": ["string", "number", "boolean"], "maxLength": 32768}
 
 RESOURCES = _object(
     "What one replica (with gpu_per_replica: all of them together) takes.",
-    nodes=_whole(1, 1024, "Hosts that one replica spans. No backend spans more than 1."),
+    nodes=_whole(1, 1024, "Hosts that one replica spans; more than 1 only where the backend can."),
     cpu={"type": "number", "exclusiveMinimum": 0, "maximum": 65536, "description": "Cores."},
     memory={
         "type": "string",

@@ -3,14 +3,73 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 from jsonschema import Draft202012Validator
 from sqlalchemy import Connection
 
+from app.db.repos import keys
 from app.db.repos import pools as repo
-from app.errors import Forbidden, InvalidConfig
+from app.db.repos.newer import knows_services
+from app.domain.slurm_limits import refused_options
+from app.errors import Forbidden, InvalidConfig, Unavailable
+from app.usecases.context import Actor, Context
+
+#: What a backend declares that it lacks when it gives one replica one host only.
+SPANS_HOSTS = "spans_hosts"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a create says of where and how its backend runs it. ``granted`` are options that an admin set, in a pool's
+    defaults or a recipe, and that therefore anybody may use."""
+
+    own: Mapping[str, Any]
+    granted: Mapping[str, Any]
+    resources: Mapping[str, Any]
+    image: str = ""
+
+
+def settle(ctx: Context, connection: Connection, actor: Actor, pool: Any, wish: Wish) -> dict[str, Any]:
+    """The options that a replica has: the pool's, under what its resources come to, under its own, under what its key
+    fixes. Raises InvalidConfig and Forbidden, which name the field."""
+    fixed = _fixed_by_key(ctx, connection, actor.key_id).get(pool.backend) or {}
+    resources = {name: wish.resources[name] for name in _RESOURCES if wish.resources.get(name) is not None}
+    if not (fixed or resources or wish.own or wish.image):
+        return dict(pool.options)
+    row = repo.backend(connection, pool.backend)
+    if row is None:
+        raise _unknown(pool.backend, repo.backend_names(connection))
+    schema = row.options_schema.get("properties") or {}
+    if wish.own:
+        _check_partly(row.options_schema, wish.own, _FIELD)
+        _check_role(schema, wish.own, wish.granted, admin=actor.role == "admin")
+    _check_nodes(row, resources)
+    asked = _from_resources(schema, resources, pool.options)
+    _check_fixed(fixed, wish)
+    if "allow" in schema:
+        known = {**pool.options, **wish.granted, **fixed}
+        refused = refused_options(known, {**asked, **wish.own}, admin=actor.role == "admin")
+        _refuse({_named(name, wish): told for name, told in refused.items()})
+    image = {"image": wish.image} if wish.image and "image" in schema else {}
+    return {**pool.options, **asked, **wish.own, **image, **fixed}
+
+
+def check_of_key(connection: Connection, options: Mapping[str, Mapping[str, Any]]) -> None:
+    """Options per backend that a key is to fix. Raises InvalidConfig that names each wrong one, and Unavailable."""
+    if not knows_services(connection):
+        raise Unavailable("The database was not migrated to this version yet. Run `hostler up`.", retry_after_s=5)
+    for backend, fixed in options.items():
+        row = repo.backend(connection, backend)
+        field = f"backend_options.{backend}"
+        if row is None:
+            error = _unknown(backend, repo.backend_names(connection))
+            raise InvalidConfig(error.detail, errors={field: error.errors["backend"]})
+        _check_partly(row.options_schema, fixed, field)
 
 
 def check(connection: Connection, backend: str, options: Mapping[str, Any], field: str) -> None:
@@ -18,8 +77,102 @@ def check(connection: Connection, backend: str, options: Mapping[str, Any], fiel
     row = repo.backend(connection, backend)
     if row is None:
         raise _unknown(backend, repo.backend_names(connection))
+    _check(row.options_schema, options, field)
+
+
+#: Of ``resources`` what is a backend's to see to.
+_RESOURCES = ("nodes", "cpu", "memory", "time_limit_s")
+_FIELD = "replica_config.backend_options"
+_CAME_FROM = {"cpus": "resources.cpu", "memory": "resources.memory", "time_limit": "resources.time_limit_s"}
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_MEMORY = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)([KMGT]?)i?B?")
+
+
+def _fixed_by_key(ctx: Context, connection: Connection, key_id: str) -> Mapping[str, Any]:
+    if key_id not in ctx.key_options:
+        if len(ctx.key_options) >= _KEYS_KEPT:
+            ctx.key_options.clear()
+        found = keys.backend_options(connection, key_id)
+        if found is None:
+            return {}
+        ctx.key_options[key_id] = found
+    kept: Mapping[str, Any] = ctx.key_options[key_id]
+    return kept
+
+
+#: Keys whose options a process keeps in mind.
+_KEYS_KEPT = 4096
+
+
+def _check_nodes(row: Any, resources: Mapping[str, Any]) -> None:
+    """Raises InvalidConfig for more hosts than the backend gives one replica."""
+    nodes = resources.get("nodes", 1)
+    if isinstance(nodes, bool) or not isinstance(nodes, int) or not 1 <= nodes <= 1024:
+        told = "A whole number from 1 to 1024."
+        raise InvalidConfig(f"resources.nodes: {told}", errors={"resources.nodes": [told]})
+    if nodes > 1 and (row.host_bound or SPANS_HOSTS in row.lacks):
+        told = f"Must be 1: backend {row.name} does not span one replica over several hosts."
+        raise InvalidConfig(f"resources.nodes: {told}", errors={"resources.nodes": [told]})
+
+
+def _from_resources(
+    schema: Mapping[str, Any], resources: Mapping[str, Any], of_pool: Mapping[str, Any]
+) -> dict[str, Any]:
+    """``cpu``, ``memory`` and ``time_limit_s`` as options, where the backend has such. What only an admin may set is
+    not taken from a request where the pool has it."""
+    found: dict[str, Any] = {}
+    if resources.get("cpu") is not None:
+        cpus = float(resources["cpu"])
+        found["cpus"] = ceil(cpus) if (schema.get("cpus") or {}).get("type") == "integer" else cpus
+    if resources.get("memory") is not None:
+        size = _bytes(resources["memory"])
+        found |= {"memory": f"{ceil(size / _UNITS['M'])}M", "memory_bytes": size}
+    if resources.get("time_limit_s") is not None:
+        found["time_limit"] = max(1, ceil(float(resources["time_limit_s"]) / 60))
+    return {
+        name: value
+        for name, value in found.items()
+        if name in schema and not (schema[name].get("x-admin") and name in of_pool)
+    }
+
+
+def _bytes(memory: Any) -> int:
+    written = _MEMORY.fullmatch(str(memory))
+    if written is None:
+        told = "A size, such as 64G or 512M."
+        raise InvalidConfig(f"resources.memory: {told}", errors={"resources.memory": [told]})
+    return ceil(float(written[1]) * _UNITS[written[2]])
+
+
+def _named(option: str, wish: Wish) -> str:
+    """The field of the request that an option came from."""
+    return f"{_FIELD}.{option}" if option in wish.own else _CAME_FROM.get(option, f"{_FIELD}.{option}")
+
+
+def _refuse(refused: Mapping[str, str]) -> None:
+    if refused:
+        field, told = next(iter(refused.items()))
+        raise Forbidden(f"{field}: {told}", errors={name: [why] for name, why in refused.items()})
+
+
+def _check_fixed(fixed: Mapping[str, Any], wish: Wish) -> None:
+    """Raises Forbidden for an option that the request sets to something else than its key does."""
+    left = [
+        name
+        for name, value in wish.own.items()
+        if name in fixed and value != fixed[name] and (name not in wish.granted or value != wish.granted[name])
+    ]
+    _refuse({f"{_FIELD}.{name}": f"Your key fixes it to {fixed[name]!r}. Leave it out." for name in left})
+
+
+def _check_partly(schema: Mapping[str, Any], options: Mapping[str, Any], field: str) -> None:
+    """As one part of the options, whose other parts come from elsewhere: none of them need be there."""
+    _check({name: rule for name, rule in schema.items() if name != "required"}, options, field)
+
+
+def _check(schema: Mapping[str, Any], options: Mapping[str, Any], field: str) -> None:
     errors: dict[str, list[str]] = {}
-    for error in Draft202012Validator(row.options_schema).iter_errors(dict(options)):
+    for error in Draft202012Validator(schema).iter_errors(dict(options)):
         name = ".".join([field, *(str(part) for part in error.absolute_path)])
         errors.setdefault(name, []).append(error.message[:300])
     if errors:
@@ -27,24 +180,17 @@ def check(connection: Connection, backend: str, options: Mapping[str, Any], fiel
         raise InvalidConfig(f"{first}: {errors[first][0]}", errors=errors)
 
 
-def check_role(
-    connection: Connection, backend: str, options: Mapping[str, Any], granted: Mapping[str, Any], *, admin: bool
+def _check_role(
+    marked: Mapping[str, Any], options: Mapping[str, Any], granted: Mapping[str, Any], *, admin: bool
 ) -> None:
     """Raises Forbidden for an option that only role admin may set (``x-admin`` in the schema).
 
     ``granted`` is what an admin set for the whole pool: that may be used.
     """
-    row = repo.backend(connection, backend)
-    marked = (row.options_schema.get("properties") or {}) if row is not None else {}
     for name, value in options.items():
         if marked.get(name, {}).get("x-admin") and granted.get(name) != value and not admin:
-            raise Forbidden(f"replica_config.backend_options.{name} needs a key of role admin.")
-
-
-def knows(connection: Connection, backend: str, option: str) -> bool:
-    """Whether the backend has an option of that name."""
-    row = repo.backend(connection, backend)
-    return row is not None and option in (row.options_schema.get("properties") or {})
+            told = f"{_FIELD}.{name} needs a key of role admin."
+            raise Forbidden(told, errors={f"{_FIELD}.{name}": ["Needs a key of role admin."]})
 
 
 def _unknown(backend: str, known: list[str]) -> InvalidConfig:

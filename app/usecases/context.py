@@ -53,6 +53,8 @@ class Context:
     _doorbell: Doorbell | None = field(default=None, repr=False)
     #: pools as last read, by name: a create that used one says which version, and is refused when it is not the newest
     pools: dict[str, Any] = field(default_factory=dict, repr=False)
+    #: options of backends that keys fix, by key: what a key carries never changes
+    key_options: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
     def open(

@@ -211,7 +211,8 @@ def plan_create(ctx: Context, actor: Actor, body: Mapping[str, Any]) -> dict[str
         gpus=plan.gpus,
         environment=environment,
     )
-    script = script_of(plan.backend, ctx.namespace, command.argv, plan.gpus, plan.backend_options)
+    nodes = (body.get("resources") or {}).get("nodes") or 1
+    script = script_of(plan.backend, ctx.namespace, command.argv, plan.gpus, nodes, plan.backend_options)
     return {
         "dry_run": True,
         "engine": plan.engine.name,

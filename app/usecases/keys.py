@@ -19,7 +19,7 @@ from app.db.repos import keys as repo
 from app.errors import Conflict, InvalidConfig, NameTaken, NotFound
 from app.settings import Settings
 from app.stack.urls import database_url
-from app.usecases import idempotency, paging
+from app.usecases import backend_options, idempotency, paging
 from app.usecases.context import Actor, Context, Idempotency
 from app.usecases.known_keys import Holder, KnownKeys
 from app.usecases.signals import notify
@@ -81,6 +81,8 @@ def create(context: Context, actor: Actor, body: Mapping[str, Any], request: Ide
         before = idempotency.claim(connection, actor, request)
         if before is not None:
             return Made(_record(_found(repo.read(connection, before["id"]), before["id"])), None, True)
+        if body.get("backend_options"):
+            backend_options.check_of_key(connection, body["backend_options"])
         values = _values(raw, body) | {"created_by": actor.key_id}
         if not repo.insert(connection, values):
             raise NameTaken(
@@ -218,6 +220,7 @@ def _values(raw: str, body: Mapping[str, Any]) -> dict[str, Any]:
         "role": body["role"],
         "models": list(body["models"]) if body.get("models") is not None else None,
         "limits": body.get("limits") or {},
+        "backend_options": body.get("backend_options") or {},
         "expires_at": body.get("expires_at"),
     }
 

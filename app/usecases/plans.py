@@ -23,6 +23,7 @@ from app.stack.errors import PartFailed
 from app.stack.haproxy import haproxy_program
 from app.stack.layout import Layout
 from app.usecases import backend_options, external, models
+from app.usecases.backend_options import Wish
 from app.usecases.context import Actor, Context
 from app.usecases.reach import LOOPBACK
 
@@ -101,18 +102,16 @@ def resolve(ctx: Context, connection: Connection, actor: Actor, body: Mapping[st
         errors |= _gpu_errors(engine.gpus_needed(config), gpus)
     if errors:
         raise InvalidConfig("The request cannot run as written. Correct the named fields.", errors=errors)
-    own_options = _object(config, "backend_options", "replica_config.")
-    if own_options:
-        backend_options.check(connection, pool.backend, own_options, "replica_config.backend_options")
-        by_admin = [
-            (one or {}).get("backend_options") or {}
-            for one in (pool.defaults.get("replica_config"), run.get("granted"))
-        ]
-        known = {**by_admin[0], **by_admin[1]}
-        backend_options.check_role(connection, pool.backend, own_options, known, admin=actor.role == "admin")
-    options = {**pool.options, **own_options}
-    if run.get("image") and backend_options.knows(connection, pool.backend, "image"):
-        options = {**options, "image": run["image"]}
+    by_admin = [
+        (one or {}).get("backend_options") or {} for one in (pool.defaults.get("replica_config"), run.get("granted"))
+    ]
+    wish = Wish(
+        own=_object(config, "backend_options", "replica_config."),
+        granted={**by_admin[0], **by_admin[1]},
+        resources=body.get("resources") or {},
+        image=str(run.get("image") or ""),
+    )
+    options = backend_options.settle(ctx, connection, actor, pool, wish)
     path = Path(model["source"]) if model and engine.needs_model_file else None
     plan = Plan(
         pool.name,

@@ -87,8 +87,6 @@ class _Rendering:
         """(how many, GPUs of each); what does not come out even is told."""
         asked, settings, resources = self.asked, self.settings, self.settings.get("resources") or {}
         gpus, per_replica = int(resources.get("gpu") or 0), settings.get("gpu_per_replica")
-        if (resources.get("nodes") or 1) != 1:
-            asked.fail("config.resources.nodes", "Must be 1: no backend spans one replica over several hosts.")
         for_each = asked.config.get("gpu_per_replica")
         if for_each and not gpus:
             told = f"Is {for_each}, and resources.gpu is none. Ask for GPUs, or leave it out."
@@ -257,6 +255,8 @@ class _Rendering:
             return said_at.get(loads.name, name) if loads is not None else name
         if name == "resources.gpus":
             return "config.resources.gpu"
+        if name.startswith("resources."):
+            return f"config.{name.removesuffix('_s')}"
         head, _, rest = name.partition(".")
         if head == "replica_config":
             for one in self.recipe.parameters:

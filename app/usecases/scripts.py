@@ -13,17 +13,19 @@ _REPLICA, _NONCE = "REPLICA", "NONCE"
 _FOLDER = "~/.hostler/slurm"
 
 
-def script_of(backend: str, namespace: str, argv: Sequence[str], gpus: int, options: Mapping[str, Any]) -> str | None:
+def script_of(
+    backend: str, namespace: str, argv: Sequence[str], gpus: int, nodes: int, options: Mapping[str, Any]
+) -> str | None:
     """The script, with words in capitals for what is not known yet; None where the backend submits none."""
     render = _SCRIPTS.get(backend)
-    return render(f"hostler-{namespace}-{_REPLICA}-1", argv, gpus, options) if render else None
+    return render(f"hostler-{namespace}-{_REPLICA}-1", argv, gpus, nodes, options) if render else None
 
 
-def _slurm(name: str, argv: Sequence[str], gpus: int, options: Mapping[str, Any]) -> str:
+def _slurm(name: str, argv: Sequence[str], gpus: int, nodes: int, options: Mapping[str, Any]) -> str:
     folder = f"{options.get('folder', _FOLDER).rstrip('/')}/{name}"
     path_map = options.get("path_map", {})
     argv = [map_path(word, path_map) for word in argv]
-    return render_script(Job(name, _REPLICA, 1, _NONCE, folder, argv, gpus), options)
+    return render_script(Job(name, _REPLICA, 1, _NONCE, folder, argv, gpus, nodes), options)
 
 
-_SCRIPTS: dict[str, Callable[[str, Sequence[str], int, Mapping[str, Any]], str]] = {"slurm": _slurm}
+_SCRIPTS: dict[str, Callable[[str, Sequence[str], int, int, Mapping[str, Any]], str]] = {"slurm": _slurm}

@@ -59,6 +59,12 @@ def get(session: Session, key_id: str) -> None:
 )
 @click.option("--expires-at", metavar="TIME", help="When it ends, as 2027-01-31T12:00:00Z.")
 @click.option("--limit", metavar="K=V|JSON", multiple=True, help="A limit (repeatable).")
+@click.option(
+    "--backend-option",
+    metavar="BACKEND.K=V|JSON",
+    multiple=True,
+    help="An option that its launches carry, as slurm.account=team-a (repeatable).",
+)
 @click.option("-f", "--file", "path", metavar="FILE", help="The request as JSON or YAML; - is stdin.")
 @pass_session
 def create(
@@ -68,6 +74,7 @@ def create(
     model: tuple[str, ...],
     expires_at: str | None,
     limit: tuple[str, ...],
+    backend_option: tuple[str, ...],
     path: str | None,
 ) -> None:
     """Make a key. It is shown this once."""
@@ -77,6 +84,7 @@ def create(
         "models": list(model),
         "expires_at": expires_at,
         "limits": parse.settings(limit, "--limit"),
+        "backend_options": parse.settings(backend_option, "--backend-option"),
     }
     body = parse.merge(parse.read_body(path), {field: value for field, value in flags.items() if value})
     if not body.get("name") or not body.get("role"):

@@ -45,8 +45,12 @@ class ElsewhereBackend(ProcessBackend):
         "properties": {
             "site": {"type": "string", "description": "Which cluster.", "x-admin": True},
             "account": {"type": "string", "description": "Who pays."},
-            "nodes": {"type": "integer", "minimum": 1, "maximum": 4, "description": "How many hosts."},
             "image": {"type": "string", "description": "What it runs in."},
+            "cpus": {"type": "integer", "minimum": 1, "description": "CPUs."},
+            "memory": {"type": "string", "description": "Memory."},
+            "time_limit": {"type": "integer", "minimum": 1, "description": "Minutes."},
+            "extra": {"type": "array", "items": {"type": "string"}, "description": "More flags."},
+            "allow": {"type": "object", "x-admin": True, "description": "What requests may ask for."},
         },
     }
 

@@ -19,6 +19,7 @@ from typing import Any
 from workers.backends.base import (
     LOG_PART_BYTES,
     RUNS_ARGV,
+    SPANS_HOSTS,
     AlreadyLaunched,
     BackendContext,
     BackendError,
@@ -48,7 +49,7 @@ class MockBackend:
     serves_http = False
     queues = False
     puts_address = False
-    lacks = frozenset({RUNS_ARGV})
+    lacks = frozenset({RUNS_ARGV, SPANS_HOSTS})
     place_options: tuple[str, ...] = ()
     options_schema: Mapping[str, Any] = OPTIONS_SCHEMA
 

@@ -17,6 +17,7 @@ from app.domain.path_maps import map_path
 from workers.backends import wire
 from workers.backends.base import (
     LOG_PART_BYTES,
+    SPANS_HOSTS,
     BackendContext,
     BackendError,
     BackendUnavailable,
@@ -50,7 +51,7 @@ class SshBackend:
     serves_http = True
     queues = True
     puts_address = True
-    lacks: frozenset[str] = frozenset()
+    lacks = frozenset({SPANS_HOSTS})
     place_options: tuple[str, ...] = ("ssh", "folder", "python")
     options_schema: Mapping[str, Any] = {
         "type": "object",

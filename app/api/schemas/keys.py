@@ -9,7 +9,7 @@ from marshmallow import validate
 
 from app.api.paging import PageQuery
 from app.api.schemas.base import Answer, Body, Page
-from app.api.schemas.fields import QueryFlag, Text, Whole
+from app.api.schemas.fields import JsonObject, QueryFlag, Text, Whole
 
 ROLES = ["read", "infer", "register", "operate", "admin"]
 
@@ -47,6 +47,15 @@ class KeyCreate(Body):
         metadata={"description": "RFC 3339 with a time zone."},
     )
     limits = ma.fields.Nested(Limits)
+    backend_options = ma.fields.Dict(
+        keys=Text(1, 63),
+        values=JsonObject(),
+        validate=validate.Length(max=16),
+        metadata={
+            "description": "Options per backend that its launches carry, such as"
+            ' `{"slurm": {"account": "team-a"}}`; a request cannot leave them.'
+        },
+    )
     key = Text(0, 512, metadata={"description": "Your own key (24 characters or more) instead of a made one."})
 
 
@@ -66,6 +75,7 @@ class Key(Answer):
     role = ma.fields.String(required=True, metadata={"enum": ROLES})
     models = ma.fields.List(ma.fields.String(), required=True, allow_none=True)
     limits = ma.fields.Dict(required=True)
+    backend_options = ma.fields.Dict(required=True)
     created_at = ma.fields.DateTime(required=True)
     expires_at = ma.fields.DateTime(required=True, allow_none=True)
     revoked_at = ma.fields.DateTime(required=True, allow_none=True)

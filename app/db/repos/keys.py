@@ -8,7 +8,12 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-_VISIBLE = "id, name, prefix, role, models, limits, created_at, expires_at, revoked_at, last_used_at, created_by"
+from app.db.repos.newer import AdaptedToServices, knows_services
+
+#: What is told of a key. Not a column by name, for a database that was not migrated lacks the last one.
+_VISIBLE = """id, name, prefix, role, models, limits,
+    coalesce(to_jsonb(keys)->'backend_options', '{}') AS backend_options,
+    created_at, expires_at, revoked_at, last_used_at, created_by"""
 _LIVE = "revoked_at IS NULL AND (expires_at IS NULL OR expires_at > hostler_now())"
 #: How exact ``last_used_at`` is: a write per request would cost more than the check.
 _USED_EVERY = "interval '1 minute'"
@@ -17,6 +22,17 @@ _FIND = text(
     f"SELECT id, name, role, models, coalesce(last_used_at < hostler_now() - {_USED_EVERY}, true) AS stale,"
     " CAST(EXTRACT(EPOCH FROM expires_at - hostler_now()) AS double precision) AS ends_in_s"
     f" FROM keys WHERE hash = :hash AND {_LIVE}"
+)
+
+
+_INSERT = AdaptedToServices(
+    lambda known: (
+        "INSERT INTO keys (id, name, hash, prefix, role, models, limits, expires_at, created_by"
+        + (", backend_options)" if known else ")")
+        + " VALUES (:id, :name, :hash, :prefix, :role, :models, CAST(:limits AS jsonb), :expires_at, :created_by"
+        + (", CAST(:backend_options AS jsonb))" if known else ")")
+        + " ON CONFLICT DO NOTHING RETURNING id"
+    )
 )
 
 
@@ -32,12 +48,16 @@ def stamp_used(connection: Connection, key_id: str) -> None:
 
 def insert(connection: Connection, values: Mapping[str, Any]) -> bool:
     """Add a key; False when a live key has that name (or the very same key exists)."""
-    query = text(
-        "INSERT INTO keys (id, name, hash, prefix, role, models, limits, expires_at, created_by)"
-        " VALUES (:id, :name, :hash, :prefix, :role, :models, CAST(:limits AS jsonb), :expires_at, :created_by)"
-        " ON CONFLICT DO NOTHING RETURNING id"
-    )
-    return connection.execute(query, {**values, "limits": json.dumps(values["limits"])}).first() is not None
+    written = {name: json.dumps(values.get(name) or {}) for name in ("limits", "backend_options")}
+    return connection.execute(_INSERT.of(connection), {**values, **written}).first() is not None
+
+
+def backend_options(connection: Connection, key_id: str) -> Mapping[str, Any] | None:
+    """Options per backend that launches of this key carry; they never change. None: nothing is known of such yet."""
+    if not knows_services(connection):
+        return None
+    query = text("SELECT backend_options FROM keys WHERE id = :id")
+    return connection.execute(query, {"id": key_id}).scalar() or {}
 
 
 def is_live_name(connection: Connection, name: str) -> bool:

@@ -19,30 +19,27 @@ from app.errors import Conflict
 _PLANNED = """m.service_id, m.replica_id, m.revision, m.ordinal, m.tries, m.replaces, m.created_at,
     r.state, r.desired_state, r.reason, r.message, r.state_since, r.timestamps, r.lifetime_ends_at, r.released_at,
     coalesce(n.attributes ? 'silent', false) AS suspect"""
-#: What its cluster calls it.
-_JOB = "(SELECT a.job_id FROM attempts a WHERE a.replica_id = r.id AND a.number = r.attempt) AS job_id"
+_LAST_ATTEMPT = "LEFT JOIN attempts a ON a.replica_id = r.id AND a.number = r.attempt"
 #: And what its users look at besides.
-_SHOWN = f"""r.attempt, r.pool, r.engine, r.model_name, r.node, r.host, r.port, r.base_url, r.spec->'recipe' AS recipe,
-    {_JOB},
-    (SELECT array_agg(l.number ORDER BY l.number) FROM attempts a JOIN leases l ON l.attempt_id = a.id
-        WHERE a.replica_id = r.id AND a.released_at IS NULL AND l.kind IN ('gpu', 'pool_gpu')
-          AND l.released_at IS NULL) AS gpus"""
+_SHOWN = """r.attempt, r.pool, r.engine, r.model_name, r.node, r.host, r.port, r.base_url, r.spec->'recipe' AS recipe,
+    a.job_id, (SELECT array_agg(l.number ORDER BY l.number) FROM leases l
+        WHERE l.attempt_id = a.id AND l.kind IN ('gpu', 'pool_gpu') AND l.released_at IS NULL) AS gpus"""
 _MEMBERS = """
 SELECT {columns}
 FROM services s JOIN service_members m ON m.service_id = s.id JOIN replicas r ON r.id = m.replica_id
-LEFT JOIN nodes n ON n.name = r.node
+LEFT JOIN nodes n ON n.name = r.node {more}
 WHERE s.id = ANY(:ids) AND NOT m.past
 ORDER BY m.service_id, m.ordinal, m.created_at, m.replica_id
 """
-_READ_MEMBERS = text(_MEMBERS.format(columns=_PLANNED))
-_READ_SHOWN = text(_MEMBERS.format(columns=f"{_PLANNED}, {_SHOWN}"))
+_READ_MEMBERS = text(_MEMBERS.format(columns=_PLANNED, more=""))
+_READ_SHOWN = text(_MEMBERS.format(columns=f"{_PLANNED}, {_SHOWN}", more=_LAST_ATTEMPT))
 #: What answers: as the gateway routes, a backend that cannot be asked proves nothing about its engine.
 _READY = text(
     f"""
 SELECT m.service_id, s.name AS service, m.replica_id, m.ordinal, m.revision, s.recipe, r.attempt, r.pool, r.engine,
     r.model_name, r.node, r.host, r.port, r.base_url, r.spec->'resolved'->'config' AS config,
-    {_JOB}
-FROM service_members m JOIN services s ON s.id = m.service_id JOIN replicas r ON r.id = m.replica_id
+    a.job_id
+FROM service_members m JOIN services s ON s.id = m.service_id JOIN replicas r ON r.id = m.replica_id {_LAST_ATTEMPT}
 WHERE m.service_id = :id AND r.state IN ('ready', 'unreachable') AND r.desired_state = 'running'
 ORDER BY m.ordinal, m.created_at, m.replica_id
 """

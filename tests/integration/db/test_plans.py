@@ -191,7 +191,8 @@ ANYBODY = Actor("000000000001", "k", "admin")
 ACTS: Acts = {
     "claim of a launch": (FEW, _in_vain(_claim_launch)),
     "claim of a stop": (FEW, _in_vain(_claim_stop)),
-    "what is due": (MANY, watching.claim_due),
+    "what is due": (MANY, lambda ctx: watching.claim_due(ctx, ctx.settings.node_name)),
+    "what is due elsewhere": (MANY, lambda ctx: watching.claim_due(ctx, None)),
     "page": (FEW, lambda ctx: replicas.list_replicas(ctx, {}, 50, None)),
     # the newest 15,000 are none of them and are passed over: the planner takes states to be spread evenly
     "page by status": (2 * FEW, lambda ctx: replicas.list_replicas(ctx, {"status": "failed"}, 50, None)),

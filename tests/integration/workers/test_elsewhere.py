@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
@@ -97,8 +98,12 @@ def site(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             " VALUES ('000000000000', 'k', repeat('A', 64), 'x', 'admin')"
         )
         site.change(
-            "INSERT INTO backends (name, host_bound, serves_http) VALUES ('elsewhere', false, true);"
-            " INSERT INTO pools (name, backend, slots) VALUES ('cluster', 'elsewhere', 4);"
+            "INSERT INTO backends (name, host_bound, serves_http, options_schema)"
+            " VALUES ('elsewhere', false, true, CAST(:schema AS jsonb))",
+            schema=json.dumps(ElsewhereBackend.options_schema),
+        )
+        site.change(
+            "INSERT INTO pools (name, backend, slots) VALUES ('cluster', 'elsewhere', 4);"
             " INSERT INTO units (kind, scope, number) SELECT 'slot', 'cluster', n FROM generate_series(0, 3) n"
         )
         yield site

@@ -14,6 +14,7 @@ from workers.backends.base import (
     OWNS_OUTPUT,
     RUNS_ARGV,
     RUNS_BARE,
+    SPANS_HOSTS,
     BackendContext,
     BackendError,
 )
@@ -48,7 +49,7 @@ def test_a_backend_says_what_it_is(name: str, tmp_path: Path) -> None:
     backend = open_backend(name, BackendContext(state_dir=tmp_path))
     assert backend.name == name
     assert backend.summary.endswith(".")
-    assert backend.lacks <= {RUNS_ARGV, RUNS_BARE, OUTLIVES_LEADER, OWNS_OUTPUT}
+    assert backend.lacks <= {RUNS_ARGV, RUNS_BARE, SPANS_HOSTS, OUTLIVES_LEADER, OWNS_OUTPUT}
     assert backend.options_schema["type"] == "object"
     assert list(tmp_path.iterdir()) == [], "opening one leaves no trace"
 

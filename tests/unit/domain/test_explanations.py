@@ -52,6 +52,12 @@ TABLE: list[tuple[dict[str, Any], str, str, str]] = [
         f"replica get {ID}",
     ),
     (
+        {"state": "scheduling", "submitted": True, "node": "n1", "message": "pulls its image"},
+        "backend_queue",
+        "host n1 took it and has not started it yet. pulls",
+        f"replica get {ID}",
+    ),
+    (
         {"state": "scheduling", "submitted": True, "cluster": {"expected_start": "soon", "command": "squeue -j 7"}},
         "cluster_queue",
         "expects to start it at soon. Seen there with `squeue -j 7`",

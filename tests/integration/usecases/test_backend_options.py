@@ -1,0 +1,152 @@
+"""What of where and how a backend runs a replica comes from its pool, its resources, itself and its key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from app.errors import Forbidden, HostlerError, InvalidConfig
+from app.settings import Settings
+from app.usecases import keys
+from app.usecases.context import Actor, Context
+from app.usecases.creates import plan_create, request_create
+from tests.support.elsewhere import ElsewhereBackend
+
+ADMIN = Actor("000000000000", "admin", "admin")
+
+
+@pytest.fixture
+def ctx(settings: Settings) -> Iterator[Context]:
+    ctx = Context.open(settings)
+    with ctx.database.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO keys (id, name, hash, prefix, role)"
+                " VALUES ('000000000000', 'k', repeat('A', 64), 'x', 'admin')"
+            )
+        )
+        connection.execute(
+            text(
+                "INSERT INTO backends (name, host_bound, serves_http, options_schema)"
+                " VALUES ('elsewhere', false, true, CAST(:schema AS jsonb))"
+            ),
+            {"schema": json.dumps(ElsewhereBackend.options_schema)},
+        )
+    make_pool(ctx, {"account": "all", "site": "north", "allow": {"account": ["a", "b"], "extra": ["--nice"]}})
+    yield ctx
+    ctx.close()
+
+
+def make_pool(ctx: Context, options: Mapping[str, Any], name: str = "cluster") -> None:
+    with ctx.database.begin() as connection:
+        connection.execute(
+            text("INSERT INTO pools (name, backend, slots, options) VALUES (:name, 'elsewhere', 4, CAST(:o AS jsonb))"),
+            {"name": name, "o": json.dumps(dict(options))},
+        )
+
+
+def key(ctx: Context, role: str = "operate", **options: Any) -> Actor:
+    body = {"name": f"key of {role}", "role": role, "backend_options": {"elsewhere": options} if options else {}}
+    made = keys.create(ctx, ADMIN, body, None)
+    found = keys.authenticate(ctx, made.key or "")
+    assert found is not None
+    return found
+
+
+def planned(ctx: Context, who: Actor, own: Mapping[str, Any] | None = None, **body: Any) -> dict[str, Any]:
+    config = {"backend_options": dict(own)} if own is not None else {}
+    whole = {"server_mode": "replica_mock", "model_name": "m", "pool": "cluster", "replica_config": config, **body}
+    found: dict[str, Any] = plan_create(ctx, who, whole)["backend_options"]
+    return {name: value for name, value in found.items() if name != "allow"}
+
+
+def refusal(ctx: Context, who: Actor, own: Mapping[str, Any] | None = None, **body: Any) -> HostlerError:
+    with pytest.raises((Forbidden, InvalidConfig)) as refused:
+        planned(ctx, who, own, **body)
+    return refused.value
+
+
+def test_a_request_may_ask_for_what_the_pool_allows(ctx: Context) -> None:
+    who = key(ctx)
+    assert planned(ctx, who) == {"account": "all", "site": "north"}
+    assert planned(ctx, who, {"account": "b"})["account"] == "b"
+    assert planned(ctx, who, {"account": "all"})["account"] == "all"
+    assert planned(ctx, who, {"extra": ["--nice=5"]})["extra"] == ["--nice=5"]
+    for own in ({"account": "c"}, {"extra": ["--reboot"]}, {"site": "south"}, {"allow": {}}):
+        refused = refusal(ctx, who, own)
+        assert (refused.status, list(refused.errors) or own) in (
+            (403, [f"replica_config.backend_options.{one}" for one in own]),
+            (403, own),
+        )
+    assert planned(ctx, ADMIN, {"account": "c", "site": "south"}) == {"account": "c", "site": "south"}
+
+
+def test_what_a_key_fixes_no_request_leaves(ctx: Context) -> None:
+    who = key(ctx, account="of-key", cpus=2)
+    assert planned(ctx, who) == {"account": "of-key", "cpus": 2, "site": "north"}
+    assert planned(ctx, who, {"account": "of-key"})["account"] == "of-key"
+    refused = refusal(ctx, who, {"account": "a"})
+    assert (refused.status, list(refused.errors)) == (403, ["replica_config.backend_options.account"])
+    assert planned(ctx, who, resources={"cpu": 16})["cpus"] == 2
+    outcome = request_create(ctx, who, {"server_mode": "replica_mock", "model_name": "m", "pool": "cluster"})
+    with ctx.database.read() as connection:
+        query = text("SELECT spec->'resolved'->'backend_options' FROM replicas WHERE id = :id")
+        assert connection.execute(query, {"id": outcome.replica_id}).scalar()["account"] == "of-key"
+    assert planned(ctx, who, pool="mock") == {}
+
+
+@pytest.mark.parametrize(
+    "options, field",
+    [
+        ({"elsewhere": {"acount": "a"}}, "backend_options.elsewhere"),
+        ({"elsewhere": {"account": 7}}, "backend_options.elsewhere.account"),
+        ({"no-such": {"account": "a"}}, "backend_options.no-such"),
+    ],
+)
+def test_a_key_takes_only_options_that_there_are(ctx: Context, options: Any, field: str) -> None:
+    with pytest.raises(InvalidConfig) as refused:
+        keys.create(ctx, ADMIN, {"name": "k", "role": "operate", "backend_options": options}, None)
+    assert list(refused.value.errors) == [field]
+
+
+def test_a_key_shows_what_it_fixes(ctx: Context) -> None:
+    who = key(ctx, account="of-key")
+    assert keys.get(ctx, who.key_id)["backend_options"] == {"elsewhere": {"account": "of-key"}}
+    assert keys.get(ctx, ADMIN.key_id)["backend_options"] == {}
+
+
+def test_resources_become_options_of_a_backend_that_has_such(ctx: Context) -> None:
+    resources = {"cpu": 2.5, "memory": "1.5G", "time_limit_s": 90, "nodes": 3}
+    found = planned(ctx, key(ctx), resources=resources)
+    assert found == {"account": "all", "site": "north", "cpus": 3, "memory": "1536M", "time_limit": 2}
+    assert planned(ctx, key(ctx, "admin"), {"cpus": 8}, resources=resources)["cpus"] == 8
+    whole = {"server_mode": "replica_mock", "model_name": "m", "pool": "mock", "resources": {"cpu": 2}}
+    assert plan_create(ctx, ADMIN, whole)["backend_options"] == {}
+
+
+@pytest.mark.parametrize("nodes", [0, -1, 1025, "2", 1.5, True])
+def test_a_number_of_hosts_is_one(ctx: Context, nodes: Any) -> None:
+    assert list(refusal(ctx, ADMIN, resources={"nodes": nodes}).errors) == ["resources.nodes"]
+
+
+@pytest.mark.parametrize("pool", ["local", "mock", "single"])
+def test_several_hosts_only_where_the_backend_can(ctx: Context, pool: str) -> None:
+    make_pool(ctx, {}, "single")
+    with ctx.database.begin() as connection:
+        connection.execute(text("UPDATE backends SET lacks = '{spans_hosts}' WHERE name IN ('elsewhere', 'mock')"))
+    refused = refusal(ctx, ADMIN, pool=pool, resources={"nodes": 2})
+    assert (refused.status, list(refused.errors)) == (422, ["resources.nodes"])
+    assert planned(ctx, ADMIN, pool=pool, resources={"nodes": 1}) == {}
+
+
+def test_a_size_of_memory_is_one(ctx: Context) -> None:
+    assert list(refusal(ctx, ADMIN, resources={"memory": "much"}).errors) == ["resources.memory"]
+
+
+def test_an_address_that_is_learned_is_a_placeholder_in_the_plan(ctx: Context) -> None:
+    plan = plan_create(ctx, ADMIN, {"server_mode": "replica_mock", "model_name": "m", "pool": "cluster"})
+    assert plan["placement"]["port"] == "found where it runs"
