@@ -314,6 +314,9 @@ def _far_lines(ctx: Context, found: Any, patience_s: float | None) -> Iterator[s
                 far.wait(FOLLOW_S)
         if not far.has_spoken and found.log_tail:
             yield from _tail_lines(found)
+        elif not far.done and far.has_spoken:
+            # what had been copied for others was given: too late for an error
+            yield f"({far.away})\n"
         elif not far.done:
             raise LogAway(far.away)
 

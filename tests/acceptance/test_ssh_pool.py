@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -19,6 +21,15 @@ from tests.support.stacks import Stack, stack
 
 WAIT_S = 60
 BODY = {"server_mode": "replica_mock", "model_name": "far-model", "pool": "far", "run_diagnostics": False}
+#: Says numbers until there is a file of the given name.
+COUNTS = """
+import itertools, os, sys, time
+for number in itertools.count():
+    print(number, flush=True)
+    if os.path.exists(sys.argv[1]):
+        sys.exit("the end")
+    time.sleep(0.005)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +77,44 @@ def test_a_host_that_is_away_is_unreachable_and_its_engine_goes_on(up: Stack, ho
     wait_until(lambda: up.state_of(later["replica_id"]) == "ready", WAIT_S, "what was asked for meanwhile")
     for one in (replica, later["replica_id"]):
         stop(up, one)
+
+
+def test_a_log_is_followed_over_the_time_in_which_its_host_is_away(up: Stack, host: Sshd, tmp_path: Path) -> None:
+    ends = tmp_path / "ends"
+    config = {"command": [sys.executable, "-c", COUNTS, str(ends)], "readiness_path": "/"}
+    body = {**BODY, "server_mode": "platform_workload", "platform_config": config, "wait_for_ready": False}
+    replica = up.call("POST", "/api/v1/replicas", body, 202)["replica_id"]
+    wait_until(lambda: up.state_of(replica) == "waiting_for_ready", WAIT_S, "the program running")
+    said = tmp_path / "said"
+
+    def lines() -> list[str]:
+        return said.read_text().splitlines()
+
+    with said.open("w") as file:
+        following = subprocess.Popen(
+            up.argv("replica", "logs", replica, "-f"), env=up.environ, stdout=file, stdin=subprocess.DEVNULL
+        )
+    try:
+        wait_until(lambda: len(lines()) > 100, WAIT_S, "its first lines")
+        host.stop()
+        try:
+            asked = up.must("replica", "logs", replica, "--tail", "2").splitlines()
+        finally:
+            host.start()
+        assert asked[0].isdigit()
+        assert "lies where it cannot be read now" in asked[1]
+        before = len(lines())
+        wait_until(lambda: len(lines()) > before + 100, WAIT_S, "lines after it is back")
+    finally:
+        ends.touch()
+        try:
+            following.wait(WAIT_S)
+        finally:
+            following.kill()
+            following.wait()
+    assert lines() == [*map(str, range(len(lines()) - 1)), "the end"]
+    assert up.must("replica", "logs", replica).splitlines() == lines()
+    wait_until(lambda: up.call("GET", f"/api/v1/replicas/{replica}")["released_at"], WAIT_S, "the replica being gone")
 
 
 def test_a_death_there_is_seen_with_its_reason_and_log(up: Stack) -> None:
