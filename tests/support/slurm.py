@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,9 @@ CPUS, MEMORY_MB, GPUS = 32, 64_000, 4
 
 _CONF = """\
 ClusterName={cluster}
-SlurmctldHost={host}(127.0.0.1)
+SlurmctldHost={host}({ctld_address})
 SlurmctldPort={ctld_port}
-CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
+{binding}
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket
 CryptoType=crypto/munge
@@ -66,7 +66,7 @@ SchedulerParameters=batch_sched_delay=0,bf_interval=1,sched_interval=1,sched_min
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 GresTypes=gpu
-NodeName={nodes} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports} CPUs={cpus} RealMemory={memory} \\
+NodeName={nodes} NodeHostname={host} NodeAddr={node_address} Port={ports} CPUs={cpus} RealMemory={memory} \\
  Gres=gpu:{gpus} State=UNKNOWN
 PartitionName=main Nodes={nodes} Default=YES MaxTime=INFINITE State=UP PriorityTier=1 OverSubscribe=NO
 PartitionName=urgent Nodes={nodes} MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
@@ -98,10 +98,18 @@ class Cluster:
     def conf(self) -> Path:
         return self.folder / "slurm.conf"
 
+    def argv(self, part: str, *argv: str) -> list[str]:
+        """How a part of the cluster, or with ``""`` a command for it, is started on its host."""
+        return list(argv)
+
+    def listens(self) -> bool:
+        """Whether the controller does."""
+        return _listens(self.ctld_port)
+
     def ask(self, *argv: str, stdin: str = "") -> str:
         """What a Slurm command says. Raises CalledProcessError."""
         done = subprocess.run(
-            argv, input=stdin, capture_output=True, text=True, check=True, timeout=20, env=self.environ
+            self.argv("", *argv), input=stdin, capture_output=True, text=True, check=True, timeout=20, env=self.environ
         )
         return done.stdout.strip()
 
@@ -131,8 +139,8 @@ class Cluster:
         program = shutil.which(argv[0], path=_SBIN)
         assert program is not None
         self.running[part] = subprocess.Popen(
-            [program, *argv[1:]], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            env=dict(self.environ), cwd=self.folder, start_new_session=True,
+            self.argv(part, program, *argv[1:]), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, env=dict(self.environ), cwd=self.folder, start_new_session=True,
         )  # fmt: skip
 
     def stop(self, part: str, number: signal.Signals = signal.SIGTERM) -> None:
@@ -170,8 +178,8 @@ class Cluster:
 
     def _is_ready(self) -> bool:
         done = subprocess.run(
-            ["/usr/bin/sinfo", "-h", "-N", "-o", "%N %T"], capture_output=True, text=True, env=dict(self.environ),
-            timeout=20, check=False,
+            self.argv("", "/usr/bin/sinfo", "-h", "-N", "-o", "%N %T"), capture_output=True, text=True,
+            env=dict(self.environ), timeout=20, check=False,
         )  # fmt: skip
         seen = set(done.stdout.splitlines())
         fit = ("idle", "mixed", "allocated")
@@ -189,26 +197,28 @@ def cluster() -> Iterator[Cluster]:
 
 
 @contextmanager
-def running_cluster(nodes: int = 2, more: str = "") -> Iterator[Cluster]:
-    """A cluster of so many nodes; ``more``: lines of slurm.conf."""
+def running_cluster(
+    nodes: int = 2, more: str = "", kind: type[Cluster] = Cluster, addresses: tuple[str, str] = ("127.0.0.1",) * 2
+) -> Iterator[Cluster]:
+    """A cluster of so many nodes; ``more``: lines of slurm.conf; ``addresses``: the controller's and the nodes'."""
     # not in a folder of pytest's: munged wants everybody to reach its socket, whose path must be short
     home = Path(tempfile.mkdtemp(prefix="slurm-"))
     home.chmod(0o755)
-    cluster = _configure(home, nodes, more)
+    cluster = _configure(home, nodes, more, kind, addresses)
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, home, ignore_errors=True)
         stack.callback(_stop_all, cluster)
         cluster.start("munged")
         wait_until((home / "munge.socket").exists, _UP_S, "munged")
         cluster.start("slurmctld")
-        wait_until(lambda: _listens(cluster.ctld_port), _UP_S, "slurmctld")
+        wait_until(cluster.listens, _UP_S, "slurmctld")
         for node in cluster.nodes:
             cluster.start(node)
         cluster.wait_ready()
         yield cluster
 
 
-def _configure(home: Path, nodes: int, more: str) -> Cluster:
+def _configure(home: Path, nodes: int, more: str, kind: type[Cluster], addresses: tuple[str, str]) -> Cluster:
     host = socket.gethostname().partition(".")[0]
     name = f"t{uuid4().hex[:6]}"
     ctld_port, *ports = _free_ports(1 + nodes)
@@ -219,15 +229,18 @@ def _configure(home: Path, nodes: int, more: str) -> Cluster:
     key = home / "munge.key"
     key.touch(mode=0o600)
     key.write_bytes(secrets.token_bytes(128))
+    # nothing of it listens beyond loopback, unless it has hosts of its own
+    binding = "CommunicationParameters=NoInAddrAny,NoCtldInAddrAny" if addresses[0] == "127.0.0.1" else ""
     conf = _CONF.format(
-        cluster=name, host=host, folder=home, ctld_port=ctld_port, nodes=f"{name}n[1-{nodes}]",
-        ports=",".join(map(str, ports)), cpus=CPUS, memory=MEMORY_MB, gpus=GPUS,
+        cluster=name, host=host, ctld_address=addresses[0], node_address=addresses[1], binding=binding, folder=home,
+        ctld_port=ctld_port, nodes=f"{name}n[1-{nodes}]", ports=",".join(map(str, ports)), cpus=CPUS,
+        memory=MEMORY_MB, gpus=GPUS,
     )  # fmt: skip
     (home / "slurm.conf").write_text(conf + more)
     # any character device will do as a pretended GPU
     (home / "gres.conf").write_text(f"Name=gpu File=/dev/tty[0-{GPUS - 1}]\n")
     (home / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
-    return Cluster(home, name, tuple(f"{name}n{number + 1}" for number in range(nodes)), ctld_port)
+    return kind(home, name, tuple(f"{name}n{number + 1}" for number in range(nodes)), ctld_port)
 
 
 def _free_ports(count: int) -> list[int]:
@@ -247,15 +260,18 @@ def _stop_all(cluster: Cluster) -> None:
         for part in cluster.running:
             cluster.signal(part, signal.SIGCONT)
         subprocess.run(
-            ["/usr/bin/scancel", "--signal=KILL", "--full", "--user=root"], env=dict(cluster.environ), timeout=20,
-            capture_output=True, check=False,
+            cluster.argv("", "/usr/bin/scancel", "--signal=KILL", "--full", "--user=root"), env=dict(cluster.environ),
+            timeout=20, capture_output=True, check=False,
         )  # fmt: skip
         subprocess.run(
-            ["/usr/bin/scancel", "--user=root"], env=dict(cluster.environ), timeout=20, capture_output=True, check=False
-        )
+            cluster.argv("", "/usr/bin/scancel", "--user=root"), env=dict(cluster.environ), timeout=20,
+            capture_output=True, check=False,
+        )  # fmt: skip
         end = time.monotonic() + 10
-        while time.monotonic() < end and cluster.jobs():
-            time.sleep(0.1)
+        # one that does not answer ends as it is
+        with suppress(subprocess.CalledProcessError):
+            while time.monotonic() < end and cluster.jobs():
+                time.sleep(0.1)
     for part in [*cluster.nodes, "slurmctld", "munged"]:
         if part in cluster.running:
             cluster.stop(part)
