@@ -30,6 +30,7 @@ NAMES = (
     "registry",
     "plan",
     "reconcile",
+    "slurm",
 )
 #: One benchmark may take this long; a hung one must not hold the others.
 LIMIT_S = 600

@@ -1,0 +1,118 @@
+"""A pool on a Slurm cluster, of a whole stack: created, asked by the gateway, cancelled behind its back, stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.support.embedded import wait_until
+from tests.support.slurm import Cluster, cluster, submitted
+from tests.support.stacks import Stack, stack
+
+__all__ = ["cluster"]
+
+pytestmark = pytest.mark.timeout(300)
+SEEN_S = 60
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster) -> Iterator[Stack]:
+    top = tmp_path_factory.mktemp("on-slurm")
+    top.chmod(0o755)
+    with stack(top / "state") as started:
+        started.up()
+        options = [f"--option={name}={value}" for name, value in cluster.options(top / "state" / "slurm").items()]
+        started.must("pool", "create", "slurm-gpu", "--backend", "slurm", "--slots", "8", "--gpus", "8", *options)
+        started.must("model", "make-tiny", "tiny")
+        yield started
+        started.must("down")
+        wait_until(lambda: cluster.jobs() == [], SEEN_S, "no job of ours being left")
+
+
+def test_the_script_is_shown_before_anything_runs(made: Stack, cluster: Cluster) -> None:
+    told = made.call("POST", "/api/v1/replicas", _mock(dry_run=True))
+    assert told["placement"]["port"] == "found where it runs"
+    assert "#SBATCH --export=NONE" in told["script"]
+    assert "exec python3 -I -S job.py" in told["script"]
+    assert cluster.jobs() == []
+
+
+def test_a_recipe_runs_there_and_answers_through_the_gateway(made: Stack, cluster: Cluster) -> None:
+    arguments = ("--pool", "slurm-gpu", "--recipe", "inference/llama-cpp", "--set", "parameters.model=tiny", "--wait")
+    replica = made.json("replica", "create", *arguments)["replica_id"]
+    seen = made.call("GET", f"/api/v1/replicas/{replica}")
+    assert seen["status"] == "ready"
+    ((job, name, state),) = cluster.jobs()
+    assert (seen["job_id"], state) == (job, "RUNNING")
+    assert replica in name
+    assert _chat(made, "tiny").json()["choices"][0]["message"]["role"] == "assistant"
+    assert made.must("replica", "logs", replica)
+    # cancelled behind our back: noticed, typed
+    cluster.ask("scancel", job)
+    ended = wait_until(lambda: _ended(made, replica), SEEN_S, "the cancel being noticed")
+    assert (ended["status"], ended["reason"]) == ("failed", "cancelled")
+    assert "not by Hostler" in ended["message"]
+    assert made.must("replica", "logs", replica), "still there after the end"
+
+
+def test_one_that_waits_says_why_and_can_be_stopped(made: Stack, cluster: Cluster) -> None:
+    holder = submitted(cluster, "--hold", script="true")
+    body = _mock(wait_for_ready=False, replica_config={"backend_options": {"dependency": f"afterany:{holder}"}})
+    replica = made.call("POST", "/api/v1/replicas", body, 202)["replica_id"]
+    told = wait_until(lambda: _queued(made, replica), SEEN_S, "the cluster's queue being told")
+    assert told["status"] == "scheduling"
+    made.must("replica", "stop", replica)
+    wait_until(lambda: made.state_of(replica) == "stopped", SEEN_S, "its end")
+    cluster.ask("scancel", holder)
+    assert cluster.jobs() == []
+
+
+def test_a_service_replaces_what_was_cancelled(made: Stack, cluster: Cluster) -> None:
+    body = {"recipe_name": "inference/mock", "name": "kept", "pool": "slurm-gpu", "replicas": 1}
+    service = made.call("POST", "/api/v1/services", body, (201, 202))["id"]
+    first = wait_until(lambda: _job(cluster), SEEN_S, "its job")
+    wait_until(lambda: _running(made, service), SEEN_S, "the service being healthy")
+    cluster.ask("scancel", first)
+    second = wait_until(lambda: job if (job := _job(cluster)) not in (None, first) else None, SEEN_S, "another job")
+    assert second != first
+    wait_until(lambda: _running(made, service), SEEN_S, "the service being healthy again")
+    made.call("POST", f"/api/v1/services/{service}/status", {"status": "cancelled"}, (200, 202))
+    wait_until(lambda: cluster.jobs() == [], SEEN_S, "its jobs being gone")
+
+
+def _mock(**more: Any) -> dict[str, Any]:
+    return {"server_mode": "replica_mock", "model_name": "m", "pool": "slurm-gpu", "run_diagnostics": False, **more}
+
+
+def _chat(made: Stack, model: str) -> httpx2.Response:
+    body = {"model": model, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}
+
+    def ask() -> httpx2.Response | None:
+        answer = httpx2.post(
+            f"{made.url}/v1/chat/completions", json=body, headers={"X-API-Key": made.key}, timeout=30, trust_env=False
+        )
+        return answer if answer.status_code == 200 else None
+
+    return wait_until(ask, SEEN_S, "an answer through the gateway")
+
+
+def _ended(made: Stack, replica: str) -> dict[str, Any] | None:
+    seen = made.call("GET", f"/api/v1/replicas/{replica}")
+    return seen if seen["status"] in ("failed", "stopped") else None
+
+
+def _queued(made: Stack, replica: str) -> dict[str, Any] | None:
+    seen = made.call("GET", f"/api/v1/replicas/{replica}/explain")
+    return seen if "Dependency" in json.dumps(seen) else None
+
+
+def _job(cluster: Cluster) -> str | None:
+    return next((job for job, _, state in cluster.jobs() if state in ("RUNNING", "PENDING")), None)
+
+
+def _running(made: Stack, service: str) -> bool:
+    return bool(made.call("GET", f"/api/v1/services/{service}/status")["overall_status"] == "healthy")
