@@ -35,7 +35,7 @@ from workers.backends.base import (
 from workers.backends.slurm_asking import JOB_SOURCE, Host, packed
 from workers.backends.slurm_cluster import describe
 from workers.backends.slurm_options import OPTIONS_SCHEMA
-from workers.backends.slurm_queue import read_accounting
+from workers.backends.slurm_queue import QueuedJob, read_accounting
 from workers.backends.slurm_verdict import observe
 from workers.transports.options import open_transport
 
@@ -117,11 +117,12 @@ class SlurmBackend:
             answer = self._host.look("look", timeout_s, names=names, accounting=True)
         except BackendError as error:
             return [Observation(Liveness.UNKNOWN, message=str(error)) for _ in handles]
-        return [self._observe(handle.name, answer) for handle in handles]
+        named = _by_name(answer["jobs"])
+        return [self._observe(handle.name, answer, named) for handle in handles]
 
     def stop(self, handle: Handle, *, grace_s: float, force: bool = False, timeout_s: float = 5) -> Observation:
         answer = self._host.look("stop", timeout_s, name=_name(handle.name), grace_s=grace_s, force=force)
-        return self._observe(handle.name, answer)
+        return self._observe(handle.name, answer, _by_name(answer["jobs"]))
 
     def logs(self, handle: Handle, *, tail: int | None = None, timeout_s: float = 5) -> Iterator[str]:
         if tail is not None:
@@ -171,13 +172,20 @@ class SlurmBackend:
     def tidy(self, *, dry_run: bool = False) -> list[str]:
         return self._host.ask("tidy", 10, older_s=STALE_S, dry_run=dry_run)["found"]
 
-    def _observe(self, name: str, answer: Mapping[str, Any]) -> Observation:
+    def _observe(
+        self, name: str, answer: Mapping[str, Any], named: Mapping[str, Sequence[QueuedJob]] | None
+    ) -> Observation:
         if name not in answer["attempts"]:
             return Observation(Liveness.UNKNOWN, message=f"{name!r} is not the name of an attempt")
         silence = "" if answer["jobs"] is not None else self._host.silence(answer)
         accounted = read_accounting(answer["queue"].get("ended", ""))
         return observe(
-            name, answer["attempts"][name], answer["jobs"], silence=silence, accounted=accounted, now=answer["now"]
+            name,
+            answer["attempts"][name],
+            None if named is None else named.get(name, ()),
+            silence=silence,
+            accounted=accounted,
+            now=answer["now"],
         )
 
     def _plan(self, launch: Launch, nonce: str) -> dict[str, Any]:
@@ -195,6 +203,15 @@ class SlurmBackend:
             "passes": list(options.get("passes", ())),
         }
         return plan | ({"record": dict(launch.record)} if launch.record else {})
+
+
+def _by_name(jobs: Sequence[QueuedJob] | None) -> dict[str, list[QueuedJob]] | None:
+    if jobs is None:
+        return None
+    named: dict[str, list[QueuedJob]] = {}
+    for job in jobs:
+        named.setdefault(job.name, []).append(job)
+    return named
 
 
 def _job(launch: Launch, nonce: str, root: str) -> Job:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
+import zlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -128,7 +129,12 @@ class Host:
 
 def read_jobs(queue: Mapping[str, Any]) -> list[QueuedJob]:
     """The jobs of an answer in which the controller was asked."""
-    return read_json(queue["jobs"]) if queue["form"] == "json" else read_fixed(queue["text"])
+    if queue["form"] == "json":
+        return read_json(queue["jobs"])
+    text = queue["text"]
+    if queue.get("packed"):
+        text = zlib.decompress(base64.b64decode(queue["packed"])).decode("utf-8", "surrogateescape")
+    return read_fixed(text)
 
 
 def packed(data: bytes) -> str:

@@ -23,8 +23,11 @@ import shutil
 import subprocess
 import tempfile
 import time
+import zlib
 from typing import Any
 
+#: Longer output of squeue is compressed on its way.
+PACKED_FROM = 4096
 STAGED, LEAVING = ".new-", ".gone-"
 #: CLOCK_BOOTTIME, which Python names since 3.7.
 BOOTTIME = 7
@@ -61,6 +64,11 @@ def serve(request: dict) -> None:
     except OSError as error:
         where = " (%s)" % error.filename if error.filename else ""
         answer = {"refused": "broken", "message": "%s%s" % (error.strerror or error, where)}
+    queue = answer.get("queue")
+    if queue and len(queue["text"]) > PACKED_FROM:
+        # columns are mostly blanks
+        queue["packed"] = encode(zlib.compress(queue["text"].encode("utf-8", "surrogateescape"), 1))
+        queue["text"] = ""
     print(json.dumps(dict(answer, clock=clock())))
 
 
@@ -162,14 +170,13 @@ class There:
     def do_look(self, request: dict) -> dict:
         """Any number of attempts: one question to Slurm, and the small files of those that may have begun."""
         names = request["names"]
-        before = {name: self.records(self.path(name)) for name in names}
-        held = {name for name in names if before[name] is not None and self.is_unsubmitted(name, before[name])}
+        # asked before Slurm is: a submission that ends in between is then in what Slurm says
+        held = {name for name in names if self.is_unsubmitted(self.path(name))}
         queue = self.queue(names, request["format"])
         attempts = {}
         for name in names:
-            # read again: a job that ended between the two looks has written how
-            records = self.records(self.path(name)) if queue["ok"] else before[name]
-            attempts[name] = dict(self.attempt(name, records), held=name in held)
+            # after it: a job that ended in between has written how
+            attempts[name] = dict(self.attempt(name, self.records(self.path(name))), held=name in held)
         if queue["ok"] and request.get("accounting"):
             queue["ended"] = self.accounting(attempts, queue)
         return {"attempts": attempts, "queue": queue}
@@ -351,8 +358,10 @@ class There:
         except FileNotFoundError:
             return ""
 
-    def is_unsubmitted(self, name: str, records: Any) -> bool:
-        return not {"sealed", "job.json", "owner.json"} & set(records) and self.is_held(self.path(name))
+    def is_unsubmitted(self, folder: str) -> bool:
+        """Whether it is being submitted at this moment."""
+        submitted = (os.path.exists(os.path.join(folder, name)) for name in ("job.json", "owner.json", "sealed"))
+        return not any(submitted) and self.is_held(folder)
 
     def is_held(self, folder: str) -> bool:
         """Whether whoever submits it, or its sbatch, still lives."""
@@ -463,7 +472,8 @@ class There:
 
     def accounting(self, attempts: dict, queue: dict) -> str:
         """What the accounting knows of jobs that squeue has forgotten and that left no word."""
-        known = queue["text"] if queue["form"] == "fixed" else json.dumps(queue.get("jobs"))
+        known = {line.split(None, 1)[0] for line in queue["text"].splitlines() if line.strip()}
+        known |= {str(job.get("job_id")) for job in queue.get("jobs", ())}
         lost = [
             told["job"]["job_id"]
             for told in attempts.values()

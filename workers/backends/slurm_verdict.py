@@ -54,7 +54,7 @@ def observe(
     accounted: Mapping[str, QueuedJob] | None = None,
     now: datetime | None = None,
 ) -> Observation:
-    """``attempt``: its records; ``jobs``: the user's; None: the controller does not answer, as ``silence`` tells."""
+    """``attempt``: its records; ``jobs``: the user's of that name; None: no answer, as ``silence`` tells."""
     if "sealed" in attempt:
         return Observation(Liveness.ABSENT, message="was stopped before it was launched")
     job = own_job(name, attempt, jobs or ())
