@@ -95,15 +95,17 @@ def adopt(ctx: Context, name: str, record: Mapping[str, Any], handle: Mapping[st
         return _adopt(ctx, connection, name, record, handle)
 
     replica_id = ctx.database.change(act)
-    ctx.notify("events", f"replica:{replica_id}", f"due:{ctx.settings.node_name}")
+    ctx.notify("events", f"replica:{replica_id}", f"due:{ctx.settings.node_name}", "due:")
     return replica_id
 
 
 def _adopt(
     ctx: Context, connection: Connection, name: str, record: Mapping[str, Any], handle: Mapping[str, Any]
 ) -> str:
-    node, replica_id, attempt = ctx.settings.node_name, str(record["replica_id"]), int(record["attempt"])
+    replica_id, attempt = str(record["replica_id"]), int(record["attempt"])
     _insert_replica(connection, record)
+    pool = connection.execute(_POOL, {"pool": record["pool"]}).one()
+    node = ctx.settings.node_name if pool.host_bound else None
     values = {
         "replica_id": replica_id,
         "number": attempt,
@@ -112,18 +114,19 @@ def _adopt(
         "backend": record["backend"],
         "node": node,
         # as it was launched, which this host's address may not be any more
-        "host": record.get("host") or "127.0.0.1",
+        "host": record.get("host") or ("127.0.0.1" if node else None),
         "port": record["port"],
         "handle": json.dumps(dict(handle)),
     }
     attempt_id = connection.execute(_INSERT_ATTEMPT, values).scalar_one()
     if not leases.take(connection, "slot", record["pool"], 1, attempt_id, name):
         raise NotAdoptable(f"pool {record['pool']} has no free slot")
-    units = [("port", [record["port"]] if record["port"] else []), ("gpu", list(record["gpus"]))]
-    for kind, numbers in units:
-        if not leases.take_exactly(connection, kind, node, numbers, attempt_id, name):
-            raise NotAdoptable(f"{kind} {', '.join(map(str, numbers))} of {node} is leased to another or not ours")
-    path = (State.PENDING, State.SCHEDULING, State.PREPARING, State.STARTING)
+    for kind, scope, numbers in _units(record, node, pool):
+        if not leases.take_exactly(connection, kind, scope, numbers, attempt_id, name):
+            raise NotAdoptable(f"{kind} {', '.join(map(str, numbers))} of {scope} is leased to another or not ours")
+    path: tuple[State, ...] = (State.PENDING, State.SCHEDULING)
+    if node:
+        path += (State.PREPARING, State.STARTING)
     host = {"node": node, "host": values["host"], "port": record["port"]}
     move = Move(
         replica_id,
@@ -132,11 +135,22 @@ def _adopt(
         cause="adopted",
         message="it ran without a record and was adopted",
         next_check_s=0,
-        deadline_s=DEFAULT_START_S,
+        # what its cluster may have in its queue waits there as long as it takes
+        deadline_s=DEFAULT_START_S if node else None,
         patch={**host, "grace_s": record["grace_s"]},
     )
     replicas.record_moves(connection, [move])
     return replica_id
+
+
+def _units(record: Mapping[str, Any], node: str | None, pool: Any) -> list[tuple[str, str, list[int]]]:
+    """(kind, scope, numbers) of what it holds beside its slot."""
+    if node:
+        return [("port", node, [record["port"]] if record["port"] else []), ("gpu", node, list(record["gpus"]))]
+    return [("pool_gpu", record["pool"], list(record["gpus"]))] if pool.gpus is not None else []
+
+
+_POOL = text("SELECT p.gpus, b.host_bound FROM pools p JOIN backends b ON b.name = p.backend WHERE p.name = :pool")
 
 
 def _insert_replica(connection: Connection, record: Mapping[str, Any]) -> None:

@@ -84,6 +84,7 @@ class ElsewhereBackend(ProcessBackend):
             "nodes": launch.nodes,
             "gpus": list(launch.gpus),
             "options": dict(launch.options),
+            "record": dict(launch.record),
         }
         self.keep(launch.name, told)
         if self._is("dies"):
@@ -141,7 +142,7 @@ class ElsewhereBackend(ProcessBackend):
         return super().read_log(replace(handle, name=f"{handle.name}.{job['run'] if job else 0}"), place, limit)
 
     def recall(self, name: str) -> Mapping[str, Any] | None:
-        return None
+        return (self.job(name) or {}).get("record")
 
     def close(self, handle: Handle, timeout_s: float = 5) -> None:
         (self.folder / f"{handle.name}.json").unlink(missing_ok=True)

@@ -21,9 +21,11 @@ from tests.support.elsewhere import ElsewhereBackend
 from tests.support.embedded import wait_until
 from tests.support.marks import end_marked
 from tests.support.records import Records
+from workers import gc
 from workers.backends.registry import BACKENDS
 from workers.bootstrap import Runtime
 from workers.launching import launch_best
+from workers.orphans import clear_orphans
 from workers.probes.batch import Prober
 from workers.stopping import carry_out_stop
 from workers.watch import Watch
@@ -253,7 +255,8 @@ def test_what_is_lost_is_unreachable_for_two_sweeps_and_then_given_up(site: Site
     site.cluster.requeue(name)
     row = site.look_until(replica, "failed")
     assert row.reason == "node_lost"
-    site.await_released(replica)
+    site.await_that(lambda: site.look() or site.replica(replica).released_at, "it being given up")
+    assert site.leases(replica) == {}
 
 
 def test_a_cluster_that_cannot_be_asked_proves_nothing(site: Site) -> None:
@@ -264,6 +267,77 @@ def test_a_cluster_that_cannot_be_asked_proves_nothing(site: Site) -> None:
     assert site.replica(replica).state == "unreachable"
     site.cluster.set("away", False)
     site.look_until(replica, "ready")
+    site.end(replica)
+
+
+@pytest.mark.parametrize("full", [True, False], ids=["queued", "running"])
+def test_a_forgotten_job_is_adopted_where_it_is(site: Site, full: bool) -> None:
+    site.cluster.set("full", full)
+    site.change("UPDATE pools SET gpus = 4 WHERE name = 'cluster'")
+    site.change("INSERT INTO units (kind, scope, number) SELECT 'pool_gpu', 'cluster', n FROM generate_series(0, 3) n")
+    replica = site.create(resources={"gpus": 2})
+    site.launch()
+    held = site.leases(replica)
+    assert len(held["pool_gpu"]) == 2
+    job = site.cluster.job(site.name(replica))
+    assert job is not None
+    assert job["gpus"] == held["pool_gpu"]
+    site.change("UPDATE units SET lease_id = NULL; UPDATE leases SET released_at = hostler_now(); DELETE FROM replicas")
+    site.runtime.settings = replace(site.runtime.settings, orphans="adopt")
+    assert clear_orphans(site.runtime) == 1
+    row = site.replica(replica)
+    assert (row.state, row.node, row.port) == ("scheduling", None, None)
+    assert site.leases(replica)["pool_gpu"] == held["pool_gpu"]
+    if full:
+        site.look()
+        assert site.replica(replica).state == "scheduling"
+        site.cluster.run(site.name(replica))
+    site.look_until(replica, "ready")
+    assert clear_orphans(site.runtime) == 0
+    site.end(replica)
+
+
+def test_what_outlived_its_attempt_is_looked_for_at_every_place_that_a_pool_names(site: Site) -> None:
+    site.change(
+        "INSERT INTO pools (name, backend, slots, options) VALUES ('south', 'elsewhere', 1, '{\"site\": \"south\"}')"
+    )
+    site.change("INSERT INTO units (kind, scope, number) VALUES ('slot', 'south', 0)")
+    replica = site.create(pool="south")
+    assert "outcome=waiting_for_ready" in launch_best(site.runtime, "south")
+    south = site.runtime.backend("elsewhere", {"site": "south"})
+    assert south.list_marked("hostler-") == [site.name(replica)]
+    assert site.cluster.list_marked("hostler-") == [], "each place has its own"
+    assert clear_orphans(site.runtime) == 0
+    site.change("UPDATE attempts SET released_at = hostler_now()")
+    # a place that does not answer hides nothing of the others
+    site.cluster.set("away")
+    assert clear_orphans(site.runtime) == 1
+    assert not site.engines(replica)
+    for served, places in (("south", ["south"]), ("cluster", ["here"]), ("local", [])):
+        site.runtime.ctx.settings = replace(site.runtime.ctx.settings, node_pools=served)
+        found = [one.folder.name for one in site.runtime.places() if isinstance(one, ElsewhereBackend)]
+        assert found == places, "only where this host serves the pool"
+
+
+def test_what_is_left_is_found_by_hand_too(site: Site) -> None:
+    replica = site.ready()
+    site.change("UPDATE attempts SET released_at = hostler_now()")
+    [leak] = [one for one in gc.find(site.runtime) if one.kind == "engine" and one.name == site.name(replica)]
+    [gone] = gc.remove(site.runtime, [(leak.kind, leak.name)])
+    assert gone.removed
+    assert not site.engines(replica)
+
+
+def test_a_version_that_does_not_know_the_backend_leaves_it_alone(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    replica = site.ready()
+    known = site.runtime
+    site.watch.runtime = newer = Runtime(site.settings, "agent")
+    monkeypatch.delitem(BACKENDS, "elsewhere")
+    site.look()
+    assert site.replica(replica).state == "ready"
+    newer.ctx.close()
+    monkeypatch.setitem(BACKENDS, "elsewhere", ElsewhereBackend)
+    site.watch.runtime = known
     site.end(replica)
 
 
