@@ -50,14 +50,17 @@ class Far:
         return server
 
     def start(self) -> None:
+        self.role = self.start_on(NODE, self.world.settings.state_dir)
+
+    def start_on(self, node: str, state_dir: Path) -> subprocess.Popen[bytes]:
         """The role, as the supervisor starts it; marked, so that what it leaves is found."""
         environ = environment(self.world.settings) | {
             "HOSTLER_ROLE": "tunnels",
-            "HOSTLER_STATE_DIR": str(self.world.settings.state_dir),
-            "HOSTLER_NODE_NAME": NODE,
+            "HOSTLER_STATE_DIR": str(state_dir),
+            "HOSTLER_NODE_NAME": node,
         }
         with open(self.folder / "tunnels.log", "ab") as log:
-            self.role = subprocess.Popen([sys.executable, "-m", "workers.tunnels"], env=environ, stdout=log, stderr=log)
+            return subprocess.Popen([sys.executable, "-m", "workers.tunnels"], env=environ, stdout=log, stderr=log)
 
     def stop(self) -> None:
         assert self.role is not None
@@ -73,6 +76,10 @@ class Far:
 
     def log(self) -> str:
         return (self.folder / "tunnels.log").read_text(errors="replace")[-4000:]
+
+    def end_on(self, node: str) -> Any | None:
+        found = self.world.rows("SELECT * FROM tunnels WHERE node = :node", node=node)
+        return found[0] if found else None
 
     def end_of(self, replica_id: str) -> Any | None:
         found = self.world.rows(
@@ -301,6 +308,50 @@ def test_stopped_it_leaves_nothing_and_says_so(far: Far) -> None:
     assert far.end_of("aaaaaaaaaaaa").state == "down"
     far.start()
     far.await_answers("aaaaaaaaaaaa")
+
+
+def test_each_host_has_a_local_end_of_its_own(far: Far, tmp_path_factory: pytest.TempPathFactory) -> None:
+    port = free_port()
+    with far.world.ctx.database.begin() as connection:
+        leases.set_capacity(connection, "port", "there", [port])
+    folder = tmp_path_factory.mktemp("o")
+    folder.chmod(0o700)
+    other = far.start_on("there", folder)
+    try:
+        far.add("aaaaaaaaaaaa")
+        far.await_answers("aaaaaaaaaaaa")
+
+        def both() -> bool:
+            found = far.world.rows("SELECT node, port FROM tunnels WHERE state = 'up' ORDER BY node")
+            return [row.node for row in found] == [NODE, "there"] and found[1].port == port
+
+        wait_until(both, WAIT_S, "two local ends")
+        # this gateway leads to its own, and ends it without the other
+        assert [row.port for row in far.world.rows("SELECT port FROM gateway_servers")] == [far.end_on(NODE).port]
+        far.stop()
+        assert far.end_on("there").state == "up"
+        with socket.create_connection(("127.0.0.1", port), timeout=5):
+            pass
+        assert far.end_on(NODE).state == "down"
+        far.world.release("aaaaaaaaaaaa")
+        wait_until(lambda: far.end_on("there") is None, WAIT_S, "the other to be closed")
+    finally:
+        other.terminate()
+        assert other.wait(20) == 0, far.log()
+
+
+def test_a_host_without_a_gateway_serves_only_what_its_pools_hold(far: Far) -> None:
+    far.world.change("DELETE FROM gateways")
+    far.world.change("INSERT INTO nodes (name, pools) VALUES (:node, ARRAY['other'])", node=NODE)
+    far.add("aaaaaaaaaaaa")
+    far.world.change("INSERT INTO pools (name, backend, slots) VALUES ('other', 'process', 1)")
+    far.add("bbbbbbbbbbbb", model="other")
+    far.world.change("UPDATE replicas SET pool = 'other' WHERE id = 'bbbbbbbbbbbb'")
+    far.await_state("bbbbbbbbbbbb", "up")
+    assert far.end_of("aaaaaaaaaaaa") is None
+    # one that all of this host's pools may have is a gateway's
+    far.world.new_keeper()
+    far.await_state("aaaaaaaaaaaa", "up")
 
 
 def test_a_host_that_forwards_nothing_is_named(far: Far) -> None:
