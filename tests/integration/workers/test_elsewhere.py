@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from app.settings import Settings
-from app.usecases import replicas, watching
+from app.usecases import reconciling, replicas, services, watching
 from app.usecases.context import Actor
 from app.usecases.creates import request_create
 from app.usecases.explain import explain
@@ -353,3 +353,45 @@ def test_the_cluster_queue_has_a_clock_of_its_own(site: Site) -> None:
     assert site.replica(patient).state == "scheduling"
     site.await_that(lambda: site.look() or site.replica(replica).released_at, "its job being cancelled")
     site.end(patient)
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        {"liveness": "exited", "reason": "cancelled", "message": "cancelled behind us"},
+        {"liveness": "exited", "reason": "walltime", "message": "its time was over"},
+        {"liveness": "exited", "reason": "preempted", "message": "preempted"},
+        {"liveness": "lost", "message": "nowhere"},
+    ],
+    ids=["cancelled", "walltime", "preempted", "lost"],
+)
+def test_a_service_replaces_what_its_cluster_took_away(site: Site, seen: dict[str, str]) -> None:
+    made = services.create(site.ctx, site.actor, {"recipe_name": "inference/mock", "name": "s", "pool": POOL}, None)
+
+    def members() -> list[Any]:
+        reconciling.sweep(site.ctx)
+        return site.rows(
+            "SELECT r.id, r.state, r.reason FROM replicas r JOIN service_members m ON m.replica_id = r.id"
+            " WHERE m.service_id = :id ORDER BY r.created_at",
+            id=made.service_id,
+        )
+
+    [first] = members()
+    site.launch()
+    site.look_until(first.id, "ready")
+    job = site.attempt(first.id).job_id
+    assert services.get(site.ctx, job)["id"] == made.service_id
+    assert services.get(site.ctx, "s")["job_id"] == job
+    site.cluster.requeue(site.name(first.id))
+    site.cluster.say(site.name(first.id), **seen)
+    ended = site.look_until(first.id, "failed")
+    assert ended.reason == seen.get("reason", "node_lost")
+    second = site.await_that(lambda: next((one for one in members() if one.id != first.id), None), "its successor")
+    site.look()
+    site.launch()
+    site.look_until(second.id, "ready")
+    site.await_that(lambda: site.look() or site.replica(first.id).released_at, "the first being gone")
+    [running] = [one for one in members() if one.state == "ready"]
+    assert running.id == second.id
+    assert services.get(site.ctx, "s")["overall_status"] == "healthy"
+    site.end(second.id)
