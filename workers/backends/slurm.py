@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import secrets
 import time
 from base64 import b64decode
@@ -52,6 +53,10 @@ _RESERVED = frozenset(
 )  # fmt: skip
 
 
+#: Where a log goes on: in what Slurm said before an engine began, or in the engine's own output.
+_PLACE = re.compile(r"said-(\d{1,15})|(\d{1,15})", re.ASCII)
+
+
 class SlurmBackend:
     name = "slurm"
     summary = "Jobs of a Slurm cluster, submitted on this host or over SSH."
@@ -87,7 +92,7 @@ class SlurmBackend:
     def launch(self, launch: Launch, timeout_s: float = 20) -> Handle:
         deadline_s = time.clock_gettime(time.CLOCK_BOOTTIME) + timeout_s
         _check(launch)
-        greeting, clock = self._host.greet(timeout_s)
+        greeting = self._host.greet(timeout_s)
         nonce, key = secrets.token_hex(16), secrets.token_hex(32)
         plan = self._plan(launch, nonce)
         job = _job(launch, nonce, greeting["root"])
@@ -97,16 +102,13 @@ class SlurmBackend:
             "script": packed(script.replace(key, "").encode("utf-8", "surrogateescape")),
             "private": packed(_sealed(launch, key)),
         }
-        answer = self._host.ask(
-            "launch",
-            timeout_s,
-            name=launch.name,
-            boot_id=clock.boot_id,
-            deadline_s=clock.there(deadline_s),
-            records={"launch.json": plan},
-            files=files,
-            script=packed(script.encode("utf-8", "surrogateescape")),
-        )
+        request = {
+            "name": launch.name,
+            "records": {"launch.json": plan},
+            "files": files,
+            "script": packed(script.encode("utf-8", "surrogateescape")),
+        }
+        answer = self._host.ask_by(deadline_s, "launch", timeout_s, request)
         return Handle(self.name, launch.name, {"job_id": answer["job_id"]})
 
     def inspect(self, handles: Sequence[Handle], timeout_s: float = 5) -> list[Observation]:
@@ -139,12 +141,21 @@ class SlurmBackend:
 
     def read_log(self, handle: Handle, place: str = "", limit: int = LOG_PART_BYTES, timeout_s: float = 5) -> LogPart:
         # an offset in all of its output, over rotations and over the runs that Slurm made of it
-        offset = int(place) if place.isdigit() else None
-        answer = self._host.ask("log", timeout_s, name=_name(handle.name), place=offset, limit=limit)
+        found = _PLACE.fullmatch(place)
+        said, offset = (found[1], found[2]) if found else (None, None)
+        answer = self._host.ask(
+            "log",
+            timeout_s,
+            name=_name(handle.name),
+            place=int(offset) if offset else None,
+            said=int(said) if said else 0,
+            limit=limit,
+        )
         data = b64decode(answer["data"])
         if not data and offset is None:
             return LogPart(data, place)
-        return LogPart(data, str(answer["place"]), gap=answer["gap"] or (bool(place) and offset is None))
+        next_place = f"said-{answer['said']}" if "said" in answer else str(answer["place"])
+        return LogPart(data, next_place, gap=answer["gap"] or (bool(place) and found is None))
 
     def recall(self, name: str) -> Mapping[str, Any] | None:
         return self._host.ask("recall", 5, name=_name(name))["record"]

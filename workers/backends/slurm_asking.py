@@ -55,23 +55,35 @@ class Host:
     def python(self) -> str:
         return self._options.get("python", "python3")
 
-    def greet(self, timeout_s: float, *, again: bool = False) -> tuple[dict[str, Any], Clock]:
-        """Where things are there (``root``), its version of Slurm (``form``: how to ask squeue), and its clock."""
-        if self._greeting is None or self._clock is None or again:
+    def greet(self, timeout_s: float) -> dict[str, Any]:
+        """Where things are there (``root``) and its version of Slurm (``form``: how to ask squeue)."""
+        if self._greeting is None:
             told = self.ask("greet", timeout_s)
             form = format_of(version_of(told["version"]), self._options.get("squeue"))
             self._greeting = {"root": told["root"], "form": form, "version": told["version"]}
-        assert self._clock is not None
-        return self._greeting, self._clock
+        return self._greeting
 
     def ask(self, verb: str, timeout_s: float, **request: Any) -> dict[str, Any]:
         """One command there. Raises BackendUnavailable, LaunchRefused, AlreadyLaunched or BackendError."""
         return self._judged(self._asked(verb, timeout_s, request))
 
+    def ask_by(self, deadline_s: float, verb: str, timeout_s: float, request: Mapping[str, Any]) -> dict[str, Any]:
+        """``ask`` for what must not begin after ``deadline_s``, of our uptime; ``greet`` comes first.
+
+        A name may stand for several login nodes. When another one answers than before, its clock is learnt from that
+        answer, and it is asked again.
+        """
+        for last in (False, True):
+            assert self._clock is not None
+            by = {"boot_id": self._clock.boot_id, "deadline_s": self._clock.there(deadline_s)}
+            answer = self._asked(verb, timeout_s, {**request, **by})
+            if last or answer.get("refused") != "clock":
+                break
+        return self._judged(answer)
+
     def look(self, verb: str, timeout_s: float, **request: Any) -> dict[str, Any]:
         """As ``ask``, with the jobs in the queue read: ``jobs`` (None when the controller does not answer)."""
-        greeting, _ = self.greet(timeout_s)
-        answer = self.ask(verb, timeout_s, format=greeting["form"], **request)
+        answer = self.ask(verb, timeout_s, format=self.greet(timeout_s)["form"], **request)
         answer["now"] = datetime.fromtimestamp(answer["clock"]["at"], UTC)
         queue = answer.get("queue")
         if queue is not None:

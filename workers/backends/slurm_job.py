@@ -40,7 +40,7 @@ WHY_S = 3.0
 #: What of Slurm's environment is the engine's: the devices that it may use.
 DEVICES = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK", "GPU_DEVICE_ORDINAL")
 PORT_LATER, HOST_LATER = "@HOSTLER_PORT@", "@HOSTLER_HOST@"
-PR_SET_CHILD_SUBREAPER = 36
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 def main() -> None:
@@ -279,6 +279,8 @@ def become(argv: list, environ: dict, output: int, failed: int) -> None:
     """In the child: turn into the engine, in a session of its own."""
     try:
         os.setsid()
+        # somebody kills the job's part: its engine must not go on where nobody sees it
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         signal.set_wakeup_fd(-1)
         for number in range(1, signal.NSIG):
             try:
@@ -523,7 +525,11 @@ def listeners(host: str, port: int) -> set:
 
 def adopt_orphans() -> None:
     """Whatever the engine leaves behind becomes our child: so it is seen, and Slurm finds it too."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def prctl(option: int, value: int) -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
 
 def descendants() -> list:

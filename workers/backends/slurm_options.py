@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from workers.transports.options import PATH_MAP_SCHEMA, SSH_SCHEMA
@@ -13,7 +14,18 @@ _RESERVED = (
     "job-name|comment|chdir|workdir|output|error|input|open-mode|export|export-file|get-user-env|wrap|array|parsable|"
     "uid|gid|nodes|ntasks|ntasks-per-node|wait|test-only|hold|bcast|propagate|clusters|help|version|usage|quiet|verbose"
 )
-_FLAG = rf"^--(?!(?:{_RESERVED})(?:=|$))[a-z][a-z0-9-]*(?:=[ -~]{{0,500}})?$"
+
+
+def _beginnings(name: str) -> str:
+    """A pattern of all that sbatch takes for ``name``: it completes what is cut off."""
+    pattern = ""
+    for sign in reversed(name):
+        pattern = f"(?:{re.escape(sign)}{pattern})?"
+    return f"{re.escape(name[0])}{pattern[len(f'(?:{re.escape(name[0])}') : -2]}"
+
+
+_NOT_OURS = "|".join(_beginnings(name) for name in _RESERVED.split("|"))
+_FLAG = rf"^--(?!(?:{_NOT_OURS})(?:=|$))[a-z][a-z0-9-]*(?:=[ -~]{{0,500}})?$"
 
 
 def _text(doc: str, **more: Any) -> dict[str, Any]:

@@ -255,8 +255,16 @@ class There:
         return {"record": (self.records(self.path(request["name"])) or {}).get("launch.json", {}).get("record")}
 
     def do_log(self, request: dict) -> dict:
-        """Output from an offset on (None: the oldest kept), or the last lines."""
+        """Output from an offset on (None: the oldest kept), or the last lines.
+
+        Of an engine that has not begun, what the shell and Slurm had to say instead: ``said`` is where that goes on.
+        """
         folder = self.path(request["name"])
+        if not self.segments(folder):
+            said = self.slurm_said(folder, request.get("said") or 0, request["limit"])
+            if request.get("tail") is not None:
+                said = last_lines(said, request["tail"], request["limit"])
+            return {"data": encode(said), "said": (request.get("said") or 0) + len(said), "gap": False}
         if request.get("tail") is not None:
             return {"data": encode(self.tail(folder, request["tail"], request["limit"]))}
         for _ in range(3):  # a segment may be turned away between listing and reading
@@ -264,7 +272,7 @@ class There:
                 return self.log_part(folder, request)
             except FileNotFoundError:
                 continue
-        return {"data": "", "place": request["place"], "gap": False}
+        return {"data": "", "place": request["place"] or 0, "gap": False}
 
     def do_describe(self, request: dict) -> dict:
         version = self.run(["sinfo", "--version"], b"", self.left_s())
@@ -346,17 +354,17 @@ class There:
         told.get("launch", {}).pop("record", None)
         ended = records.get("exit.json") or {}
         if "sealed" not in records and ended.get("final") is not True:
-            told["said"] = self.slurm_said(self.path(name))
+            told["said"] = self.slurm_said(self.path(name), None, 1000).decode("utf-8", "replace")
         return dict(told, there=True)
 
-    def slurm_said(self, folder: str) -> str:
-        """The end of what Slurm and the shell wrote: the node's own last words of a job that it ended."""
+    def slurm_said(self, folder: str, place: Any, limit: int) -> bytes:
+        """What Slurm and the shell wrote, from ``place`` on (None: its end): also the last words of a job it ended."""
         try:
             with open(os.path.join(folder, "slurm.out"), "rb") as file:
-                file.seek(max(0, os.fstat(file.fileno()).st_size - 1000))
-                return file.read().decode("utf-8", "replace")
+                file.seek(max(0, os.fstat(file.fileno()).st_size - limit) if place is None else place)
+                return file.read(limit)
         except FileNotFoundError:
-            return ""
+            return b""
 
     def is_unsubmitted(self, folder: str) -> bool:
         """Whether it is being submitted at this moment."""
@@ -409,8 +417,6 @@ class There:
     def log_part(self, folder: str, request: dict) -> dict:
         segments = self.segments(folder)
         place = request["place"]
-        if not segments:
-            return {"data": "", "place": place or 0, "gap": False}
         end = segments[-1][0] + os.path.getsize(os.path.join(folder, segments[-1][1]))
         gap = place is not None and not segments[0][0] <= place <= end
         at = segments[0][0] if place is None or gap else place
@@ -432,10 +438,7 @@ class There:
                 continue
             if data.count(b"\n") > lines or len(data) >= limit:
                 break
-        ends = data.endswith(b"\n")
-        kept = data.split(b"\n")
-        kept = kept[:-1] if ends else kept
-        return b"\n".join(kept[len(kept) - min(lines, len(kept)) :])[-limit:] if lines and data else b""
+        return last_lines(data, lines, limit)
 
     # -- Slurm
 
@@ -519,6 +522,12 @@ def marked_jobs(queue: dict, name: str, nonce: str = "") -> list:
         if str(job.get("comment", "")).startswith(mark):
             found.append((str(job["job_id"]), state.startswith(OVER) and "COMPLETING" not in state))
     return found
+
+
+def last_lines(data: bytes, lines: int, limit: int) -> bytes:
+    kept = data.split(b"\n")
+    kept = kept[:-1] if data.endswith(b"\n") else kept
+    return b"\n".join(kept[len(kept) - min(lines, len(kept)) :])[-limit:] if lines and data else b""
 
 
 def lock_file(file: int) -> None:

@@ -236,7 +236,11 @@ class _Look:
     def _said(self, message: str) -> str:
         """With what Slurm or the shell said last: then the engine was not even started."""
         lines = [line for line in self.attempt.get("said", "").splitlines() if line.strip()]
-        return f"{message}; its job said: {lines[-1][:300]}" if lines else message
+        if lines:
+            return f"{message}; its job said: {lines[-1][:300]}"
+        if "owner" not in self.attempt and not self.asked:
+            return f"{message}; its job could write nothing: do the nodes see the option `folder` as this host does?"
+        return message
 
     def _told(self) -> dict[str, Any] | None:
         if self.job_id is None:

@@ -8,12 +8,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from app.domain.lifecycle import Reason
 from tests.conformance.world import WAIT_S, World
 from tests.support.embedded import wait_until
 from tests.support.slurm import CPUS, Cluster, submitted
+from tests.support.stacks import gone
 from workers.backends.base import BackendError, BackendUnavailable, Handle, LaunchRefused, Liveness, Observation
 
 pytestmark = pytest.mark.slow
@@ -255,6 +257,29 @@ def test_json_and_columns_of_this_version_say_the_same(world: World, cluster: Cl
     ]
     assert told[0] == told[1]
     assert told[0]["state"] == "RUNNING"
+
+
+def test_what_the_shell_says_before_the_engine_begins_is_its_log(world: World) -> None:
+    handle = world.launch("idle", options={"setup": ["no-such-module load cuda", "exit 9"]})
+    seen = world.wait_for(handle, Liveness.EXITED)
+    assert seen.exit_code == 9
+    assert "no-such-module" in seen.message
+    assert any("no-such-module" in line for line in world.backend.logs(handle))
+    assert any("no-such-module" in line for line in world.backend.logs(handle, tail=5))
+
+
+def test_an_engine_whose_job_lost_its_part_of_ours_does_not_go_on(world: World) -> None:
+    handle = world.launch("stubborn")
+    world.wait_for_line(handle, "ready")
+    engine = world.see(handle).pid
+    assert engine is not None
+    ours = psutil.Process(engine).parent()
+    assert ours is not None
+    assert "job.py" in ours.cmdline()
+    ours.kill()
+    seen = world.wait_for(handle, Liveness.EXITED)
+    assert seen.signal == signal.SIGKILL
+    assert gone(engine)
 
 
 def test_a_python_that_is_not_there_is_named(world: World) -> None:

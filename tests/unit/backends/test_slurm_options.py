@@ -1,0 +1,63 @@
+"""What the options of the Slurm backend take, and that what runs on other hosts is of their Python."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from workers.backends import slurm_job, slurm_there
+from workers.backends.slurm_options import OPTIONS_SCHEMA
+
+
+def takes(**options: Any) -> bool:
+    return Draft202012Validator(OPTIONS_SCHEMA).is_valid(options)
+
+
+@pytest.mark.parametrize("flag", ["--mail-type=END", "--no-kill", "--mem-per-cpu=4G", "--wait-all-nodes=1", "--hint=x"])
+def test_flags_of_sbatch_are_taken(flag: str) -> None:
+    assert takes(extra=[flag])
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--uid=0", "--ui=0", "--export=ALL", "--exp=ALL", "--job-name=x", "--comment=x", "--com=x", "--output=/etc/x",
+        "--o=/etc/x", "--nodes=9", "--n=9", "--wrap=id", "--array=1-9", "-p gpu", "--", "nice",
+        "--nice=1\n#SBATCH --uid=0", "--Nice=1",
+    ],
+)  # fmt: skip
+def test_flags_that_say_who_what_or_where_we_write_are_not(flag: str) -> None:
+    """Also cut off, for sbatch completes what is unambiguous."""
+    assert not takes(extra=[flag])
+
+
+@pytest.mark.parametrize("name", ["partition", "account", "qos", "constraint", "dependency", "nodelist", "begin"])
+def test_a_value_is_one_line_and_no_flag(name: str) -> None:
+    assert takes(**{name: "gpu,debug"})
+    for bad in ("a\n#SBATCH --uid=0", "--uid=0", "", "a\0b", "é"):
+        assert not takes(**{name: bad})
+
+
+def test_time_limits_are_minutes_or_as_sbatch_has_them() -> None:
+    for good in (90, "90", "1:30:00", "2-12", "2-12:00:00", "UNLIMITED"):
+        assert takes(time_limit=good), good
+    for bad in (0, "1h", "1:2:3:4", -5, "unlimited"):
+        assert not takes(time_limit=bad), bad
+
+
+@pytest.mark.parametrize("module", [slurm_job, slurm_there])
+def test_what_runs_there_is_python_3_6_and_its_standard_library(module: Any) -> None:
+    source = Path(module.__file__).read_text()
+    tree = ast.parse(source, feature_version=(3, 6))
+    known = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
+    known |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert known <= {
+        "base64", "contextlib", "ctypes", "errno", "fcntl", "hashlib", "json", "os", "select", "shutil", "signal",
+        "socket", "struct", "subprocess", "sys", "tempfile", "time", "typing", "zlib",
+    }  # fmt: skip
+    later = ("removeprefix", "removesuffix", "pidfd_open", "capture_output", "valid_signals", "text=True", "missing_ok")
+    assert [word for word in later if word in source] == []
