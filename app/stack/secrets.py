@@ -44,6 +44,8 @@ def flower_password(settings: Settings) -> str:
     return ensure_secret(settings.state_dir, FLOWER_PASSWORD)
 
 
+#: The settings of the last start of a worker host: its database's URL holds a password.
+STARTED_WITH = "started-with"
 #: Keys that every host of a stack must have, by the names of their files.
 SHARED = (ENGINE_KEY, SECRET_KEY)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import psutil
@@ -16,8 +17,9 @@ from app.stack.postgres import clear_stale_pid
 from app.stack.processes import control_plane, start_ticks
 from app.stack.record import Record, read_record, remove_record, supervisor_of, write_record
 from app.stack.redis import clear_stale_socket
-from app.stack.roles import STACK
+from app.stack.roles import STACK, WORKER_HOST
 from app.stack.runas import RunAs
+from app.stack.secrets import STARTED_WITH, read_secret
 from app.stack.supervisor import Supervisor
 
 Say = Callable[[str], None]
@@ -83,3 +85,16 @@ def record_start(settings: Settings, chosen: RunAs, supervisor: psutil.Process, 
         kind=kind,
     )
     write_record(settings, record)
+
+
+def as_started(settings: Settings, environ: Mapping[str, str]) -> Settings:
+    """On a worker host the settings with which it was started, under what ``environ`` says now; elsewhere unchanged.
+
+    Its database and its name stand in no folder of its own, and whoever ends it may not have them in his environment.
+    """
+    record = read_record(settings)
+    stored = read_secret(settings.state_dir, STARTED_WITH) if record is not None else None
+    if record is None or record.kind != WORKER_HOST or stored is None:
+        return settings
+    given = {name: value for name, value in environ.items() if value}
+    return Settings.load({**json.loads(stored), **given}, state_dir=settings.state_dir)

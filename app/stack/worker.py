@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Mapping
@@ -9,9 +10,10 @@ from dataclasses import replace
 
 from app.db.migrate import standing
 from app.settings import BadSetting, Settings, pools_served
+from app.stack import secrets
 from app.stack.address import address_towards, with_node_address
 from app.stack.control import end_control_plane
-from app.stack.environment import allow_open_files, supervised_environment
+from app.stack.environment import allow_open_files, settings_environment, supervised_environment
 from app.stack.errors import BadState, PartFailed
 from app.stack.layout import Layout
 from app.stack.lock import locked
@@ -101,6 +103,8 @@ def _start(settings: Settings, say: Say, run_as: str | None, environ: Mapping[st
     try:
         _check_stack(settings, ctx)
         _await_name(ctx, say)
+        # read by those who type `hostler down` without this environment; prepare gives the file to its owner
+        secrets.store_secret(settings.state_dir, secrets.STARTED_WITH, json.dumps(settings_environment(settings)))
         chosen = prepare(settings, run_as=run_as)
         if chosen.note:
             say(f"all of it runs as root: {chosen.note}")

@@ -84,7 +84,7 @@ def worker(
 @_STATE_DIR
 def down(keep_replicas: bool, state_dir: Path | None) -> None:
     """Stop this host's replicas and those on no host of ours, after listing them, and then the control plane."""
-    settings = _settings(state_dir=state_dir)
+    settings = _as_started(state_dir)
     hurry = _hurry_on_signals()
     from app.stack.down import down as take_down
 
@@ -127,7 +127,7 @@ def status(output: str, state_dir: Path | None) -> None:
 def doctor(output: str, state_dir: Path | None) -> None:
     """Check processes, database, broker, queues, clock and permissions, and whether work, sweeps and hosts are as they
     should be; each finding with what to type next. Exit code 1 when something is wrong."""
-    settings = _settings(state_dir=state_dir)
+    settings = _as_started(state_dir)
     from app.stack.doctor import FAIL
     from app.stack.doctor import doctor as examine
 
@@ -151,7 +151,7 @@ def gc(dry_run: bool, yes: bool, output: str, state_dir: Path | None) -> None:
     """Remove what leaked: processes and folders of no open attempt, leases without owner, rows past their time,
     sockets and pid files of what is gone. Safe while everything works; of other stacks nothing is touched. Exit code 1
     when something could not be removed."""
-    settings = _settings(state_dir=state_dir)
+    settings = _as_started(state_dir)
     from app.stack.gc import find, remove
 
     told: list[str] = []
@@ -194,6 +194,14 @@ def _settings(**overrides: Any) -> Settings:
         return Settings.load(**overrides)
     except BadSetting as error:
         raise click.UsageError(str(error)) from error
+
+
+def _as_started(state_dir: Path | None) -> Settings:
+    """The settings of what runs in the state dir, as far as they are needed to look at it or end it."""
+    settings = _settings(state_dir=state_dir)
+    from app.stack.started import as_started
+
+    return _guarded(lambda: as_started(settings, os.environ))
 
 
 def _guarded(act: Callable[[], T]) -> T:
