@@ -193,7 +193,7 @@ def test_a_host_that_is_cut_off_and_back_loses_and_doubles_nothing(two: Two) -> 
 def test_launches_under_way_when_the_plug_is_pulled_happen_once(two: Two) -> None:
     """Claimed, being launched, starting or in the queue: whatever each was at, it is one engine in the end.
 
-    The host's address is gone with the link: even its own agent cannot reach its engines, and must judge nobody by that.
+    The host's address is gone with the link: its own agent cannot reach its engines either, and judges nobody by that.
     Members of a service get no successors while their host is not heard of.
     """
     made = two.control.json(
