@@ -23,6 +23,7 @@ import docker
 import pytest
 
 from tests.support.embedded import wait_until
+from tests.support.stacks import free_port
 
 IMAGE = "localhost/hostler-test:latest"
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,7 +52,7 @@ runroot="{folder}/run"
 _REGISTRIES = """\
 unqualified-search-registries = []
 [[registry]]
-location = "127.0.0.1"
+location = "127.0.0.1:{registry_port}"
 insecure = true
 """
 
@@ -74,6 +75,8 @@ class Podman:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.socket = folder / "podman.sock"
+        #: a registry that listens here on loopback is believed
+        self.registry_port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     def options(self, *writable: Path) -> dict[str, Any]:
@@ -150,9 +153,11 @@ def running_podman() -> Iterator[Podman]:
     """A service with the image in it; everything of it is ended, unmounted and removed."""
     folder = Path(tempfile.mkdtemp(prefix="hpod-"))
     podman = Podman(folder)
-    settings = {"folder": folder, "init": _init(), "driver": "overlay"}
+    settings = {"folder": folder, "init": _init(), "driver": "overlay", "registry_port": podman.registry_port}
     for name, content in (("containers", _CONTAINERS), ("storage", _STORAGE), ("registries", _REGISTRIES)):
         (folder / f"{name}.conf").write_text(content.format(**settings))
+    (folder / ".config" / "containers").mkdir(parents=True)
+    (folder / ".config" / "containers" / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
     try:
         podman.start()
         with podman.client() as client:

@@ -43,8 +43,7 @@ from workers.backends.docker_observing import (
 from workers.backends.docker_options import OPTIONS_SCHEMA, image_of
 from workers.backends.docker_output import read_lines, read_part
 from workers.backends.docker_pulling import begin_pulling, stop_pulling
-from workers.backends.proc import Identity, boot_id, lives, open_pidfd
-from workers.backends.shim import oom_kills
+from workers.backends.proc import Identity, boot_id, lives, oom_kills, open_pidfd
 
 #: From so many handles on, one list of all containers is cheaper than a look at each.
 _LIST_FROM = 4
@@ -225,8 +224,8 @@ class DockerBackend:
         try:
             folder = self._folder(handle.name)
             known = self._known(folder, handle)
+            self._note_kills(handle.name, known)
             if states is not None and states.get(handle.name) == "running" and lives(Identity.of(known, boot_id())):
-                self._oom_kills[handle.name] = oom_kills()
                 return look.running(handle.name, {}, known, self._network(folder))
             if not folder.exists() and not self._daemon.is_there():
                 return without_container(folder, known)
@@ -234,7 +233,6 @@ class DockerBackend:
             if seen is None or is_unstarted(seen):
                 return without_container(folder, known)
             if is_living(seen):
-                self._oom_kills[handle.name] = oom_kills()
                 return look.running(handle.name, seen["State"], known, seen["HostConfig"]["NetworkMode"])
             if is_ended(seen):
                 before = self._oom_kills.get(handle.name, (folder.read("launch.json") or {}).get("oom_kills"))
@@ -242,6 +240,12 @@ class DockerBackend:
             return Observation(Liveness.UNKNOWN, message=f"its container is {seen['State']['Status']}")
         except (OSError, BackendError) as error:
             return Observation(Liveness.UNKNOWN, message=f"cannot be seen: {error}")
+
+    def _note_kills(self, name: str, known: Mapping[str, Any]) -> None:
+        # counted first: what was counted before it was seen alive did not kill it
+        counted = oom_kills()
+        if lives(Identity.of(known, boot_id())):
+            self._oom_kills[name] = counted
 
     def _known(self, folder: ContainerFolder, handle: Handle) -> dict[str, Any]:
         """Its address and its first process, from the handle or else from its folder."""

@@ -6,9 +6,8 @@ import base64
 import json
 import os
 import struct
-import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 #: Of a Go file mode.
 _FOLDER, _EXECUTABLE = 1 << 31, 0o111
+#: To ask which version of the API it speaks; that question carries none.
+_ANY_API = "1.41"
 #: Before each piece of output: which stream it is of, and its size.
 _FRAME = struct.Struct(">BxxxL")
 #: A pull may be silent for so long, while one big layer is unpacked.
@@ -51,12 +52,13 @@ class Version:
 class Daemon:
     """Each call may raise BackendUnavailable: then nothing is known, or known to be done.
 
-    The SDK is imported at the first call, and its clients belong to one thread of one process each.
+    The SDK is imported at the first call. No connection is kept: a fork or another thread would share it.
     """
 
     def __init__(self, socket: str = "") -> None:
         self._socket = socket
-        self._clients = threading.local()
+        #: the version of its API, once it has said it
+        self._api = ""
 
     @property
     def socket(self) -> str:
@@ -135,7 +137,7 @@ class Daemon:
     def look_at(self, container: str, path: str, timeout_s: float = 5) -> dict[str, Any] | None:
         """``isDir``, ``executable`` and ``linkTarget`` of a file of its image; None when there is none."""
         with self._translated(), self._client(timeout_s) as client:
-            url = f"{client.base_url}/v{client._version}/containers/{quote(container)}/archive"
+            url = f"{client.base_url}/v{client.api_version}/containers/{quote(container)}/archive"
             answer = client.head(url, params={"path": path}, timeout=timeout_s)
         told = answer.headers.get("X-Docker-Container-Path-Stat")
         if answer.status_code != 200 or told is None:
@@ -151,7 +153,7 @@ class Daemon:
         """
         params = {"stdout": 1, "stderr": 1, **wanted}
         with self._translated(), self._client(timeout_s) as client:
-            url = f"{client.base_url}/v{client._version}/containers/{quote(container)}/logs"
+            url = f"{client.base_url}/v{client.api_version}/containers/{quote(container)}/logs"
             with client.get(url, params=params, stream=True, timeout=timeout_s) as answer:
                 if answer.status_code == 404:
                     return
@@ -176,14 +178,14 @@ class Daemon:
     def _client(self, timeout_s: float) -> Iterator[APIClient]:
         from docker import APIClient
 
-        kept: tuple[int, APIClient] | None = getattr(self._clients, "kept", None)
-        # a connection that a fork took along belongs to the parent
-        if kept is None or kept[0] != os.getpid():
-            kept = os.getpid(), APIClient(f"unix://{self.socket}", version="auto", timeout=timeout_s)
-            self._clients.kept = kept
-        client = kept[1]
-        client.timeout = timeout_s
-        yield client
+        if not self.is_there():
+            raise BackendUnavailable(f"there is no container daemon: {self.socket} does not exist")
+        if not self._api:
+            # not by the SDK's own "auto", which leaves its socket open when nobody answers
+            with closing(APIClient(f"unix://{self.socket}", version=_ANY_API, timeout=timeout_s)) as client:
+                self._api = str(client.version(api_version=False)["ApiVersion"])
+        with closing(APIClient(f"unix://{self.socket}", version=self._api, timeout=timeout_s)) as client:
+            yield client
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -195,7 +197,8 @@ class Daemon:
         except APIError as error:
             raise _Refused(error) from error
         except (DockerException, RequestException) as error:
-            self._clients.kept = None
+            # another one, or another version of it, may answer next
+            self._api = ""
             raise BackendUnavailable(f"the container daemon at {self.socket} does not answer: {error}") from error
 
 

@@ -22,8 +22,7 @@ from workers.backends.docker_daemon import Daemon, NameTaken
 from workers.backends.docker_options import image_of
 from workers.backends.docker_program import check_program
 from workers.backends.launching import DEFAULT_PATH, check
-from workers.backends.proc import boot_id, stat
-from workers.backends.shim import oom_kills
+from workers.backends.proc import boot_id, oom_kills, stat
 
 #: States of a container whose program never ran.
 UNSTARTED = frozenset({"created", "configured", "initialized"})

@@ -13,8 +13,7 @@ from workers.backends.base import Liveness, Observation
 from workers.backends.container_folder import ContainerFolder
 from workers.backends.docker_launching import UNSTARTED
 from workers.backends.ports import Listeners, owns_all
-from workers.backends.proc import Identity, Table, boot_id, lives
-from workers.backends.shim import oom_kills
+from workers.backends.proc import Identity, Table, boot_id, lives, oom_kills
 
 #: States in which its processes live.
 _LIVING = frozenset({"running", "paused"})

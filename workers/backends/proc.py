@@ -156,6 +156,14 @@ class Table:
         return self._marks[pid]
 
 
+def oom_kills() -> int:
+    """How often the kernel has killed for want of memory on this host since its boot, in whatever cgroup."""
+    for line in Path("/proc/vmstat").read_text().splitlines():
+        if line.startswith("oom_kill "):
+            return int(line.split()[1])
+    return 0
+
+
 def pids() -> Iterator[int]:
     return (int(name) for name in os.listdir("/proc") if name.isdigit())
 
