@@ -5,11 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -18,43 +14,20 @@ from tests.faults.harness.__main__ import seeds_of
 from tests.faults.harness.asks import BY, KEYS, SPELLED
 from tests.faults.harness.failpoints import DOOR_POINTS, POINTS, SERVICE_POINTS
 from tests.faults.harness.faults import DOOR, FAULTS, SERVICES
-from tests.faults.harness.plants import PLANTS
+from tests.faults.harness.places.points import PLACE_POINTS
+from tests.faults.harness.plants import PLACE_PLANTS, PLANTS
 from tests.faults.harness.script import CI_SEEDS, as_json, script
 from tests.faults.harness.services import KINDS, OF, PATH
-from tests.support.crew import ROOT
+from tests.faults.harness_run import folder, must_find, run
 
-#: What is found depends on who comes first: a plant's seed may need more than one try.
-TRIES = 4
-#: To put its stack away.
-END_S = 60
-
-
-def run(*arguments: str, folder: str, timeout_s: float, **environ: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-P", "-m", "tests.faults.harness", *arguments]
-    own = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": folder} | environ
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, env=own, cwd=ROOT, stdout=pipe, stderr=pipe, text=True) as process:
-        try:
-            out, err = process.communicate(timeout=timeout_s)
-        except subprocess.TimeoutExpired:
-            # told to end it takes its stack with it; killed it could not
-            process.terminate()
-            out, err = process.communicate(timeout=END_S)
-    return subprocess.CompletedProcess(command, process.returncode, out, err)
-
-
-@pytest.fixture
-def folder() -> Iterator[str]:
-    """Short, and open to whom the stack may run as; pytest's own is neither."""
-    with tempfile.TemporaryDirectory(prefix="hf-") as made:
-        Path(made).chmod(0o711)
-        yield made
+__all__ = ["folder"]
 
 
 def patched() -> Iterator[str]:
-    yield from (point.target for point in (*POINTS.values(), *DOOR_POINTS.values(), *SERVICE_POINTS.values()))
+    points = (*POINTS.values(), *DOOR_POINTS.values(), *SERVICE_POINTS.values(), *PLACE_POINTS.values())
+    yield from (point.target for point in points)
     yield from starts.PATCHES
-    for plant in PLANTS:
+    for plant in (*PLANTS, *PLACE_PLANTS):
         yield from importlib.import_module(f"tests.faults.harness.plants.{plant}").PATCHES
 
 
@@ -124,10 +97,4 @@ def test_seeds_find_nothing(folder: str) -> None:
 def test_a_planted_bug_is_found(plant: str, folder: str) -> None:
     seed = PLANTS[plant]
     assert 1 <= seed <= CI_SEEDS
-    done = run(",".join([str(seed)] * TRIES), "--plant", plant, "--first", folder=folder, timeout_s=320)
-    verdict = done.stdout.splitlines()[-1] if done.stdout else done.stderr[-4000:]
-    assert done.returncode == 1, done.stdout[-8000:]
-    assert verdict.startswith("faults: FAILED: "), verdict
-    assert f"failed: {seed}" in verdict
-    assert f"planted: {plant}" in verdict
-    assert "  found: " in done.stdout
+    must_find(plant, seed, folder)

@@ -13,9 +13,16 @@ from tests.faults.harness.checker.lifecycle import FIRST, STEPS
 
 ROOT = Path(__file__).resolve().parents[3]
 HARNESS = ROOT / "tests" / "faults" / "harness"
-APART = sorted([*(HARNESS / "checker").glob("*.py"), *(HARNESS / "recorders").glob("*.py"), HARNESS / "world.py"])
+APART = sorted(
+    [
+        *(HARNESS / "checker").glob("*.py"),
+        *(HARNESS / "recorders").glob("*.py"),
+        HARNESS / "world.py",
+        HARNESS / "far_world.py",
+    ]
+)
 #: What it may share with the driver: what both tell each other.
-SHARED = ("facts", "checker", "recorders", "world")
+SHARED = ("facts", "checker", "recorders", "world", "far_world")
 
 
 def _imports(path: Path) -> Iterator[str]:

@@ -11,7 +11,7 @@ import signal
 import sys
 
 from tests.faults.harness.injection import PLANT
-from tests.faults.harness.plants import PLANTS
+from tests.faults.harness.plants import PLACE_PLANTS, PLANTS
 from tests.faults.harness.runner import run_seeds, say
 from tests.faults.harness.script import as_json, script
 
@@ -33,8 +33,8 @@ def seeds_of(text: str) -> list[int]:
 
 def plant_of(name: str) -> str:
     """Raises ArgumentTypeError for an unknown one."""
-    if name and name not in PLANTS:
-        raise argparse.ArgumentTypeError(f"there is no plant {name!r}; there are {', '.join(PLANTS)}")
+    if name and name not in PLANTS | PLACE_PLANTS:
+        raise argparse.ArgumentTypeError(f"there is no plant {name!r}; there are {', '.join(PLANTS | PLACE_PLANTS)}")
     return name
 
 

@@ -17,6 +17,7 @@ from tests.faults.harness import door
 from tests.faults.harness.faults import DOOR, FAULTS, RARE, SERVICES
 from tests.faults.harness.faults.points import fired_by
 from tests.faults.harness.journal import Journal
+from tests.faults.harness.places.faults import BREAKS
 from tests.faults.harness.script import Step
 from tests.faults.harness.services import OF
 from tests.faults.harness.stack import FaultyStack
@@ -103,7 +104,7 @@ class Driver:
 
     def _ask(self, act: Mapping[str, Any], delay_s: float = 0) -> None:
         time.sleep(delay_s)
-        path = self._resolve(act)
+        path = self._resolve(act) if act.get("pool") in self.stack.pools else None
         if path is None:
             self.journal.write("skipped", act=act)
             return
@@ -187,7 +188,7 @@ class Driver:
             self._known.notify_all()
 
     def _break(self, step: Step, began: float) -> None:
-        fault = (FAULTS | RARE | DOOR | SERVICES)[step.what]
+        fault = (FAULTS | RARE | DOOR | SERVICES | BREAKS)[step.what]
         _sleep_until(began + step.at_s)
         hit = fault.inject(self.stack, step.arguments)
         self.journal.write("fault", name=step.what, target=step.arguments, hit=hit)

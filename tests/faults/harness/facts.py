@@ -9,12 +9,26 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class PlaceFacts:
+    """How the parts of other places are asked, by their own means; None where this machine lacks them.
+
+    ``prefix`` begins the names of all attempts of the stack. All parts run on this very host, so its process table
+    shows what runs in them: by ``HOSTLER_MARK``, the name of its attempt, as that of the stack's own engines does.
+    """
+
+    prefix: str
+    slurm_conf: Path | None = None
+    podman_socket: Path | None = None
+
+
+@dataclass(frozen=True)
 class StackFacts:
     """One running stack. It serves many seeds; a stack that is broken for good gets a successor in another folder.
 
     ``folder`` holds what the harness writes: ``journal.jsonl`` (driver), ``streams.jsonl`` (recorder), ``starts/``.
     ``starts/<attempt name>`` has one line ``<pid> <kind>`` for each start of an engine of that attempt, ``kind`` being
-    ``process`` or ``mock``; it is appended by the engine itself (a shell that becomes it), before it does anything.
+    ``process`` or ``mock``, or of a cluster ``run-<n> job-<id>``, which may be begun anew with the next ``n``; it is
+    appended by the engine itself (a shell that becomes it), before it does anything.
     ``database_url`` is ``postgresql://...`` for libpq. ``state_dir`` is the product's.
     """
 
@@ -25,6 +39,8 @@ class StackFacts:
     api_key: str = field(repr=False)
     #: where HAProxy itself says what it routes to
     haproxy_socket: Path = Path("/nonexistent")
+    #: None for a stack that runs on this host only
+    places: PlaceFacts | None = None
 
 
 @dataclass(frozen=True)

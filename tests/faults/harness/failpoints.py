@@ -48,7 +48,8 @@ _GATEWAY = ("gateway-agent",)
 _RECONCILERS = ("web", "agent", "agent", "worker-control")
 
 
-def _around(name: str, target: str, roles: tuple[str, ...], *, given: bool = False) -> tuple[Point, ...]:
+def around(name: str, target: str, roles: tuple[str, ...], *, given: bool = False) -> tuple[Point, ...]:
+    """Right before the call, and right after it."""
     return tuple(Point(f"{name}.{when}", target, when, roles, given) for when in ("before", "after"))
 
 
@@ -56,42 +57,42 @@ POINTS: dict[str, Point] = {
     point.name: point
     for point in (
         # API: validated, written, committed, rung for, told
-        *_around("create.commit", "app.usecases.creates:first_row", _API),
-        *_around("create.request", "app.usecases.creates:request_create", _API),
-        *_around("change.commit", "app.db.engine:Database.change", _API),
-        *_around("ring", "app.doorbell.bell:Doorbell.ring", (*_API, *_SWEEP)),
-        *_around("notify", "app.usecases.signals:notify", (*_API, *_SWEEP)),
+        *around("create.commit", "app.usecases.creates:first_row", _API),
+        *around("create.request", "app.usecases.creates:request_create", _API),
+        *around("change.commit", "app.db.engine:Database.change", _API),
+        *around("ring", "app.doorbell.bell:Doorbell.ring", (*_API, *_SWEEP)),
+        *around("notify", "app.usecases.signals:notify", (*_API, *_SWEEP)),
         # launch: claim, plan, ask the backend, save, look, apply
         Point("launch.leased", "app.usecases.launch_claims:_take_capacity", "after", _WORK),
-        *_around("launch.claim", "app.usecases.launch_claims:claim_launch", _WORK),
-        *_around("launch.run", "workers.launching:_Launch.run", _WORK),
-        *_around("launch.adopt", "workers.backends.process:ProcessBackend.adopt", _WORK),
-        *_around("launch.record", "app.usecases.launches:record_launching", _WORK),
-        *_around("launch.process", "workers.backends.launching:launch_process", _WORK),
-        *_around("launch.mock", "workers.backends.mock:MockBackend.launch", _WORK),
-        *_around("launch.save", "app.usecases.launches:record_launched", _WORK),
-        *_around("launch.ready", "app.usecases.launches:record_ready", _WORK),
-        *_around("launch.leave", "app.usecases.launches:leave_to_sweep", _WORK),
-        *_around("launch.failed", "app.usecases.ends:record_failed", (*_WORK, *_AGENT)),
+        *around("launch.claim", "app.usecases.launch_claims:claim_launch", _WORK),
+        *around("launch.run", "workers.launching:_Launch.run", _WORK),
+        *around("launch.adopt", "workers.backends.process:ProcessBackend.adopt", _WORK),
+        *around("launch.record", "app.usecases.launches:record_launching", _WORK),
+        *around("launch.process", "workers.backends.launching:launch_process", _WORK),
+        *around("launch.mock", "workers.backends.mock:MockBackend.launch", _WORK),
+        *around("launch.save", "app.usecases.launches:record_launched", _WORK),
+        *around("launch.ready", "app.usecases.launches:record_ready", _WORK),
+        *around("launch.leave", "app.usecases.launches:leave_to_sweep", _WORK),
+        *around("launch.failed", "app.usecases.ends:record_failed", (*_WORK, *_AGENT)),
         # stop: claim, ask, watch, apply
-        *_around("other.claim", "app.usecases.claims:claim", _CONTROL),
-        *_around("stop.process", "workers.backends.process:ProcessBackend.stop", (*_CONTROL, *_AGENT)),
-        *_around("stop.mock", "workers.backends.mock:MockBackend.stop", (*_CONTROL, *_AGENT)),
-        *_around("stop.asked", "app.usecases.watching:record_stop_asked", (*_CONTROL, *_AGENT)),
-        *_around("stop.gone", "app.usecases.ends:record_gone", (*_CONTROL, *_AGENT)),
-        *_around("stop.leave", "app.usecases.claims:leave", _CONTROL),
+        *around("other.claim", "app.usecases.claims:claim", _CONTROL),
+        *around("stop.process", "workers.backends.process:ProcessBackend.stop", (*_CONTROL, *_AGENT)),
+        *around("stop.mock", "workers.backends.mock:MockBackend.stop", (*_CONTROL, *_AGENT)),
+        *around("stop.asked", "app.usecases.watching:record_stop_asked", (*_CONTROL, *_AGENT)),
+        *around("stop.gone", "app.usecases.ends:record_gone", (*_CONTROL, *_AGENT)),
+        *around("stop.leave", "app.usecases.claims:leave", _CONTROL),
         # probes of a health task
-        *_around("probe.finish", "app.usecases.claims:finish", _CONTROL),
-        *_around("probe.back", "app.usecases.claims:put_back", _CONTROL),
+        *around("probe.finish", "app.usecases.claims:finish", _CONTROL),
+        *around("probe.back", "app.usecases.claims:put_back", _CONTROL),
         # judge: what is due, what was seen
-        *_around("judge.due", "app.usecases.watching:claim_due", _AGENT),
-        *_around("judge.moves", "app.usecases.watching:record_sweep_moves", _AGENT, given=True),
-        *_around("judge.facts", "app.usecases.watching:record_facts", _AGENT, given=True),
-        *_around("judge.adopt", "app.usecases.watching:record_handle", _AGENT),
+        *around("judge.due", "app.usecases.watching:claim_due", _AGENT),
+        *around("judge.moves", "app.usecases.watching:record_sweep_moves", _AGENT, given=True),
+        *around("judge.facts", "app.usecases.watching:record_facts", _AGENT, given=True),
+        *around("judge.adopt", "app.usecases.watching:record_handle", _AGENT),
         # sweep: win the tick, take back, ring
         Point("sweep.won", "app.usecases.sweeps:_win", "after", _SWEEP),
-        *_around("sweep.back", "app.usecases.sweeps:_take_back", _SWEEP),
-        *_around("sweep.dead", "app.usecases.presence:take_back_dead", _AGENT),
+        *around("sweep.back", "app.usecases.sweeps:_take_back", _SWEEP),
+        *around("sweep.dead", "app.usecases.presence:take_back_dead", _AGENT),
         # any line
         Point("line.launch", "workers.launching:carry_out_launch", "inside", _WORK),
         Point("line.stop", "workers.stopping:carry_out_stop", "inside", _CONTROL),
@@ -107,12 +108,12 @@ DOOR_POINTS: dict[str, Point] = {
     point.name: point
     for point in (
         # route: say that it may be routed, write the files, tell HAProxy command by command, confirm what is gone
-        *_around("route.hold", "app.usecases.gateways:hold", _GATEWAY),
-        *_around("route.write", "app.gateway.writing:Files.write", _GATEWAY),
-        *_around("route.file", "app.gateway.files:write_file", _GATEWAY),
-        *_around("route.apply", "app.gateway.haproxy:Haproxy.carry_out", _GATEWAY),
-        *_around("route.let_go", "app.usecases.gateways:let_go", _GATEWAY),
-        *_around("route.idle", "app.usecases.drains:record_idle", _GATEWAY),
+        *around("route.hold", "app.usecases.gateways:hold", _GATEWAY),
+        *around("route.write", "app.gateway.writing:Files.write", _GATEWAY),
+        *around("route.file", "app.gateway.files:write_file", _GATEWAY),
+        *around("route.apply", "app.gateway.haproxy:Haproxy.carry_out", _GATEWAY),
+        *around("route.let_go", "app.usecases.gateways:let_go", _GATEWAY),
+        *around("route.idle", "app.usecases.drains:record_idle", _GATEWAY),
         Point("line.turn", "app.gateway.keeping:Keeper.turn", "inside", _GATEWAY),
     )
 }
@@ -121,20 +122,20 @@ DOOR_POINTS: dict[str, Point] = {
 SERVICE_POINTS: dict[str, Point] = {
     point.name: point
     for point in (
-        *_around("service.create", "app.usecases.services:create", _API),
-        *_around("service.scale", "app.usecases.services:scale", _API),
-        *_around("service.update", "app.usecases.services:update", _API),
-        *_around("service.cancel", "app.usecases.services:cancel", _API),
-        *_around("reconcile.turn", "app.usecases.reconciling:turn", ("agent", "worker-control")),
-        *_around("reconcile.look", "app.db.repos.services:lock_free", ("agent", "worker-control")),
-        *_around("reconcile.hints", "app.db.repos.services:take_hints", _RECONCILERS),
-        *_around("reconcile", "app.usecases.reconciling:reconcile", _RECONCILERS),
-        *_around("reconcile.stop", "app.usecases.stops:stop", _RECONCILERS),
-        *_around("reconcile.made", "app.usecases.creates:insert", _RECONCILERS),
-        *_around("reconcile.joined", "app.db.repos.services:insert_members", _RECONCILERS),
-        *_around("reconcile.change", "app.db.repos.services:change", _RECONCILERS),
-        *_around("reconcile.tell", "app.usecases.reconciling:Effects.tell", _RECONCILERS),
-        *_around("gang.take", "app.usecases.gangs:take", _WORK),
+        *around("service.create", "app.usecases.services:create", _API),
+        *around("service.scale", "app.usecases.services:scale", _API),
+        *around("service.update", "app.usecases.services:update", _API),
+        *around("service.cancel", "app.usecases.services:cancel", _API),
+        *around("reconcile.turn", "app.usecases.reconciling:turn", ("agent", "worker-control")),
+        *around("reconcile.look", "app.db.repos.services:lock_free", ("agent", "worker-control")),
+        *around("reconcile.hints", "app.db.repos.services:take_hints", _RECONCILERS),
+        *around("reconcile", "app.usecases.reconciling:reconcile", _RECONCILERS),
+        *around("reconcile.stop", "app.usecases.stops:stop", _RECONCILERS),
+        *around("reconcile.made", "app.usecases.creates:insert", _RECONCILERS),
+        *around("reconcile.joined", "app.db.repos.services:insert_members", _RECONCILERS),
+        *around("reconcile.change", "app.db.repos.services:change", _RECONCILERS),
+        *around("reconcile.tell", "app.usecases.reconciling:Effects.tell", _RECONCILERS),
+        *around("gang.take", "app.usecases.gangs:take", _WORK),
         Point("gang.leased", "app.usecases.gangs:_lease", "after", _WORK),
         Point("line.reconcile", "app.usecases.reconciling:turn", "inside", ("agent", "worker-control")),
         Point("line.gang", "app.usecases.gangs:take", "inside", _WORK),
@@ -144,7 +145,9 @@ SERVICE_POINTS: dict[str, Point] = {
 
 def patches() -> Iterator[tuple[str, Callable[[Any], Any]]]:
     """``module:dotted.name`` and what to put around it, for every point."""
-    for point in (*POINTS.values(), *DOOR_POINTS.values(), *SERVICE_POINTS.values()):
+    from tests.faults.harness.places.points import PLACE_POINTS
+
+    for point in (*POINTS.values(), *DOOR_POINTS.values(), *SERVICE_POINTS.values(), *PLACE_POINTS.values()):
         yield point.target, functools.partial(_around_call, point)
 
 

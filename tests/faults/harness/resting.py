@@ -24,7 +24,7 @@ CLOSES_S = 1.0
 _LOOK_S = 0.1
 #: Not those whose end is near: they would be gone by the time they are asked.
 _READY = """
-SELECT id, model_name FROM replicas WHERE state = 'ready' AND engine = 'mock' AND backend = 'process'
+SELECT id, model_name FROM replicas WHERE state = 'ready' AND engine = 'mock' AND backend <> 'mock'
     AND desired_state = 'running' AND spec->'job'->>'job_timeout_s' IS NULL ORDER BY id
 """
 #: Services with such a replica.

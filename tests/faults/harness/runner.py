@@ -19,6 +19,8 @@ from tests.faults.harness.driver import Driver
 from tests.faults.harness.facts import Finding, RunFacts
 from tests.faults.harness.foreign import Foreign
 from tests.faults.harness.journal import Journal
+from tests.faults.harness.places import is_of_places
+from tests.faults.harness.places.parts import Parts, running_parts
 from tests.faults.harness.resting import ask_at_rest
 from tests.faults.harness.script import script, told
 from tests.faults.harness.settling import CONVERGE_S, await_rest, end_all
@@ -48,9 +50,11 @@ class Outcome:
 class Runner:
     """Holds the stack that serves the seeds, and replaces it only when it is broken for good."""
 
-    def __init__(self, folder: Path, plant: str = "") -> None:
+    def __init__(self, folder: Path, plant: str = "", parts: Parts | None = None) -> None:
+        """``parts``: what its stacks find other places made of, for seeds that run there."""
         self._folder = folder
         self._plant = plant
+        self._parts = parts
         self._stacks = 0
         self._held = ExitStack()
         self._driver: Driver | None = None
@@ -116,11 +120,16 @@ class Runner:
         """Where the present stack's journal and logs lie."""
         return self._folder / f"stack-{self._stacks}"
 
+    def has_seen_engines(self) -> bool:
+        """Whether an engine was started, and counted, on the stack that served last."""
+        told = [path.read_text() for path in (self.keep() / "starts").iterdir()]
+        return any(kind in text for text in told for kind in (" process", " run-"))
+
     def _open(self) -> Driver:
         self._stacks += 1
         folder = self.keep()
         folder.mkdir()
-        stack = self._held.enter_context(faulty_stack(folder, self._plant))
+        stack = self._held.enter_context(faulty_stack(folder, self._plant, self._parts))
         journal = Journal(folder)
         self._held.callback(journal.close)
         self._held.enter_context(checker.recording(stack.facts))
@@ -159,7 +168,11 @@ def run_seeds(
     folder.chmod(0o711)
     deadline = time.monotonic() + limit_s
     began, failed, done = time.monotonic(), [], 0
-    with Runner(folder, plant) as runner:
+    with ExitStack() as held:
+        elsewhere = held.enter_context(running_parts(folder)) if any(map(is_of_places, seeds)) else None
+        for pool, why in elsewhere.left_out().items() if elsewhere is not None else ():
+            say(f"no pool {pool}: {why}")
+        runner = held.enter_context(Runner(folder, plant, elsewhere))
         for seed in seeds:
             if time.monotonic() > deadline:
                 break
@@ -171,7 +184,7 @@ def run_seeds(
                 say_failure(outcome, runner.keep())
                 if first:
                     break
-        blind = done > 0 and not any("process" in path.read_text() for path in (runner.keep() / "starts").iterdir())
+        blind = done > 0 and not runner.has_seen_engines()
     took_s = time.monotonic() - began
     missing = len(seeds) - done
     verdict = "ok" if not failed and not missing and not blind else "FAILED"

@@ -16,6 +16,8 @@ from tests.faults.harness.asks import asks
 from tests.faults.harness.faults import DOOR, FAULTS, RARE, SERVICES
 from tests.faults.harness.faults.base import Fault
 from tests.faults.harness.faults.points import ArmPoint
+from tests.faults.harness.places import is_of_places
+from tests.faults.harness.places.script import place_steps
 from tests.faults.harness.services import services
 
 #: The faults' own time is at most this much longer, so that what was frozen thaws after its lease.
@@ -46,6 +48,9 @@ class Step:
 
 def script(seed: int) -> list[Step]:
     """The steps of ``seed``, by time."""
+    if is_of_places(seed):
+        found = [Step(at_s, what, arguments) for at_s, what, arguments in place_steps(seed)]
+        return sorted(found, key=lambda step: step.at_s)
     rng = random.Random(f"hostler faults {seed}")
     steps: list[Step] = []
     born: list[tuple[float, str, str]] = []

@@ -17,7 +17,8 @@ _LOOK_S = 0.2
 #: Open tasks, replicas on their way, and ended ones whose process or lease is left. A create that waits in a pool
 #: without a free slot rests too: it waits as it was asked to. So does one that wants more GPUs than are free, and who
 #: stands behind it; the members of a service that start together want what all of them want. A service rests when it
-#: has as many replicas as it should have, as far as they do not wait so or were given up.
+#: has as many replicas as it should have, as far as they do not wait so or were given up. And whose job a cluster holds
+#: until somebody there lets it go.
 _MOVING = """
 WITH queue AS (
     SELECT t.id, t.replica_id, t.pool, t.priority, t.seq, t.arguments->>'gang' AS gang,
@@ -34,9 +35,13 @@ free AS (
 waiting AS (
     SELECT w.id, w.replica_id FROM wants w WHERE EXISTS (
         SELECT 1 FROM wants b JOIN free f ON f.name = b.pool WHERE b.pool = w.pool
-          AND (b.priority, b.seq) <= (w.priority, w.seq) AND (b.slots > f.slots OR b.all_gpus > f.gpus)))
+          AND (b.priority, b.seq) <= (w.priority, w.seq) AND (b.slots > f.slots OR b.all_gpus > f.gpus))),
+held AS (
+    SELECT r.id FROM replicas r JOIN attempts a ON a.replica_id = r.id AND a.number = r.attempt
+    WHERE r.state = 'scheduling' AND a.told->>'state' = 'PENDING' AND a.told->>'why' LIKE '%held%')
 SELECT 'task ' || t.id || ' ' || t.kind || ' ' || t.state || ' of ' || t.replica_id FROM tasks t
 WHERE t.state IN ('queued', 'running') AND t.replica_id IS NOT NULL AND t.id NOT IN (SELECT id FROM waiting)
+    AND t.replica_id NOT IN (SELECT id FROM held)
 UNION ALL
 SELECT 'service ' || s.id || ' has ' || l.live || ' of ' || s.count || ', open tasks ' || o.tasks || ', hints '
     || h.hints FROM services s,
@@ -53,7 +58,7 @@ WHERE s.ended_at IS NULL AND (h.hints > 0 OR s.desired_state <> 'running' OR (
 UNION ALL
 SELECT 'replica ' || id || ' ' || state FROM replicas WHERE released_at IS NULL
     AND state IN ('scheduling', 'preparing', 'starting', 'waiting_for_ready', 'unreachable', 'stopping', 'stopped',
-                  'failed')
+                  'failed') AND id NOT IN (SELECT id FROM held)
 UNION ALL
 SELECT 'replica ' || r.id || ' pending without a task' FROM replicas r WHERE r.state = 'pending' AND NOT EXISTS (
     SELECT 1 FROM tasks t WHERE t.replica_id = r.id AND t.state IN ('queued', 'running'))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import time
@@ -21,11 +22,13 @@ from app.stack.processes import Found, control_plane, engines
 from app.stack.record import read_record
 from app.stack.supervisor import Supervisor, SupervisorGone
 from app.stack.urls import database_url
-from tests.faults.harness import world
+from tests.faults.harness import far_world, world
 from tests.faults.harness.asks import ALIAS, ALLOWED
 from tests.faults.harness.facts import StackFacts
 from tests.faults.harness.injection import FOLDER, PLANT
 from tests.faults.harness.interpreter import make_interpreter
+from tests.faults.harness.places.parts import Parts
+from tests.faults.harness.places.pools import PLACES
 from tests.support.stacks import Stack, stack
 
 #: Short, so that what is repaired is repaired within the 30 s in which everything must converge.
@@ -46,6 +49,7 @@ POOLS = {"tight": ("process", 2), "few": ("mock", 3)}
 #: The attempts' folders (plans, records and logs of engines) on a disk of their own, which a fault fills.
 DISK_BYTES = 64 * 1024 * 1024
 SETTLED_S = 60.0
+NAMESPACE = "HOSTLER_NAMESPACE"
 #: A recipe of our own, which a fault spoils.
 RECIPE = """\
 name: own
@@ -73,13 +77,17 @@ def recipe_path(folder: Path) -> Path:
 class FaultyStack:
     """A running stack, and what faults need to know of it. All of it may fail while a fault holds."""
 
-    def __init__(self, made: Stack, folder: Path) -> None:
+    def __init__(self, made: Stack, folder: Path, parts: Parts | None = None) -> None:
         self._made = made
         self.folder = folder
         self.layout: Layout = made.layout
         self.settings = Settings.load({}, state_dir=made.state_dir)
         #: the attempts' disk is ours to fill
         self.has_disk = False
+        #: what other places are made of, where it serves some
+        self.parts = parts
+        #: that acts may name as what they need; None is what needs none
+        self.pools: set[str | None] = {None}
         #: lets in whom it is given to, for one model only
         self.limited_key = ""
         self.facts = StackFacts(folder, made.state_dir, "", made.url, "", self.layout.haproxy_socket)
@@ -93,13 +101,21 @@ class FaultyStack:
         self._made.up()
         url = database_url(self.settings).replace("postgresql+psycopg://", "postgresql://", 1)
         place, socket = self._made.state_dir, self.layout.haproxy_socket
-        self.facts = StackFacts(self.folder, place, url, self._made.url, self._made.key, socket)
+        prefix = f"hostler-{self._made.environ.get(NAMESPACE)}-"
+        far = self.parts.facts(prefix) if self.parts is not None else None
+        self.facts = StackFacts(self.folder, place, url, self._made.url, self._made.key, socket, far)
 
     def equip(self) -> None:
         """Pools, models and keys that scripts use."""
         self._made.must("model", "make-tiny", "tiny")
         for name, (backend, slots) in POOLS.items():
             self._made.call("POST", "/api/v1/pools", {"name": name, "backend": backend, "slots": slots}, 201)
+        for name, (backend, slots, _) in PLACES.items() if self.parts is not None else ():
+            options = self.parts.options(name, self.folder)
+            if options is not None:
+                body = {"name": name, "backend": backend, "slots": slots, "options": options}
+                self._made.call("POST", "/api/v1/pools", body, 201)
+                self.pools.add(name)
         self._made.call("POST", "/api/v1/models", {"name": ALLOWED, "engine": "mock", "aliases": [ALIAS]}, 201)
         key = {"name": "limited", "role": "infer", "models": [ALLOWED]}
         self.limited_key = str(self._made.call("POST", "/api/v1/keys", key, 201)["key"])
@@ -190,8 +206,11 @@ class FaultyStack:
 
 
 @contextmanager
-def faulty_stack(folder: Path, plant: str = "") -> Iterator[FaultyStack]:
-    """A stack in ``folder``, up and equipped; nothing of it is left afterwards but the harness's own files."""
+def faulty_stack(folder: Path, plant: str = "", parts: Parts | None = None) -> Iterator[FaultyStack]:
+    """A stack in ``folder``, up and equipped; nothing of it is left afterwards but the harness's own files.
+
+    With ``parts`` it has the pools of other places too, and runs as whoever runs this: they let in nobody else.
+    """
     for name in ("armed", "fired", "starts"):
         (folder / name).mkdir()
     # the stack may run as another user
@@ -206,18 +225,26 @@ def faulty_stack(folder: Path, plant: str = "") -> Iterator[FaultyStack]:
     environ["HOSTLER_RECIPES_DIR"] = str(folder / "recipes")
     if plant:
         environ[PLANT] = plant
+    if parts is not None:
+        (folder / "python").chmod(0o700)
+        environ[NAMESPACE] = f"f{secrets.token_hex(4)}"
     with stack(folder / "state", python, **environ) as made:
-        found = FaultyStack(made, folder)
+        found = FaultyStack(made, folder, parts)
         try:
             found.up()
             found.mount()
             found.equip()
             yield found
         finally:
+            if parts is not None:
+                parts.mend()
             thaw_all(found)
             made.hostler("down")
             # what a planted bug lost sight of is nobody's but ours
             found.send([one.pid for one in world.processes(found.facts.state_dir)], signal.SIGKILL)
+            if found.facts.places is not None:
+                far = far_world.processes(found.facts.places, found.facts.state_dir)
+                found.send([one.pid for one in far], signal.SIGKILL)
             found.unmount()
 
 

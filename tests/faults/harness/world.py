@@ -10,6 +10,7 @@ import json
 import os
 import re
 import socket
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,12 @@ def identity(pid: int) -> int | None:
     """The start time of a living process; None when there is none (a zombie does not live)."""
     stat = _stat(pid)
     return stat[1] if stat else None
+
+
+def leads(pid: int) -> bool:
+    """Whether that process lives and is the first of its session."""
+    stat = _stat(pid)
+    return stat is not None and stat[0] == pid
 
 
 def processes(state_dir: Path) -> list[Process]:
@@ -144,11 +151,19 @@ def told_starts(folder: Path, state_dir: Path) -> dict[str, int]:
     counted += [(path.name, path / "starts") for path in _files(state_dir / "attempts")]
     for name, path in counted:
         try:
-            lines = len(path.read_bytes().splitlines())
+            lines = path.read_bytes().splitlines()
         except OSError:
             continue
-        found[name] = max(found.get(name, 0), lines)
+        # what a cluster began anew is another run, and starts once again
+        runs = Counter(line.split()[1] if b" run-" in line else b"" for line in lines)
+        found[name] = max(found.get(name, 0), *runs.values(), 0)
     return found
+
+
+def told_jobs(folder: Path, name: str) -> set[str]:
+    """The jobs of a cluster in which that attempt's engine says that it was started."""
+    words = (folder / "starts" / name).read_text().split()
+    return {word.removeprefix("job-") for word in words if word.startswith("job-")}
 
 
 def _files(folder: Path) -> list[Path]:

@@ -6,11 +6,22 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from tests.faults.harness import world
+from tests.faults.harness import far_world, world
 from tests.faults.harness.checker.requests import Request, read_journal, requests_of
 from tests.faults.harness.checker.rows import Rows, read_rows
 from tests.faults.harness.facts import RunFacts
+from tests.faults.harness.far_world import Connection, Container, FarProcess, Job
 from tests.faults.harness.world import Process, Server
+
+
+@dataclass
+class Far:
+    """Other places, in the words of their parts. None for a part that could not be asked."""
+
+    jobs: list[Job] | None
+    containers: list[Container] | None
+    processes: list[FarProcess]
+    connections: list[Connection]
 
 
 @dataclass
@@ -28,6 +39,8 @@ class Evidence:
     starts: dict[str, int]
     #: what HAProxy holds; None when it could not be asked
     routed: list[Server] | None
+    #: what other places say; None for a stack that runs on this host only
+    far: Far | None = None
 
     @property
     def deleted(self) -> set[str]:
@@ -63,4 +76,16 @@ def gather(run: RunFacts) -> Evidence:
         listeners=world.listeners(),
         starts=world.told_starts(run.folder, run.state_dir),
         routed=world.routed(run.stack.haproxy_socket),
+        far=_far(run) if run.stack.places is not None else None,
+    )
+
+
+def _far(run: RunFacts) -> Far:
+    places = run.stack.places
+    assert places is not None
+    return Far(
+        jobs=far_world.jobs(places),
+        containers=far_world.containers(places),
+        processes=far_world.processes(places, run.state_dir),
+        connections=far_world.connections(run.state_dir),
     )

@@ -26,7 +26,7 @@ def check_processes(found: Evidence) -> Iterator[Finding]:
         if name.startswith("hostler-") and name not in attempts and world.identity(pid) is not None:
             yield Finding("processes", "a shim is left of an attempt that is over", {"pid": pid, "attempt": name})
     for attempt in attempts.values():
-        if found.rows.host_bound.get(attempt.backend, False):
+        if attempt.backend == "process":
             yield from _judge_attempt(found, attempt, alive[attempt.name])
     yield from _judge_ports(found, alive)
 

@@ -13,6 +13,7 @@ from tests.faults.harness.checker.keys import check_keys
 from tests.faults.harness.checker.launches import check_launches
 from tests.faults.harness.checker.leases import check_leases
 from tests.faults.harness.checker.outcomes import check_outcomes
+from tests.faults.harness.checker.places import check_places
 from tests.faults.harness.checker.processes import check_processes
 from tests.faults.harness.checker.routes import check_routes
 from tests.faults.harness.checker.services import check_services
@@ -36,6 +37,7 @@ CHECKS: tuple[Check, ...] = (
     check_history,
     check_processes,
     check_launches,
+    check_places,
     check_strangers,
     check_door,
     check_routes,

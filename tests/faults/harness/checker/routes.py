@@ -28,17 +28,20 @@ def check_routes(found: Evidence) -> Iterator[Finding]:
 
 def _judge_rest(found: Evidence) -> Iterator[Finding]:
     taking = {one.name: one for one in found.routed or () if one.takes}
+    # who is on a network that only a tunnel leads to is reached at its local end
+    ends = {tunnel.attempt_id: tunnel.port for tunnel in found.rows.tunnels}
+    ports = {(one.replica_id, one.number): ends.get(one.id) for one in found.rows.open_attempts()}
     for server in taking.values():
         replica = found.rows.replicas.get(server.replica)
         state = replica.state if replica is not None else "unknown"
         told = {"server": server.name, "backend": server.backend, "state": state}
         if state not in TAKES or replica.attempt != server.attempt:
             yield Finding("routes", "HAProxy routes to what is not ready", told)
-        elif replica.port != server.port:
-            told |= {"port": replica.port, "routed to": server.port}
+        elif (port := ports.get((replica.id, replica.attempt)) or replica.port) != server.port:
+            told |= {"port": port, "routed to": server.port}
             yield Finding("routes", "HAProxy routes to another port than the replica's", told)
     for replica in found.rows.replicas.values():
-        if replica.state != "ready" or replica.port is None or not found.rows.host_bound.get(replica.backend, False):
+        if replica.state != "ready" or replica.port is None:
             continue
         if f"{replica.id}-{replica.attempt}" not in taking:
             yield Finding(

@@ -48,6 +48,13 @@ _WAITING = """
 """
 
 
+#: Replicas whose job their cluster holds, until somebody there lets it go.
+_HELD = """
+    SELECT r.id FROM replicas r JOIN attempts a ON a.replica_id = r.id AND a.number = r.attempt
+    WHERE r.state = 'scheduling' AND a.told->>'state' = 'PENDING' AND a.told->>'why' LIKE '%%held%%'
+"""
+
+
 @dataclass
 class Rows:
     """Rows that this seed touched, and all that is still open. ``events`` are ordered by id."""
@@ -65,7 +72,11 @@ class Rows:
     keys: list[Any] = field(default_factory=list)
     #: replicas whose launch waits as it should: no slot is free, or no GPU for it or for who stands before it
     waiting: set[str] = field(default_factory=set)
+    #: replicas that wait in the queue of a cluster, as they are told to
+    held: set[str] = field(default_factory=set)
     host_bound: dict[str, bool] = field(default_factory=dict)
+    #: local ends of replicas that only a tunnel leads to
+    tunnels: list[Any] = field(default_factory=list)
     services: dict[str, Any] = field(default_factory=dict)
     #: by (service, number)
     revisions: dict[tuple[str, int], Any] = field(default_factory=dict)
@@ -112,6 +123,7 @@ def read_rows(database_url: str, after_event: int, after_task: int) -> Rows:
         rows.events = ask(_EVENTS)
         rows.keys = ask("SELECT * FROM idempotency")
         rows.waiting = {row.replica_id for row in ask(_WAITING)}
+        rows.held = {row.id for row in ask(_HELD)}
         # those of seeds before have ended
         services = "SELECT id FROM services WHERE ended_at IS NULL UNION SELECT data->>'service_id' FROM events"
         services = f"({services} WHERE id > %(after_event)s AND data ? 'service_id')"
@@ -121,6 +133,7 @@ def read_rows(database_url: str, after_event: int, after_task: int) -> Rows:
         members = ask(f"SELECT * FROM service_members WHERE service_id IN {services} ORDER BY created_at, replica_id")
         rows.members = {row.replica_id: row for row in members}
         rows.hints = {row.service_id for row in ask("SELECT DISTINCT service_id FROM service_hints")}
+        rows.tunnels = ask("SELECT * FROM tunnels ORDER BY attempt_id, node")
         rows.host_bound = {row.name: row.host_bound for row in ask("SELECT name, host_bound FROM backends")}
     return rows
 

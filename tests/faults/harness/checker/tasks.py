@@ -26,7 +26,7 @@ def check_tasks(found: Evidence) -> Iterator[Finding]:
         if replica.state in ("stopped", "failed"):
             if replica.released_at is None:
                 yield Finding("tasks", "an ended replica was never released", {**told, "message": replica.message})
-        elif replica.state not in AT_REST and replica.id not in rows.waiting:
+        elif replica.state not in AT_REST and replica.id not in rows.waiting | rows.held:
             yield Finding("tasks", "a replica is still on its way though all should be at rest", told)
         if replica.desired_state == "stopped" and replica.state in _SERVING:
             yield Finding("tasks", "a replica serves though it was asked to stop", told)
@@ -56,7 +56,7 @@ def _judge_open(found: Evidence, task: Any) -> Iterator[Finding]:
         yield Finding("tasks", text, {**told, "expired": str(task.lease_expires_at), "by": task.claimed_by})
     if task.replica_id is None and _may_wait(found, task.arguments.get("service_id")):
         return
-    waits = task.replica_id in rows.waiting and task.kind in ("create", "restart")
+    waits = task.replica_id in rows.waiting | rows.held and task.kind in ("create", "restart")
     # a health check of a sick replica asks again until its own deadline
     asks_again = task.kind == "health" and task.state == "queued" and task.deadline_at is not None
     if not waits and not asks_again:

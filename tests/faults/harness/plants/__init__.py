@@ -23,3 +23,8 @@ PLANTS: dict[str, int] = {
     "reconcile_unlocked": 1,
     "gang_in_parts": 5,
 }
+#: plant -> the seed of other places that is known to catch it
+PLACE_PLANTS: dict[str, int] = {
+    "slurm_adopts_nothing": 1001,
+    "far_silence_is_death": 1164,
+}

@@ -1,0 +1,15 @@
+"""The pools of other places: by what each is run, and what of the parts it stands on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+CLUSTER, SSHD, PODMAN = "cluster", "sshd", "podman"
+#: pool -> backend, slots, parts without which it cannot be.
+PLACES: Mapping[str, tuple[str, int, tuple[str, ...]]] = {
+    "queue": ("slurm", 6, (CLUSTER,)),
+    "login": ("slurm", 4, (CLUSTER, SSHD)),
+    "far": ("ssh", 6, (SSHD,)),
+    "tunnelled": ("ssh", 4, (SSHD,)),
+    "pod": ("docker", 4, (PODMAN,)),
+}

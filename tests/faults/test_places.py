@@ -1,0 +1,55 @@
+"""The harness in other places: a real cluster, a real sshd and a real Podman are broken, and nothing of it is lost."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.faults.harness.places import CI_SEEDS, FIRST_SEED
+from tests.faults.harness.places.faults import BREAKS, STANDS_ON
+from tests.faults.harness.places.pools import CLUSTER, PLACES, SSHD
+from tests.faults.harness.plants import PLACE_PLANTS
+from tests.faults.harness.script import as_json, script
+from tests.faults.harness_run import folder, must_find, run
+from tests.support import slurm
+from tests.support.sshd import _program as sshd_program
+
+__all__ = ["folder"]
+
+#: plant -> the part on which it shows
+_PARTS = {"slurm_adopts_nothing": CLUSTER, "far_silence_is_death": SSHD}
+
+
+def test_a_seed_means_the_same_script_in_every_process(folder: str) -> None:
+    last = FIRST_SEED + len(BREAKS)
+    done = run(f"{FIRST_SEED}-{last}", "--script", folder=folder, timeout_s=60, PYTHONHASHSEED="7")
+    assert done.stdout.splitlines() == [as_json(script(seed)) for seed in range(FIRST_SEED, last + 1)], done.stderr
+
+
+def test_seeds_in_a_row_use_every_pool_and_every_fault() -> None:
+    steps = [step for seed in range(FIRST_SEED, FIRST_SEED + len(BREAKS)) for step in script(seed)]
+    assert {step.what for step in steps} >= BREAKS.keys()
+    assert {step.arguments.get("pool") for step in steps} >= PLACES.keys()
+
+
+def test_what_breaks_is_known_where_something_is_made_for_it() -> None:
+    assert STANDS_ON.keys() <= BREAKS.keys()
+    assert set(STANDS_ON.values()) <= PLACES.keys()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_seeds_of_other_places_find_nothing(folder: str) -> None:
+    """Where a part is missing its pools are left out: the stack's own, and what is asked of it, are still broken."""
+    done = run(",".join(map(str, CI_SEEDS)), folder=folder, timeout_s=320)
+    assert done.returncode == 0, f"{done.stdout[-20000:]}\n{done.stderr[-4000:]}"
+    assert done.stdout.splitlines()[-1].startswith(f"faults: ok: {len(CI_SEEDS)} seeds in "), done.stdout[-2000:]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("plant", sorted(PLACE_PLANTS))
+def test_a_planted_bug_is_found(plant: str, folder: str) -> None:
+    lacks = slurm.lacks() if _PARTS[plant] == CLUSTER else "" if sshd_program() else "no sshd on this machine"
+    if lacks:
+        pytest.skip(lacks)
+    must_find(plant, PLACE_PLANTS[plant], folder)
