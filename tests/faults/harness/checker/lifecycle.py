@@ -8,10 +8,12 @@ STEPS: dict[str, frozenset[str]] = {
     "scheduling": frozenset({"pending", "preparing", "stopping", "failed"}),
     "preparing": frozenset({"pending", "starting", "stopping", "failed"}),
     "starting": frozenset({"waiting_for_ready", "unreachable", "stopping", "failed"}),
-    "waiting_for_ready": frozenset({"ready", "unreachable", "stopping", "failed"}),
+    "waiting_for_ready": frozenset({"scheduling", "ready", "unreachable", "stopping", "failed"}),
     "ready": frozenset({"unhealthy", "unreachable", "stopping", "failed"}),
     "unhealthy": frozenset({"ready", "unreachable", "stopping", "failed"}),
-    "unreachable": frozenset({"starting", "waiting_for_ready", "ready", "unhealthy", "stopping", "failed"}),
+    "unreachable": frozenset(
+        {"scheduling", "starting", "waiting_for_ready", "ready", "unhealthy", "stopping", "failed"}
+    ),
     "stopping": frozenset({"pending", "stopped", "failed"}),
     "stopped": frozenset({"pending"}),
     "failed": frozenset({"pending"}),
