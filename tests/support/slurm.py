@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import psutil
 import pytest
 
 from tests.support.embedded import wait_until
@@ -76,7 +77,11 @@ PartitionName=short Nodes={nodes} MaxTime=1 State=UP PriorityTier=1
 
 def lacks() -> str | None:
     """Why no cluster can be started on this machine; None where it can."""
-    missing = [name for name in ("slurmctld", "slurmd", "munged", "sbatch") if shutil.which(name, path=_SBIN) is None]
+    missing = [
+        name
+        for name in ("slurmctld", "slurmd", "munged", "sbatch", "setpriv")
+        if shutil.which(name, path=_SBIN) is None
+    ]
     if missing:
         return f"there is no {', '.join(missing)} here (Debian: slurm-wlm munge)"
     if os.geteuid() != 0:
@@ -138,8 +143,10 @@ class Cluster:
         }.get(part, ["slurmd", "-D", "-f", str(self.conf), "-N", part])  # fmt: skip
         program = shutil.which(argv[0], path=_SBIN)
         assert program is not None
+        # a test run that is killed takes its cluster along
+        words = self.argv(part, "/usr/bin/setpriv", "--pdeathsig", "KILL", program, *argv[1:])
         self.running[part] = subprocess.Popen(
-            self.argv(part, program, *argv[1:]), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL, env=dict(self.environ), cwd=self.folder, start_new_session=True,
         )  # fmt: skip
 
@@ -275,6 +282,22 @@ def _stop_all(cluster: Cluster) -> None:
     for part in [*cluster.nodes, "slurmctld", "munged"]:
         if part in cluster.running:
             cluster.stop(part)
+    for process in _left(cluster):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    wait_until(lambda: not _left(cluster), _UP_S, f"the end of all that ran on {cluster.folder}")
+
+
+def _left(cluster: Cluster) -> list[psutil.Process]:
+    """What still runs of the cluster or of its jobs: they know its slurm.conf."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("SLURM_CONF") == str(cluster.conf) and process.pid != os.getpid():
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
 
 
 def submitted(cluster: Cluster, *options: str, script: str) -> str:
