@@ -243,7 +243,7 @@ class _Launch:
         raise _Ended(self._fail(Reason.NO_CAPACITY, message))
 
     def _follow(self, handle: Handle) -> str:
-        seen, state = self.backend.inspect([handle])[0], self.claim.state
+        seen, state = self._see(handle), self.claim.state
         verdict = judge(evidence(seen, state), self.ctx.settings.unhealthy_after)
         if self._may_queue:
             watching.record_told(self.ctx, [told_of(self.claim.replica_id, self.claim.attempt, seen)])
@@ -265,11 +265,18 @@ class _Launch:
             return "waiting_for_ready"
         return self._look(handle)
 
+    def _see(self, handle: Handle) -> Observation:
+        """What is seen of it; the backend took it, and is away or not."""
+        try:
+            return self.backend.inspect([handle])[0]
+        except BackendError as error:
+            return Observation(Liveness.UNKNOWN, message=str(error))
+
     def _look(self, handle: Handle) -> str:
         target = readiness_target(self.claim.row, Address(self.claim.host or LOOPBACK, self.claim.port or 0))
         with Lifeline(self.backend, handle) as life:
             found = look(target, life.goes_on, self.ctx.settings.look_s)
-        seen = self.backend.inspect([handle])[0]
+        seen = self._see(handle)
         state = State.WAITING_FOR_READY
         if seen.liveness.gone or seen.liveness is Liveness.LINGERING:
             verdict = judge(evidence(seen, state), self.ctx.settings.unhealthy_after)

@@ -14,7 +14,7 @@ from app.usecases.ends import End
 from workers.backends.base import Backend, BackendError, Handle, Liveness, Observation
 from workers.bootstrap import Runtime
 from workers.engine_targets import handle_of
-from workers.launching import tail_of
+from workers.launching import finds_place, tail_of
 from workers.pidfds import watch_fd
 
 #: How long a stop task watches before it leaves the rest to the sweep.
@@ -52,15 +52,15 @@ def end_attempt(runtime: Runtime, row: Any, *, force: bool = False, look_s: floa
             # its launcher may have died between launch and save
             handle = backend.adopt(row.attempt_name) or handle
         left = backend.stop(handle, grace_s=row.grace_s, force=force or row.grace_s == 0)
+        if row.stop_asked_at is None:
+            watching.record_stop_asked(runtime.ctx, row.attempt_id)
+        deadline = time.monotonic() + look_s
+        while not _is_gone(left, row) and time.monotonic() < deadline:
+            _wait_for_end(backend, handle, deadline)
+            left = backend.inspect([handle])[0]
     except BackendError as error:
         watching.record_trouble(runtime.ctx, row.id, f"stop: {error}")
         return "unreachable"
-    if row.stop_asked_at is None:
-        watching.record_stop_asked(runtime.ctx, row.attempt_id)
-    deadline = time.monotonic() + look_s
-    while not _is_gone(left, row) and time.monotonic() < deadline:
-        _wait_for_end(backend, handle, deadline)
-        left = backend.inspect([handle])[0]
     if not _is_gone(left, row):
         return "stopping"
     end = End(None, left.message, left.exit_code, left.signal, tail_of(runtime.ctx, backend, handle))
@@ -78,7 +78,8 @@ def _wait_for_end(backend: Backend, handle: Handle, deadline: float) -> None:
     """Sleep until the process ends or a few milliseconds passed: its leader's end is not yet its group's."""
     descriptor = watch_fd(backend, handle)
     if descriptor is None:
-        time.sleep(0.01)
+        # asking another host costs both of us
+        time.sleep(0.25 if finds_place(backend) else 0.01)
         return
     try:
         select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))

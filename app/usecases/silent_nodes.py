@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from app.db.repos import replicas, services
+from app.db.repos.newer import AdaptedToServices
 from app.db.repos.replicas import Move
 from app.domain.lifecycle import SERVING, Reason, State
 from app.usecases import ends
@@ -57,15 +58,19 @@ WHERE r.node = ANY(:nodes) AND r.released_at IS NULL AND r.state = ANY(:states) 
 ORDER BY r.id LIMIT :limit
 """
 )
-_OVERDUE = text(
-    f"""
+# What runs on no host of ours is looked at by those that serve its pool.
+_OVERDUE = AdaptedToServices(
+    lambda known: (
+        f"""
 SELECT r.id, r.attempt, r.state, r.node FROM replicas r
 WHERE r.deadline_at < hostler_now() AND r.released_at IS NULL
-  AND r.state IN ('starting', 'waiting_for_ready', 'unreachable')
-  AND (r.node = ANY(:nodes) OR (r.node IS NULL AND NOT EXISTS (SELECT 1 FROM nodes WHERE name <> ALL(:nodes))))
+  AND (r.state IN ('starting', 'waiting_for_ready', 'unreachable') OR (r.state = 'scheduling' AND r.node IS NULL))
+  AND (r.node = ANY(:nodes) OR (r.node IS NULL AND NOT EXISTS (SELECT 1 FROM nodes n WHERE n.name <> ALL(:nodes)
+      {"AND (n.pools IS NULL OR r.pool = ANY(n.pools))" if known else ""})))
   {_UNHELD}
 ORDER BY r.id LIMIT :limit
 """
+    )
 )
 _SUSPECT = text(
     "INSERT INTO events (kind, pool, node, actor, cause, message)"
@@ -82,13 +87,19 @@ def judge_silent_nodes(ctx: Context) -> int:
     names = [row.name for row in silent]
     moved = _call_unreachable(ctx, {row.name: float(row.silent_s) for row in silent})
     with ctx.database.read() as connection:
-        overdue = list(connection.execute(_OVERDUE, {"nodes": names, "limit": BATCH}))
+        overdue = list(connection.execute(_OVERDUE.of(connection), {"nodes": names, "limit": BATCH}))
     message = (
         "it was not seen ready in time; its host was not heard of meanwhile, and what is left there is ended later"
     )
-    end = End(Reason.READINESS_TIMEOUT, message)
-    ended = [row for row in overdue if ends.record_failed(ctx, row.id, row.attempt, State(row.state), end)]
+    ended = [
+        row for row in overdue if ends.record_failed(ctx, row.id, row.attempt, State(row.state), _end(row, message))
+    ]
     return moved + len(ended)
+
+
+def _end(row: Any, message: str) -> End:
+    queued = State(row.state) is State.SCHEDULING
+    return End(Reason.QUEUE_TIMEOUT if queued else Reason.READINESS_TIMEOUT, message)
 
 
 def _find_silent(connection: Connection) -> Sequence[Any]:

@@ -91,6 +91,7 @@ class ElsewhereBackend(ProcessBackend):
             raise SystemExit("the launcher dies after it submitted")
         if not self._is("full"):
             self.run(launch.name)
+        self.set("away", self._is("deaf"))
         return Handle(self.name, launch.name, {"job_id": told["job_id"]})
 
     def run(self, name: str) -> None:
@@ -129,6 +130,10 @@ class ElsewhereBackend(ProcessBackend):
         if job is None:
             self.keep(handle.name, {"job_id": "0", "run": 0, "sealed": True})
             return Observation(Liveness.ABSENT)
+        if self._is("mute"):
+            # it heard, and says no more
+            self.set("away")
+            return Observation(Liveness.RUNNING)
         self._end(handle.name)
         self.keep(handle.name, {**job, "ended": True})
         return self._see(handle.name)
@@ -159,7 +164,8 @@ class ElsewhereBackend(ProcessBackend):
         return []
 
     def set(self, word: str, value: bool = True) -> None:
-        """``full``: it queues what comes. ``away``: it cannot be asked. ``dies``: with the next launch."""
+        """``full``: it queues what comes. ``away``: it cannot be asked. ``dies``: with the next launch. ``deaf``:
+        away once it took one. ``mute``: away once it was asked to stop something."""
         path = self._word(word)
         path.touch() if value else path.unlink(missing_ok=True)
 

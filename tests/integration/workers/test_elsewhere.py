@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from app.settings import Settings
-from app.usecases import reconciling, replicas, services, watching
+from app.usecases import reconciling, replicas, services, silent_nodes, watching
 from app.usecases.context import Actor
 from app.usecases.creates import request_create
 from app.usecases.explain import explain
@@ -232,6 +232,31 @@ def test_a_requeue_before_it_was_ready_waits_its_turn_and_gets_its_time_anew(sit
     site.await_that(lambda: site.look() or site.replica(replica).released_at, "its job being cancelled")
 
 
+def test_a_cluster_that_falls_silent_right_after_it_took_the_launch_fails_nothing(site: Site) -> None:
+    site.cluster.set("deaf")
+    replica = site.create()
+    assert "outcome=starting" in site.launch()
+    attempt = site.attempt(replica)
+    assert attempt.backend_ref["ref"]["job_id"]
+    assert site.replica(replica).state == "scheduling"
+    site.cluster.set("away", False)
+    site.look_until(replica, "ready")
+    assert site.path(replica) == LAUNCHED
+    site.end(replica)
+
+
+def test_a_stop_is_asked_for_again_when_its_cluster_falls_silent_meanwhile(site: Site) -> None:
+    replica = site.ready()
+    site.cluster.set("mute")
+    request_stop(site.ctx, site.actor, replica, force=True)
+    assert "outcome=unreachable" in carry_out_stop(site.runtime, POOL)
+    assert site.replica(replica).state == "stopping"
+    site.cluster.set("mute", False)
+    site.cluster.set("away", False)
+    site.await_that(lambda: site.look() or site.replica(replica).released_at, "its end")
+    assert site.replica(replica).state == "stopped"
+
+
 @pytest.mark.parametrize("reason", ["walltime", "preempted", "cancelled", "out_of_memory"])
 def test_the_end_has_the_reason_that_the_cluster_tells(site: Site, reason: str) -> None:
     replica = site.ready()
@@ -395,3 +420,24 @@ def test_a_service_replaces_what_its_cluster_took_away(site: Site, seen: dict[st
     assert running.id == second.id
     assert services.get(site.ctx, "s")["overall_status"] == "healthy"
     site.end(second.id)
+
+
+def test_a_queue_whose_hosts_are_all_silent_is_waited_in_no_longer_than_was_said(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(silent_nodes, "PROOF_S", 0.0)
+    site.cluster.set("full")
+    replica = site.create(timeouts={"queue_timeout_s": 60})
+    site.launch()
+    site.change(
+        "INSERT INTO nodes (name, pools, heartbeat_at) VALUES"
+        " ('served', '{cluster}', hostler_now() - interval '1 hour'),"
+        " ('other', '{local}', hostler_now() + interval '1 hour')"
+    )
+    silent_nodes.judge_silent_nodes(site.ctx)
+    assert site.replica(replica).state == "scheduling"
+    site.change("UPDATE clock SET shift = shift + interval '61 seconds'")
+    site.await_that(lambda: silent_nodes.judge_silent_nodes(site.ctx), "the end")
+    row = site.replica(replica)
+    assert (row.state, row.reason, row.released_at) == ("failed", "queue_timeout", None)
+    site.await_that(lambda: site.look() or site.replica(replica).released_at, "its job being cancelled")
