@@ -11,22 +11,26 @@ import pytest
 
 from tests.support.embedded import wait_until
 from tests.support.slurm import Cluster, cluster, submitted
+from tests.support.sshd import Sshd, far_host
 from tests.support.stacks import Stack, stack
 
-__all__ = ["cluster"]
+__all__ = ["cluster", "far_host"]
 
 pytestmark = pytest.mark.timeout(300)
 SEEN_S = 60
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster) -> Iterator[Stack]:
+def made(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster, far_host: Sshd) -> Iterator[Stack]:
+    """With two pools on the cluster: in one its commands are given here, in the other behind SSH."""
     top = tmp_path_factory.mktemp("on-slurm")
     top.chmod(0o755)
     with stack(top / "state") as started:
         started.up()
         options = [f"--option={name}={value}" for name, value in cluster.options(top / "state" / "slurm").items()]
         started.must("pool", "create", "slurm-gpu", "--backend", "slurm", "--slots", "8", "--gpus", "8", *options)
+        options.append(f"--option=ssh={json.dumps(far_host.ssh)}")
+        started.must("pool", "create", "slurm-far", "--backend", "slurm", "--slots", "8", "--gpus", "8", *options)
         started.must("model", "make-tiny", "tiny")
         yield started
         started.must("down")
@@ -41,8 +45,9 @@ def test_the_script_is_shown_before_anything_runs(made: Stack, cluster: Cluster)
     assert cluster.jobs() == []
 
 
-def test_a_recipe_runs_there_and_answers_through_the_gateway(made: Stack, cluster: Cluster) -> None:
-    arguments = ("--pool", "slurm-gpu", "--recipe", "inference/llama-cpp", "--set", "parameters.model=tiny", "--wait")
+@pytest.mark.parametrize("pool", ["slurm-gpu", "slurm-far"])
+def test_a_recipe_runs_there_and_answers_through_the_gateway(made: Stack, cluster: Cluster, pool: str) -> None:
+    arguments = ("--pool", pool, "--recipe", "inference/llama-cpp", "--set", "parameters.model=tiny", "--wait")
     replica = made.json("replica", "create", *arguments)["replica_id"]
     seen = made.call("GET", f"/api/v1/replicas/{replica}")
     assert seen["status"] == "ready"
