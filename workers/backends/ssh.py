@@ -191,7 +191,7 @@ class SshBackend:
         asked_ns = _now_ns()
         try:
             try:
-                said = self._far.ask(question, timeout_s)
+                said = self._far.ask(question, timeout_s, may_repeat=verb != "launch")
             except Ended as ended:
                 if ended.how.code != NOT_THERE:
                     raise

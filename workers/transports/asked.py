@@ -7,6 +7,7 @@ import time
 import weakref
 from collections.abc import Sequence
 
+from workers.transports.base import TransportError
 from workers.transports.channel import Channel
 from workers.transports.ssh import SshTransport
 
@@ -24,10 +25,25 @@ class Asked:
         self._kept: list[Channel] = []
         weakref.finalize(self, _dismiss, self._kept)
 
-    def ask(self, line: bytes, timeout_s: float) -> bytes:
-        """Its answer. Raises TransportError; a question that may have been heard is not asked again."""
+    def ask(self, line: bytes, timeout_s: float, *, may_repeat: bool = False) -> bytes:
+        """Its answer. Raises TransportError; then it may have been heard.
+
+        With ``may_repeat``, a connection that was found lost is replaced, in time, and the question asked again.
+        """
         until = time.monotonic() + timeout_s
-        channel = self._take() or self._transport.open(self._argv, timeout_s=timeout_s)
+        channel = self._take()
+        if channel is not None:
+            try:
+                return self._through(channel, line, until)
+            except TransportError:
+                if not may_repeat or time.monotonic() >= until:
+                    raise
+        return self._through(self._open(until), line, until)
+
+    def _open(self, until: float) -> Channel:
+        return self._transport.open(self._argv, timeout_s=max(0.0, until - time.monotonic()))
+
+    def _through(self, channel: Channel, line: bytes, until: float) -> bytes:
         try:
             answer = channel.ask(line, max(0.0, until - time.monotonic()))
         except BaseException:

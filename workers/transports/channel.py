@@ -86,6 +86,16 @@ class Channel:
         start = self._frame.start(stderr) if self._frame.has_begun(self._heard) else 0
         return " ".join(bytes(stderr[start:]).decode(errors="replace").split())
 
+    @property
+    def all_said(self) -> str:
+        """On both streams, start-up files and all."""
+        return " ".join((self._heard.stdout + b" " + self._heard.stderr).decode(errors="replace").split())
+
+    @property
+    def code(self) -> int | None:
+        """The exit code of ssh, once it was closed."""
+        return self._process.returncode
+
     def _go_on(self, deadline: float, late: str) -> bool:
         over = self._conversation.go_on(max(0.0, deadline - time.monotonic()), MOST_OUTPUT_BYTES)
         if self._heard.size_bytes > MOST_OUTPUT_BYTES + _NOISE_BYTES:

@@ -17,6 +17,8 @@ from workers.transports.options import SshOptions
 #: A host that let nothing begin for as long as this is asked over a new connection next time.
 _SILENT_S = 2.0
 _PAUSE_S = 0.05
+#: The code of ssh itself.
+_OWN_ERROR = 255
 
 
 class SshTransport:
@@ -63,17 +65,22 @@ class SshTransport:
             except BaseException:
                 channel.close()
                 raise
-            said = channel.said
             channel.close()
+            said = channel.said
             if no_way not in said:
-                raise TransportError(
-                    f"the connection to {self.name} was lost before it was seen to begin: {said[-300:]}"
-                )
+                raise TransportError(self._without_sign(channel))
             # the connection ended in this moment, or has as many commands under way as the host allows
             if time.monotonic() + pause_s >= deadline:
                 raise TransportError(f"{self.name} takes no more commands: {said.replace(no_way, '')[-300:]}")
             time.sleep(pause_s)
             pause_s = min(1.0, 2 * pause_s)
+
+    def _without_sign(self, channel: Channel) -> str:
+        """Why a command that was given never said that it begins."""
+        if channel.code == _OWN_ERROR:
+            return f"the connection to {self.name} was lost before a command was seen to begin: {channel.said[-300:]}"
+        words = channel.all_said[-300:] or "nothing"
+        return f"the login shell of {self.name} ended with code {channel.code} before our command; it said: {words}"
 
     def _has_begun(self, channel: Channel, deadline: float) -> bool:
         asked = time.monotonic()

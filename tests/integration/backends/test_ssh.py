@@ -84,6 +84,30 @@ def test_a_launch_whose_connection_is_cut_and_that_is_repeated_makes_one_engine(
         world.end(handle)
 
 
+def test_a_connection_that_is_cut_between_two_looks_is_not_noticed(own_world: World, own_host: Sshd) -> None:
+    handle = own_world.launch("idle")
+    own_world.wait_started(handle)
+    for _ in range(3):
+        own_host.cut()
+        assert own_world.see(handle).liveness is Liveness.RUNNING
+    own_host.cut()
+    assert own_world.end(handle).liveness.gone
+
+
+def test_our_code_there_frozen_costs_one_look(own_world: World) -> None:
+    handle = own_world.launch("idle")
+    own_world.wait_started(handle)
+    frozen = [int(pid) for pid in _far_ends(own_world)]
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        assert own_world.backend.inspect([handle], timeout_s=1)[0].liveness is Liveness.UNKNOWN
+        assert own_world.see(handle).liveness is Liveness.RUNNING
+    finally:
+        for pid in frozen:
+            os.kill(pid, signal.SIGKILL)
+
+
 def test_a_host_that_is_gone_is_unknown_and_never_dead(own_world: World, own_host: Sshd) -> None:
     world = own_world
     handle = world.launch("idle")

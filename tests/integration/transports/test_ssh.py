@@ -46,6 +46,13 @@ def test_the_login_shell_may_be_any(own_host: Sshd, shell: str) -> None:
     assert (done.code, done.stdout, done.stderr) == (0, b"it's|a\\b|c!d\ne|", b"")
 
 
+@pytest.mark.parametrize("shell", ["/usr/sbin/nologin", "/bin/true", "/bin/false"])
+def test_a_login_that_runs_no_commands_is_told_as_that(own_host: Sshd, shell: str) -> None:
+    (own_host.folder / "shell").write_text(shell)
+    with pytest.raises(TransportError, match=r"login shell of far .* before our command; it said: .*start-up"):
+        to(own_host).run(["true"])
+
+
 def test_many_commands_side_by_side_use_one_connection(far_host: Sshd, transport: SshTransport) -> None:
     transport.run(["true"])
     before = far_host.logins()
