@@ -42,7 +42,7 @@ print(json.dumps(changed))
 """
 
 
-@pytest.mark.parametrize("plant", PLANTS)
+@pytest.mark.parametrize("plant", [*PLANTS, *PLACE_PLANTS])
 def test_a_plant_takes_hold(plant: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", _APPLY, plant],

@@ -1,0 +1,263 @@
+"""What the checker must find in other places: each thing spoiled alone, and nothing where all is right.
+
+Replica ``A`` is ready in a cluster, ``C`` on this host; an engine that is elsewhere is a process as those of this host
+are, in a folder of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from tests.faults.checker.story import A, B, C, Story, free_port, name_of
+from tests.faults.harness import far_world
+from tests.faults.harness.facts import PlaceFacts
+from tests.faults.harness.far_world import Connection, Container, Job
+from tests.support.embedded import wait_until
+
+PREFIX = "hostler-test-"
+_ENGINE = "import socket, sys, time; s = socket.create_server(('127.0.0.1', int(sys.argv[1]))); time.sleep(600)"
+
+
+@dataclass
+class Elsewhere:
+    """What the parts would say."""
+
+    story: Story
+    jobs: list[Job] | None
+    containers: list[Container] | None
+    connections: list[Connection]
+    folder: Path
+
+    def engine(self, replica: str, port: int) -> subprocess.Popen[bytes]:
+        """An engine of that replica, in the place of a cluster."""
+        environ = {"HOSTLER_MARK": name_of(replica), "HOME": str(self.folder), "PATH": os.environ["PATH"]}
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _ENGINE, str(port)], env=environ, start_new_session=True
+        )
+        self.story.engines.append(process)
+        wait_until(lambda: process.pid in far_world.world.listeners().get(port, ()), 30, "the engine listening")
+        return process
+
+    def tunnel(self, replica: str, port: int, state: str = "up", to_port: int | None = None) -> None:
+        self.story.sql(
+            "INSERT INTO tunnels (attempt_id, node, port, to_host, to_port, state)"
+            " SELECT a.id, 'node', %s, '127.0.0.1', coalesce(%s, r.port), %s FROM attempts a"
+            " JOIN replicas r ON r.id = a.replica_id WHERE a.name = %s",
+            *(port, to_port, state, name_of(replica)),
+        )
+
+    def keeps(self, port: int) -> None:
+        """The ssh of the tunnels listens there, which is a process of the story's."""
+        process = subprocess.Popen([sys.executable, "-I", "-S", "-c", _ENGINE, str(port)], start_new_session=True)
+        self.story.engines.append(process)
+        wait_until(lambda: process.pid in far_world.world.listeners().get(port, ()), 30, "the tunnel listening")
+        self.connections.append(Connection(process.pid, "tunnels", "ssh"))
+
+
+@pytest.fixture
+def elsewhere(story: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Elsewhere:
+    """Nothing is wrong with it."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    # the words of the parts; that they are understood is shown where the parts are
+    made = Elsewhere(story, [Job("7", name_of(A), "RUNNING")], [], [], folder)
+    monkeypatch.setattr(far_world, "jobs", lambda _: made.jobs)
+    monkeypatch.setattr(far_world, "containers", lambda _: made.containers)
+    monkeypatch.setattr(far_world, "connections", lambda _: made.connections)
+    story.run = replace(story.run, stack=replace(story.run.stack, places=PlaceFacts(PREFIX)))
+    port = free_port()
+    # workers write down what they know to run
+    story.sql(
+        "INSERT INTO backends (name, host_bound, serves_http) VALUES ('slurm', false, true), ('docker', true, true)"
+        " ON CONFLICT DO NOTHING"
+    )
+    story.sql("UPDATE replicas SET backend = 'slurm', host = '127.0.0.1', port = %s WHERE id = %s", port, A)
+    story.sql("UPDATE attempts SET backend = 'slurm', job_id = '7' WHERE replica_id = %s", A)
+    made.engine(A, port)
+    return made
+
+
+def _kill_engine_of_a(world: Elsewhere) -> None:
+    engine = world.story.engines[-1]
+    engine.kill()
+    engine.wait(30)
+
+
+def _port_of_a(world: Elsewhere) -> int:
+    (row,) = world.story.connection.execute("SELECT port FROM replicas WHERE id = %s", (A,)).fetchall()
+    return int(row[0])
+
+
+def _move_a(world: Elsewhere) -> None:
+    world.story.sql("UPDATE replicas SET port = %s WHERE id = %s", free_port(), A)
+
+
+def _tunnelled(world: Elsewhere, *, leased: bool = True, kept: bool = True, to_port: int | None = None) -> None:
+    port = free_port()
+    if leased:
+        world.story.lease("port", "node", port, A)
+    if kept:
+        world.keeps(port)
+    world.tunnel(A, port, to_port=to_port)
+
+
+def _contained(world: Elsewhere, replica: str, state: str) -> None:
+    world.containers = [Container("c" * 64, name_of(replica), state)]
+
+
+def _in_a_container(world: Elsewhere) -> None:
+    world.jobs = []
+    world.story.sql("UPDATE replicas SET backend = 'docker' WHERE id = %s", A)
+    world.story.sql("UPDATE attempts SET backend = 'docker', job_id = NULL WHERE replica_id = %s", A)
+
+
+def _say_jobs(*jobs: Job) -> Callable[[Elsewhere], None]:
+    def say(world: Elsewhere) -> None:
+        world.jobs = list(jobs)
+
+    return say
+
+
+def _start_twice(world: Elsewhere, *jobs: str, restarts: int = 0) -> None:
+    lines = [f"{number} run-{number * restarts} job-{job}\n" for number, job in enumerate(jobs)]
+    (world.story.folder / "starts" / name_of(A)).write_text("".join(lines))
+
+
+_OURS = Job("7", name_of(A), "RUNNING")
+SPOILS: dict[str, tuple[Callable[[Elsewhere], None], str]] = {
+    "its engine died": (_kill_engine_of_a, "places: a replica is ready and nothing of it runs elsewhere"),
+    "two engines": (
+        lambda w: void(w.engine(A, free_port())),
+        "places: an attempt has more than one engine elsewhere",
+    ),
+    "an engine of one that is over": (
+        lambda w: void(w.engine(B, free_port())),
+        "places: something runs elsewhere for an attempt that is over or unknown",
+    ),
+    "another address": (_move_a, "places: a ready replica does not listen elsewhere where it is said to"),
+    "no job": (_say_jobs(), "places: a replica is ready and its job does not run"),
+    "a job that waits": (
+        _say_jobs(replace(_OURS, state="PENDING")),
+        "places: a replica is ready and its job does not run",
+    ),
+    "two jobs": (_say_jobs(_OURS, replace(_OURS, id="8")), "places: an attempt has more than one job"),
+    "another job": (
+        _say_jobs(replace(_OURS, id="8")),
+        "places: the database names another job than the cluster",
+    ),
+    "a job that is left": (
+        _say_jobs(_OURS, Job("8", name_of(B), "PENDING")),
+        "places: a job is left of an attempt that is over or unknown",
+    ),
+    "a silent cluster": (
+        lambda w: setattr(w, "jobs", None),
+        "places: the cluster does not answer though all should be at rest",
+    ),
+    "a silent Podman": (
+        lambda w: setattr(w, "containers", None),
+        "places: Podman does not answer though all should be at rest",
+    ),
+    "a container that is left": (
+        lambda w: _contained(w, B, "running"),
+        "places: a container is left of an attempt that is over or unknown",
+    ),
+    "no container": (_in_a_container, "places: a replica is said to run and its container does not"),
+    "a tunnel without a lease": (
+        lambda w: _tunnelled(w, leased=False),
+        "places: the port of a tunnel is not leased to its attempt",
+    ),
+    "a tunnel to elsewhere": (
+        lambda w: _tunnelled(w, to_port=1),
+        "places: the tunnel of a ready replica does not lead to it",
+    ),
+    "a tunnel that nobody keeps": (
+        lambda w: _tunnelled(w, kept=False),
+        "places: nobody keeps the tunnel of a ready replica",
+    ),
+    "a tunnel that is written nowhere": (
+        lambda w: w.keeps(free_port()),
+        "places: a tunnel is kept that is written nowhere",
+    ),
+    "a tunnel of one that is over": (
+        lambda w: w.tunnel(B, free_port(), to_port=1),
+        "places: a tunnel is kept for an attempt that is over",
+    ),
+    "too many connections": (
+        lambda w: w.connections.extend(Connection(pid, "ssh", "ssh") for pid in range(10**7, 10**7 + 9)),
+        "places: connections to one host pile up",
+    ),
+    "started by two jobs": (lambda w: _start_twice(w, "7", "8"), "launches: an engine was started more than once"),
+    "started twice by one job": (lambda w: _start_twice(w, "7", "7"), "launches: an engine was started more than once"),
+    "two at once": (
+        lambda w: w.story.sighting("doubled", attempt=name_of(A), pids=[1, 2]),
+        "launches: two engines of one attempt ran at once",
+    ),
+}
+
+
+def void(_: object) -> None:
+    return
+
+
+def test_nothing_is_found_where_all_is_right(elsewhere: Elsewhere) -> None:
+    assert elsewhere.story.findings() == set()
+
+
+@pytest.mark.parametrize("spoil", SPOILS)
+def test_what_is_spoiled_is_found(spoil: str, elsewhere: Elsewhere) -> None:
+    act, expected = SPOILS[spoil]
+    act(elsewhere)
+    assert expected in elsewhere.story.findings()
+
+
+def test_a_tunnel_that_leads_there_is_right(elsewhere: Elsewhere) -> None:
+    _tunnelled(elsewhere)
+    assert elsewhere.story.findings() == set()
+
+
+def test_what_its_cluster_begins_anew_is_unhealthy_and_starts_once_more(elsewhere: Elsewhere) -> None:
+    _kill_engine_of_a(elsewhere)
+    elsewhere.jobs = [replace(_OURS, state="PENDING")]
+    elsewhere.story.step(A, "ready", "unhealthy")
+    elsewhere.story.sql("UPDATE replicas SET state = 'unhealthy' WHERE id = %s", A)
+    _start_twice(elsewhere, "7", "7", restarts=1)
+    assert elsewhere.story.findings() == set()
+
+
+def test_a_killed_controller_may_run_its_job_once_more_and_no_other(elsewhere: Elsewhere) -> None:
+    elsewhere.story.journal("fault", name="kill-controller", target={}, hit={})
+    _start_twice(elsewhere, "7", "7")
+    assert elsewhere.story.findings() == set()
+    _start_twice(elsewhere, "7", "8")
+    assert "launches: an engine was started more than once" in elsewhere.story.findings()
+
+
+def test_who_waits_because_the_cluster_holds_its_job_is_at_rest(elsewhere: Elsewhere) -> None:
+    _kill_engine_of_a(elsewhere)
+    elsewhere.jobs = [replace(_OURS, state="PENDING")]
+    for one, other in (("ready", "unreachable"), ("unreachable", "scheduling")):
+        elsewhere.story.step(A, one, other)
+    elsewhere.story.sql("UPDATE replicas SET state = 'scheduling' WHERE id = %s", A)
+    told = json.dumps({"state": "PENDING", "why": "launch failed requeued held"})
+    elsewhere.story.sql("UPDATE attempts SET told = %s WHERE name = %s", told, name_of(A))
+    assert elsewhere.story.findings() == set()
+    elsewhere.jobs = []
+    assert "places: a replica is said to wait in a queue where it does not" in elsewhere.story.findings()
+
+
+def test_others_on_this_host_are_none_of_its_business(elsewhere: Elsewhere) -> None:
+    elsewhere.story.run = replace(
+        elsewhere.story.run, stack=replace(elsewhere.story.run.stack, places=PlaceFacts("hostler-others-"))
+    )
+    found = far_world.processes(PlaceFacts("hostler-others-"), elsewhere.story.state_dir)
+    assert found == []
+    ours = far_world.processes(PlaceFacts(PREFIX), elsewhere.story.state_dir)
+    assert {one.name for one in ours} == {name_of(A)}, f"the engine of {C} is on this host"
