@@ -126,4 +126,5 @@ def test_what_cannot_be_read_now_is_said(
         answer = user.get(f"/api/v1/replicas/{replica}/logs")
         assert_problem(answer, 503, "log_away")
         assert int(answer.headers["Retry-After"]) > 0
+    monkeypatch.undo()
     assert user.get(f"/api/v1/replicas/{replica}/logs?tail=1").status_code == 200
