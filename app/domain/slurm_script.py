@@ -87,7 +87,8 @@ def directives_of(job: Job, options: Mapping[str, Any]) -> list[tuple[str, str |
         said.append(("gres", gres))
     elif job.gpus:
         kind = f":{options['gpu_type']}" if options.get("gpu_type") else ""
-        said.append(("gres", f"gpu{kind}:{job.gpus}"))
+        # of each node; they are shared out evenly
+        said.append(("gres", f"gpu{kind}:{-(-job.gpus // job.nodes)}"))
     for flag in options.get("extra") or ():
         name, _, value = flag.removeprefix("--").partition("=")
         said.append((name, value if "=" in flag else None))

@@ -31,6 +31,7 @@ class Wish:
     own: Mapping[str, Any]
     granted: Mapping[str, Any]
     resources: Mapping[str, Any]
+    gpus: int = 0
     image: str = ""
 
 
@@ -48,7 +49,7 @@ def settle(ctx: Context, connection: Connection, actor: Actor, pool: Any, wish: 
     if wish.own:
         _check_partly(row.options_schema, wish.own, _FIELD)
         _check_role(schema, wish.own, wish.granted, admin=actor.role == "admin")
-    _check_nodes(row, resources)
+    _check_nodes(row, resources, wish.gpus)
     asked = _from_resources(schema, resources, pool.options)
     _check_fixed(fixed, wish)
     if "allow" in schema:
@@ -104,12 +105,15 @@ def _fixed_by_key(ctx: Context, connection: Connection, key_id: str) -> Mapping[
 _KEYS_KEPT = 4096
 
 
-def _check_nodes(row: Any, resources: Mapping[str, Any]) -> None:
-    """Raises InvalidConfig for more hosts than the backend gives one replica."""
+def _check_nodes(row: Any, resources: Mapping[str, Any], gpus: int) -> None:
+    """Raises InvalidConfig for more hosts than the backend gives one replica, and for GPUs not shared out evenly."""
     nodes = resources.get("nodes", 1)
     if isinstance(nodes, bool) or not isinstance(nodes, int) or not 1 <= nodes <= 1024:
         told = "A whole number from 1 to 1024."
         raise InvalidConfig(f"resources.nodes: {told}", errors={"resources.nodes": [told]})
+    if nodes > 1 and gpus % nodes:
+        told = f"Is {gpus}, which are not shared out evenly over {nodes} hosts."
+        raise InvalidConfig(f"resources.gpus: {told}", errors={"resources.gpus": [told]})
     if nodes > 1 and (row.host_bound or SPANS_HOSTS in row.lacks):
         told = f"Must be 1: backend {row.name} does not span one replica over several hosts."
         raise InvalidConfig(f"resources.nodes: {told}", errors={"resources.nodes": [told]})

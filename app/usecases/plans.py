@@ -109,6 +109,7 @@ def resolve(ctx: Context, connection: Connection, actor: Actor, body: Mapping[st
         own=_object(config, "backend_options", "replica_config."),
         granted={**by_admin[0], **by_admin[1]},
         resources=body.get("resources") or {},
+        gpus=gpus,
         image=str(run.get("image") or ""),
     )
     options = backend_options.settle(ctx, connection, actor, pool, wish)

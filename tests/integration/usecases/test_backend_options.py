@@ -128,6 +128,11 @@ def test_resources_become_options_of_a_backend_that_has_such(ctx: Context) -> No
     assert plan_create(ctx, ADMIN, whole)["backend_options"] == {}
 
 
+def test_gpus_are_shared_out_evenly_over_hosts(ctx: Context) -> None:
+    assert list(refusal(ctx, ADMIN, resources={"nodes": 2, "gpus": 3}).errors) == ["resources.gpus"]
+    assert planned(ctx, ADMIN, resources={"nodes": 2, "gpus": 4})["site"] == "north"
+
+
 @pytest.mark.parametrize("nodes", [0, -1, 1025, "2", 1.5, True])
 def test_a_number_of_hosts_is_one(ctx: Context, nodes: Any) -> None:
     assert list(refusal(ctx, ADMIN, resources={"nodes": nodes}).errors) == ["resources.nodes"]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tests.support.embedded import wait_until
 from tests.support.marks import end_marked
 from tests.support.records import Records
 from workers import gc
+from workers.backends.base import Handle, Liveness, Observation
 from workers.backends.registry import BACKENDS
 from workers.bootstrap import Runtime
 from workers.launching import launch_best
@@ -441,3 +443,17 @@ def test_a_queue_whose_hosts_are_all_silent_is_waited_in_no_longer_than_was_said
     row = site.replica(replica)
     assert (row.state, row.reason, row.released_at) == ("failed", "queue_timeout", None)
     site.await_that(lambda: site.look() or site.replica(replica).released_at, "its job being cancelled")
+
+
+def test_places_are_asked_at_the_same_time(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that does not answer holds up no other: here each answers only once both were asked."""
+    both = threading.Barrier(2, timeout=20)
+
+    def inspect(backend: ElsewhereBackend, handles: Sequence[Handle], timeout_s: float = 5) -> list[Observation]:
+        both.wait()
+        return [Observation(Liveness.RUNNING, message=backend.folder.name) for _ in handles]
+
+    monkeypatch.setattr(ElsewhereBackend, "inspect", inspect)
+    places = [site.runtime.backend("elsewhere", {"site": name}) for name in ("north", "south")]
+    seen = site.watch.inspect_all({place: [Handle("elsewhere", "x")] for place in places})
+    assert [seen[place][0].message for place in places] == ["north", "south"]

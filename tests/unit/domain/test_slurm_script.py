@@ -32,7 +32,7 @@ def directives(script: str) -> dict[str, str]:
 
 
 def test_it_says_what_the_job_is_and_carries_our_mark() -> None:
-    said = directives(render_script(job(gpus=2, nodes=2), {"partition": "gpu", "time_limit": 90, "gpu_type": "a100"}))
+    said = directives(render_script(job(gpus=4, nodes=2), {"partition": "gpu", "time_limit": 90, "gpu_type": "a100"}))
     assert said["--job-name"] == "hostler-x-abc-1"
     assert said["--comment"] == "hostler:hostler-x-abc-1:f00d"
     assert said["--export"] == "NONE"
