@@ -71,7 +71,8 @@ if stat.S_IMODE(found.st_mode) & 0o077:
 draft = tempfile.mkdtemp(prefix=".new-code-", dir=folder)
 with zipfile.ZipFile(io.BytesIO(data)) as bundle:
     bundle.extractall(draft)
-compileall.compile_dir(draft, quiet=2)
+for part in ("app", "workers"):
+    compileall.compile_dir(os.path.join(draft, part), quiet=2)
 for top, _, files in os.walk(draft):
     for file in files:
         opened = os.open(os.path.join(top, file), os.O_RDONLY)
