@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 #: Logs that are read at once: a backend that hangs holds up one.
 THREADS = 8
+#: Of them so many write: the agent has ten connections, for everything.
+WRITERS = 3
 #: Between two looks at what is wanted while something is, and while nothing is.
 LOOK_S, IDLE_S = 0.2, 1.0
 #: Between two looks at a log that nothing is written to: from, to.
@@ -38,6 +40,7 @@ class LogCopier:
         self._runtime = runtime
         self._ctx = runtime.ctx
         self._jobs = Jobs("logs", THREADS)
+        self._writing = threading.BoundedSemaphore(WRITERS)
         #: by copy: when it is looked at again, and how long after that
         self._next: dict[int, tuple[float, float]] = {}
 
@@ -88,9 +91,11 @@ class LogCopier:
         while not at.is_ahead:
             piece, rest = source.read(at.place, hidden, is_over=row.released_at is not None)
             if not piece.data:
-                copying_logs.answer(self._ctx, row.id, at, row.asked, rest)
+                with self._writing:
+                    copying_logs.answer(self._ctx, row.id, at, row.asked, rest)
                 break
-            grown = copying_logs.append(self._ctx, row.id, at, piece)
+            with self._writing:
+                grown = copying_logs.append(self._ctx, row.id, at, piece)
             if grown is None:
                 # this agent was frozen, and another one took over
                 break
