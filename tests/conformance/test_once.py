@@ -17,7 +17,7 @@ from workers.backends.base import RUNS_ARGV, AlreadyLaunched, Handle, Launch, Li
 
 RACERS = 6
 #: Lines at which a launch on a cluster is broken off.
-CLUSTER_PLACES = 12
+CLUSTER_PLACES = 8
 
 
 def test_a_second_launch_is_refused(world: World) -> None:

@@ -31,10 +31,13 @@ import time
 from typing import Any
 
 CHUNK_BYTES = 65536
-#: How often files are looked at that ask for the end: also a controller that is down then keeps nobody alive.
-LOOK_S = 0.25
-#: How often the listening socket's owner is looked at: until it listens, and from then on.
-PORT_LOOK_S, PORT_RELOOK_S = 0.1, 2.0
+#: How often files are looked at that ask for the end, on a file system that many share. A signal hurries it; without
+#: one, for the controller may be down, it still is heard.
+LOOK_S = 2.0
+#: How often it is looked whose the listening socket is: at first, after a while, and once it listens.
+PORT_LOOK_S, PORT_SLOW_S, PORT_RELOOK_S = 0.1, 1.0, 5.0
+#: How often it is looked whether what the engine left behind has ended.
+LEFT_LOOK_S = 0.1
 #: How long Slurm is asked why it ends the job.
 WHY_S = 3.0
 #: What of Slurm's environment is the engine's: the devices that it may use.
@@ -169,9 +172,11 @@ class Run:
         for file in [source, *self.log.pipes]:
             poll.register(file, select.POLLIN)
             waiting.add(file)
+        begun = time.monotonic()
         looked = port_looked = 0.0
         while True:
-            for ready, _ in poll.poll(LOOK_S * 1000):
+            pause_s = self.port_pause_s(time.monotonic() - begun) if self.ended is None else LEFT_LOOK_S
+            for ready, _ in poll.poll(min(pause_s, LOOK_S) * 1000):
                 if ready == wake:
                     drain(wake)
                 elif not self.log.copy(ready):
@@ -184,11 +189,16 @@ class Run:
             self.reap(waiting)
             if self.ended is not None:
                 self.end_when_empty()
-            elif now - port_looked >= (PORT_LOOK_S if self.owns is None else PORT_RELOOK_S):
+            elif now - port_looked >= pause_s:
                 port_looked = now
                 owns = owns_port(self.host, self.port)
                 if owns is not self.owns:
                     self.tell(owns)
+
+    def port_pause_s(self, running_s: float) -> float:
+        if self.owns is not None:
+            return PORT_RELOOK_S
+        return min(PORT_SLOW_S, max(PORT_LOOK_S, running_s / 100))
 
     def heed(self) -> None:
         """Somebody may want the end: we by a file (and a signal that hurries), Slurm by a signal alone."""

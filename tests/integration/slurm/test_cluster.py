@@ -31,6 +31,16 @@ def test_two_on_a_node_listen_on_ports_of_their_own(world: World, server: tuple[
     assert [(item.told or {})["job_id"] for item in seen] == [handle.ref["job_id"] for handle in handles]
 
 
+def test_two_on_a_node_have_gpus_of_their_own(world: World, cluster: Cluster) -> None:
+    say = ("/bin/sh", "-c", 'echo "gpus $CUDA_VISIBLE_DEVICES"; exec sleep 600')
+    where = {"nodelist": cluster.nodes[0]}
+    handles = [world.launch("idle", argv=say, gpus=(0, 1), options=where) for _ in range(2)]
+    told = [wait_until(lambda one=one: list(world.backend.logs(one)), WAIT_S, "its GPUs") for one in handles]
+    given = [set(lines[0].removeprefix("gpus ").split(",")) for lines in told]
+    assert [len(gpus) for gpus in given] == [2, 2]
+    assert not given[0] & given[1]
+
+
 def test_a_requeued_job_is_queued_again_and_then_elsewhere(
     world: World, server: tuple[str, ...], cluster: Cluster
 ) -> None:
