@@ -147,6 +147,7 @@ class _Launch:
             return ""
         delay_s = RETRY_S * 4 ** (tries - 1)
         log.warning("attempt %s is tried again in %.0f s: %s", self.claim.name, delay_s, error)
+        watching.record_trouble(self.ctx, self.claim.replica_id, str(error))
         launches.give_back(self.ctx, self.claim, delay_s)
         return f"unavailable, again in {delay_s:.0f} s"
 

@@ -56,6 +56,8 @@ class Situation:
     gang: Gang | None = None
     #: its slot, port and GPUs are held, and nobody launches it yet
     capacity_held: bool = False
+    #: its backend could not be asked to launch it, and is asked again then
+    tried_again_at: str | None = None
     #: its backend took it, and decides where and when it runs
     submitted: bool = False
     #: what that backend told of it: ``job_id, state, why, expected_start, command``
@@ -154,6 +156,12 @@ def _launching(now: Situation) -> Explanation:
             "launched_next",
             "Its slot and what else it needs were taken together with the others of its service; a worker launches it"
             " next.",
+            f"hostler task get {now.task_id}",
+        )
+    if not now.lease_held and now.tried_again_at and now.message:
+        return Explanation(
+            "launch_retried",
+            f"Its backend could not be asked: {now.message}. It is tried again at {now.tried_again_at}, by its name.",
             f"hostler task get {now.task_id}",
         )
     if not now.lease_held and now.submitted and now.node:

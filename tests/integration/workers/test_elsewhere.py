@@ -247,6 +247,21 @@ def test_a_cluster_that_falls_silent_right_after_it_took_the_launch_fails_nothin
     site.end(replica)
 
 
+def test_a_cluster_that_is_away_is_asked_again_and_explain_says_so(site: Site) -> None:
+    site.cluster.set("away")
+    replica = site.create()
+    assert "again in" in site.launch()
+    found = explain(site.ctx, replica)
+    assert found["rule"] == "launch_retried"
+    assert "the cluster cannot be asked" in found["message"]
+    site.cluster.set("away", False)
+    site.change("UPDATE clock SET shift = shift + interval '1 minute'")
+    site.launch()
+    site.look_until(replica, "ready")
+    assert site.replica(replica).message == ""
+    site.end(replica)
+
+
 def test_a_stop_is_asked_for_again_when_its_cluster_falls_silent_meanwhile(site: Site) -> None:
     replica = site.ready()
     site.cluster.set("mute")

@@ -75,6 +75,12 @@ TABLE: list[tuple[dict[str, Any], str, str, str]] = [
         "yet to answer where it runs now",
         f"replica events {ID}",
     ),
+    (
+        {"state": "scheduling", "tried_again_at": "soon", "message": "no route", "task_id": "t"},
+        "launch_retried",
+        "could not be asked: no route. It is tried again at soon",
+        "task get t",
+    ),
     ({"state": "preparing", "lease_held": True}, "launching", "preparing it", f"replica events {ID}"),
     ({"state": "starting", "lease_held": True}, "launching", "launching it", f"replica events {ID}"),
     ({"state": "starting"}, "starting", "not seen alive yet", f"replica logs {ID}"),
