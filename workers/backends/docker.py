@@ -33,11 +33,13 @@ from workers.backends.docker_config import ATTEMPT
 from workers.backends.docker_daemon import Daemon
 from workers.backends.docker_launching import note_started, prepare_launch, start_claimed, take_name
 from workers.backends.docker_observing import (
+    RECORDED_S,
     Look,
     ended,
     is_ended,
     is_living,
     is_unstarted,
+    moment,
     without_container,
 )
 from workers.backends.docker_options import OPTIONS_SCHEMA, image_of
@@ -47,8 +49,8 @@ from workers.backends.proc import Identity, boot_id, lives, oom_kills, open_pidf
 
 #: From so many handles on, one list of all containers is cheaper than a look at each.
 _LIST_FROM = 4
-#: A process that ended, or was killed, is known to its daemon a moment later.
-_RECORDED_S = 0.5
+#: Looks that are closer to each other count as one, for what the kernel killed meanwhile.
+_APART_S = 4.0
 #: Folders that a killed launcher left half made are removed when they are older than this.
 _STALE_S = 600.0
 
@@ -69,8 +71,9 @@ class DockerBackend:
         self._context = context
         self._attempts = context.state_dir / "containers"
         self._daemon = Daemon(str(context.options.get("socket", "")))
-        #: kills for want of memory that the kernel had counted when an attempt was last seen running
-        self._oom_kills: dict[str, int] = {}
+        #: by attempt: when it was seen running, and how many kills for want of memory the kernel had counted by then;
+        #: the last two times, some seconds apart
+        self._oom_kills: dict[str, tuple[tuple[float, int], ...]] = {}
 
     def fingerprint(self, options: Mapping[str, Any], timeout_s: float = 5) -> Fingerprint:
         attributes = hardware.describe(self._context.node_gpus)
@@ -121,12 +124,18 @@ class DockerBackend:
         return self._handle(folder, None)
 
     def inspect(self, handles: Sequence[Handle], timeout_s: float = 5) -> list[Observation]:
-        look = Look()
-        try:
-            states = self._states() if len(handles) >= _LIST_FROM else None
-        except BackendError as error:
-            return [Observation(Liveness.UNKNOWN, message=str(error)) for _ in handles]
-        return [self._observe(handle, look, states) for handle in handles]
+        look, seen = Look(), []
+        states: Mapping[str, str] | None = None
+        for place, handle in enumerate(handles):
+            try:
+                if place == 0 and len(handles) >= _LIST_FROM:
+                    states = self._states(timeout_s)
+                seen.append(self._observe(handle, look, states, timeout_s))
+            except BackendUnavailable as away:
+                # whoever does not answer for one is not asked for the next
+                rest = len(handles) - place
+                return seen + [Observation(Liveness.UNKNOWN, message=str(away))] * rest
+        return seen
 
     def stop(self, handle: Handle, *, grace_s: float, force: bool = False, timeout_s: float = 5) -> Observation:
         folder = self._folder(handle.name)
@@ -163,8 +172,6 @@ class DockerBackend:
 
     def close(self, handle: Handle, timeout_s: float = 5) -> None:
         seen = self._see(handle)
-        if seen.liveness is Liveness.UNKNOWN:
-            raise BackendUnavailable(f"{handle.name} cannot be seen: {seen.message}")
         if not seen.liveness.gone:
             raise BackendError(f"{handle.name} is not gone ({seen.message or seen.liveness}); stop it first")
         if self._is_known(handle.name):
@@ -181,7 +188,9 @@ class DockerBackend:
         return open_pidfd(engine) if engine else None
 
     def list_marked(self, prefix: str) -> list[str]:
-        found = {name for name in attempt_folder.names(self._attempts) if name.startswith(prefix)}
+        found = {
+            name for name in attempt_folder.names(self._attempts) if name.startswith(prefix) and self._is_here(name)
+        }
         if self._daemon.is_there():
             labels = (one["Labels"] for one in self._daemon.containers({ATTEMPT: None}))
             found |= {one[ATTEMPT] for one in labels if one[ATTEMPT].startswith(prefix)}
@@ -206,6 +215,11 @@ class DockerBackend:
         ref = {field: known[field] for field in ("host", "port") if field in known}
         return Handle(self.name, folder.path.name, ref | (container or {}))
 
+    def _is_here(self, name: str) -> bool:
+        """Whether it was launched by this daemon, and not by another one of this host."""
+        own = self._daemon.socket
+        return (self._folder(name).read("launch.json") or {}).get("socket", own) == own
+
     def _is_known(self, name: str) -> bool:
         """Whether the daemon may have something of it; spares hosts without a daemon the question."""
         return self._folder(name).exists() or self._daemon.is_there()
@@ -214,13 +228,15 @@ class DockerBackend:
         known = self._folder(name).read("launch.json") or {}
         return int(known.get("log_bytes") or self._context.log_bytes)
 
-    def _states(self) -> dict[str, str]:
-        return {one["Labels"][ATTEMPT]: one["State"] for one in self._daemon.containers({ATTEMPT: None})}
+    def _states(self, timeout_s: float) -> dict[str, str]:
+        found = self._daemon.containers({ATTEMPT: None}, timeout_s)
+        return {one["Labels"][ATTEMPT]: one["State"] for one in found}
 
     def _see(self, handle: Handle) -> Observation:
-        return self._observe(handle, Look(), None)
+        return self._observe(handle, Look(), None, 5)
 
-    def _observe(self, handle: Handle, look: Look, states: Mapping[str, str] | None) -> Observation:
+    def _observe(self, handle: Handle, look: Look, states: Mapping[str, str] | None, timeout_s: float) -> Observation:
+        """Raises BackendUnavailable; what else is wrong with this one makes it unknown."""
         try:
             folder = self._folder(handle.name)
             known = self._known(folder, handle)
@@ -229,23 +245,33 @@ class DockerBackend:
                 return look.running(handle.name, {}, known, self._network(folder))
             if not folder.exists() and not self._daemon.is_there():
                 return without_container(folder, known)
-            seen = self._settled(handle.name, known)
+            seen = self._settled(handle.name, known, look, timeout_s)
             if seen is None or is_unstarted(seen):
                 return without_container(folder, known)
             if is_living(seen):
                 return look.running(handle.name, seen["State"], known, seen["HostConfig"]["NetworkMode"])
             if is_ended(seen):
-                before = self._oom_kills.get(handle.name, (folder.read("launch.json") or {}).get("oom_kills"))
-                return ended(folder, seen, before)
+                return ended(folder, seen, self._kills_before(folder, seen))
             return Observation(Liveness.UNKNOWN, message=f"its container is {seen['State']['Status']}")
+        except BackendUnavailable:
+            raise
         except (OSError, BackendError) as error:
             return Observation(Liveness.UNKNOWN, message=f"cannot be seen: {error}")
 
     def _note_kills(self, name: str, known: Mapping[str, Any]) -> None:
-        # counted first: what was counted before it was seen alive did not kill it
-        counted = oom_kills()
-        if lives(Identity.of(known, boot_id())):
-            self._oom_kills[name] = counted
+        now, counted, kept = time.time(), oom_kills(), self._oom_kills.get(name, ())
+        if lives(Identity.of(known, boot_id())) and not (kept and abs(now - kept[-1][0]) < _APART_S):
+            self._oom_kills[name] = (*kept[-1:], (now, counted))
+
+    def _kills_before(self, folder: ContainerFolder, seen: Mapping[str, Any]) -> int | None:
+        """Kills that were counted well before its end: its init may outlive what the kernel killed for a moment."""
+        at = moment(seen["State"].get("FinishedAt"))
+        noted = self._oom_kills.get(folder.path.name, ())
+        before = [count for when, count in noted if at is not None and when < at.timestamp() - _APART_S / 2]
+        if before:
+            return before[-1]
+        count = (folder.read("launch.json") or {}).get("oom_kills")
+        return count if isinstance(count, int) else None
 
     def _known(self, folder: ContainerFolder, handle: Handle) -> dict[str, Any]:
         """Its address and its first process, from the handle or else from its folder."""
@@ -261,15 +287,14 @@ class DockerBackend:
     def _network(self, folder: ContainerFolder) -> str:
         return str((folder.read("launch.json") or {}).get("network", "host"))
 
-    def _settled(self, name: str, known: Mapping[str, Any]) -> dict[str, Any] | None:
+    def _settled(self, name: str, known: Mapping[str, Any], look: Look, timeout_s: float) -> dict[str, Any] | None:
         """What the daemon knows, once it knows what the kernel does: that its process ended."""
-        until = time.monotonic() + _RECORDED_S
         engine = Identity.of(known, boot_id())
         while True:
-            seen = self._daemon.find(name)
+            seen = self._daemon.find(name, timeout_s)
             if seen is None or not is_living(seen) or engine is None or seen["State"].get("Pid") != engine.pid:
                 return seen
-            if lives(engine) or time.monotonic() > until:
+            if lives(engine) or not look.may_wait():
                 return seen
             time.sleep(0.005)
 
@@ -302,7 +327,7 @@ class DockerBackend:
         with suppress(OSError):  # a full disk or a lost folder keeps nobody alive
             folder.write("stop.json", (folder.read("stop.json") or {}) | {"killed": True})
         self._signal(seen, "SIGKILL")
-        until = time.monotonic() + _RECORDED_S
+        until = time.monotonic() + RECORDED_S
         while time.monotonic() < until:
             now = self._daemon.find(seen["Id"])
             if now is None or not is_living(now):

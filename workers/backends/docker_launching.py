@@ -39,7 +39,7 @@ def take_name(folder: ContainerFolder, daemon: Daemon, launch: Launch, until: fl
     _clear(folder, daemon)
     known: dict[str, Any] = {"host": launch.host, "port": launch.port, "log_bytes": log_bytes, "boot_id": boot_id()}
     known |= {"image": image_of(launch.options), "until": until, "oom_kills": oom_kills()}
-    known["network"] = launch.options.get("network", "host")
+    known |= {"network": launch.options.get("network", "host"), "socket": daemon.socket}
     if launch.record:
         known["record"] = dict(launch.record)
     files = {name: with_address(content, launch) for name, content in launch.files.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +19,8 @@ from workers.backends.proc import Identity, Table, boot_id, lives, oom_kills
 #: States in which its processes live.
 _LIVING = frozenset({"running", "paused"})
 _ENDED = frozenset({"exited", "stopped", "dead"})
+#: A process that ended, or was killed, is known to its daemon a moment later.
+RECORDED_S = 0.5
 NO_TRACE = "was never launched, or its record was removed"
 STOPPED_BEFORE = "was stopped before it was launched"
 _FRACTION = re.compile(r"\.(\d+)")
@@ -29,6 +32,13 @@ class Look:
     def __init__(self) -> None:
         self._processes = Table()
         self._listeners = Listeners()
+        self._recorded_by: float | None = None
+
+    def may_wait(self) -> bool:
+        """Whether to give a daemon a little longer to hear of the ends that the kernel knows; one wait for a batch."""
+        if self._recorded_by is None:
+            self._recorded_by = time.monotonic() + RECORDED_S
+        return time.monotonic() < self._recorded_by
 
     def running(self, name: str, state: Mapping[str, Any], known: Mapping[str, Any], network: str) -> Observation:
         """``known`` has the address; ``network`` is the daemon's word for where it listens."""

@@ -275,7 +275,7 @@ def _frozen_before_its_start(world: World, plan: Any) -> int:
 
     Daemon.start = freeze  # type: ignore[method-assign]
     try:
-        world.backend.launch(plan, timeout_s=2)
+        world.backend.launch(plan, timeout_s=10)
     except BackendError:
         os._exit(1)
     finally:
