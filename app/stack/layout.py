@@ -162,6 +162,8 @@ class Layout:
             "flower": (self.flower_socket,),
             "slow-lane": (self.slow_lane_socket,),
             "gateway": (self.haproxy_socket, self.master_socket, self.inside_socket, self.relay_socket),
+            # of connections to other hosts, with what is known of hosts that do not answer
+            "ssh": tuple(self.run.glob("ssh-*")),
         }
 
     @property

@@ -132,6 +132,7 @@ def test_down_ends_what_runs_there_and_the_connection(up: Stack) -> None:
     up.must("down")
     assert not psutil.pid_exists(pid)
     assert masters_in(up.layout.run) == []
+    assert not list(up.layout.run.glob("ssh-*"))
 
 
 def chat(up: Stack, asked: dict[str, Any]) -> int:

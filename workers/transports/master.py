@@ -164,7 +164,8 @@ class Master:
         record = {"until": time.clock_gettime(time.CLOCK_BOOTTIME) + wait_s, "wait_s": wait_s, "why": why}
         with suppress(OSError):  # a full disk: then it is tried again at once
             draft = self._failed.with_suffix(f".{uuid4().hex[:8]}")
-            draft.write_text(json.dumps(record))
+            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                json.dump(record, file)
             draft.rename(self._failed)
         raise TransportError(why)
 
