@@ -216,9 +216,11 @@ class Run:
                 self.forwarded = True
                 self.ask_engine()
         elif asked:
-            if not os.path.exists("term.json"):
-                write("term.json", dict(why_slurm_ends_it(self.known["job_id"]), restarts=self.restarts))
+            # the engine first: Slurm does not wait for what the controller answers
             self.ask_engine()
+            if not os.path.exists("term.json"):
+                write("term.json", {"at": time.time(), "restarts": self.restarts})
+                write("term.json", dict(why_slurm_ends_it(self.known["job_id"]), restarts=self.restarts))
 
     def ask_engine(self) -> None:
         """SIGTERM to the engine's group; when the engine has ended, to what it left."""

@@ -39,7 +39,7 @@ KILLING_S = 8.0
 UNSURE = (
     "timed out", "unable to contact", "connection", "transport endpoint", "zero bytes", "receive failure",
     "send failure", "communication", "standby", "authentication", "munge", "try again", "temporarily",
-    "socket", "not responding", "unexpected message", "no route",
+    "not responding", "unexpected message", "no route",
 )  # fmt: skip
 
 #: How the states begin in which a job is over.
@@ -215,6 +215,10 @@ class There:
         if not job:
             return  # still being submitted: the job, if there will be one, finds stop.json
         self.ask_slurm(job, "--state=PENDING")
+        if "owner.json" not in records:
+            # should it begin all the same, it finds stop.json and starts nothing
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(folder, "private"))
         if kills and killing_s >= KILLING_S:
             self.ask_slurm(job)
         elif kills or "stop.json" not in records:

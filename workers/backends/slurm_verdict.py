@@ -259,9 +259,11 @@ def _state_of(term: Mapping[str, Any], said: str) -> str:
     """What Slurm called the end, by what the job was told or the node wrote."""
     if term.get("state") in _REASONS:
         return str(term["state"])
-    for words, state in _SAID:
-        if words in said:
-            return state
+    # the last run's: a job that was run again has the words of the runs before it there too
+    for line in reversed(said.splitlines()):
+        for words, state in _SAID:
+            if words in line:
+                return state
     return "CANCELLED" if term else ""
 
 

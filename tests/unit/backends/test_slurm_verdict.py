@@ -127,6 +127,12 @@ def test_a_purged_job_is_judged_by_the_nodes_last_words(said: str, reason: Reaso
     assert (seen.liveness, seen.reason) == (Liveness.EXITED, reason)
 
 
+def test_of_the_nodes_words_the_last_count() -> None:
+    runs = ["DUE TO TIME LIMIT ***", "DUE TO JOB REQUEUE ***", "***"]
+    said = "\n".join(f"slurmstepd: error: *** JOB 17 ON n1 CANCELLED AT 2026-11-21T15:00:00 {how}" for how in runs)
+    assert see(said=said, run=RUN).reason is Reason.CANCELLED
+
+
 def test_gone_without_a_word_is_lost() -> None:
     seen = see(run=RUN)
     assert seen.liveness is Liveness.LOST
