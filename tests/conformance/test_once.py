@@ -105,7 +105,7 @@ def test_a_launcher_that_thaws_too_late_starts_nothing(processes: World) -> None
     world = processes
     # after the deadline was reckoned and before anything was handed over
     before = ("attempt_folder.py", "pump.py", "slurm_asking.py")
-    place = next(place for place in _places(world) if place[0].endswith(before))
+    place = next(place for place in _all_places(world) if place[0].endswith(before))
     begun = world.starts()
     for forgotten in (False, True):
         plan = world.plan("idle")
@@ -140,6 +140,14 @@ def _race(world: World, plan: Launch, gate: int, opened: int) -> int:
 
 
 def _places(world: World) -> list[Place]:
+    """So many of them as there is time for, all the way to the last."""
+    places = _all_places(world)
+    # a cluster takes its second for each launch, a container its own: of its lines a sample, all the way to the last
+    step = len(places) // (CLUSTER_PLACES if world.queues else world.most_places) + 1
+    return places[::-step][::-1]
+
+
+def _all_places(world: World) -> list[Place]:
     """Every line of a launch, once what is done only in the first one of a process has been done."""
     first, second = world.launch("idle"), world.plan("idle")
     places = lines_of(lambda: world.backend.launch(second))
@@ -147,9 +155,7 @@ def _places(world: World) -> list[Place]:
         world.wait_started(handle)
         world.end(handle)
     assert len(places) >= 10
-    # a cluster takes its second for each launch, a container its own: of its lines a sample, all the way to the last
-    step = len(places) // (CLUSTER_PLACES if world.queues else world.most_places) + 1
-    return places[::-step][::-1]
+    return places
 
 
 def _relaunch(world: World, plan: Launch) -> None:
