@@ -62,6 +62,8 @@ class Connection:
         self._environ = dict(environ)
         mark = hashlib.sha256(json.dumps(dict(ssh), sort_keys=True).encode()).hexdigest()[:10]
         self.socket = folder / f"tunnel-{mark}"
+        #: ssh replaces what follows a percent sign
+        self._path = str(self.socket).replace("%", "%%")
         self.record = folder / f"tunnel-{mark}.json"
         self._words = folder / f"tunnel-{mark}.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -88,7 +90,6 @@ class Connection:
     def start(self) -> None:
         """Begin to connect; ``stands`` tells when it is done. Raises NoConnection."""
         self.end()
-        self._words.write_bytes(b"")
         self._read_to = 0
         options = self.options
         try:
@@ -96,7 +97,7 @@ class Connection:
         except TransportError as error:
             raise NoConnection(str(error)) from error
         argv = [
-            "ssh", *(["-F", options.config] if options.config else []), "-M", "-N", "-T", "-S", str(self.socket),
+            "ssh", *(["-F", options.config] if options.config else []), "-M", "-N", "-T", "-S", self._path,
             *as_options(
                 BatchMode="yes", ControlPersist="no", ConnectTimeout=max(1, round(options.connect_timeout_s)),
                 ServerAliveInterval=ALIVE_INTERVAL_S, ServerAliveCountMax=ALIVE_COUNT, TCPKeepAlive="yes",
@@ -108,6 +109,7 @@ class Connection:
             "--", options.host,
         ]  # fmt: skip
         try:
+            self._words.write_bytes(b"")
             with self._words.open("ab") as words:
                 self._process = subprocess.Popen(
                     argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=words, env=self._environ,
@@ -119,10 +121,18 @@ class Connection:
         seen = proc.stat(self._process.pid)
         if seen is not None:
             record = _Record(self._process.pid, seen.start, proc.boot_id())
-            draft = self.record.with_suffix(".new")
+            self._follow(record)
+            self._write(record)
+
+    def _write(self, record: _Record) -> None:
+        """For the one that comes after us; without it nobody would find, or end, the process."""
+        draft = self.record.with_suffix(".new")
+        try:
             draft.write_text(json.dumps(asdict(record)))
             draft.rename(self.record)
-            self._follow(record)
+        except OSError as error:
+            self.end()
+            raise NoConnection(f"cannot write {draft}: {error.strerror}") from error
 
     def stands(self) -> bool:
         """Whether forwards can be asked for; False while it is still connecting. Raises NoConnection when it ended."""
@@ -236,7 +246,7 @@ class Connection:
 
     def _control(self, verb: str, *words: str) -> None:
         # without the user's configuration, whose own forwards would be asked for too
-        argv = ["ssh", "-F", "none", "-S", str(self.socket), "-o", "BatchMode=yes", "-O", verb, *words, "--", "there"]
+        argv = ["ssh", "-F", "none", "-S", self._path, "-o", "BatchMode=yes", "-O", verb, *words, "--", "there"]
         try:
             done = subprocess.run(
                 argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=CONTROL_S, env=self._environ, check=False

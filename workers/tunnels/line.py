@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
 import random
@@ -39,8 +40,17 @@ GOOD_S = 10.0
 #: A refusal is told for so long after the last one.
 HINT_S = 60.0
 _DENIED = ("Permission denied", "Host key verification failed", "HOST IDENTIFICATION HAS CHANGED")
-#: What a job may say of where it runs: a name or an address, nothing that ``ssh`` would read otherwise.
-_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9])?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
+_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+
+
+def is_host(told: str) -> bool:
+    """Whether a job may say that it runs there: a name or an address, nothing that ``ssh`` would read otherwise."""
+    if _NAME.fullmatch(told):
+        return True
+    try:
+        return bool(ipaddress.ip_address(told))
+    except ValueError:
+        return False
 
 
 @dataclass
@@ -195,8 +205,10 @@ class Line(threading.Thread):
 
     def _keep(self, end: _End) -> None:
         one = end.wanted
-        if not _HOST.fullmatch(one.far.host):
+        if not is_host(one.far.host):
             end.why = f"no name or address of a host: {one.far.host[:100]!r}"
+            if end.far is not None:
+                self._close_forward(end)
             return
         if end.port is None and not self._lease(end):
             return

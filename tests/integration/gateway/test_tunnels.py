@@ -273,7 +273,7 @@ def test_what_is_released_is_closed_and_the_last_one_ends_the_connection(far: Fa
     far.add("bbbbbbbbbbbb", model="other")
     far.await_answers("aaaaaaaaaaaa")
     far.await_answers("bbbbbbbbbbbb", model="other")
-    assert far.sshd.logins() == 1
+    assert far.ssh()
     port = far.end_of("aaaaaaaaaaaa").port
     far.world.release("aaaaaaaaaaaa")
     wait_until(lambda: far.end_of("aaaaaaaaaaaa") is None, WAIT_S, "it")
