@@ -31,6 +31,8 @@ import time
 from typing import Any
 
 CHUNK_BYTES = 65536
+#: An end as by SIGTERM may be Slurm's wish as long as this; then it was the engine's own.
+SIGNALLING_S = 1.0
 #: How often files are looked at that ask for the end, on a file system that many share. A signal hurries it; without
 #: one, for the controller may be down, it still is heard.
 LOOK_S = 2.0
@@ -252,9 +254,21 @@ class Run:
                 for file in list(waiting):
                     self.log.drain(file)
                 self.ended = self.how(result)
+                self.wait_for_slurms_word()
                 left = len([pid for pid in descendants() if pid != self.engine])
                 self.record_end(self.ended, left)
             os.waitpid(result.si_pid, 0)
+
+    def wait_for_slurms_word(self) -> None:
+        """Slurm signals the processes of a job one after the other: the engine may have heard of its end before us."""
+        if self.ended["exit_code"] not in (0, 128 + signal.SIGTERM) and self.ended["signal"] != signal.SIGTERM:
+            return
+        until = time.monotonic() + SIGNALLING_S
+        while not (self.asked or os.path.exists("term.json") or os.path.exists("stop.json")):
+            if time.monotonic() > until:
+                return
+            time.sleep(0.02)
+        self.heed()
 
     def how(self, result: Any) -> dict:
         code = result.si_status if result.si_code == os.CLD_EXITED else None
