@@ -240,6 +240,14 @@ def test_a_killed_controller_may_run_its_job_once_more_and_no_other(elsewhere: E
     assert "launches: an engine was started more than once" in elsewhere.story.findings()
 
 
+def test_a_killed_controller_may_still_show_a_job_that_ended(elsewhere: Elsewhere) -> None:
+    elsewhere.story.journal("fault", name="kill-controller", target={}, hit={})
+    elsewhere.jobs = [_OURS, Job("8", name_of(B), "RUNNING")]
+    assert elsewhere.story.findings() == set()
+    elsewhere.engine(B, free_port())
+    assert "places: a job is left of an attempt that is over or unknown" in elsewhere.story.findings()
+
+
 def test_who_waits_because_the_cluster_holds_its_job_is_at_rest(elsewhere: Elsewhere) -> None:
     _kill_engine_of_a(elsewhere)
     elsewhere.jobs = [replace(_OURS, state="PENDING")]

@@ -54,6 +54,11 @@ class Evidence:
             return task.replica_id is None
         return request.path.startswith(("/api/v1/services", "/api/v1/service-groups"))
 
+    @property
+    def controller_was_killed(self) -> bool:
+        """The cluster's, which then forgets what it did in its last seconds."""
+        return any(line["op"] == "fault" and line["name"] == "kill-controller" for line in self.journal)
+
     @cached_property
     def known(self) -> dict[str, Request]:
         """The requests by the id they were sent with."""

@@ -38,5 +38,4 @@ def check_launches(found: Evidence) -> Iterator[Finding]:
 def _lost_by_cluster(found: Evidence, name: str) -> bool:
     """A controller that was killed forgets what it did last: it ends a job that it does not know to run, and runs that
     same job once more, one after the other."""
-    killed = any(line["op"] == "fault" and line["name"] == "kill-controller" for line in found.journal)
-    return killed and len(world.told_jobs(found.run.folder, name)) == 1
+    return found.controller_was_killed and len(world.told_jobs(found.run.folder, name)) == 1

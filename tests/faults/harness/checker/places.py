@@ -82,7 +82,9 @@ def _judge_jobs(found: Evidence, far: Far, attempts: dict[str, Any]) -> Iterator
             jobs[job.name].append(job)
     for name, held in jobs.items():
         told = {"attempt": name, "jobs": [f"{job.id} {job.state}" for job in held]}
-        if name not in attempts:
+        # a killed controller forgets ends too, until the node tells it again; a job of which nothing runs is its own
+        forgotten = found.controller_was_killed and not any(process.name == name for process in far.processes)
+        if name not in attempts and not forgotten:
             yield Finding("places", "a job is left of an attempt that is over or unknown", told)
         if len(held) > 1:
             yield Finding("places", "an attempt has more than one job", told)
