@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from tests.faults.harness.facts import PlaceFacts
 from tests.faults.harness.places import CI_SEEDS, FIRST_SEED
 from tests.faults.harness.places.faults import BREAKS, STANDS_ON
-from tests.faults.harness.places.pools import CLUSTER, PLACES, SSHD
+from tests.faults.harness.places.parts import Parts
+from tests.faults.harness.places.pools import CLUSTER, PLACES, PODMAN, SSHD
 from tests.faults.harness.plants import PLACE_PLANTS
 from tests.faults.harness.script import as_json, script
 from tests.faults.harness_run import folder, must_find, run
@@ -34,6 +38,17 @@ def test_seeds_in_a_row_use_every_pool_and_every_fault() -> None:
 def test_what_breaks_is_known_where_something_is_made_for_it() -> None:
     assert STANDS_ON.keys() <= BREAKS.keys()
     assert set(STANDS_ON.values()) <= PLACES.keys()
+
+
+def test_what_the_machine_lacks_is_told_and_left_out(tmp_path: Path) -> None:
+    parts = Parts(tmp_path, missing={CLUSTER: "no slurmctld", PODMAN: "no podman", SSHD: "no sshd"})
+    assert parts.left_out() == {
+        "queue": "no slurmctld", "login": "no slurmctld", "far": "no sshd", "tunnelled": "no sshd", "pod": "no podman"
+    }  # fmt: skip
+    assert [parts.options(pool, tmp_path) for pool in PLACES] == [None] * len(PLACES)
+    assert parts.facts("hostler-x-") == PlaceFacts("hostler-x-")
+    parts.mend()
+    parts.close()
 
 
 @pytest.mark.slow
