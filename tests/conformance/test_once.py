@@ -13,6 +13,7 @@ import pytest
 from tests.conformance.stepping import Place, lines_of, signalled_at
 from tests.conformance.world import World
 from tests.support.embedded import wait_until
+from tests.support.sampling import sampled
 from workers.backends.base import RUNS_ARGV, AlreadyLaunched, Handle, Launch, Liveness
 
 RACERS = 6
@@ -144,7 +145,7 @@ def _places(world: World) -> list[Place]:
     places = _all_places(world)
     # a cluster takes its second for each launch, a container its own: of its lines a sample, all the way to the last
     step = len(places) // (CLUSTER_PLACES if world.queues else world.most_places) + 1
-    return places[::-step][::-1]
+    return sampled(places[::-step][::-1])
 
 
 def _all_places(world: World) -> list[Place]:

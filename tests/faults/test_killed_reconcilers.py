@@ -14,6 +14,7 @@ from app.usecases.context import Idempotency
 from tests.faults.steppers import Fork, Steppers, open_steppers
 from tests.support.crew import Crew, crew_settings, running_crew
 from tests.support.embedded import fresh_database
+from tests.support.sampling import sampled
 from tests.support.services import Hands
 
 Line = tuple[str, int]
@@ -45,6 +46,7 @@ def forks(still: Crew) -> Iterator[Steppers]:
 def test_killed_at_each_line_of_a_create(still: Crew, forks: Steppers) -> None:
     lines = _lines(forks.fork("service", list_lines=True, body=BODY))
     assert len(lines) > 60
+    lines = sampled(lines)
     for first in range(0, len(lines), TOGETHER):
         together = {line: f"s{first + number}" for number, line in enumerate(lines[first : first + TOGETHER])}
         killed = {
@@ -65,7 +67,7 @@ def test_killed_at_each_line_of_a_reconcile(still: Crew, forks: Steppers) -> Non
     lines = _lines(forks.fork("reconcile", list_lines=True))
     assert len(lines) > 60
     _was_done_once(still, first, ("none", 0))
-    for line in lines:
+    for line in sampled(lines):
         prepared = _prepared(still)
         fork = forks.fork("reconcile", stop_at=line, signal=signal.SIGKILL)
         fork.await_ended()
