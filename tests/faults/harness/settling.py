@@ -18,7 +18,7 @@ _LOOK_S = 0.2
 #: without a free slot rests too: it waits as it was asked to. So does one that wants more GPUs than are free, and who
 #: stands behind it; the members of a service that start together want what all of them want. A service rests when it
 #: has as many replicas as it should have, as far as they do not wait so or were given up. And whose job a cluster holds
-#: until somebody there lets it go.
+#: until somebody there lets it go, or begins anew in two minutes because a node failed.
 _MOVING = """
 WITH queue AS (
     SELECT t.id, t.replica_id, t.pool, t.priority, t.seq, t.arguments->>'gang' AS gang,
@@ -38,7 +38,8 @@ waiting AS (
           AND (b.priority, b.seq) <= (w.priority, w.seq) AND (b.slots > f.slots OR b.all_gpus > f.gpus))),
 held AS (
     SELECT r.id FROM replicas r JOIN attempts a ON a.replica_id = r.id AND a.number = r.attempt
-    WHERE r.state = 'scheduling' AND a.told->>'state' = 'PENDING' AND a.told->>'why' LIKE '%held%')
+    WHERE r.state = 'scheduling' AND a.told->>'state' = 'PENDING'
+        AND (a.told->>'why' LIKE '%held%' OR a.told->>'why' = 'BeginTime'))
 SELECT 'task ' || t.id || ' ' || t.kind || ' ' || t.state || ' of ' || t.replica_id FROM tasks t
 WHERE t.state IN ('queued', 'running') AND t.replica_id IS NOT NULL AND t.id NOT IN (SELECT id FROM waiting)
     AND t.replica_id NOT IN (SELECT id FROM held)

@@ -48,10 +48,11 @@ _WAITING = """
 """
 
 
-#: Replicas whose job their cluster holds, until somebody there lets it go.
+#: Replicas whose job their cluster holds until somebody there lets it go, or begins anew minutes after a node failed.
 _HELD = """
     SELECT r.id FROM replicas r JOIN attempts a ON a.replica_id = r.id AND a.number = r.attempt
-    WHERE r.state = 'scheduling' AND a.told->>'state' = 'PENDING' AND a.told->>'why' LIKE '%%held%%'
+    WHERE r.state = 'scheduling' AND a.told->>'state' = 'PENDING'
+        AND (a.told->>'why' LIKE '%%held%%' OR a.told->>'why' = 'BeginTime')
 """
 
 
