@@ -25,6 +25,8 @@ _FOLDER, _EXECUTABLE = 1 << 31, 0o111
 _ANY_API = "1.41"
 #: Before each piece of output: which stream it is of, and its size.
 _FRAME = struct.Struct(">BxxxL")
+#: A busy daemon may take so long for each step of a launch; looks are shorter.
+LAUNCH_S = 15.0
 #: A pull may be silent for so long, while one big layer is unpacked.
 PULL_SILENCE_S = 600.0
 
@@ -70,13 +72,13 @@ class Daemon:
         """Whether there is a socket at all; a host without one has never had a container of ours."""
         return os.path.exists(self.socket)
 
-    def version(self, timeout_s: float = 5) -> Version:
+    def version(self, timeout_s: float = LAUNCH_S) -> Version:
         told = self._ask(lambda client: client.version(), timeout_s)
         names = {one.get("Name", "") for one in told.get("Components") or ()}
         name = "podman" if "Podman Engine" in names else "docker"
         return Version(name, str(told.get("Version", "")))
 
-    def info(self, timeout_s: float = 5) -> dict[str, Any]:
+    def info(self, timeout_s: float = LAUNCH_S) -> dict[str, Any]:
         return self._ask(lambda client: client.info(), timeout_s)
 
     def find(self, container: str, timeout_s: float = 5) -> dict[str, Any] | None:
@@ -88,7 +90,7 @@ class Daemon:
         wanted = [name if value is None else f"{name}={value}" for name, value in labels.items()]
         return self._ask(lambda client: client.containers(all=True, filters={"label": wanted}), timeout_s)
 
-    def image(self, name: str, timeout_s: float = 5) -> dict[str, Any] | None:
+    def image(self, name: str, timeout_s: float = LAUNCH_S) -> dict[str, Any] | None:
         """What it knows of an image that it has; None when it would have to be pulled."""
         return self._ask_or_none(lambda client: client.inspect_image(name), timeout_s)
 
@@ -134,7 +136,7 @@ class Daemon:
         """Remove it; with ``force`` also what runs. That it is not there is as good."""
         self._ask_or_none(lambda client: client.remove_container(container, v=True, force=force), timeout_s)
 
-    def look_at(self, container: str, path: str, timeout_s: float = 5) -> dict[str, Any] | None:
+    def look_at(self, container: str, path: str, timeout_s: float = LAUNCH_S) -> dict[str, Any] | None:
         """``isDir``, ``executable`` and ``linkTarget`` of a file of its image; None when there is none."""
         with self._translated(), self._client(timeout_s) as client:
             url = f"{client.base_url}/v{client.api_version}/containers/{quote(container)}/archive"

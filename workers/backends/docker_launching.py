@@ -18,7 +18,7 @@ from workers.backends.base import (
 )
 from workers.backends.container_folder import Claim, ContainerFolder, claim
 from workers.backends.docker_config import container_config, inside, with_address
-from workers.backends.docker_daemon import Daemon, NameTaken
+from workers.backends.docker_daemon import LAUNCH_S, Daemon, NameTaken
 from workers.backends.docker_options import image_of
 from workers.backends.docker_program import check_program
 from workers.backends.launching import DEFAULT_PATH, check
@@ -87,7 +87,7 @@ def start_claimed(daemon: Daemon, taken: Claim, launch: Launch, image: Mapping[s
         with suppress(BackendError):
             daemon.remove(container)
         raise
-    note_started(folder, daemon.find(container) or {"Id": container})
+    note_started(folder, daemon.find(container, LAUNCH_S) or {"Id": container})
 
 
 def note_started(folder: ContainerFolder, seen: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def refuse_taken(folder: ContainerFolder) -> NoReturn:
 
 def _clear(folder: ContainerFolder, daemon: Daemon) -> None:
     """Make room for a launch under the name, where none runs, ran or is about to."""
-    seen = daemon.find(folder.path.name)
+    seen = daemon.find(folder.path.name, LAUNCH_S)
     if seen is not None and seen["State"]["Status"] not in UNSTARTED:
         refuse_taken(folder)
     if not folder.exists():
@@ -140,7 +140,7 @@ def _clear(folder: ContainerFolder, daemon: Daemon) -> None:
             refuse_taken(folder)
         # first this, so that one who is frozen can start nothing; then what it may have started
         folder.revoke()
-        seen = daemon.find(folder.path.name)
+        seen = daemon.find(folder.path.name, LAUNCH_S)
         if seen is not None and seen["State"]["Status"] not in UNSTARTED:
             refuse_taken(folder)
         if seen is not None:
@@ -153,7 +153,7 @@ def _create(daemon: Daemon, name: str, config: Mapping[str, Any]) -> str:
         return daemon.create(name, config)
     except NameTaken as taken:
         # asked for by a launcher that is gone, and only now made
-        seen = daemon.find(name)
+        seen = daemon.find(name, LAUNCH_S)
         if seen is None or seen["State"]["Status"] not in UNSTARTED:
             raise AlreadyLaunched(f"{name} was launched before; adopt it") from taken
         daemon.remove(seen["Id"])
