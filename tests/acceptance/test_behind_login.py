@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +118,40 @@ def test_the_way_lost_and_found_again_costs_no_replica(laptop: Laptop) -> None:
     assert len(laptop.get(replica)["attempts"]) == 1
     laptop.stack.call("POST", f"/api/v1/replicas/{replica}/stop", expect=202)
     wait_until(lambda: laptop.get(replica)["released_at"], WAIT_S, "it to be gone")
+
+
+def test_a_requeued_job_is_found_where_it_runs_next(laptop: Laptop) -> None:
+    replica = laptop.create()
+    laptop.await_traffic()
+    before = laptop.get(replica)
+    ((job, _, _),) = laptop.jobs()
+    cluster = laptop.behind.cluster
+    assert cluster is not None
+    cluster.ask("scontrol", "requeue", job)
+    wait_until(lambda: [state for _, _, state in laptop.jobs()] == ["PENDING"], WAIT_S, "its first run to be over")
+    # somebody else comes to where it was
+    stranger = wait_until(lambda: laptop.behind.compute.do(lambda: _listen(before)), WAIT_S, "its old port to be free")
+    cluster.hasten(job)
+
+    def moved() -> bool:
+        found = laptop.get(replica)
+        assert found["status"] not in ("failed", "stopped"), found
+        return found["status"] == "ready" and found["port"] not in (None, before["port"])
+
+    with stranger:
+        wait_until(moved, WAIT_S, "it to run at another port")
+        laptop.await_traffic()
+    found = laptop.get(replica)
+    assert (len(found["attempts"]), [end["state"] for end in found["tunnels"]]) == (1, ["up"])
+    laptop.stack.call("POST", f"/api/v1/replicas/{replica}/stop", expect=202)
+    wait_until(lambda: laptop.get(replica)["released_at"], WAIT_S, "it to be gone")
+
+
+def _listen(replica: dict[str, Any]) -> socket.socket | None:
+    try:
+        return socket.create_server((replica["host"], replica["port"]))
+    except OSError:
+        return None
 
 
 def test_down_leaves_no_connection(laptop: Laptop, tmp_path: Path) -> None:

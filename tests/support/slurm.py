@@ -131,6 +131,14 @@ class Cluster:
         lines = self.ask("squeue", "-h", "-o", "%A|%j|%T", *more).splitlines()
         return [line.split("|") for line in lines]
 
+    def hasten(self, job: str) -> None:
+        """Run a requeued job in a moment: Slurm lets two minutes pass of its own.
+
+        Not at once: a node refuses a job that is started within the second in which its last run was ended ("already
+        killed, do not launch batch job": what it remembers of that has no fractions), and Slurm then fails the job.
+        """
+        self.ask("scontrol", "update", f"JobId={job}", "StartTime=now+2")
+
     def start(self, part: str) -> None:
         """``munged``, ``slurmctld`` or the name of a node."""
         argv = {

@@ -48,7 +48,7 @@ STALE_S = 600.0
 _RESERVED = frozenset(
     {
         "launch", "launch.json", "script", "private", "submit.lock", "job.py", "job.json", "owner.json", "run.json",
-        "term.json", "exit.json", "stop.json", "kill.json", "sealed", "slurm.out",
+        "term.json", "exit.json", "stop.json", "kill.json", "over.json", "sealed", "slurm.out",
     }
 )  # fmt: skip
 

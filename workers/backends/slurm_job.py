@@ -5,13 +5,14 @@ nodes of one attempt ``job.py --follow NONCE -- ARGV...``, both on standard inpu
 compute nodes have what they have.
 
 The job is what makes an attempt happen once, not the submission: it starts nothing when the folder is gone or of
-another launch, when another job has the attempt, when a stop was asked for or when the attempt has ended. Records that
-others read are replaced as a whole:
+another launch, when another job has the attempt, when a stop was asked for or when Slurm said that the job is over. How
+an earlier run ended does not hinder a later one: only Slurm knows whether there is one. Records that others read are
+replaced as a whole, and belong to one run (``restarts``):
 
 ``owner.json``  the job that has the attempt: the first one that got here
 ``run.json``    this run (Slurm may run a job again): node, address, port, pid, whose the listening socket is
 ``term.json``   Slurm asked for the end (not we), and what it said why
-``exit.json``   how the engine ended, and how many of its processes are left; ``final`` unless Slurm asked for it
+``exit.json``   how the engine ended, and how many of its processes are left; ``own`` unless Slurm asked for it
 ``log-OFFSET``  output from that byte on; the last two are kept
 """
 
@@ -64,9 +65,15 @@ def main() -> None:
     job = os.environ["SLURM_JOB_ID"]
     if write_once("owner.json", {"job_id": job})["job_id"] != job:
         sys.exit("another job has this attempt; nothing is started")
-    if (read("exit.json") or {}).get("final"):
+    if os.path.exists("over.json"):
         sys.exit("this attempt has ended; nothing is started")
-    Run(plan, private, argv, job, key).carry_out()
+    restarts = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+    if restarts_of("run.json") > restarts:
+        sys.exit("a later run has this attempt; nothing is started")
+    ended = read("exit.json")
+    if ended and ended["own"] and ended["restarts"] == restarts:
+        sys.exit("this run of the attempt has ended; nothing is started")
+    Run(plan, private, argv, job, restarts, key).carry_out()
 
 
 def follow(plan: dict, private: dict, argv: list, address: Any) -> None:
@@ -81,9 +88,8 @@ def follow(plan: dict, private: dict, argv: list, address: Any) -> None:
 class Run:
     """One run of the attempt by one job."""
 
-    def __init__(self, plan: dict, private: dict, argv: list, job: str, key: bytes) -> None:
-        self.plan, self.private, self.key = plan, private, key
-        self.restarts = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+    def __init__(self, plan: dict, private: dict, argv: list, job: str, restarts: int, key: bytes) -> None:
+        self.plan, self.private, self.restarts, self.key = plan, private, restarts, key
         self.node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
         self.host = own_address(plan.get("network"))
         self.port, self.claim = claim_port(plan, self.host, job)
@@ -103,6 +109,7 @@ class Run:
         # a signal that came before now found its file here, or kills us and nothing was started
         if read("stop.json"):
             self.finish({"exit_code": None, "message": "was stopped before it started"})
+        # of a run before this one
         remove("exit.json")
         remove("term.json")
         adopt_orphans()
@@ -163,6 +170,7 @@ class Run:
         self.followers.stdin.close()
 
     def tell(self, owns: Any) -> None:
+        self.give_way()
         self.owns = owns
         write("run.json", dict(self.known, pid=self.engine, started_at=self.started_at, owns_port=owns))
 
@@ -205,12 +213,10 @@ class Run:
     def heed(self) -> None:
         """Somebody may want the end: we by a file (and a signal that hurries), Slurm by a signal alone."""
         asked, self.asked = self.asked, False
-        latest = read("run.json")
-        if latest and latest.get("restarts", 0) > self.restarts:
-            # Slurm took this node for lost and runs the job on another one
-            kill_all()
-            os._exit(1)
-        if os.path.exists("kill.json"):
+        self.give_way()
+        if self.ended is None and restarts_of("run.json") < self.restarts:
+            self.tell(self.owns)  # an earlier run's last word fell over ours
+        if os.path.exists("kill.json") or os.path.exists("over.json"):
             self.killed = True
             kill_all()
         elif os.path.exists("stop.json"):
@@ -220,9 +226,19 @@ class Run:
         elif asked:
             # the engine first: Slurm does not wait for what the controller answers
             self.ask_engine()
-            if not os.path.exists("term.json"):
+            if not self.slurm_asked():
                 write("term.json", {"at": time.time(), "restarts": self.restarts})
                 write("term.json", dict(why_slurm_ends_it(self.known["job_id"]), restarts=self.restarts))
+
+    def give_way(self) -> None:
+        """Slurm may have taken this node for lost and run the job on another one: that run has the attempt now."""
+        if restarts_of("run.json") > self.restarts:
+            kill_all()
+            os._exit(1)
+
+    def slurm_asked(self) -> bool:
+        """Whether Slurm asked for the end of this run."""
+        return (read("term.json") or {}).get("restarts") == self.restarts
 
     def ask_engine(self) -> None:
         """SIGTERM to the engine's group; when the engine has ended, to what it left."""
@@ -264,7 +280,7 @@ class Run:
         if self.ended["exit_code"] not in (0, 128 + signal.SIGTERM) and self.ended["signal"] != signal.SIGTERM:
             return
         until = time.monotonic() + SIGNALLING_S
-        while not (self.asked or os.path.exists("term.json") or os.path.exists("stop.json")):
+        while not (self.asked or self.slurm_asked() or os.path.exists("stop.json")):
             if time.monotonic() > until:
                 return
             time.sleep(0.02)
@@ -287,15 +303,15 @@ class Run:
         if not left:
             self.finish(self.ended)
 
-    def record_end(self, ended: dict, left: int) -> bool:
-        """Write how it ended. True: for good. Slurm's own wish to end it may mean that Slurm runs it again."""
-        final = not os.path.exists("term.json") or os.path.exists("stop.json")
-        write("exit.json", dict(dict(self.known, ended_at=time.time(), left=left, final=final), **ended))
-        return final
+    def record_end(self, ended: dict, left: int) -> None:
+        self.give_way()
+        own = not self.slurm_asked()
+        write("exit.json", dict(dict(self.known, ended_at=time.time(), left=left, own=own), **ended))
 
     def finish(self, ended: dict) -> None:
-        if self.record_end(ended, 0):
-            remove("private")
+        self.record_end(ended, 0)
+        if os.path.exists("stop.json"):
+            remove("private")  # else a later run needs it
         code = ended.get("exit_code")
         sys.stdout.flush()
         os._exit(code if code is not None else 128 + (ended.get("signal") or 0) if ended.get("signal") else 127)
@@ -655,6 +671,11 @@ def read(record: str) -> Any:
     except (FileNotFoundError, ValueError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def restarts_of(record: str) -> int:
+    """The run that it is of; below all where there is none."""
+    return (read(record) or {}).get("restarts", -1)
 
 
 def write(record: str, value: dict) -> None:

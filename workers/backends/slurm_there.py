@@ -10,6 +10,7 @@ of: an attempt's folder appears, and goes, by one ``rename``.
 ``submit.lock``  held (flock) by whoever is submitting, and by sbatch itself
 ``job.json``     the job's id, once Slurm accepted it
 ``stop.json``    when it was first asked to end; ``kill.json`` when to be killed
+``over.json``    when Slurm said that the job is over, before anybody is told so: no later run of it starts anything
 ``slurm.out``    what Slurm itself and the shell had to say
 The rest is the job's (``slurm_job.py``).
 """
@@ -172,11 +173,16 @@ class There:
         names = request["names"]
         # asked before Slurm is: a submission that ends in between is then in what Slurm says
         held = {name for name in names if self.is_unsubmitted(self.path(name))}
+        # an end that was there before shows what Slurm makes of it: a requeue is known there before anything is ended
+        ended = {name: self.ended_run(self.path(name)) for name in names}
         queue = self.queue(names, request["format"])
+        over = jobs_over(queue)
         attempts = {}
         for name in names:
             # after it: a job that ended in between has written how
-            attempts[name] = dict(self.attempt(name, self.records(self.path(name))), held=name in held)
+            records = self.records(self.path(name))
+            self.note_over(self.path(name), records, over)
+            attempts[name] = dict(self.attempt(name, records), held=name in held, ended_before=ended[name])
         if queue["ok"] and request.get("accounting"):
             queue["ended"] = self.accounting(attempts, queue)
         return {"attempts": attempts, "queue": queue}
@@ -198,8 +204,7 @@ class There:
         return self.do_look(dict(request, names=[name], verb="look"))
 
     def end_job(self, folder: str, records: Any, request: dict) -> None:
-        ended = records.get("exit.json") or {}
-        if ended.get("final") and not ended.get("left") and "kill.json" in records:
+        if os.path.exists(os.path.join(folder, "over.json")):
             return
         now = clock()
         asked = self.write_once(folder, "stop.json", now)
@@ -357,7 +362,7 @@ class There:
         told = {record.partition(".")[0]: value for record, value in records.items()}
         told.get("launch", {}).pop("record", None)
         ended = records.get("exit.json") or {}
-        if "sealed" not in records and ended.get("final") is not True:
+        if "sealed" not in records and ended.get("own") is not True:
             told["said"] = self.slurm_said(self.path(name), None, 1000).decode("utf-8", "replace")
         return dict(told, there=True)
 
@@ -374,6 +379,23 @@ class There:
         """Whether it is being submitted at this moment."""
         submitted = (os.path.exists(os.path.join(folder, name)) for name in ("job.json", "owner.json", "sealed"))
         return not any(submitted) and self.is_held(folder)
+
+    def ended_run(self, folder: str) -> Any:
+        """The restart count of the run whose end is written; None without one."""
+        try:
+            with open(os.path.join(folder, "exit.json"), encoding="utf-8") as file:
+                return json.load(file)["restarts"]
+        except OSError:
+            return None
+
+    def note_over(self, folder: str, records: Any, over: set) -> None:
+        """Who is told that a job is over gives the attempt up: somebody may requeue that job all the same."""
+        records = records or {}
+        job = (records.get("owner.json") or records.get("job.json") or {}).get("job_id")
+        if job in over and not os.path.exists(os.path.join(folder, "over.json")):
+            with contextlib.suppress(OSError):  # a full disk hides no end
+                self.write_once(folder, "over.json", clock())
+                os.unlink(os.path.join(folder, "private"))
 
     def is_held(self, folder: str) -> bool:
         """Whether whoever submits it, or its sbatch, still lives."""
@@ -521,11 +543,26 @@ def marked_jobs(queue: dict, name: str, nonce: str = "") -> list:
         if any(word.startswith(mark) for word in words):
             found.append((words[0], words[1].startswith(OVER)))
     for job in queue.get("jobs", ()):
-        state = job.get("job_state")
-        state = state if isinstance(state, str) else " ".join(state or ())
         if str(job.get("comment", "")).startswith(mark):
-            found.append((str(job["job_id"]), state.startswith(OVER) and "COMPLETING" not in state))
+            found.append((str(job["job_id"]), is_over(job)))
     return found
+
+
+def jobs_over(queue: dict) -> set:
+    """Ids of the jobs that will not run again."""
+    found = {str(job["job_id"]) for job in queue.get("jobs", ()) if is_over(job)}
+    for line in queue["text"].splitlines() if queue["form"] == "fixed" else ():
+        words = line.split(None, 2)
+        if len(words) > 1 and words[1].startswith(OVER):
+            found.add(words[0])
+    return found
+
+
+def is_over(job: dict) -> bool:
+    """Of a job in JSON."""
+    state = job.get("job_state")
+    state = state if isinstance(state, str) else " ".join(state or ())
+    return state.startswith(OVER) and not any(word in state for word in ("COMPLETING", "REQUEUE"))
 
 
 def last_lines(data: bytes, lines: int, limit: int) -> bytes:

@@ -15,6 +15,7 @@ from workers.backends.slurm_queue import WAITING, QueuedJob
 
 #: A job that Slurm started may need so long until its part of ours has told where it is.
 TELLING_S = 30.0
+_CLEARING = "Slurm is ending the job"
 _NO_TRACE = "was never launched, or its record was removed"
 _REASONS = {
     "TIMEOUT": Reason.WALLTIME,
@@ -108,21 +109,28 @@ class _Look:
         self.attempt, self.job, self.now = attempt, job, now
         self.run = attempt.get("run") or {}
         self.ended = attempt.get("exit") or {}
+        self.term = attempt.get("term") or {}
         self.asked = "stop" in attempt
         known = attempt.get("owner") or attempt.get("job") or {}
         self.job_id = job.id if job else known.get("job_id")
         if job and self.run and (self.run.get("job_id") != job.id or self.run.get("restarts", 0) != job.restarts):
             self.run = {}  # of a run before this one
+        newest = job.restarts if job else self.run.get("restarts", 0)
+        # so may these be: how that one ended says nothing of this one
+        if self.ended.get("restarts", 0) < newest:
+            self.ended = {}
+        if self.term.get("restarts", 0) < newest:
+            self.term = {}
 
     def in_silence(self, silence: str) -> Observation:
-        """The controller does not answer: what the job itself wrote last is all there is."""
-        if self.ended.get("final") and not self.ended.get("left"):
+        """The controller does not answer: whether there will be another run only it knows, unless we asked for none."""
+        if self.asked and self.ended and not self.ended.get("left"):
             return self._exited()
         return Observation(Liveness.UNKNOWN, message=silence, told=self._told())
 
     def waiting(self) -> Observation:
         assert self.job is not None
-        if self.ended.get("final"):
+        if self.asked and self.ended:
             return self._lingering("Slurm is about to run the job again, which will do nothing")
         why = self.job.why or self.job.state.lower()
         again = f" again (restart {self.job.restarts})" if self.job.restarts else ""
@@ -133,10 +141,8 @@ class _Look:
 
     def running(self) -> Observation:
         assert self.job is not None
-        if self.ended.get("final"):
-            left = self.ended.get("left")
-            words = f"{left} process{' is' if left == 1 else 'es are'} left" if left else "Slurm is ending the job"
-            return self._lingering(words)
+        if self.ended:
+            return self._ended_in(self.job)
         if not self.run:
             started = self.job.start or self.now
             where = self.job.batch_host or self.job.nodes
@@ -148,10 +154,6 @@ class _Look:
                 started_at=started,
                 told=self._told(),
             )
-        if self.ended and not self.asked:
-            return self._undecided()
-        if self.ended:
-            return self._lingering("its processes are being ended")
         return Observation(
             Liveness.RUNNING,
             pid=self.run.get("pid"),
@@ -163,14 +165,24 @@ class _Look:
             told=self._told(),
         )
 
+    def _ended_in(self, job: QueuedJob) -> Observation:
+        """The engine ended in a job that Slurm said runs."""
+        left = self.ended.get("left")
+        # Slurm was asked after that end, and had not ended the run: then what is left may stay for ever
+        outlived = self.ended.get("own") and left and self.attempt.get("ended_before") == job.restarts
+        if not self.asked and not outlived:
+            return self._undecided()
+        return self._lingering(f"{left} process{' is' if left == 1 else 'es are'} left" if left else _CLEARING)
+
     def completing(self) -> Observation:
-        if self.asked or self.ended.get("final"):
-            return self._lingering("Slurm is ending the job")
+        assert self.job is not None
+        if self.asked or (self.ended.get("own") and self.job.state in ("COMPLETED", "FAILED")):
+            return self._lingering(_CLEARING)
         return self._undecided()
 
     def _undecided(self) -> Observation:
-        """Slurm ends this run. Whether it ends the job or runs it again is seen when that is done."""
-        message = "Slurm is ending this run of it; whether there will be another one is not said yet"
+        """This run ends. Whether Slurm ends the job or runs it again is seen when that is done."""
+        message = "this run of it ends; whether there will be another one is not said yet"
         return Observation(Liveness.UNKNOWN, message=message, told=self._told())
 
     def over(self, job: QueuedJob) -> Observation:
@@ -181,7 +193,7 @@ class _Look:
         attempt = self.attempt
         if attempt.get("held"):
             return Observation(Liveness.QUEUED, message="is being submitted")
-        term = attempt.get("term") or {}
+        term = self.term
         state = accounted.state if accounted and accounted.over else ""
         if self.ended or term or state:
             return self._exited(state or _state_of(term, attempt.get("said", "")), accounted)
@@ -209,7 +221,7 @@ class _Look:
     def _end(self, liveness: Liveness, state: str, job: QueuedJob | None, left: str) -> Observation:
         ended = self.ended
         reason = None
-        if not self.asked and not (ended.get("final") and state == "CANCELLED"):
+        if not self.asked and not (state == "CANCELLED" and ended.get("own") and not _as_by_sigterm(ended)):
             reason = _REASONS.get(state)
         code, number = ended.get("exit_code"), ended.get("signal")
         if not ended and job is not None:
@@ -235,6 +247,8 @@ class _Look:
 
     def _said(self, message: str) -> str:
         """With what Slurm or the shell said last: then the engine was not even started."""
+        if self.job is not None and self.job.restarts and not self.run and not self.asked:
+            message += f"; it ended before its run {self.job.restarts + 1} began"
         lines = [line for line in self.attempt.get("said", "").splitlines() if line.strip()]
         if lines:
             return f"{message}; its job said: {lines[-1][:300]}"
@@ -275,6 +289,11 @@ def _how(code: int | None, number: int | None, out_of_memory: bool, *, asked: bo
     if code is not None:
         return f"exited with code {code}"
     return "ended, as asked" if asked else "ended; how is not known"
+
+
+def _as_by_sigterm(ended: Mapping[str, Any]) -> bool:
+    number = signal.SIGTERM
+    return ended.get("signal") == number or ended.get("exit_code") in (0, 128 + number)
 
 
 def _signal_name(number: int) -> str:

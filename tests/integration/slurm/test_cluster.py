@@ -58,6 +58,32 @@ def test_a_requeued_job_is_queued_again_and_then_elsewhere(
     assert world.wait_for(handle, Liveness.EXITED).reason is None
 
 
+def test_one_that_slurm_could_not_begin_again_is_told_as_that(world: World, cluster: Cluster) -> None:
+    handle = world.launch("idle", options={"requeue": True})
+    world.wait_for_line(handle, "started")
+    cluster.ask("scontrol", "requeue", handle.ref["job_id"])
+    world.wait_for(handle, Liveness.QUEUED)
+    # no node can begin it now
+    folder = Path(world.options["folder"]) / handle.name
+    (folder / "job.py").unlink()
+    cluster.hasten(handle.ref["job_id"])
+    seen = wait_until(lambda: _gone(world, handle), 60, "its end")
+    assert (seen.told or {})["restarts"] == 1
+    assert seen.exit_code not in (0, None), seen
+    assert "before its run 2 began" in seen.message
+
+
+def test_a_job_that_was_told_to_be_over_does_not_run_again(world: World, cluster: Cluster) -> None:
+    handle = world.launch("end 3", options={"requeue": True})
+    assert world.wait_for(handle, Liveness.EXITED).exit_code == 3
+    cluster.ask("scontrol", "requeue", handle.ref["job_id"])
+    world.wait_for(handle, Liveness.QUEUED)
+    cluster.hasten(handle.ref["job_id"])
+    seen = wait_until(lambda: _gone(world, handle), 60, "the end of its next run")
+    assert (seen.told or {})["restarts"] == 1
+    assert world.starts() == 1
+
+
 def test_a_preempted_job_waits_and_comes_back(world: World, cluster: Cluster) -> None:
     handle = world.launch("idle", options={"requeue": True, "cpus": CPUS, "nodelist": cluster.nodes[0]})
     world.wait_for_line(handle, "started")
@@ -302,9 +328,8 @@ _LEADER = 'echo "rank $HOSTLER_NODE_RANK of $HOSTLER_NODES"; exec sleep 600'
 
 
 def _next_run(world: World, cluster: Cluster, handle: Handle, restarts: int) -> Observation:
-    """Slurm lets two minutes pass before it runs a requeued job again, unless it is told otherwise."""
     world.wait_for(handle, Liveness.QUEUED)
-    cluster.ask("scontrol", "update", f"jobid={handle.ref['job_id']}", "starttime=now")
+    cluster.hasten(handle.ref["job_id"])
 
     def look() -> Observation | None:
         seen = world.see(handle)

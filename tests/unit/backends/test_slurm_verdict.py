@@ -19,7 +19,7 @@ LAUNCH = {"nonce": "f00d"}
 RUN = {
     "job_id": "17", "restarts": 0, "host": "10.0.0.7", "port": 20017, "pid": 99, "started_at": 1.0, "owns_port": True,
 }  # fmt: skip
-EXIT = {"job_id": "17", "restarts": 0, "exit_code": 3, "signal": None, "ended_at": 2.0, "left": 0, "final": True}
+EXIT = {"job_id": "17", "restarts": 0, "exit_code": 3, "signal": None, "ended_at": 2.0, "left": 0, "own": True}
 TERM = {"at": 2.0, "restarts": 0}
 
 
@@ -61,7 +61,7 @@ def test_a_job_that_tells_nothing_for_long_is_running_all_the_same() -> None:
 
 
 def test_a_requeued_job_is_queued_again() -> None:
-    seen = see(job("PENDING", restarts=1, nodes=""), run=RUN, exit=EXIT | {"final": False}, term=TERM)
+    seen = see(job("PENDING", restarts=1, nodes=""), run=RUN, exit=EXIT | {"own": False}, term=TERM)
     assert seen.liveness is Liveness.QUEUED
     assert "restart 1" in seen.message
 
@@ -78,14 +78,16 @@ def test_a_job_whose_comment_a_site_replaced_is_known_by_its_id() -> None:
 def test_its_own_word_is_the_first_source_of_its_end() -> None:
     assert see(job("FAILED", exit_code=0), exit=EXIT).message == "exited with code 3"
     assert see(exit=EXIT).liveness is Liveness.EXITED
-    assert see(answers=False, exit=EXIT).liveness is Liveness.EXITED
 
 
 def test_a_controller_that_does_not_answer_has_ended_nothing() -> None:
     seen = see(answers=False, run=RUN)
     assert (seen.liveness, seen.message) == (Liveness.UNKNOWN, "no answer")
-    assert see(answers=False, exit=EXIT | {"left": 2}).liveness is Liveness.UNKNOWN
-    assert see(answers=False, exit=EXIT | {"final": False}, term=TERM).liveness is Liveness.UNKNOWN
+    assert see(answers=False, exit=EXIT).liveness is Liveness.UNKNOWN
+    assert see(answers=False, exit=EXIT | {"own": False}, term=TERM).liveness is Liveness.UNKNOWN
+    # after a stop was asked for no run starts, whatever the controller would say
+    assert see(answers=False, exit=EXIT, stop={"at": 1.0}).liveness is Liveness.EXITED
+    assert see(answers=False, exit=EXIT | {"left": 2}, stop={"at": 1.0}).liveness is Liveness.UNKNOWN
     assert observe(NAME, {"there": False}, None, silence="no answer").liveness is Liveness.UNKNOWN
 
 
@@ -98,7 +100,7 @@ def test_a_controller_that_does_not_answer_has_ended_nothing() -> None:
     ],
 )  # fmt: skip
 def test_slurms_word_for_its_end_gives_the_reason(state: str, reason: Reason | None) -> None:
-    hit = {"exit_code": None, "signal": 15, "final": False}
+    hit = {"exit_code": None, "signal": 15, "own": False}
     assert see(job(state), exit=EXIT | hit, term=TERM).reason is reason
     assert see(job(state)).reason is reason
     assert see(accounted=job(state)).reason is reason
@@ -149,15 +151,54 @@ def test_what_we_asked_for_is_nobody_elses_doing() -> None:
 
 
 def test_leftovers_and_a_job_that_is_still_being_cleared_are_not_gone() -> None:
-    assert see(job("RUNNING"), run=RUN, exit=EXIT | {"left": 2}).liveness is Liveness.LINGERING
-    assert "2 processes are left" in see(job("RUNNING"), run=RUN, exit=EXIT | {"left": 2}).message
+    seen = see(job("RUNNING"), run=RUN, exit=EXIT | {"left": 2}, ended_before=0)
+    assert seen.liveness is Liveness.LINGERING
+    assert "2 processes are left" in seen.message
     assert see(job("FAILED", completing=True), exit=EXIT).liveness is Liveness.LINGERING
     assert see(job("COMPLETING", completing=True), stop={"at": 1.0}).liveness is Liveness.LINGERING
 
 
 def test_while_slurm_ends_a_run_nobody_can_say_whether_there_will_be_another() -> None:
     assert see(job("COMPLETING", completing=True), run=RUN, term=TERM).liveness is Liveness.UNKNOWN
-    assert see(job("RUNNING"), run=RUN, exit=EXIT | {"final": False}, term=TERM).liveness is Liveness.UNKNOWN
+    assert see(job("RUNNING"), run=RUN, exit=EXIT | {"own": False}, term=TERM).liveness is Liveness.UNKNOWN
+
+
+@pytest.mark.parametrize("left", [0, 2])
+def test_an_end_that_slurm_was_not_asked_after_may_be_followed_by_another_run(left: int) -> None:
+    """An engine may end by a requeue before its keeper hears of it; Slurm knows of the requeue before that."""
+    ended = EXIT | {"exit_code": 0, "left": left}
+    for earlier in ({}, {"ended_before": None}):
+        assert see(job("RUNNING"), run=RUN, exit=ended, **earlier).liveness is Liveness.UNKNOWN
+    assert see(job("PENDING", completing=True), run=RUN, exit=ended, ended_before=0).liveness is Liveness.UNKNOWN
+    assert see(job("COMPLETING", completing=True), run=RUN, exit=ended).liveness is Liveness.UNKNOWN
+    assert see(job("PENDING"), run=RUN, exit=ended).liveness is Liveness.QUEUED
+    assert see(job("COMPLETED"), run=RUN, exit=ended).liveness is Liveness.EXITED
+
+
+def test_how_an_earlier_run_ended_says_nothing_of_the_next() -> None:
+    ended = EXIT | {"exit_code": 0, "left": 2}
+    for state in ("PENDING", "CONFIGURING", "RUNNING"):
+        assert see(job(state, restarts=1), run=RUN, exit=ended, term=TERM, ended_before=0).liveness is Liveness.QUEUED
+    again = see(job("RUNNING", restarts=1), run=RUN | {"restarts": 1}, exit=ended, term=TERM, ended_before=0)
+    assert (again.liveness, again.port) == (Liveness.RUNNING, 20017)
+    # the node of the first run comes back and writes late
+    assert see(run=RUN | {"restarts": 1}, exit=ended, term=TERM).liveness is Liveness.LOST
+
+
+def test_a_run_that_slurm_could_not_begin_does_not_end_as_the_one_before_it() -> None:
+    seen = see(job("FAILED", restarts=1, exit_code=1), run=RUN, exit=EXIT | {"exit_code": 0, "own": False}, term=TERM)
+    assert (seen.liveness, seen.exit_code) == (Liveness.EXITED, 1)
+    assert "before its run 2 began" in seen.message
+
+
+@pytest.mark.parametrize(
+    "how, reason",
+    [({"exit_code": 3}, None), ({"exit_code": 0}, Reason.CANCELLED), ({"exit_code": 143}, Reason.CANCELLED)],
+)
+def test_an_engine_that_ended_on_a_cancel_before_its_keeper_heard_was_cancelled(
+    how: dict[str, int], reason: Reason | None
+) -> None:
+    assert see(job("CANCELLED"), run=RUN, exit=EXIT | how).reason is reason
 
 
 def test_an_attempt_that_is_not_there_is_absent_unless_its_job_runs() -> None:

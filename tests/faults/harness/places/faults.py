@@ -103,8 +103,8 @@ class OfTheCluster:
 
     def heal(self, stack: FaultyStack, arguments: Mapping[str, Any], hit: Hit) -> None:
         if self._then and hit and stack.parts is not None and stack.parts.cluster is not None:
-            # by itself it would wait for two minutes
-            _type(stack.parts.cluster, "scontrol", "update", f"JobId={hit['job']}", "StartTime=now")
+            # by itself it would wait for two minutes; at once, its node might refuse it
+            _type(stack.parts.cluster, "scontrol", "update", f"JobId={hit['job']}", "StartTime=now+2")
 
 
 class KillContainer:
