@@ -59,6 +59,15 @@ def read_all(context: Context, connection: Connection) -> list[dict[str, Any]]:
     return [known[name] for name in sorted(known)]
 
 
+def unsaid(context: Context, connection: Connection, actor: Actor, engine: str) -> str:
+    """The model of ``engine`` that is meant where none is named: ``HOSTLER_DEFAULT_MODEL``, else the only one."""
+    known = {model["name"]: model for model in read_all(context, connection) if model["engine"] == engine}
+    allowed = [name for name in known if actor.models is None or name in actor.models]
+    if context.settings.default_model in allowed:
+        return context.settings.default_model
+    return allowed[0] if len(allowed) == 1 else ""
+
+
 def create(
     context: Context, actor: Actor, body: Mapping[str, Any], request: Idempotency | None = None
 ) -> tuple[dict[str, Any], bool]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -28,8 +28,11 @@ _MOST_NEAR = 32
 class Asked:
     """One request, read. ``settings`` is it laid over the recipe; ``errors`` are told all at once, by ``refuse``."""
 
-    def __init__(self, recipe: Recipe, config: Mapping[str, Any], *, admin: bool) -> None:
-        self.recipe, self.admin = recipe, admin
+    def __init__(
+        self, recipe: Recipe, config: Mapping[str, Any], *, admin: bool, model_unsaid: Callable[[Engine], str]
+    ) -> None:
+        """``model_unsaid``: the model of the engine that is meant when none is named; empty when there is none."""
+        self.recipe, self.admin, self._model_unsaid = recipe, admin, model_unsaid
         self.engine: Engine = ENGINES[recipe.engine]
         self.config: dict[str, Any] = domain.read_numbers(config, CONFIG)
         self.errors: dict[str, list[str]] = {}
@@ -224,9 +227,19 @@ class Asked:
         for one in self.recipe.parameters:
             if one.name not in self.values and one.default is not None:
                 self.values[one.name] = domain.read_value(one, one.default)[0]
+            if one.name not in self.values and one.required and one.sets == MODEL:
+                self._take_unsaid(one)
             if self.values.get(one.name) is None and one.required:
                 by = f" or config.environment.{one.environment}" if one.environment else ""
                 self.fail(f"config.parameters.{one.name}", f"Is required: {one.description} Set it{by}.")
+
+    def _take_unsaid(self, parameter: Parameter) -> None:
+        model = self._model_unsaid(self.engine)
+        if model:
+            self.values[parameter.name] = model
+            # kept with the request: it stays this one whatever else the catalogue gets
+            self.config["parameters"] = {**(self.config.get("parameters") or {}), parameter.name: model}
+            self.warnings.append(f"No model was named: {model!r} is taken.")
 
     def _check_names(self) -> None:
         """That there is a model where the engine needs one, and that its name can be one."""

@@ -12,9 +12,10 @@ from app.domain import recipes as domain
 from app.domain.modes import ENGINE_BY_MODE, ServerMode
 from app.domain.recipes import MODEL, Recipe
 from app.domain.services.desired import Restart, Update
+from app.engines.base import Engine
 from app.engines.schema import for_admins
 from app.errors import Forbidden, HostlerError, UnknownPool
-from app.usecases import plans
+from app.usecases import models, plans
 from app.usecases.context import Actor, Context
 from app.usecases.recipe_asked import Asked
 from app.usecases.recipe_check import engine_config, unknown_members
@@ -50,7 +51,12 @@ def rendered(
     model_name: str | None = None,
 ) -> Rendered:
     """See ``recipes.render``."""
-    asked = Asked(recipe, config, admin=actor.role == "admin")
+
+    def model_unsaid(engine: Engine) -> str:
+        with ctx.database.read() as connection:
+            return models.unsaid(ctx, connection, actor, engine.name)
+
+    asked = Asked(recipe, config, admin=actor.role == "admin", model_unsaid=model_unsaid)
     asked.read(model_name)
     return _Rendering(ctx, actor, asked).finish(replicas, pool)
 

@@ -254,6 +254,20 @@ def test_the_model_by_name_path_and_catalogue(ctx: Context, tmp_path: Path) -> N
     assert set(errors_of(ctx, "llama-cpp", {"parameters": {"model": "./gone.gguf"}})) == {"config.parameters.model"}
 
 
+def test_the_only_model_of_an_engine_goes_without_saying(ctx: Context) -> None:
+    write_tiny_gguf(ctx.settings.models_dir / "tiny.gguf")
+    made = recipes.render(ctx, USER, "llama-cpp", {})
+    assert made.body["model_name"] == "tiny"
+    assert made.asked["parameters"] == {"model": "tiny"}, "an update keeps it"
+    assert any("'tiny' is taken" in told for told in made.warnings)
+    write_tiny_gguf(ctx.settings.models_dir / "other.gguf")
+    assert "config.parameters.model" in errors_of(ctx, "llama-cpp", {})
+    limited = replace(USER, models=("other",))
+    assert recipes.render(ctx, limited, "llama-cpp", {}).body["model_name"] == "other"
+    chosen = replace(ctx, settings=replace(ctx.settings, default_model="tiny"))
+    assert recipes.render(chosen, USER, "llama-cpp", {}).body["model_name"] == "tiny"
+
+
 def test_a_key_limited_to_models(ctx: Context) -> None:
     limited = replace(USER, models=("gpt2",))
     assert recipes.render(ctx, limited, SINGLE, {}, model_name="gpt2").count == 1
