@@ -120,6 +120,8 @@ class Engine(Protocol):
     #: whether what it was told must be there again after a restart: it gets ``EngineRequest.data_dir``, and a service
     #: of it has one replica, for two would be two stores
     keeps_data: bool
+    #: whether several of it on several hosts make one replica: it tells leader from followers by ``HOSTLER_NODE_RANK``
+    spans_hosts: bool
     #: the setting that holds the program to start; empty for what Hostler brings with it, as its value may be
     program_setting: str
     #: whether it checks ``engine_key`` on its API routes

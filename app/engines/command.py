@@ -27,6 +27,7 @@ class CommandEngine:
     takes_hub_model = False
     serves_models = True
     keeps_data = False
+    spans_hosts = True
     program_setting = ""
     checks_key = False
     open_paths: frozenset[str] = frozenset()

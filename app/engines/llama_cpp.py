@@ -36,6 +36,7 @@ class LlamaCpp:
     takes_hub_model = False
     serves_models = True
     keeps_data = False
+    spans_hosts = False
     program_setting = "llama_command"
     checks_key = True
     open_paths = frozenset({"/health", "/v1/health"})

@@ -73,6 +73,7 @@ class MockEngine:
     takes_hub_model = False
     serves_models = True
     keeps_data = False
+    spans_hosts = False
     program_setting = ""
     checks_key = True
     open_paths = frozenset({"/health", "/v1/health"})

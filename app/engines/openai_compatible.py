@@ -50,6 +50,7 @@ class OpenAICompatible:
     takes_hub_model = False
     serves_models = True
     keeps_data = False
+    spans_hosts = False
     program_setting = "haproxy"
     checks_key = True
     open_paths = frozenset({"/health"})

@@ -53,6 +53,7 @@ class Qdrant:
     takes_hub_model = False
     serves_models = False
     keeps_data = True
+    spans_hosts = False
     program_setting = "qdrant_command"
     checks_key = True
     open_paths = frozenset({"/", "/healthz", "/readyz", "/livez"})

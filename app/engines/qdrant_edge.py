@@ -27,6 +27,7 @@ class QdrantEdge:
     takes_hub_model = False
     serves_models = False
     keeps_data = True
+    spans_hosts = False
     program_setting = ""
     checks_key = True
     open_paths = frozenset({"/", "/healthz", "/readyz", "/livez"})

@@ -115,6 +115,7 @@ class Sglang:
     takes_hub_model = True
     serves_models = True
     keeps_data = False
+    spans_hosts = False
     program_setting = "sglang_command"
     checks_key = True
     open_paths = frozenset({"/health", "/health_generate", "/ready", "/metrics"})

@@ -141,6 +141,7 @@ class Vllm:
     takes_hub_model = True
     serves_models = True
     keeps_data = False
+    spans_hosts = False
     program_setting = "vllm_command"
     checks_key = True
     open_paths = frozenset({"/health"})

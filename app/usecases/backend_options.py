@@ -33,6 +33,9 @@ class Wish:
     resources: Mapping[str, Any]
     gpus: int = 0
     image: str = ""
+    engine: str = ""
+    #: ``Engine.spans_hosts``
+    spans_hosts: bool = False
 
 
 def settle(ctx: Context, connection: Connection, actor: Actor, pool: Any, wish: Wish) -> dict[str, Any]:
@@ -49,7 +52,7 @@ def settle(ctx: Context, connection: Connection, actor: Actor, pool: Any, wish: 
     if wish.own:
         _check_partly(row.options_schema, wish.own, _FIELD)
         _check_role(schema, wish.own, wish.granted, admin=actor.role == "admin")
-    _check_nodes(row, resources, wish.gpus)
+    _check_nodes(row, resources, wish)
     asked = _from_resources(schema, resources, pool.options)
     _check_fixed(fixed, wish)
     if "allow" in schema:
@@ -105,9 +108,10 @@ def _fixed_by_key(ctx: Context, connection: Connection, key_id: str) -> Mapping[
 _KEYS_KEPT = 4096
 
 
-def _check_nodes(row: Any, resources: Mapping[str, Any], gpus: int) -> None:
-    """Raises InvalidConfig for more hosts than the backend gives one replica, and for GPUs not shared out evenly."""
-    nodes = resources.get("nodes", 1)
+def _check_nodes(row: Any, resources: Mapping[str, Any], wish: Wish) -> None:
+    """Raises InvalidConfig for more hosts than backend and engine have one replica span, and for GPUs not shared out
+    evenly."""
+    nodes, gpus = resources.get("nodes", 1), wish.gpus
     if isinstance(nodes, bool) or not isinstance(nodes, int) or not 1 <= nodes <= 1024:
         told = "A whole number from 1 to 1024."
         raise InvalidConfig(f"resources.nodes: {told}", errors={"resources.nodes": [told]})
@@ -116,6 +120,10 @@ def _check_nodes(row: Any, resources: Mapping[str, Any], gpus: int) -> None:
         raise InvalidConfig(f"resources.gpus: {told}", errors={"resources.gpus": [told]})
     if nodes > 1 and (row.host_bound or SPANS_HOSTS in row.lacks):
         told = f"Must be 1: backend {row.name} does not span one replica over several hosts."
+        raise InvalidConfig(f"resources.nodes: {told}", errors={"resources.nodes": [told]})
+    if nodes > 1 and not wish.spans_hosts:
+        # each part would be told the leader's address, which is on one of the hosts
+        told = f"Must be 1: engine {wish.engine} does not span one replica over several hosts; engine command can."
         raise InvalidConfig(f"resources.nodes: {told}", errors={"resources.nodes": [told]})
 
 

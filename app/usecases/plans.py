@@ -111,6 +111,8 @@ def resolve(ctx: Context, connection: Connection, actor: Actor, body: Mapping[st
         resources=body.get("resources") or {},
         gpus=gpus,
         image=str(run.get("image") or ""),
+        engine=engine.name,
+        spans_hosts=engine.spans_hosts,
     )
     options = backend_options.settle(ctx, connection, actor, pool, wish)
     path = Path(model["source"]) if model and engine.needs_model_file else None

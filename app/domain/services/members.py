@@ -68,6 +68,11 @@ class Observed:
         return self.live and (self.state in LAUNCHING or self.state is State.STOPPING)
 
     @property
+    def requeued(self) -> bool:
+        """It served, and its cluster queued it again: no fault of its own, however long that takes."""
+        return self.live and self.state is State.UNHEALTHY and self.reason is Reason.PREEMPTED
+
+    @property
     def failed(self) -> bool:
         """Ended by itself; or its lifetime was over before it became ready."""
         if self.ready_at is None and self.reason in OVER:

@@ -42,6 +42,10 @@ def _failures(sight: Sight, member: Observed) -> int:
 
 
 def _hopeless(sight: Sight, place: Place) -> list[Observed]:
-    """The members of a place in which none works. Nobody acts on what is under suspicion or cannot be asked."""
+    """The members of a place in which none works. Nobody acts on what is under suspicion or cannot be asked.
+
+    Time in a cluster's queue is no unhealthy time: who replaced a member that waits there would wait there anew.
+    """
     live = sight.live(place)
-    return live if all(member.state is State.UNHEALTHY and not member.suspect for member in live) else []
+    hopeless = all(member.state is State.UNHEALTHY and not member.requeued and not member.suspect for member in live)
+    return live if hopeless else []

@@ -76,7 +76,8 @@ def overall_status(desired: Desired, members: Sequence[Observed]) -> Overall:
     """How its places do.
 
     ``partial``: some are ready, the others on their way; ``degraded``: some are ready, and one is unhealthy, cannot be
-    asked or failed; ``starting``: none is ready yet; ``failed``: none is ready, and none is on its way.
+    asked or failed; ``starting``: none is ready yet; ``failed``: none is ready, and none is on its way. What its
+    cluster queued again is on its way.
     """
     if not desired.running or desired.count == 0:
         return Overall.STOPPED
@@ -86,14 +87,14 @@ def overall_status(desired: Desired, members: Sequence[Observed]) -> Overall:
         return Overall.HEALTHY
     behind = [place for place in places if not place.ready]
     if not ready:
-        on_its_way = any(_launching(place) or (not place.live and not _gave_up(desired, place)) for place in behind)
+        on_its_way = any(_on_its_way(place) or (not place.live and not _gave_up(desired, place)) for place in behind)
         return Overall.STARTING if on_its_way else Overall.FAILED
-    fine = all(_launching(place) or (not place.live and not _failed(place)) for place in behind)
+    fine = all(_on_its_way(place) or (not place.live and not _failed(place)) for place in behind)
     return Overall.PARTIAL if fine else Overall.DEGRADED
 
 
-def _launching(place: Place) -> bool:
-    return any(member.launching for member in place.live)
+def _on_its_way(place: Place) -> bool:
+    return any(member.launching or member.requeued for member in place.live)
 
 
 def _gave_up(desired: Desired, place: Place) -> bool:

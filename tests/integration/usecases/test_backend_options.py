@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from app.engines.registry import ENGINES
 from app.errors import Forbidden, HostlerError, InvalidConfig
 from app.settings import Settings
 from app.usecases import keys
@@ -62,6 +63,15 @@ def planned(ctx: Context, who: Actor, own: Mapping[str, Any] | None = None, **bo
     whole = {"server_mode": "replica_mock", "model_name": "m", "pool": "cluster", "replica_config": config, **body}
     found: dict[str, Any] = plan_create(ctx, who, whole)["backend_options"]
     return {name: value for name, value in found.items() if name != "allow"}
+
+
+def several(nodes: int) -> dict[str, Any]:
+    """A create of the only engine that spans hosts."""
+    return {
+        "server_mode": "platform_workload",
+        "platform_config": {"command": ["serve", "{port}"]},
+        "resources": {"nodes": nodes, "gpus": 2 * nodes},
+    }
 
 
 def refusal(ctx: Context, who: Actor, own: Mapping[str, Any] | None = None, **body: Any) -> HostlerError:
@@ -120,7 +130,7 @@ def test_a_key_shows_what_it_fixes(ctx: Context) -> None:
 
 
 def test_resources_become_options_of_a_backend_that_has_such(ctx: Context) -> None:
-    resources = {"cpu": 2.5, "memory": "1.5G", "time_limit_s": 90, "nodes": 3}
+    resources = {"cpu": 2.5, "memory": "1.5G", "time_limit_s": 90}
     found = planned(ctx, key(ctx), resources=resources)
     assert found == {"account": "all", "site": "north", "cpus": 3, "memory": "1536M", "time_limit": 2}
     assert planned(ctx, key(ctx, "admin"), {"cpus": 8}, resources=resources)["cpus"] == 8
@@ -130,7 +140,15 @@ def test_resources_become_options_of_a_backend_that_has_such(ctx: Context) -> No
 
 def test_gpus_are_shared_out_evenly_over_hosts(ctx: Context) -> None:
     assert list(refusal(ctx, ADMIN, resources={"nodes": 2, "gpus": 3}).errors) == ["resources.gpus"]
-    assert planned(ctx, ADMIN, resources={"nodes": 2, "gpus": 4})["site"] == "north"
+    assert planned(ctx, ADMIN, **several(2))["site"] == "north"
+
+
+def test_an_engine_whose_parts_cannot_bind_the_leaders_address_has_one_host(ctx: Context) -> None:
+    refused = refusal(ctx, ADMIN, resources={"nodes": 2, "gpus": 4})
+    assert (refused.status, list(refused.errors)) == (422, ["resources.nodes"])
+    assert "engine mock" in refused.detail
+    assert planned(ctx, ADMIN, resources={"nodes": 1, "gpus": 4})["site"] == "north"
+    assert {name for name, engine in ENGINES.items() if engine.spans_hosts} == {"command"}
 
 
 @pytest.mark.parametrize("nodes", [0, -1, 1025, "2", 1.5, True])
@@ -143,7 +161,7 @@ def test_several_hosts_only_where_the_backend_can(ctx: Context, pool: str) -> No
     make_pool(ctx, {}, "single")
     with ctx.database.begin() as connection:
         connection.execute(text("UPDATE backends SET lacks = '{spans_hosts}' WHERE name IN ('elsewhere', 'mock')"))
-    refused = refusal(ctx, ADMIN, pool=pool, resources={"nodes": 2})
+    refused = refusal(ctx, ADMIN, pool=pool, **several(2))
     assert (refused.status, list(refused.errors)) == (422, ["resources.nodes"])
     assert planned(ctx, ADMIN, pool=pool, resources={"nodes": 1}) == {}
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import text
 
 from app.engines.tiny_model import write_tiny_gguf
 from app.errors import (
@@ -189,6 +190,22 @@ def test_gpus_and_tensor_parallelism_must_fit(ctx: Context) -> None:
         ]
     }
     assert set(errors_of(ctx, SINGLE, {"resources": {"nodes": 2}})) == {"config.resources.nodes"}
+
+
+def test_several_hosts_only_for_an_engine_that_can(ctx: Context) -> None:
+    with ctx.database.begin() as connection:
+        connection.execute(text("UPDATE backends SET lacks = '{}', host_bound = false WHERE name = 'mock'"))
+    pools.create(ctx, ADMIN, {"name": "wide", "backend": "mock", "slots": 4, "gpus": 4})
+    wide = {"resources": {"nodes": 2, "gpu": 2}, "pool": "wide"}
+    write(ctx, "lab/one", "engine: mock\n")
+    write(ctx, "lab/several", 'engine: command\ncommand: ["x"]\n')
+    told = errors_of(ctx, "one", wide)
+    assert set(told) == {"config.resources.nodes"}
+    assert "engine mock" in told["config.resources.nodes"][0]
+    with pytest.raises(InvalidConfig) as caught:
+        services.create(ctx, ADMIN, {"recipe": "one", "config": wide, "model_name": "gpt2"}, None)
+    assert set(caught.value.errors) == {"config.resources.nodes"}
+    assert recipes.render(ctx, ADMIN, "several", wide, model_name="gpt2").body["resources"]["nodes"] == 2
 
 
 def test_one_parameter_set_twice(ctx: Context) -> None:

@@ -193,6 +193,7 @@ class World:
         assert len(stopped) <= 1
         for one in stopped:
             assert one.state is State.UNHEALTHY
+            assert one.reason is not Reason.PREEMPTED
             assert not one.suspect
             assert self.now >= one.state_since + restart.unhealthy_s > one.state_since
             assert one.stable(restart.stable_s) or one.tries < restart.tries
@@ -270,7 +271,7 @@ class World:
             elif one.state in LAUNCHING:
                 self.get_ready(name)
             elif one.state in (State.UNHEALTHY, State.UNREACHABLE):
-                self.enter(name, State.READY, ready_at=one.ready_at or self.now)
+                self.enter(name, State.READY, ready_at=one.ready_at or self.now, reason=None)
             else:
                 continue
             moved = True

@@ -157,6 +157,17 @@ def test_who_is_unhealthy_is_looked_at_again_when_its_time_comes() -> None:
     assert stops(Desired(1, good_revision=1), [replace(ailing, suspect=True)], NOW + 1000) == []
 
 
+def test_who_waits_in_its_clusters_queue_again_is_neither_replaced_nor_counted() -> None:
+    waits = member(0, State.UNHEALTHY, reason=Reason.PREEMPTED, tries=5, ready_at=NOW - 130, state_since=NOW - 120)
+    desired = Desired(2, good_revision=1)
+    sick = member(1, State.UNHEALTHY, reason=Reason.HEALTH_FAILED)
+    assert plan(Desired(1, good_revision=1), [waits], NOW + 100_000).actions == ()
+    # and keeps nobody from replacing another one
+    assert stops(desired, [waits, sick], NOW + 100_000) == ["r1-1"]
+    ended = replace(waits, state=State.FAILED, tries=1, released=True)
+    assert [one.tries for one in creates(Desired(1, good_revision=1), [ended])] == [1]
+
+
 def test_scale_up_fills_the_lowest_numbers() -> None:
     members = [member(0), member(2)]
     assert [one.ordinal for one in creates(Desired(4, good_revision=1), members)] == [1, 3]
@@ -400,6 +411,9 @@ def test_the_words() -> None:
         (two, [member(0, State.STARTING)], Status.CONFIGURING, Overall.STARTING),
         (two, [member(0)], Status.RUNNING, Overall.PARTIAL),
         (two, [member(0), member(1, State.UNHEALTHY)], Status.RUNNING, Overall.DEGRADED),
+        (two, [member(0), member(1, State.UNHEALTHY, reason=Reason.PREEMPTED)], Status.RUNNING, Overall.PARTIAL),
+        (Desired(1), [member(0, State.UNHEALTHY)], Status.RUNNING, Overall.FAILED),
+        (Desired(1), [member(0, State.UNHEALTHY, reason=Reason.PREEMPTED)], Status.RUNNING, Overall.STARTING),
         (two, [member(0), member(1, State.FAILED, reason=Reason.OUT_OF_MEMORY)], Status.RUNNING, Overall.DEGRADED),
         (two, [member(0), member(1)], Status.RUNNING, Overall.HEALTHY),
         (

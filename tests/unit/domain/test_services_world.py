@@ -102,11 +102,18 @@ class ServiceMachine(RuleBasedStateMachine):
         self._after(True)
 
     @rule(pick=PICK)
+    def one_is_requeued(self, pick: int) -> None:
+        name = self._pick(pick, State.READY)
+        if name:
+            self.world.enter(name, State.UNHEALTHY, reason=Reason.PREEMPTED)
+        self._after(True)
+
+    @rule(pick=PICK)
     def one_recovers(self, pick: int) -> None:
         name = self._pick(pick, State.UNHEALTHY, State.UNREACHABLE)
         if name:
             ready_at = self.world.members[name].ready_at
-            self.world.enter(name, State.READY, ready_at=ready_at or self.world.now)
+            self.world.enter(name, State.READY, ready_at=ready_at or self.world.now, reason=None)
         self._after(True)
 
     @rule(pick=PICK, seen=st.booleans())
