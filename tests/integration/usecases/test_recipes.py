@@ -203,7 +203,7 @@ def test_several_hosts_only_for_an_engine_that_can(ctx: Context) -> None:
     assert set(told) == {"config.resources.nodes"}
     assert "engine mock" in told["config.resources.nodes"][0]
     with pytest.raises(InvalidConfig) as caught:
-        services.create(ctx, ADMIN, {"recipe": "one", "config": wide, "model_name": "gpt2"}, None)
+        services.create(ctx, ADMIN, {"recipe_name": "one", "config": wide})
     assert set(caught.value.errors) == {"config.resources.nodes"}
     assert recipes.render(ctx, ADMIN, "several", wide, model_name="gpt2").body["resources"]["nodes"] == 2
 
