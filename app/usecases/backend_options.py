@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 from app.db.repos import keys
 from app.db.repos import pools as repo
 from app.db.repos.newer import knows_services
+from app.domain.mounts import refused_mounts
 from app.domain.slurm_limits import refused_options
 from app.errors import Forbidden, InvalidConfig, Unavailable
 from app.usecases.context import Actor, Context
@@ -59,6 +60,8 @@ def settle(ctx: Context, connection: Connection, actor: Actor, pool: Any, wish: 
         known = {**pool.options, **wish.granted, **fixed}
         refused = refused_options(known, {**asked, **wish.own}, admin=actor.role == "admin")
         _refuse({_named(name, wish): told for name, told in refused.items()})
+    if "mounts" in wish.own and "allowed_mounts" in schema:
+        _check_mounts(pool.options, wish, fixed, admin=actor.role == "admin")
     image = {"image": wish.image} if wish.image and "image" in schema else {}
     return {**pool.options, **asked, **wish.own, **image, **fixed}
 
@@ -106,6 +109,14 @@ def _fixed_by_key(ctx: Context, connection: Connection, key_id: str) -> Mapping[
 
 #: Keys whose options a process keeps in mind.
 _KEYS_KEPT = 4096
+
+
+def _check_mounts(of_pool: Mapping[str, Any], wish: Wish, fixed: Mapping[str, Any], *, admin: bool) -> None:
+    """Raises Forbidden for mounts that no host need be asked about; links are followed where they are made."""
+    allowed = {**of_pool, **wish.own, **fixed}.get("allowed_mounts", ())
+    given = {"mounts": [*wish.granted.get("mounts", ()), *fixed.get("mounts", ())]}
+    refused = refused_mounts(wish.own.get("mounts", ()), of_pool, given, allowed, admin=admin)
+    _refuse({f"{_FIELD}.{name}": told for name, told in refused.items()})
 
 
 def _check_nodes(row: Any, resources: Mapping[str, Any], wish: Wish) -> None:

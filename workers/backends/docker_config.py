@@ -1,14 +1,16 @@
-"""What a daemon is told to make of a launch: the body of ``POST /containers/create``. Pure."""
+"""What a daemon is told to make of a launch: the body of ``POST /containers/create``."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from app.domain.mounts import is_safe
 from app.domain.placeholders import put_address
-from workers.backends.base import Launch
+from workers.backends.base import Launch, LaunchRefused
 from workers.backends.docker_options import Mount, mapped, mounts_of
 from workers.backends.proc import MARK
 
@@ -17,7 +19,7 @@ ATTEMPT, REPLICA, FOLDER = "hostler.attempt", "hostler.replica", "hostler.folder
 #: Where an engine listens in a network of its own: only the published port leads there.
 _EVERYWHERE = "0.0.0.0"
 #: Of the host's folders of ours those that engines keep things in.
-_KEPT = ("cache", "data/[A-Za-z0-9._-]+")
+_KEPT = ("cache", r"data/(?!\.\.?(?![A-Za-z0-9._-]))[A-Za-z0-9._-]+")
 
 
 def container_config(
@@ -120,7 +122,24 @@ def with_address(content: str, launch: Launch) -> str:
 
 
 def _bind(mount: Mount) -> dict[str, Any]:
+    for path in (mount.source, mount.target):
+        if not is_safe(path):
+            raise LaunchRefused(f"{path!r} cannot be mounted: a daemon would read more than a path in it")
     return {"Type": "bind", "Source": mount.source, "Target": mount.target, "ReadOnly": mount.read_only}
+
+
+def strayed_mount(asked: Iterable[Mapping[str, Any]], seen: Mapping[str, Any]) -> str:
+    """What a daemon made of the mounts of a container otherwise than it was asked to; empty: nothing."""
+    made = {one.get("Destination"): one for one in seen.get("Mounts") or ()}
+    for mount in asked:
+        one = made.get(mount["Target"])
+        if one is None:
+            return f"nothing is mounted at {mount['Target']!r}"
+        if os.path.realpath(str(one.get("Source"))) != os.path.realpath(mount["Source"]):
+            return f"{one.get('Source')!r} is mounted at {mount['Target']!r}, not {mount['Source']!r}"
+        if mount["ReadOnly"] and one.get("RW") is not False:
+            return f"{mount['Target']!r} may be written"
+    return ""
 
 
 def _log_config(log_bytes: int, is_podman: bool) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from workers.backends.base import (
     LaunchRefused,
 )
 from workers.backends.container_folder import Claim, ContainerFolder, claim
-from workers.backends.docker_config import container_config, inside, with_address
+from workers.backends.docker_config import container_config, inside, strayed_mount, with_address
 from workers.backends.docker_daemon import LAUNCH_S, Daemon, NameTaken
 from workers.backends.docker_options import image_of
 from workers.backends.docker_program import check_program
@@ -77,6 +77,7 @@ def start_claimed(daemon: Daemon, taken: Claim, launch: Launch, image: Mapping[s
             os.makedirs(mount["Source"], mode=0o700, exist_ok=True)
     container = _create(daemon, launch.name, config)
     try:
+        _check_mounts(daemon, container, config)
         check_program(daemon, container, inside(launch, home)[0], config)
         until = known.get("until")
         if until is not None and time.clock_gettime(time.CLOCK_BOOTTIME) > until:
@@ -146,6 +147,16 @@ def _clear(folder: ContainerFolder, daemon: Daemon) -> None:
         if seen is not None:
             daemon.remove(seen["Id"])
         folder.remove()
+
+
+def _check_mounts(daemon: Daemon, container: str, config: Mapping[str, Any]) -> None:
+    """A daemon may read more in a path than we did: what it made of them is asked before anything runs."""
+    seen = daemon.find(container, LAUNCH_S)
+    if seen is None:
+        raise BackendUnavailable(f"container {container} was removed before it was started")
+    strayed = strayed_mount(config["HostConfig"]["Mounts"], seen)
+    if strayed:
+        raise LaunchRefused(f"the daemon made other mounts than it was asked for: {strayed}; nothing was started")
 
 
 def _create(daemon: Daemon, name: str, config: Mapping[str, Any]) -> str:

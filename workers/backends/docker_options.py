@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from app.domain.mounts import PLAIN_PATH, is_plain, is_safe
 from workers.backends.base import LaunchRefused
 
+_PLAIN = {"type": "string", "pattern": PLAIN_PATH, "maxLength": 4096}
 _PATH = {"type": "string", "pattern": "^/", "maxLength": 4096}
 _MOUNT: dict[str, Any] = {
     "type": "object",
     "additionalProperties": False,
     "required": ["source"],
     "properties": {
-        "source": {**_PATH, "description": "A folder or file of the host."},
-        "target": {**_PATH, "description": "Where it is inside; default: the same path."},
+        "source": {**_PLAIN, "description": "A folder or file of the host."},
+        "target": {**_PLAIN, "description": "Where it is inside; default: the same path."},
         "read_only": {"type": "boolean", "description": "Default true."},
     },
 }
@@ -134,9 +136,17 @@ def mounts_of(options: Mapping[str, Any], state_dir: Path) -> list[Mount]:
 
 def _checked(mount: Mapping[str, Any], allowed: list[tuple[Path, bool]], state_dir: Path) -> Mount:
     named, read_only = mount["source"], mount.get("read_only", True)
+    target = mount.get("target", named)
+    for path in (named, target):
+        if not is_plain(path):
+            raise LaunchRefused(f"{path!r} may not be mounted: it is no plain absolute path")
     source = Path(named).resolve()
+    if not is_safe(str(source)):
+        raise LaunchRefused(f"{named} may not be mounted: it leads to {str(source)!r}, no plain path")
     if source.is_relative_to(state_dir) or state_dir.is_relative_to(source):
         raise LaunchRefused(f"{named} may not be mounted: Hostler's own files are there ({state_dir})")
+    if Path(target).is_relative_to(state_dir):
+        raise LaunchRefused(f"nothing may be mounted at {target}: the attempt's own folder is there")
     over = [for_reading for folder, for_reading in allowed if source.is_relative_to(folder)]
     if not over:
         raise LaunchRefused(f"{named} may not be mounted: it is below no folder of the option allowed_mounts")
@@ -144,7 +154,7 @@ def _checked(mount: Mapping[str, Any], allowed: list[tuple[Path, bool]], state_d
         raise LaunchRefused(f"{named} may be mounted only for reading; the option allowed_mounts says so")
     if not source.exists():
         raise LaunchRefused(f"{named} cannot be mounted: there is no such file or folder on this host")
-    return Mount(str(source), mount.get("target", named), read_only)
+    return Mount(str(source), target, read_only)
 
 
 def mapped(value: str, path_map: Mapping[str, str]) -> str:

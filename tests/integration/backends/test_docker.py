@@ -18,6 +18,7 @@ from tests.conformance.world import World
 from tests.support.embedded import wait_until
 from tests.support.images import Images, serving_images
 from tests.support.podman import Podman, image_tar, podman
+from workers.backends import docker_config, docker_options
 from workers.backends.base import (
     BackendContext,
     BackendError,
@@ -155,7 +156,8 @@ def test_only_allowed_folders_are_mounted(world: World, tmp_path: Path) -> None:
     for wrong, words in [
         ({"source": str(outside)}, "may not be mounted"),
         ({"source": str(inside / "way-out")}, "may not be mounted"),
-        ({"source": f"{inside}/../../elsewhere"}, "may not be mounted"),
+        ({"source": f"{inside}/../../elsewhere"}, "no plain absolute path"),
+        ({"source": str(inside), "target": f"{tmp_path}/zz,source=/etc"}, "no plain absolute path"),
         ({"source": str(inside / "none")}, "no such file"),
         ({"source": str(state)}, "Hostler's own files"),
         ({"source": str(tmp_path)}, "Hostler's own files"),
@@ -169,6 +171,20 @@ def test_only_allowed_folders_are_mounted(world: World, tmp_path: Path) -> None:
     with pytest.raises(LaunchRefused, match="may not be mounted"):
         world.launch("idle", options={"mounts": [{"source": "/etc"}], "allowed_mounts": []})
     assert world.backend.list_marked(world.prefix) == []
+
+
+def test_a_mount_in_which_the_daemon_reads_more_is_seen_before_anything_runs(
+    world: World, podman: Podman, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docker_options, "is_plain", lambda path: True)
+    monkeypatch.setattr(docker_config, "is_safe", lambda path: True)
+    shared = str(tmp_path / "shared")
+    wish = {"source": shared, "target": "/zz,source=/etc"}
+    mounts = [*world.options["mounts"], wish]
+    with pytest.raises(LaunchRefused, match="other mounts than it was asked for"):
+        world.launch("idle", options={"mounts": mounts})
+    assert [name for name in podman.names() if name.startswith(world.prefix)] == []
+    assert world.starts() == 0
 
 
 def test_a_daemon_that_is_away_leaves_everything_unknown(world: World, podman: Podman) -> None:

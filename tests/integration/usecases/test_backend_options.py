@@ -16,6 +16,7 @@ from app.usecases import keys
 from app.usecases.context import Actor, Context
 from app.usecases.creates import plan_create, request_create
 from tests.support.elsewhere import ElsewhereBackend
+from workers.backends.docker_options import OPTIONS_SCHEMA as DOCKER_OPTIONS
 
 ADMIN = Actor("000000000000", "admin", "admin")
 
@@ -173,3 +174,30 @@ def test_a_size_of_memory_is_one(ctx: Context) -> None:
 def test_an_address_that_is_learned_is_a_placeholder_in_the_plan(ctx: Context) -> None:
     plan = plan_create(ctx, ADMIN, {"server_mode": "replica_mock", "model_name": "m", "pool": "cluster"})
     assert plan["placement"]["port"] == "found where it runs"
+
+
+def test_mounts_of_a_request_are_checked_by_field_before_any_host_is_asked(ctx: Context) -> None:
+    with ctx.database.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO backends (name, host_bound, serves_http, options_schema)"
+                " VALUES ('docker', true, true, CAST(:schema AS jsonb))"
+            ),
+            {"schema": json.dumps(DOCKER_OPTIONS)},
+        )
+        options = {"allowed_mounts": [{"source": "/srv"}], "mounts": [{"source": "/srv/venv", "target": "/venv"}]}
+        connection.execute(
+            text("INSERT INTO pools (name, backend, slots, options) VALUES ('boxes', 'docker', 4, CAST(:o AS jsonb))"),
+            {"o": json.dumps(options)},
+        )
+    operator = key(ctx)
+    own = {"mounts": [*options["mounts"], {"source": "/srv/models"}]}
+    assert planned(ctx, operator, own, pool="boxes")["mounts"] == own["mounts"]
+    field = "replica_config.backend_options.mounts"
+    for wrong, refused, name in (
+        ({"source": "/srv/x", "target": "/tmp/zz,source=/etc"}, InvalidConfig, f"{field}.0.target"),
+        ({"source": "/etc"}, Forbidden, f"{field}.0"),
+        ({"source": "/srv/x", "target": "/venv"}, Forbidden, f"{field}.0"),
+    ):
+        error = refusal(ctx, operator, {"mounts": [wrong]}, pool="boxes")
+        assert (type(error), list(error.errors)) == (refused, [name])

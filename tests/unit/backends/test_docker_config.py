@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from app.domain.placeholders import HOST_LATER, PORT_LATER
 from workers.backends.base import Launch, LaunchRefused
-from workers.backends.docker_config import container_config, kept_folders
+from workers.backends.docker_config import container_config, kept_folders, strayed_mount
 from workers.backends.docker_options import OPTIONS_SCHEMA, image_of, mapped
 from workers.backends.docker_pulling import Progress
 
@@ -137,3 +138,60 @@ def test_progress_of_a_pull_in_one_line() -> None:
     assert progress.words() == "pulling image image:1: 1 of 2 layers, 5 of 9 MiB"
     progress.hear({"status": "Pull complete", "id": "a"})
     assert progress.words() == "pulling image image:1: 2 of 2 layers, 9 of 9 MiB"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/tmp/zz,source=/etc", "/a=b", "/a:b", '/a"b', "/a'b", "/a\\b", "/a\n", "/a\tb", "/a b", "/a\x00", "/a\x7f",
+        "/a/../b", "/..", "/a/.", "/./a", "//a", "/a//b", "/a/", "/", "a", "", "/a\u2028b",
+    ],
+)  # fmt: skip
+def test_a_mount_whose_path_is_not_plain_is_refused_by_schema_and_backend(path: str, tmp_path: Path) -> None:
+    allowed = [{"source": "/", "read_only": False}]
+    source = tmp_path / "models"
+    source.mkdir()
+    for mount in ({"source": path}, {"source": str(source), "target": path}):
+        assert not Draft202012Validator(OPTIONS_SCHEMA).is_valid({"mounts": [mount]})
+        with pytest.raises(LaunchRefused, match="no plain absolute path"):
+            config(mounts=[mount], allowed_mounts=allowed)
+
+
+@pytest.mark.parametrize("target", ["/models", "/a/..b", "/a/.b", "/m/Qwen2.5-7B_@1+x%~"])
+def test_a_mount_of_plain_paths_is_made(target: str, tmp_path: Path) -> None:
+    options = {"mounts": [{"source": str(tmp_path), "target": target}], "allowed_mounts": [{"source": str(tmp_path)}]}
+    assert Draft202012Validator(OPTIONS_SCHEMA).is_valid(options)
+    made = config(**options)["HostConfig"]["Mounts"]
+    assert made[1] == {"Type": "bind", "Source": str(tmp_path), "Target": target, "ReadOnly": True}
+
+
+def test_a_link_to_a_folder_whose_name_says_more_is_not_mounted(tmp_path: Path) -> None:
+    (tmp_path / "x,source=").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "x,source=")
+    with pytest.raises(LaunchRefused, match="no plain path"):
+        config(mounts=[{"source": str(tmp_path / "link")}], allowed_mounts=[{"source": str(tmp_path)}])
+
+
+def test_nothing_is_mounted_over_the_attempts_own_folder(tmp_path: Path) -> None:
+    for target in (HOME, HOME / "deep", Path("/state")):
+        mounts = [{"source": str(tmp_path), "target": str(target)}]
+        with pytest.raises(LaunchRefused, match="own folder"):
+            config(mounts=mounts, allowed_mounts=[{"source": str(tmp_path)}])
+
+
+def test_no_word_of_a_launch_has_more_of_the_stacks_folder_mounted() -> None:
+    words = ["/state/data/..", "/state/data/../secrets", "/state/data/.", "/state/data/..x"]
+    assert [mount.source for mount in kept_folders(words, Path("/state"))] == ["/state/data/..x"]
+
+
+def test_mounts_that_a_daemon_made_otherwise_are_told() -> None:
+    asked = [{"Source": "/models", "Target": "/m", "ReadOnly": True}]
+
+    def made(source: str, target: str, writable: bool = False) -> dict[str, Any]:
+        return {"Mounts": [{"Type": "bind", "Source": source, "Destination": target, "RW": writable}]}
+
+    assert strayed_mount(asked, made("/models", "/m")) == ""
+    assert "/etc" in strayed_mount(asked, made("/etc", "/m"))
+    assert "nothing is mounted" in strayed_mount(asked, made("/models", "/n"))
+    assert "may be written" in strayed_mount(asked, made("/models", "/m", writable=True))
+    assert "nothing is mounted" in strayed_mount(asked, {})
