@@ -61,6 +61,8 @@ TAIL_LINES = 50
 LAUNCH_S = 20.0
 #: After an unexpected error the launch is tried again this much later, a bounded number of times.
 RETRY_S = 2.0
+#: From this try on a host that is away is asked again at the same pace.
+SLOWEST_TRY = 3
 #: For so long a worker goes on with the next launch on one message, while each is that quick.
 GO_ON_S = 0.2
 NOTHING = "nothing to claim"
@@ -141,14 +143,18 @@ class _Launch:
         return self._follow(handle)
 
     def _try_later(self, error: BackendError) -> str:
-        """Another host may be away for a moment, and then nobody knows whether it took the launch: adopt finds out."""
-        tries = self.claim.claims
-        if not (error.retryable and self._finds_place and tries < launches.MAX_CLAIMS):
+        """Another host may be away, and then nobody knows whether it took the launch: adopt finds out.
+
+        So it goes on, after 2, 8 and then each 32 s, until the time to start is over.
+        """
+        if not (error.retryable and self._finds_place) or launches.start_is_overdue(self.ctx, self.claim):
             return ""
+        tries = min(self.claim.claims, SLOWEST_TRY)
         delay_s = RETRY_S * 4 ** (tries - 1)
         log.warning("attempt %s is tried again in %.0f s: %s", self.claim.name, delay_s, error)
         watching.record_trouble(self.ctx, self.claim.replica_id, str(error))
-        launches.give_back(self.ctx, self.claim, delay_s)
+        # that it is away says nothing against the launch: the bound on claims is for workers that die over it
+        launches.give_back(self.ctx, self.claim, delay_s, claims=min(tries, SLOWEST_TRY - 1))
         return f"unavailable, again in {delay_s:.0f} s"
 
     def _launch(self) -> Handle:

@@ -116,10 +116,24 @@ def record_ready(
     return _step(ctx, claim, move)
 
 
-def give_back(ctx: Context, claim: LaunchClaim, delay_s: float) -> None:
-    """Something unexpected stopped the launch: queue it again, so that nobody waits for the lease to run out."""
+def give_back(ctx: Context, claim: LaunchClaim, delay_s: float, claims: int | None = None) -> None:
+    """Something unexpected stopped the launch: queue it again, so that nobody waits for the lease to run out.
+
+    ``claims``: so many count against it from now on; None: all.
+    """
     with ctx.database.begin() as connection:
-        tasks.put_back(connection, claim.task_id, claim.lease_token, delay_s=delay_s)
+        tasks.put_back(connection, claim.task_id, claim.lease_token, delay_s=delay_s, claims=claims)
+
+
+def start_is_overdue(ctx: Context, claim: LaunchClaim) -> bool:
+    """Whether the attempt had all its time to start (``port_discovery_timeout_s``) since it got its place."""
+    query = text(
+        "SELECT created_at + make_interval(secs => CAST(:start_s AS float8)) <= hostler_now() FROM attempts"
+        " WHERE id = :id"
+    )
+    start_s = float(claim.timeouts.get("port_discovery_timeout_s") or DEFAULT_START_S)
+    with ctx.database.read() as connection:
+        return connection.execute(query, {"id": claim.attempt_id, "start_s": start_s}).scalar() is not False
 
 
 def base_url(host: str | None, port: int | None) -> str | None:

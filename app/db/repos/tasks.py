@@ -213,14 +213,19 @@ def set_phase(connection: Connection, task_id: str, lease_token: str, phase: Pha
     return connection.execute(query, values).first() is not None
 
 
-def put_back(connection: Connection, task_id: str, lease_token: str, *, delay_s: float = 0) -> bool:
-    """Queue it again, not before ``delay_s`` from now. Fenced."""
+def put_back(
+    connection: Connection, task_id: str, lease_token: str, *, delay_s: float = 0, claims: int | None = None
+) -> bool:
+    """Queue it again, not before ``delay_s`` from now, as claimed ``claims`` times (None: as often as it was).
+    Fenced."""
     query = text(
         "UPDATE tasks SET state = 'queued', phase = 'queued', lease_token = NULL, lease_expires_at = NULL,"
-        " version = version + 1, not_before = hostler_now() + make_interval(secs => :delay_s)"
+        " version = version + 1, not_before = hostler_now() + make_interval(secs => :delay_s),"
+        " claims = coalesce(CAST(:claims AS integer), claims)"
         " WHERE id = :id AND lease_token = CAST(:token AS uuid) RETURNING id"
     )
-    return connection.execute(query, {"id": task_id, "token": lease_token, "delay_s": delay_s}).first() is not None
+    values = {"id": task_id, "token": lease_token, "delay_s": delay_s, "claims": claims}
+    return connection.execute(query, values).first() is not None
 
 
 def finish(

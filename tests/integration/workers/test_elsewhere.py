@@ -262,6 +262,28 @@ def test_a_cluster_that_is_away_is_asked_again_and_explain_says_so(site: Site) -
     site.end(replica)
 
 
+def test_a_cluster_that_is_away_for_long_is_asked_until_the_time_to_start_is_over(site: Site) -> None:
+    site.cluster.set("away")
+    replica = site.create(timeouts={"port_discovery_timeout_s": 600})
+    pauses_s = [2, 8, *[32] * 5]
+    for pause_s in pauses_s:
+        assert f"again in {pause_s} s" in site.launch()
+        assert "the cluster cannot be asked" in site.replica(replica).message
+        site.change(f"UPDATE clock SET shift = shift + interval '{pause_s} seconds'")
+    site.cluster.set("away", False)
+    site.launch()
+    site.look_until(replica, "ready")
+    site.end(replica)
+    site.cluster.set("away")
+    late = site.create(timeouts={"port_discovery_timeout_s": 600})
+    assert "again in 2 s" in site.launch()
+    site.change("UPDATE clock SET shift = shift + interval '601 seconds'")
+    assert "failed:backend_error" in site.launch()
+    assert site.replica(late).message == "the cluster cannot be asked"
+    site.cluster.set("away", False)
+    site.await_that(lambda: site.look() or site.replica(late).released_at, "its place being returned")
+
+
 def test_a_stop_is_asked_for_again_when_its_cluster_falls_silent_meanwhile(site: Site) -> None:
     replica = site.ready()
     site.cluster.set("mute")
