@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 import secrets
@@ -40,6 +41,8 @@ from workers.backends.slurm_queue import QueuedJob, read_accounting
 from workers.backends.slurm_verdict import observe
 from workers.transports.options import open_transport
 
+log = logging.getLogger(__name__)
+
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_PORTS = (20000, 29999)
 #: What killed programs of ours left half made is removed when it is older than this.
@@ -48,7 +51,7 @@ STALE_S = 600.0
 _RESERVED = frozenset(
     {
         "launch", "launch.json", "script", "private", "submit.lock", "job.py", "job.json", "owner.json", "run.json",
-        "term.json", "exit.json", "stop.json", "kill.json", "over.json", "sealed", "slurm.out",
+        "term.json", "exit.json", "stop.json", "kill.json", "over.json", "sealed", "slurm.out", "alive",
     }
 )  # fmt: skip
 
@@ -120,11 +123,15 @@ class SlurmBackend:
         except BackendError as error:
             return [Observation(Liveness.UNKNOWN, message=str(error)) for _ in handles]
         named = _by_name(answer["jobs"])
-        return [self._observe(handle.name, answer, named) for handle in handles]
+        seen = [self._observe(handle.name, answer, named) for handle in handles]
+        self._end_gone(answer, {handle.name: one for handle, one in zip(handles, seen, strict=True)}, timeout_s)
+        return seen
 
     def stop(self, handle: Handle, *, grace_s: float, force: bool = False, timeout_s: float = 5) -> Observation:
         answer = self._host.look("stop", timeout_s, name=_name(handle.name), grace_s=grace_s, force=force)
-        return self._observe(handle.name, answer, _by_name(answer["jobs"]))
+        seen = self._observe(handle.name, answer, _by_name(answer["jobs"]))
+        self._end_gone(answer, {handle.name: seen}, timeout_s)
+        return seen
 
     def logs(self, handle: Handle, *, tail: int | None = None, timeout_s: float = 5) -> Iterator[str]:
         if tail is not None:
@@ -182,6 +189,16 @@ class SlurmBackend:
 
     def tidy(self, *, dry_run: bool = False) -> list[str]:
         return self._host.ask("tidy", 10, older_s=STALE_S, dry_run=dry_run)["found"]
+
+    def _end_gone(self, answer: Mapping[str, Any], seen: Mapping[str, Observation], timeout_s: float) -> None:
+        """No secrets are kept of what is gone, also where Slurm said nothing of its end."""
+        attempts = answer["attempts"]
+        names = [name for name, one in seen.items() if one.liveness.gone and attempts.get(name, {}).get("secrets")]
+        if names:
+            try:
+                self._host.ask("end", timeout_s, names=names)
+            except BackendError as error:
+                log.warning("the secrets of %s are removed at the next look: %s", ", ".join(names), error)
 
     def _observe(
         self, name: str, answer: Mapping[str, Any], named: Mapping[str, Sequence[QueuedJob]] | None

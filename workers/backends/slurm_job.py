@@ -13,6 +13,7 @@ replaced as a whole, and belong to one run (``restarts``):
 ``run.json``    this run (Slurm may run a job again): node, address, port, pid, whose the listening socket is
 ``term.json``   Slurm asked for the end (not we), and what it said why
 ``exit.json``   how the engine ended, and how many of its processes are left; ``own`` unless Slurm asked for it
+``alive``       its time of change, by the file system's clock, is when a run was last seen alive
 ``log-OFFSET``  output from that byte on; the last two are kept
 """
 
@@ -37,6 +38,8 @@ SIGNALLING_S = 1.0
 #: How often files are looked at that ask for the end, on a file system that many share. A signal hurries it; without
 #: one, for the controller may be down, it still is heard.
 LOOK_S = 2.0
+#: How often ``alive`` is touched.
+ALIVE_S = 5.0
 #: How often it is looked whose the listening socket is: at first, after a while, and once it listens.
 PORT_LOOK_S, PORT_SLOW_S, PORT_RELOOK_S = 0.1, 1.0, 5.0
 #: How often it is looked whether what the engine left behind has ended.
@@ -103,9 +106,11 @@ class Run:
         self.owns: Any = None
         self.asked = self.forwarded = self.killed = False
         self.oom_before = oom_kills()
+        self.told_alive = 0.0
 
     def carry_out(self) -> None:
         wake = self.listen_to_signals()
+        self.tell_alive()
         # a signal that came before now found its file here, or kills us and nothing was started
         if read("stop.json"):
             self.finish({"exit_code": None, "message": "was stopped before it started"})
@@ -196,6 +201,7 @@ class Run:
             if self.asked or now - looked >= LOOK_S:
                 looked = now
                 self.heed()
+                self.tell_alive()
             self.reap(waiting)
             if self.ended is not None:
                 self.end_when_empty()
@@ -204,6 +210,16 @@ class Run:
                 owns = owns_port(self.host, self.port)
                 if owns is not self.owns:
                     self.tell(owns)
+
+    def tell_alive(self) -> None:
+        """A controller that forgot the job proves nothing: who asks finds here that it lives."""
+        now = time.monotonic()
+        if self.told_alive and now - self.told_alive < ALIVE_S:
+            return
+        self.told_alive = now
+        with contextlib.suppress(OSError):  # a full disk ends no engine
+            os.close(os.open("alive", os.O_WRONLY | os.O_CREAT, 0o600))
+            os.utime("alive")
 
     def port_pause_s(self, running_s: float) -> float:
         if self.owns is not None:

@@ -10,7 +10,7 @@ of: an attempt's folder appears, and goes, by one ``rename``.
 ``submit.lock``  held (flock) by whoever is submitting, and by sbatch itself
 ``job.json``     the job's id, once Slurm accepted it
 ``stop.json``    when it was first asked to end; ``kill.json`` when to be killed
-``over.json``    when Slurm said that the job is over, before anybody is told so: no later run of it starts anything
+``over.json``    since when the attempt is told to be gone, before anybody is told so: no later run starts anything
 ``slurm.out``    what Slurm itself and the shell had to say
 The rest is the job's (``slurm_job.py``).
 """
@@ -183,9 +183,19 @@ class There:
             records = self.records(self.path(name))
             self.note_over(self.path(name), records, over)
             attempts[name] = dict(self.attempt(name, records), held=name in held, ended_before=ended[name])
+        if queue["ok"]:
+            self.look_for_life(attempts, queue)
         if queue["ok"] and request.get("accounting"):
             queue["ended"] = self.accounting(attempts, queue)
         return {"attempts": attempts, "queue": queue}
+
+    def do_end(self, request: dict) -> dict:
+        """Attempts that are gone, whatever proved it: nothing of them runs again, and no secret of theirs is kept."""
+        for name in request["names"]:
+            folder = self.path(name)
+            if os.path.isdir(folder):
+                self.end_for_good(folder)
+        return {}
 
     def do_stop(self, request: dict) -> dict:
         name, folder = request["name"], self.path(request["name"])
@@ -360,6 +370,7 @@ class There:
         if records is None:
             return {"there": False}
         told = {record.partition(".")[0]: value for record, value in records.items()}
+        told["secrets"] = os.path.exists(os.path.join(self.path(name), "private"))
         told.get("launch", {}).pop("record", None)
         ended = records.get("exit.json") or {}
         if "sealed" not in records and ended.get("own") is not True:
@@ -392,10 +403,43 @@ class There:
         """Who is told that a job is over gives the attempt up: somebody may requeue that job all the same."""
         records = records or {}
         job = (records.get("owner.json") or records.get("job.json") or {}).get("job_id")
-        if job in over and not os.path.exists(os.path.join(folder, "over.json")):
+        if job in over:
             with contextlib.suppress(OSError):  # a full disk hides no end
-                self.write_once(folder, "over.json", clock())
-                os.unlink(os.path.join(folder, "private"))
+                self.end_for_good(folder)
+
+    def end_for_good(self, folder: str) -> None:
+        """No later run starts anything; then none needs the secrets."""
+        if not os.path.exists(os.path.join(folder, "over.json")):
+            self.write_once(folder, "over.json", clock())
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(folder, "private"))
+
+    def look_for_life(self, attempts: dict, queue: dict) -> None:
+        """``alive_s``: how long ago the program of a job that Slurm does not know (any more) told that it lives."""
+        known = known_jobs(queue)
+        now = None
+        for name, told in attempts.items():
+            job = (told.get("owner") or told.get("job") or {}).get("job_id")
+            if not told.get("there") or job is None or job in known:
+                continue
+            try:
+                # opened: NFS then asks for the times anew
+                with open(os.path.join(self.path(name), "alive"), "rb") as file:
+                    alive = os.fstat(file.fileno()).st_mtime
+                now = self.time_of_files() if now is None else now
+            except OSError:
+                continue
+            told["alive_s"] = now - alive
+
+    def time_of_files(self) -> float:
+        """What the file system's own clock says: nodes and this host may have others."""
+        file, path = tempfile.mkstemp(prefix=STAGED, dir=self.root)
+        try:
+            os.utime(path)
+            return os.fstat(file).st_mtime
+        finally:
+            os.close(file)
+            os.unlink(path)
 
     def is_held(self, folder: str) -> bool:
         """Whether whoever submits it, or its sbatch, still lives."""
@@ -501,8 +545,7 @@ class There:
 
     def accounting(self, attempts: dict, queue: dict) -> str:
         """What the accounting knows of jobs that squeue has forgotten and that left no word."""
-        known = {line.split(None, 1)[0] for line in queue["text"].splitlines() if line.strip()}
-        known |= {str(job.get("job_id")) for job in queue.get("jobs", ())}
+        known = known_jobs(queue)
         lost = [
             told["job"]["job_id"]
             for told in attempts.values()
@@ -546,6 +589,12 @@ def marked_jobs(queue: dict, name: str, nonce: str = "") -> list:
         if str(job.get("comment", "")).startswith(mark):
             found.append((str(job["job_id"]), is_over(job)))
     return found
+
+
+def known_jobs(queue: dict) -> set:
+    """Ids of all jobs in an answer."""
+    known = {line.split(None, 1)[0] for line in queue["text"].splitlines() if line.strip()}
+    return known | {str(job.get("job_id")) for job in queue.get("jobs", ())}
 
 
 def jobs_over(queue: dict) -> set:

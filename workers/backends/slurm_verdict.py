@@ -15,6 +15,8 @@ from workers.backends.slurm_queue import WAITING, QueuedJob
 
 #: A job that Slurm started may need so long until its part of ours has told where it is.
 TELLING_S = 30.0
+#: A job's program that told so recently that it lives, lives: it does so every 5 s, on a file system that may stall.
+ALIVE_S = 30.0
 _CLEARING = "Slurm is ending the job"
 _NO_TRACE = "was never launched, or its record was removed"
 _REASONS = {
@@ -154,6 +156,9 @@ class _Look:
                 started_at=started,
                 told=self._told(),
             )
+        return self._runs("Slurm suspended it" if self.job.state in ("SUSPENDED", "STOPPED") else "")
+
+    def _runs(self, message: str) -> Observation:
         return Observation(
             Liveness.RUNNING,
             pid=self.run.get("pid"),
@@ -161,7 +166,7 @@ class _Look:
             port=self.run.get("port"),
             started_at=_moment(self.run.get("started_at")),
             owns_port=self.run.get("owns_port"),
-            message="Slurm suspended it" if self.job.state in ("SUSPENDED", "STOPPED") else "",
+            message=message,
             told=self._told(),
         )
 
@@ -193,6 +198,8 @@ class _Look:
         attempt = self.attempt
         if attempt.get("held"):
             return Observation(Liveness.QUEUED, message="is being submitted")
+        if abs(attempt.get("alive_s", ALIVE_S)) < ALIVE_S and not (self.ended and not self.ended.get("left")):
+            return self._alive()
         term = self.term
         state = accounted.state if accounted and accounted.over else ""
         if self.ended or term or state:
@@ -210,6 +217,15 @@ class _Look:
             message=f"Slurm knows no job {self.job_id} any more, and the job left no word of its end",
             told=self._told(),
         )
+
+    def _alive(self) -> Observation:
+        """Slurm forgot the job, and its program on the node goes on: it heeds the wish to stop in the folder."""
+        message = f"Slurm knows no job {self.job_id} any more, and it still runs on its node"
+        if self.ended:
+            return self._lingering(message)
+        if not self.run:
+            return Observation(Liveness.UNKNOWN, message=message, told=self._told())
+        return self._runs(message)
 
     def _exited(self, state: str = "", job: QueuedJob | None = None) -> Observation:
         """``state``: what Slurm calls its end, where that is known."""

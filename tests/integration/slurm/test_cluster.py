@@ -189,20 +189,47 @@ def test_a_submission_that_arrives_late_starts_nothing_beside_the_next(world: Wo
     assert _starts(world) == 1
 
 
-def test_a_job_that_was_forgotten_without_a_word_is_lost(world: World, cluster: Cluster) -> None:
-    handle = world.launch("idle", options={"nodelist": cluster.nodes[1]})
-    pid = world.see(handle).pid
-    assert pid is not None
-    folder = world.folder / "state" / "slurm" / handle.name
+def test_a_job_that_was_forgotten_without_a_word_is_lost_and_its_secrets_go_when_it_is_given_up(
+    world: World, cluster: Cluster
+) -> None:
+    handle = world.launch("idle", options={"nodelist": cluster.nodes[1], "requeue": False})
+    engine = world.wait_for(handle, Liveness.RUNNING).pid
+    folder = _forget(world, cluster, handle)
     # as when a node loses its power: nothing is written any more, and Slurm keeps no finished job for ever
-    cluster.ask("scontrol", "update", f"jobid={handle.ref['job_id']}", "jobname=renamed", "comment=other")
-    for record in ("job.json", "owner.json"):
-        (folder / record).write_text('{"job_id": "999999"}')
+    program = psutil.Process(engine).parent()
+    assert program is not None
+    program.kill()
+    wait_until(lambda: gone(program.pid) and gone(engine or 0), WAIT_S, "their end")
+    os.utime(folder / "alive", (1, 1))
     seen = world.see(handle)
     assert seen.liveness is Liveness.LOST
     assert "999999" in seen.message
-    cluster.ask("scancel", "--signal=KILL", "--full", handle.ref["job_id"])
-    cluster.ask("scancel", handle.ref["job_id"])
+    assert (folder / "private").exists(), "it may turn up again, and then needs them"
+    assert world.backend.stop(handle, grace_s=0, force=True).liveness is Liveness.EXITED
+    assert not (folder / "private").exists()
+
+
+def test_a_job_that_the_controller_forgot_is_not_lost_while_it_lives(world: World, cluster: Cluster) -> None:
+    handle = world.launch("idle")
+    before = world.wait_for(handle, Liveness.RUNNING)
+    folder = _forget(world, cluster, handle)
+    seen = world.see(handle)
+    assert (seen.liveness, seen.pid, seen.port) == (Liveness.RUNNING, before.pid, before.port)
+    assert "999999" in seen.message
+    assert world.backend.stop(handle, grace_s=0, force=True).liveness in (Liveness.RUNNING, Liveness.EXITED)
+    # the wish lies in its folder: Slurm has nobody to tell
+    assert world.wait_for(handle, Liveness.EXITED).signal == signal.SIGKILL
+    assert not (folder / "private").exists()
+
+
+def _forget(world: World, cluster: Cluster, handle: Handle) -> Path:
+    """As after a controller that lost its state: it knows no job of that id, name or mark. The attempt's folder."""
+    folder = world.folder / "state" / "slurm" / handle.name
+    wait_until(lambda: (folder / "run.json").exists(), WAIT_S, "its start")
+    cluster.ask("scontrol", "update", f"jobid={handle.ref['job_id']}", "jobname=renamed", "comment=other")
+    for record in ("job.json", "owner.json"):
+        (folder / record).write_text('{"job_id": "999999"}')
+    return folder
 
 
 def test_somebody_elses_job_of_that_name_is_not_ours(world: World, cluster: Cluster) -> None:

@@ -166,6 +166,15 @@ def test_a_run_that_lost_its_attempt_to_a_later_one_ends_and_writes_nothing(node
     assert "a later run has this attempt" in node.refused(0)
 
 
+def test_a_run_tells_again_and_again_that_it_lives(node: Node) -> None:
+    node.run(0)
+    node.began(0, 1)
+    alive = node.folder / "alive"
+    for _ in range(2):
+        os.utime(alive, (1, 1))
+        wait_until(lambda: alive.stat().st_mtime > 1, WAIT_S, "its next word")
+
+
 def test_an_earlier_runs_last_word_does_not_hide_where_the_next_one_is(node: Node) -> None:
     node.run(1)
     node.began(1, 1)

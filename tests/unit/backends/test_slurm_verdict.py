@@ -215,3 +215,17 @@ def test_a_launch_between_folder_and_job_is_being_submitted_or_lost() -> None:
     assert observe(NAME, attempt | {"held": True}, []).liveness is Liveness.QUEUED
     assert observe(NAME, attempt, []).liveness is Liveness.LOST
     assert observe(NAME, attempt, [job("PENDING")]).liveness is Liveness.QUEUED
+
+
+def test_a_forgotten_job_that_told_lately_that_it_lives_runs() -> None:
+    seen = see(run=RUN, alive_s=6.0)
+    assert (seen.liveness, seen.host, seen.port) == (Liveness.RUNNING, "10.0.0.7", 20017)
+    assert see(run=RUN, alive_s=6.0, stop={}).liveness is Liveness.RUNNING
+    assert see(alive_s=6.0).liveness is Liveness.UNKNOWN
+    assert see(run=RUN, alive_s=6.0, exit=EXIT | {"left": 2}).liveness is Liveness.LINGERING
+    assert see(run=RUN, alive_s=6.0, exit=EXIT).liveness is Liveness.EXITED
+
+
+@pytest.mark.parametrize("alive_s", [31.0, -31.0])
+def test_a_forgotten_job_that_told_nothing_for_long_is_lost(alive_s: float) -> None:
+    assert see(run=RUN, alive_s=alive_s).liveness is Liveness.LOST
