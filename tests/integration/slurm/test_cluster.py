@@ -124,6 +124,7 @@ def test_a_cancel_behind_our_back_is_seen_and_named(world: World, cluster: Clust
     seen = world.wait_for(handle, Liveness.EXITED)
     assert seen.reason is Reason.CANCELLED
     assert "not by Hostler" in seen.message
+    assert not (world.folder / "state" / "slurm" / handle.name / "private").exists()
 
 
 def test_a_node_that_fails_is_told(world: World, cluster: Cluster) -> None:
