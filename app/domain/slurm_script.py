@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,10 @@ PLAIN = {
 }
 
 
+class NoDirective(ValueError):
+    """A value that cannot stand on one line of the script."""
+
+
 @dataclass(frozen=True)
 class Job:
     """What the script is made of. ``folder``: of the attempt, absolute on the nodes."""
@@ -45,7 +50,10 @@ class Job:
 
 
 def render_script(job: Job, options: Mapping[str, Any], key: str = KEY_NOT_SHOWN) -> str:
-    """The whole script. Every value is quoted; ``options`` are valid by the backend's schema."""
+    """The whole script. Every value is quoted; ``options`` are valid by the backend's schema.
+
+    Raises NoDirective for a value that could end its line, whoever let it pass.
+    """
     directives = [f"#SBATCH {_directive(name, value)}" for name, value in directives_of(job, options)]
     setup = options.get("setup") or []
     lines = [
@@ -117,6 +125,8 @@ def container_argv(argv: Sequence[str], options: Mapping[str, Any]) -> list[str]
 
 
 def _directive(name: str, value: str | None) -> str:
+    if any(unicodedata.category(sign) in ("Cc", "Zl", "Zp") for sign in f"{name}{value or ''}"):
+        raise NoDirective(f"sbatch's option {name!r} holds a control character or the end of a line")
     if value is None:
         return f"--{name}"
     return f"--{name}={value if _is_plain(value) else _quoted(value)}"

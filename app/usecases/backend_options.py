@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
-from jsonschema import Draft202012Validator
 from sqlalchemy import Connection
 
 from app.db.repos import keys
@@ -19,6 +17,8 @@ from app.domain.mounts import refused_mounts
 from app.domain.slurm_limits import refused_options
 from app.errors import Forbidden, InvalidConfig, Unavailable
 from app.usecases.context import Actor, Context
+from app.usecases.option_rules import broken_rules
+from app.usecases.resource_amounts import MEBI, amounts
 
 #: What a backend declares that it lacks when it gives one replica one host only.
 SPANS_HOSTS = "spans_hosts"
@@ -43,7 +43,7 @@ def settle(ctx: Context, connection: Connection, actor: Actor, pool: Any, wish: 
     """The options that a replica has: the pool's, under what its resources come to, under its own, under what its key
     fixes. Raises InvalidConfig and Forbidden, which name the field."""
     fixed = _fixed_by_key(ctx, connection, actor.key_id).get(pool.backend) or {}
-    resources = {name: wish.resources[name] for name in _RESOURCES if wish.resources.get(name) is not None}
+    resources = amounts(wish.resources)
     if not (fixed or resources or wish.own or wish.image):
         return dict(pool.options)
     row = repo.backend(connection, pool.backend)
@@ -54,7 +54,7 @@ def settle(ctx: Context, connection: Connection, actor: Actor, pool: Any, wish: 
         _check_partly(row.options_schema, wish.own, _FIELD)
         _check_role(schema, wish.own, wish.granted, admin=actor.role == "admin")
     _check_nodes(row, resources, wish)
-    asked = _from_resources(schema, resources, pool.options)
+    asked = _from_resources(row.options_schema, resources, pool.options)
     _check_fixed(fixed, wish)
     if "allow" in schema:
         known = {**pool.options, **wish.granted, **fixed}
@@ -87,12 +87,13 @@ def check(connection: Connection, backend: str, options: Mapping[str, Any], fiel
     _check(row.options_schema, options, field)
 
 
-#: Of ``resources`` what is a backend's to see to.
-_RESOURCES = ("nodes", "cpu", "memory", "time_limit_s")
 _FIELD = "replica_config.backend_options"
-_CAME_FROM = {"cpus": "resources.cpu", "memory": "resources.memory", "time_limit": "resources.time_limit_s"}
-_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-_MEMORY = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)([KMGT]?)i?B?")
+_CAME_FROM = {
+    "cpus": "resources.cpu",
+    "memory": "resources.memory",
+    "memory_bytes": "resources.memory",
+    "time_limit": "resources.time_limit_s",
+}
 
 
 def _fixed_by_key(ctx: Context, connection: Connection, key_id: str) -> Mapping[str, Any]:
@@ -123,9 +124,6 @@ def _check_nodes(row: Any, resources: Mapping[str, Any], wish: Wish) -> None:
     """Raises InvalidConfig for more hosts than backend and engine have one replica span, and for GPUs not shared out
     evenly."""
     nodes, gpus = resources.get("nodes", 1), wish.gpus
-    if isinstance(nodes, bool) or not isinstance(nodes, int) or not 1 <= nodes <= 1024:
-        told = "A whole number from 1 to 1024."
-        raise InvalidConfig(f"resources.nodes: {told}", errors={"resources.nodes": [told]})
     if nodes > 1 and gpus % nodes:
         told = f"Is {gpus}, which are not shared out evenly over {nodes} hosts."
         raise InvalidConfig(f"resources.gpus: {told}", errors={"resources.gpus": [told]})
@@ -139,32 +137,30 @@ def _check_nodes(row: Any, resources: Mapping[str, Any], wish: Wish) -> None:
 
 
 def _from_resources(
-    schema: Mapping[str, Any], resources: Mapping[str, Any], of_pool: Mapping[str, Any]
+    options_schema: Mapping[str, Any], resources: Mapping[str, Any], of_pool: Mapping[str, Any]
 ) -> dict[str, Any]:
     """``cpu``, ``memory`` and ``time_limit_s`` as options, where the backend has such. What only an admin may set is
-    not taken from a request where the pool has it."""
+    not taken from a request where the pool has it. Raises InvalidConfig for amounts that the backend does not take."""
+    schema = options_schema.get("properties") or {}
     found: dict[str, Any] = {}
-    if resources.get("cpu") is not None:
-        cpus = float(resources["cpu"])
+    if "cpu" in resources:
+        cpus = resources["cpu"]
         found["cpus"] = ceil(cpus) if (schema.get("cpus") or {}).get("type") == "integer" else cpus
-    if resources.get("memory") is not None:
-        size = _bytes(resources["memory"])
-        found |= {"memory": f"{ceil(size / _UNITS['M'])}M", "memory_bytes": size}
-    if resources.get("time_limit_s") is not None:
-        found["time_limit"] = max(1, ceil(float(resources["time_limit_s"]) / 60))
-    return {
+    if "memory" in resources:
+        size = resources["memory"]
+        found |= {"memory": f"{ceil(size / MEBI)}M", "memory_bytes": size}
+    if "time_limit_s" in resources:
+        found["time_limit"] = max(1, ceil(resources["time_limit_s"] / 60))
+    taken = {
         name: value
         for name, value in found.items()
         if name in schema and not (schema[name].get("x-admin") and name in of_pool)
     }
-
-
-def _bytes(memory: Any) -> int:
-    written = _MEMORY.fullmatch(str(memory))
-    if written is None:
-        told = "A size, such as 64G or 512M."
-        raise InvalidConfig(f"resources.memory: {told}", errors={"resources.memory": [told]})
-    return ceil(float(written[1]) * _UNITS[written[2]])
+    errors: dict[str, list[str]] = {}
+    for path, told in broken_rules(options_schema, taken, partly=True):
+        errors.setdefault(_CAME_FROM[path[0]], []).append(told)
+    _raise_invalid(errors)
+    return taken
 
 
 def _named(option: str, wish: Wish) -> str:
@@ -190,14 +186,17 @@ def _check_fixed(fixed: Mapping[str, Any], wish: Wish) -> None:
 
 def _check_partly(schema: Mapping[str, Any], options: Mapping[str, Any], field: str) -> None:
     """As one part of the options, whose other parts come from elsewhere: none of them need be there."""
-    _check({name: rule for name, rule in schema.items() if name != "required"}, options, field)
+    _check(schema, options, field, partly=True)
 
 
-def _check(schema: Mapping[str, Any], options: Mapping[str, Any], field: str) -> None:
+def _check(schema: Mapping[str, Any], options: Mapping[str, Any], field: str, *, partly: bool = False) -> None:
     errors: dict[str, list[str]] = {}
-    for error in Draft202012Validator(schema).iter_errors(dict(options)):
-        name = ".".join([field, *(str(part) for part in error.absolute_path)])
-        errors.setdefault(name, []).append(error.message[:300])
+    for path, told in broken_rules(schema, options, partly=partly):
+        errors.setdefault(".".join([field, *path]), []).append(told)
+    _raise_invalid(errors)
+
+
+def _raise_invalid(errors: dict[str, list[str]]) -> None:
     if errors:
         first = next(iter(errors))
         raise InvalidConfig(f"{first}: {errors[first][0]}", errors=errors)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from app.domain.path_maps import map_path
-from app.domain.slurm_script import Job, render_script
+from app.domain.slurm_script import Job, NoDirective, render_script
+from app.errors import InvalidConfig
 
 #: What is known only once there is a replica and a launch of it.
 _REPLICA, _NONCE = "REPLICA", "NONCE"
@@ -25,7 +26,11 @@ def _slurm(name: str, argv: Sequence[str], gpus: int, nodes: int, options: Mappi
     folder = f"{options.get('folder', _FOLDER).rstrip('/')}/{name}"
     path_map = options.get("path_map", {})
     argv = [map_path(word, path_map) for word in argv]
-    return render_script(Job(name, _REPLICA, 1, _NONCE, folder, argv, gpus, nodes), options)
+    try:
+        return render_script(Job(name, _REPLICA, 1, _NONCE, folder, argv, gpus, nodes), options)
+    except NoDirective as error:
+        told = f"{error}."
+        raise InvalidConfig(told, errors={"replica_config.backend_options": [told]}) from error
 
 
 _SCRIPTS: dict[str, Callable[[str, Sequence[str], int, int, Mapping[str, Any]], str]] = {"slurm": _slurm}

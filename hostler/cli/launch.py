@@ -12,6 +12,7 @@ from hostler.cli.names import model_names, pool_names, recipe_names, replica_ids
 from hostler.cli.options import Session, Verb, pass_session
 from hostler.cli.parse import Duration
 from hostler.cli.show import show_one, show_raw, talk
+from hostler.cli.text import clean_block
 from hostler.errors import BadInput
 
 Json = dict[str, Any]
@@ -95,7 +96,10 @@ def _carry_on(
 
 
 def _show_plan(session: Session, plan: Json) -> None:
-    show_one(session, plan, name="replica_id")
+    script = plan.get("script") if session.output == "table" else None
+    show_one(session, {**plan, "script": None} if script else plan, name="replica_id")
+    if script:
+        click.echo(f"script\n\n{clean_block(str(script))}")
     talk("nothing was changed")
 
 

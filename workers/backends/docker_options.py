@@ -73,13 +73,13 @@ OPTIONS_SCHEMA: Mapping[str, Any] = {
         },
         "network": {
             "type": "string",
-            "pattern": "^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+            "pattern": r"^[A-Za-z0-9][A-Za-z0-9_.-]*$(?!\n)",
             "description": "host (the default), or a network of the daemon: the leased port is published then.",
             "x-admin": True,
         },
         "user": {
             "type": "string",
-            "pattern": "^[A-Za-z0-9_.-]+(:[A-Za-z0-9_.-]+)?$",
+            "pattern": r"^[A-Za-z0-9_.-]+(:[A-Za-z0-9_.-]+)?$(?!\n)",
             "description": "User inside; default: the worker's own uid and gid, root of a rootless daemon.",
             "x-admin": True,
         },

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from app.domain.path_maps import map_path
-from app.domain.slurm_script import Job, render_script
+from app.domain.slurm_script import Job, NoDirective, render_script
 from workers.backends.base import (
     LOG_PART_BYTES,
     BackendContext,
@@ -99,7 +99,10 @@ class SlurmBackend:
         nonce, key = secrets.token_hex(16), secrets.token_hex(32)
         plan = self._plan(launch, nonce)
         job = _job(launch, nonce, greeting["root"])
-        script = render_script(job, {**self._context.options, **launch.options}, key)
+        try:
+            script = render_script(job, {**self._context.options, **launch.options}, key)
+        except NoDirective as error:
+            raise LaunchRefused(str(error)) from error
         files = {
             "job.py": packed(JOB_SOURCE),
             "script": packed(script.replace(key, "").encode("utf-8", "surrogateescape")),

@@ -8,7 +8,7 @@ from typing import Any
 from workers.transports.options import PATH_MAP_SCHEMA, SSH_SCHEMA
 
 #: A value of one of sbatch's options: one line of printable ASCII that begins with no hyphen.
-_VALUE = r"^[!-,.-~][ -~]{0,500}$"
+_VALUE = r"^[!-,.-~][ -~]{0,500}$(?!\n)"
 #: What reaches files, other users or programs of ours is not for requests to say.
 _RESERVED = (
     "job-name|comment|chdir|workdir|output|error|input|open-mode|export|export-file|get-user-env|wrap|array|parsable|"
@@ -25,7 +25,7 @@ def _beginnings(name: str) -> str:
 
 
 _NOT_OURS = "|".join(_beginnings(name) for name in _RESERVED.split("|"))
-_FLAG = rf"^--(?!(?:{_NOT_OURS})(?:=|$))[a-z][a-z0-9-]*(?:=[ -~]{{0,500}})?$"
+_FLAG = rf"^--(?!(?:{_NOT_OURS})(?:=|$))[a-z][a-z0-9-]*(?:=[ -~]{{0,500}})?$(?!\n)"
 
 
 def _text(doc: str, **more: Any) -> dict[str, Any]:
@@ -39,12 +39,14 @@ def _flag(doc: str) -> dict[str, Any]:
 OPTIONS_SCHEMA: dict[str, Any] = {
     "type": "object",
     "additionalProperties": False,
+    "if": {"properties": {"tunnel": {"const": True}}, "required": ["tunnel"]},
+    "then": {"required": ["ssh"]},
     "properties": {
         # where
         "ssh": SSH_SCHEMA,
         "folder": {
             "type": "string",
-            "pattern": "^(?:/|~/)[^\\x00-\\x1f]*$",
+            "pattern": "^(?:/|~/)[^\\x00-\\x1f]*$(?!\\n)",
             "x-admin": True,
             "description": "Where attempts are kept: a folder that the host with Slurm's commands and the compute nodes"
             " share. `~/.hostler/slurm` by default.",
@@ -63,7 +65,7 @@ OPTIONS_SCHEMA: dict[str, Any] = {
         },
         "python": {
             "type": "string",
-            "pattern": r"^[A-Za-z0-9_./+-]+$",
+            "pattern": r"^[A-Za-z0-9_./+-]+$(?!\n)",
             "x-admin": True,
             "description": "Python 3.6 or newer on that host and on the compute nodes; `python3` by default.",
         },
@@ -81,20 +83,20 @@ OPTIONS_SCHEMA: dict[str, Any] = {
         "gres": _text("Generic resources, instead of `gpu:COUNT` by the GPUs asked for."),
         "gpu_type": {
             "type": "string",
-            "pattern": "^[A-Za-z0-9_.-]{1,64}$",
+            "pattern": r"^[A-Za-z0-9_.-]{1,64}$(?!\n)",
             "description": "Kind of the GPUs, as gres.conf names it.",
         },
         "time_limit": {
             "description": "Longest run: minutes, or as sbatch takes it (`1-12:00:00`).",
             "oneOf": [
                 {"type": "integer", "minimum": 1, "maximum": 525600},
-                {"type": "string", "pattern": r"^(?:\d{1,4}-)?\d{1,6}(?::\d{1,2}){0,2}$|^UNLIMITED$"},
+                {"type": "string", "pattern": r"^(?:(?:[0-9]{1,4}-)?[0-9]{1,6}(?::[0-9]{1,2}){0,2}|UNLIMITED)$(?!\n)"},
             ],
         },
         "cpus": {"type": "integer", "minimum": 1, "maximum": 4096, "description": "CPUs on each node."},
         "memory": {
             "type": "string",
-            "pattern": r"^\d{1,9}[KMGT]?$",
+            "pattern": r"^[0-9]{1,9}[KMGT]?$(?!\n)",
             "description": "Memory on each node, such as `64G`; `0`: all of it.",
         },
         "exclusive": _flag("The nodes are shared with no other job."),
@@ -118,7 +120,8 @@ OPTIONS_SCHEMA: dict[str, Any] = {
         # what runs in it
         "network": {
             "type": "string",
-            "pattern": r"^\d{1,3}(?:\.\d{1,3}){3}/(?:[89]|[12]\d|3[0-2])$",
+            "pattern": r"^[0-9]{1,3}(?:\.[0-9]{1,3}){3}/(?:[89]|[12][0-9]|3[0-2])$(?!\n)",
+            "format": "cidr",
             "x-admin": True,
             "description": "The network (CIDR) in which nodes are reached; by default the one of the node's own name.",
         },
@@ -127,19 +130,21 @@ OPTIONS_SCHEMA: dict[str, Any] = {
             "items": {"type": "integer", "minimum": 1024, "maximum": 65535},
             "minItems": 2,
             "maxItems": 2,
+            "x-ascending": True,
             "x-admin": True,
             "description": "First and last port that engines may take on a node; `[20000, 29999]` by default.",
         },
         "path": {"type": "string", "description": "PATH of what is launched.", "x-admin": True},
         "setup": {
             "type": "array",
-            "items": {"type": "string", "pattern": "^[^\\x00-\\x08\\x0a-\\x1f]*$"},
+            "items": {"type": "string", "pattern": "^[^\\x00-\\x08\\x0a-\\x1f]*$(?!\\n)"},
             "x-admin": True,
+            "x-tabs": True,
             "description": "Lines of shell that the job runs first, such as `module load cuda`.",
         },
         "passes": {
             "type": "array",
-            "items": {"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$"},
+            "items": {"type": "string", "pattern": r"^[A-Za-z_][A-Za-z0-9_]*$(?!\n)"},
             "x-admin": True,
             "description": "Variables of the job, as `setup` left them, that the engine gets (`LD_LIBRARY_PATH`).",
         },
@@ -168,4 +173,8 @@ OPTIONS_SCHEMA: dict[str, Any] = {
             "description": "How squeue is asked; by its version by default.",
         },
     },
+}
+# a limit on what there is not would limit nothing; what is an admin's alone needs none
+OPTIONS_SCHEMA["properties"]["allow"]["propertyNames"] = {
+    "enum": [name for name, rule in OPTIONS_SCHEMA["properties"].items() if not rule.get("x-admin")]
 }

@@ -20,6 +20,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -36,12 +37,20 @@ BOOTTIME = 7
 LOOKED_AT = ("launch.json", "job.json", "run.json", "exit.json", "term.json", "stop.json", "kill.json", "owner.json")
 #: What a job's part may take to end itself after it was told to kill; then Slurm is told.
 KILLING_S = 8.0
-#: sbatch did not say whether the job was accepted: these words stand in what it said.
-UNSURE = (
-    "timed out", "unable to contact", "connection", "transport endpoint", "zero bytes", "receive failure",
-    "send failure", "communication", "standby", "authentication", "munge", "try again", "temporarily",
-    "not responding", "unexpected message", "no route",
-)  # fmt: skip
+#: sbatch did not say whether the job was accepted: a line of Slurm's own begins so, after the names of its functions.
+#: What a request wrote stands further on in a line ("Invalid --begin specification: ..."), and decides nothing.
+UNSURE = re.compile(
+    r"^(?:sbatch: )?(?:(?:error|fatal|warning): )?(?:Batch job submission failed: |[a-z0-9_]+(?: \[[^\]]*\])?: )*"
+    r"(?:Unable to contact slurm controller|Unable to establish control|Socket timed out on|"
+    r"Zero Bytes were transmitted|Transport endpoint is not connected|"
+    r"Connection (?:refused|reset|timed out|closed|aborted)|No route to host|Network is unreachable|"
+    r"Operation timed out|Protocol authentication error|Authentication credential|"
+    r"Invalid authentication credential|Munge (?:encode|decode) failed|If munged is up|Unexpected message received|"
+    r"Message (?:send|receive) failure|Communication (?:connection|message|shutdown)|Slurm backup controller|"
+    r"Slurm(?:ctld)? temporarily unable|Slurmctld (?:is )?not responding|Resource temporarily unavailable|"
+    r"Could not establish a configuration source)",
+    re.IGNORECASE | re.MULTILINE,
+)
 
 #: How the states begin in which a job is over.
 OVER = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "DEADLINE", "OUT_OF_ME")
@@ -143,7 +152,7 @@ class There:
         if code == 127:
             self.remove(folder)
             raise Refused("refused", said)
-        if code is None or any(word in said.lower() for word in UNSURE):
+        if code is None or UNSURE.search(said):
             # it may have been accepted: whoever looks next finds it by its name, or withdraws the folder
             raise Refused("unavailable", said or "sbatch did not answer in time")
         self.remove(folder)

@@ -56,6 +56,7 @@ class SshBackend:
     options_schema: Mapping[str, Any] = {
         "type": "object",
         "additionalProperties": False,
+        "required": ["ssh"],
         "properties": {
             "ssh": SSH_SCHEMA,
             "folder": {
@@ -73,6 +74,7 @@ class SshBackend:
             "address": {
                 "type": "string",
                 "pattern": r"^[0-9A-Fa-f:.]+$(?!\n)",
+                "format": "ip",
                 "x-admin": True,
                 "description": "IP address on which engines listen there; by default the one that SSH reached.",
             },
@@ -81,6 +83,7 @@ class SshBackend:
                 "items": {"type": "integer", "minimum": 1, "maximum": 65535},
                 "minItems": 2,
                 "maxItems": 2,
+                "x-ascending": True,
                 "x-admin": True,
                 "description": "First and last port for engines there; 20000 and 29999 by default.",
             },

@@ -163,6 +163,16 @@ def test_dry_run_shows_the_plan(stub: Stub, run: Run) -> None:
     assert stub.asked[0].body["dry_run"] is True
 
 
+def test_dry_run_prints_a_script_as_lines(stub: Stub, run: Run) -> None:
+    script = "#!/bin/bash\n#SBATCH --nodes=1\n\ncd -- /a || exit 1\x1b[2J\n"
+    plan = {"dry_run": True, "argv": ["llama"], "script": script}
+    stub.on("POST", "/api/v1/replicas", Answer(200, plan), Answer(200, plan))
+    lines = run("replica", "create", "--model-name", "m", "--dry-run").stdout.splitlines()
+    assert lines[lines.index("script") + 1 :][:5] == ["", "#!/bin/bash", "#SBATCH --nodes=1", "", "cd -- /a || exit 1"]
+    raw = run("replica", "create", "--model-name", "m", "--dry-run", "-o", "json")
+    assert json.loads(raw.stdout) == plan
+
+
 def test_restart_shows_only_what_is_new(stub: Stub, run: Run) -> None:
     stub.on("POST", "/api/v1/replicas/r1/restart", Answer(202, {"replica_id": "r1", "task_id": "t1"}))
     old = event(1, "failed", task_id="t0")

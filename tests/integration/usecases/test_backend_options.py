@@ -171,6 +171,24 @@ def test_a_size_of_memory_is_one(ctx: Context) -> None:
     assert list(refusal(ctx, ADMIN, resources={"memory": "much"}).errors) == ["resources.memory"]
 
 
+@pytest.mark.parametrize("pool", ["local", "mock", "cluster"])
+@pytest.mark.parametrize(
+    "name, wish", [("cpu", "abc"), ("cpu", 1e300), ("memory", "0"), ("time_limit_s", "x"), ("time_limit_s", -5)]
+)
+def test_no_amount_is_refused_on_every_pool(ctx: Context, pool: str, name: str, wish: Any) -> None:
+    refused = refusal(ctx, ADMIN, pool=pool, resources={name: wish})
+    assert (refused.status, list(refused.errors)) == (422, [f"resources.{name}"])
+
+
+def test_an_amount_that_the_backend_does_not_take_is_named_as_it_was_asked_for(ctx: Context) -> None:
+    schema = ElsewhereBackend.options_schema
+    least = {**schema, "properties": {**schema["properties"], "memory_bytes": {"type": "integer", "minimum": 4096}}}
+    with ctx.database.begin() as connection:
+        query = text("UPDATE backends SET options_schema = CAST(:schema AS jsonb) WHERE name = 'elsewhere'")
+        connection.execute(query, {"schema": json.dumps(least)})
+    assert list(refusal(ctx, ADMIN, resources={"memory": "1"}).errors) == ["resources.memory"]
+
+
 def test_an_address_that_is_learned_is_a_placeholder_in_the_plan(ctx: Context) -> None:
     plan = plan_create(ctx, ADMIN, {"server_mode": "replica_mock", "model_name": "m", "pool": "cluster"})
     assert plan["placement"]["port"] == "found where it runs"

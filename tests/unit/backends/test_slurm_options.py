@@ -42,6 +42,48 @@ def test_a_value_is_one_line_and_no_flag(name: str) -> None:
         assert not takes(**{name: bad})
 
 
+@pytest.mark.parametrize(
+    "name", ["account", "time_limit", "memory", "qos", "begin", "licenses", "gpu_type", "folder", "python"]
+)
+def test_the_end_of_a_line_ends_no_value(name: str) -> None:
+    good = {"time_limit": "90", "memory": "64G", "folder": "/a", "python": "python3"}.get(name, "a")
+    assert takes(**{name: good})
+    assert not takes(**{name: f"{good}\n"})
+    assert not takes(extra=["--nice=1\n"])
+    assert not takes(setup=["module load cuda\n"])
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)",
+        "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation",
+        "sbatch: error: Batch job submission failed: Connection refused",
+        "sbatch: error: slurm_receive_msg [10.0.0.1:6817]: Zero Bytes were transmitted or received",
+        "sbatch: error: If munged is up, restart with --num-threads=10\nsbatch: error: Munge encode failed: no socket\n"
+        "sbatch: error: Batch job submission failed: Protocol authentication error",
+        "sbatch: error: Batch job submission failed: Slurm backup controller in standby mode",
+    ],
+)
+def test_slurms_own_words_for_an_outage_leave_it_open(said: str) -> None:
+    assert slurm_there.UNSURE.search(said)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "sbatch: error: Invalid --begin specification: munge",
+        "sbatch: error: invalid constraint: connection refused",
+        "sbatch: error: Batch job submission failed: Invalid account or account/partition combination specified",
+        "sbatch: error: Batch job submission failed: Invalid qos specification",
+        "sbatch: unrecognized option '--temporarily'",
+        'Invalid time specification (pos=0): "standby"',
+    ],
+)
+def test_a_refusal_stays_one_whatever_words_the_request_had(said: str) -> None:
+    assert not slurm_there.UNSURE.search(said)
+
+
 def test_time_limits_are_minutes_or_as_sbatch_has_them() -> None:
     for good in (90, "90", "1:30:00", "2-12", "2-12:00:00", "UNLIMITED"):
         assert takes(time_limit=good), good
@@ -56,7 +98,7 @@ def test_what_runs_there_is_python_3_6_and_its_standard_library(module: Any) -> 
     known = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
     known |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert known <= {
-        "base64", "contextlib", "ctypes", "errno", "fcntl", "hashlib", "json", "os", "select", "shutil", "signal",
+        "base64", "contextlib", "ctypes", "errno", "fcntl", "hashlib", "json", "os", "re", "select", "shutil", "signal",
         "socket", "struct", "subprocess", "sys", "tempfile", "time", "typing", "zlib",
     }  # fmt: skip
     later = ("removeprefix", "removesuffix", "pidfd_open", "capture_output", "valid_signals", "text=True", "missing_ok")

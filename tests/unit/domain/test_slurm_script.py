@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.domain.slurm_script import KEY_NOT_SHOWN, Job, render_script
+from app.domain.slurm_script import KEY_NOT_SHOWN, Job, NoDirective, render_script
 
 
 def job(**more: Any) -> Job:
@@ -78,6 +78,12 @@ def test_no_value_can_become_a_directive() -> None:
     before = script[: script.index("\ncd -- ")]
     assert "--uid" not in before, "sbatch reads directives up to the first command"
     assert script.index("module load cuda") < script.index("exec ")
+
+
+@pytest.mark.parametrize("options", [{"account": "a\n"}, {"memory": "1G\r"}, {"extra": ["--x=\u2028y"]}])
+def test_a_value_that_could_end_its_line_is_refused_whoever_let_it_pass(options: Any) -> None:
+    with pytest.raises(NoDirective):
+        render_script(job(), options)
 
 
 def test_the_key_stands_only_in_what_is_submitted() -> None:
