@@ -32,12 +32,21 @@ def carry_out_stop(runtime: Runtime, pool: str | None) -> str:
     outcome = "gone"
     if row.attempt_id is None:
         ends.record_gone(runtime.ctx, row.id, row.attempt)
+    elif _is_out_of_reach(row):
+        # whoever asked it would wait, and so would the stops behind this one: the agent asks, beside its other work
+        outcome = "unreachable"
     else:
         force = bool(claim.arguments.get("force"))
         outcome = end_attempt(runtime, row, force=force, look_s=LOOK_S)
     if outcome != "gone":
         claims.leave(runtime.ctx, claim, Phase.STOPPING)
     return f"task={claim.task_id} replica={row.id} attempt={row.attempt} outcome={outcome}"
+
+
+def _is_out_of_reach(row: Any) -> bool:
+    """Whether it is elsewhere, and its place could not be asked when its stop was asked for."""
+    before = {state: at for state, at in row.timestamps.items() if state != State.STOPPING}
+    return row.node is None and max(before, key=lambda state: before[state], default=None) == State.UNREACHABLE
 
 
 def end_attempt(runtime: Runtime, row: Any, *, force: bool = False, look_s: float = 0.0) -> str:

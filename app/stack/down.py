@@ -49,7 +49,7 @@ def down(
     """Stop everything of the state dir; with ``keep_replicas`` engines go on serving, and the next `up` adopts them.
 
     False when there was nothing to stop. ``hurry`` (a second Ctrl-C) ends the waiting. Raises PartFailed when
-    something cannot be ended.
+    something cannot be ended, here, or elsewhere on a host that does not answer.
     """
     layout = Layout(settings.state_dir)
     if not layout.lock.exists():
@@ -61,13 +61,16 @@ def down(
             remove_record(settings)
             return False
         hurry = hurry or threading.Event()
+        far: list[str] = []
         if keep_replicas:
             count = len({one.attempt for one in engines(layout)})
             again = "worker" if record is not None and record.kind == WORKER_HOST else "up"
             say(f"keeping {count} engines; `hostler {again}` adopts them")
         elif record is not None and supervisor_of(record) is not None:
-            stop = _stop_replicas if record.kind == STACK else stop_replicas_here
-            stop(settings, record, say, grace_s, hurry)
+            if record.kind == STACK:
+                far = _stop_replicas(settings, record, say, grace_s, hurry)
+            else:
+                stop_replicas_here(settings, record, say, grace_s, hurry)
         say("stopping the control plane")
         end_control_plane(settings)
         if not keep_replicas:
@@ -77,11 +80,21 @@ def down(
             path.unlink(missing_ok=True)
         remove_record(settings)
         remove_run_dir(settings.state_dir)
+    if far:
+        raise PartFailed(
+            f"this stack is down, and {len(far)} replicas elsewhere were not seen gone and may still run: "
+            f"{', '.join(far)}; when their hosts answer again, type `hostler up -d`, which ends them, and"
+            " `hostler down`"
+        )
     return True
 
 
-def _stop_replicas(settings: Settings, record: Record, say: Say, grace_s: int, hurry: threading.Event) -> None:
-    """Through the API, so that the history says who stopped them. What it cannot do is done by signals later."""
+def _stop_replicas(settings: Settings, record: Record, say: Say, grace_s: int, hurry: threading.Event) -> list[str]:
+    """Through the API, so that the history says who stopped them. What it cannot do is done by signals later.
+
+    No signal reaches what is elsewhere: returns the replicas there that were not seen gone, in words.
+    """
+    far: dict[str, str] = {}
     # the stack's own key first: the caller's variable may be for another stack
     key = read_secret(settings.state_dir, ADMIN_KEY) or settings.api_key
     api = Api(record.url, certificate=record.certificate, key=key)
@@ -91,9 +104,11 @@ def _stop_replicas(settings: Settings, record: Record, say: Say, grace_s: int, h
         replicas = _of_this_host(api, Layout(settings.state_dir), settings.node_name)
         if not settings.database_url:
             # with the state ends who looks after those that we run elsewhere
-            replicas += _of_no_host(api)
+            elsewhere = _of_no_host(api)
+            far = {row["replica_id"]: f"{row['replica_id']} of pool {row['pool']}" for row in elsewhere}
+            replicas += elsewhere
         if not replicas:
-            return
+            return []
         say(f"stopping {len(replicas)} replicas:")
         for row in replicas:
             say(f"  {row['replica_id']}  {row.get('model_name') or '-'}  {row.get('status')}")
@@ -102,9 +117,14 @@ def _stop_replicas(settings: Settings, record: Record, say: Say, grace_s: int, h
             for row, why in zip(replicas, refused, strict=True):
                 if why:
                     say(f"  {row['replica_id']} was not stopped: {why}")
-        _wait_released(api, [row["replica_id"] for row in replicas], say, grace_s, hurry)
+        left = _wait_released(api, [row["replica_id"] for row in replicas], grace_s, hurry)
     except (ApiSilent, SupervisorGone) as error:
         say(f"{error}; engines are ended by signals")
+        return list(far.values())
+    here = sorted(set(left) - set(far))
+    if here:
+        say(f"{len(here)} replicas are not gone yet: {', '.join(here)}; what of them is on this host is killed")
+    return [words for replica_id, words in far.items() if replica_id in left]
 
 
 def _of_this_host(api: Api, layout: Layout, node: str) -> list[dict[str, Any]]:
@@ -119,24 +139,30 @@ def _of_this_host(api: Api, layout: Layout, node: str) -> list[dict[str, Any]]:
 
 def _of_no_host(api: Api) -> list[dict[str, Any]]:
     """Replicas that run on no host of ours: behind SSH, in a cluster's queue."""
-    states = [state for state in State if state in LIVE and state is not State.PENDING]
+    # failed: given up, and perhaps never seen gone
+    states = [state for state in State if (state in LIVE and state is not State.PENDING) or state is State.FAILED]
     rows = [row for state in states for row in api.replicas(state)]
-    return [row for row in rows if row.get("node") is None and row.get("attempt")]
+    return [row for row in rows if row.get("node") is None and row.get("attempt") and row.get("released_at") is None]
 
 
-def _wait_released(api: Api, wanted: list[str], say: Say, grace_s: int, hurry: threading.Event) -> None:
+def _wait_released(api: Api, wanted: list[str], grace_s: int, hurry: threading.Event) -> list[str]:
+    """Those that are not gone in time."""
     # as long again for the requests in flight
     deadline = time.monotonic() + 2 * grace_s + _MORE_S
     left = list(wanted)
     # one after the other: they end side by side, and a host may hold many
     while left and not hurry.is_set() and time.monotonic() < deadline:
-        row = api.replica(left[0])
-        if row is None or row.get("released_at") is not None:
+        if _is_gone(api, left[0]):
             left.pop(0)
         else:
             hurry.wait(_LOOK_S)
-    if left:
-        say(f"{len(left)} replicas are not gone yet: {', '.join(sorted(left))}; what of them is on this host is killed")
+    # behind one that stays others may have gone
+    return [one for one in left if not _is_gone(api, one)]
+
+
+def _is_gone(api: Api, replica_id: str) -> bool:
+    row = api.replica(replica_id)
+    return row is None or row.get("released_at") is not None
 
 
 def _end_engines(layout: Layout, say: Say, grace_s: float, hurry: threading.Event) -> None:

@@ -305,6 +305,26 @@ def test_a_second_signal_ends_the_patience_with_stubborn_engines(fresh: Stack) -
     assert not fresh.living()
 
 
+def test_down_names_what_it_could_not_reach_and_says_what_to_type(fresh: Stack) -> None:
+    with foreground(fresh) as process:
+        here = fresh.replica()
+        away = {"unreachable_after_s": 0.5, "unreachable_for_s": 600}
+        far = fresh.replica(pool="mock", replica_config={"backend_options": away})
+        wait_until(lambda: fresh.state_of(far) == "unreachable", 30, "its place being away")
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        wait_until(lambda: "stopping 2 replicas" in process.stderr.readline(), 30, "the list of replicas")
+        wait_until(lambda: fresh.state_of(here) == "stopped", 30, "the end of what can be reached")
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 1, said
+    assert "everything is stopped" not in said
+    assert f"{far} of pool mock" in said
+    assert "`hostler up`" in said
+    assert here not in said.splitlines()[-1]
+    assert not fresh.living()
+
+
 def _kill(pid: int) -> None:
     try:
         os.kill(pid, signal.SIGKILL)

@@ -296,6 +296,21 @@ def test_a_stop_is_asked_for_again_when_its_cluster_falls_silent_meanwhile(site:
     assert site.replica(replica).state == "stopped"
 
 
+def test_a_stop_at_a_place_that_is_away_holds_no_control_worker(site: Site) -> None:
+    replica = site.ready()
+    site.cluster.set("away")
+    site.look_until(replica, "unreachable")
+    request_stop(site.ctx, site.actor, replica)
+    site.cluster.set("away", False)
+    # it would be heard now, and was not asked
+    assert "outcome=unreachable" in carry_out_stop(site.runtime, POOL)
+    job = site.cluster.job(site.name(replica))
+    assert job is not None
+    assert "ended" not in job
+    site.await_that(lambda: site.look() or site.replica(replica).released_at, "its end")
+    assert site.replica(replica).state == "stopped"
+
+
 @pytest.mark.parametrize("reason", ["walltime", "preempted", "cancelled", "out_of_memory"])
 def test_the_end_has_the_reason_that_the_cluster_tells(site: Site, reason: str) -> None:
     replica = site.ready()
