@@ -61,7 +61,7 @@ TAIL_LINES = 50
 LAUNCH_S = 20.0
 #: After an unexpected error the launch is tried again this much later, a bounded number of times.
 RETRY_S = 2.0
-#: From this try on a host that is away is asked again at the same pace.
+#: From this try on a daemon or host that is away is asked again at the same pace.
 SLOWEST_TRY = 3
 #: For so long a worker goes on with the next launch on one message, while each is that quick.
 GO_ON_S = 0.2
@@ -143,11 +143,11 @@ class _Launch:
         return self._follow(handle)
 
     def _try_later(self, error: BackendError) -> str:
-        """Another host may be away, and then nobody knows whether it took the launch: adopt finds out.
+        """A daemon or another host may be away, and then nobody knows whether it took the launch: adopt finds out.
 
         So it goes on, after 2, 8 and then each 32 s, until the time to start is over.
         """
-        if not (error.retryable and self._finds_place) or launches.start_is_overdue(self.ctx, self.claim):
+        if not (error.retryable and self._may_queue) or launches.start_is_overdue(self.ctx, self.claim):
             return ""
         tries = min(self.claim.claims, SLOWEST_TRY)
         delay_s = RETRY_S * 4 ** (tries - 1)

@@ -274,11 +274,15 @@ def _permissions(settings: Settings) -> Finding:
 def leaking(state_dir: Path) -> Iterator[Path]:
     """Paths of the state dir, and of its folders elsewhere, that group or others may read, write or enter.
 
-    Recipes are no secrets: those only nobody else may write.
+    Recipes are no secrets: those only nobody else may write. What engines write into folders that nobody else may
+    enter is not looked at: those in containers have the umask of their image.
     """
     layout = Layout(state_dir)
     for top in {state_dir, layout.run, layout.postgres}:
-        for folder, _, files in os.walk(top):
+        for folder, folders, files in os.walk(top):
+            if _is_engines(Path(folder), layout) and _is_closed(folder):
+                folders.clear()
+                continue
             closed = 0o022 if Path(folder).is_relative_to(layout.recipes) else 0o077
             for path in (Path(folder), *(Path(folder, name) for name in files)):
                 try:
@@ -287,6 +291,19 @@ def leaking(state_dir: Path) -> Iterator[Path]:
                     continue
                 if not stat.S_ISLNK(mode) and mode & closed:
                     yield path
+
+
+def _is_engines(folder: Path, layout: Layout) -> bool:
+    """Whether engines write into it: a store's data, the cache, or what a container sees of its attempt's folder."""
+    kept = folder.parent == layout.data or folder == layout.state_dir / "cache"
+    return kept or folder.parent.parent == layout.containers
+
+
+def _is_closed(folder: str) -> bool:
+    try:
+        return not os.lstat(folder).st_mode & 0o077
+    except FileNotFoundError:
+        return True
 
 
 def _run_as(record: Record | None) -> Finding:

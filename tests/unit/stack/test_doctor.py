@@ -33,3 +33,22 @@ def test_all_else_is_its_owners_alone(tmp_path: Path) -> None:
     # a name that begins alike is another folder
     paths = {make(state / name / "a", 0o644) for name in ("logs", "recipes-old", "recipe-secrets")}
     assert set(leaking(state)) == paths
+
+
+@pytest.mark.parametrize("place", ["containers/n-1/run-0", "data/store", "cache"])
+def test_what_engines_write_counts_only_where_others_may_enter(tmp_path: Path, place: str) -> None:
+    state = tmp_path / "state"
+    path = make(state / place / "home" / "a", 0o644)
+    for folder in path.relative_to(state).parents:
+        (state / folder).chmod(0o700)
+    assert list(leaking(state)) == []
+    (state / place).chmod(0o711)
+    assert set(leaking(state)) == {state / place, path}
+
+
+def test_the_records_of_a_container_are_its_owners_alone(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    path = make(state / "containers" / "n-1" / "launch.json", 0o644)
+    for folder in path.relative_to(state).parents:
+        (state / folder).chmod(0o700)
+    assert list(leaking(state)) == [path]

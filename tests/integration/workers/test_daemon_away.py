@@ -1,0 +1,40 @@
+"""Launches while the container daemon of the host is away: tried again until the time to start is over."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from app.usecases.explain import explain
+from tests.integration.workers.test_elsewhere import Site, site
+from workers.backends.docker import DockerBackend
+from workers.launching import launch_best
+
+__all__ = ["site"]
+
+
+def test_a_launch_whose_daemon_is_away_is_tried_again_and_fails_only_at_last(site: Site, tmp_path: Path) -> None:
+    site.change(
+        "INSERT INTO backends (name, host_bound, serves_http, options_schema)"
+        " VALUES ('docker', true, true, CAST(:schema AS jsonb))",
+        schema=json.dumps(DockerBackend.options_schema),
+    )
+    site.change(
+        "INSERT INTO pools (name, backend, slots, options) VALUES ('pods', 'docker', 1, CAST(:options AS jsonb))",
+        options=json.dumps({"socket": str(tmp_path / "no.sock"), "image": "i"}),
+    )
+    site.change(
+        "INSERT INTO units (kind, scope, number) VALUES ('slot', 'pods', 0), ('port', 'here', :port)",
+        port=site.settings.ports[0],
+    )
+    replica = site.create(pool="pods", timeouts={"port_discovery_timeout_s": 600})
+    for delay_s in (2, 8, 32, 32):
+        assert f"again in {delay_s} s" in launch_best(site.runtime, "pods")
+        assert site.replica(replica).state == "scheduling"
+        assert explain(site.ctx, replica)["rule"] == "launch_retried"
+        site.change("UPDATE clock SET shift = shift + make_interval(secs => :s)", s=delay_s + 1)
+    site.change("UPDATE clock SET shift = shift + interval '600 seconds'")
+    assert "failed:backend_error" in launch_best(site.runtime, "pods")
+    row = site.replica(replica)
+    assert (row.state, row.reason) == ("failed", "backend_error")
+    assert "no container daemon" in row.message
