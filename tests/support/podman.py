@@ -115,7 +115,10 @@ class Podman:
         command = ["unshare", "--mount", "--propagation", "private"]
         command += ["podman", "system", "service", "--time=0", f"unix://{self.socket}"]
         with (self.folder / "service.log").open("ab") as log:
-            self._process = subprocess.Popen(command, env=settings, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            # in its folder: who was killed for want of memory leaves a file where the service was started
+            self._process = subprocess.Popen(
+                command, env=settings, cwd=self.folder, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
         wait_until(self._answers, _UP_S, f"Podman; see {self.folder}/service.log")
 
     def stop(self) -> None:
