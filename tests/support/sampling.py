@@ -1,4 +1,4 @@
-"""Fewer of many alike: CI breaks off at each nth line of what is killed at each.
+"""Fewer of many alike: CI breaks off at each nth line of what is killed at each, and plants each nth bug.
 
 ``LINES_EVERY=1``, which is how it is without the variable, is every line.
 """
