@@ -42,8 +42,9 @@ def up(detach: bool, port: int | None, host: str | None, run_as: str | None, sta
     from app.stack.up import up as bring_up
 
     started = _guarded(lambda: bring_up(settings, _talk, run_as=run_as))
-    _announce(settings, started)
-    if not detach and not started.already:
+    if detach or started.already:
+        _announce(settings, started)
+    else:
         _stay(settings, started)
 
 
@@ -231,17 +232,21 @@ def _announce(settings: Settings, started: Started) -> None:
 
 
 def _stay(settings: Settings, started: Started) -> None:
-    """Wait for Ctrl-C or SIGTERM, then take everything down."""
-    from app.stack.down import down as take_down
+    """Say that it is up, wait for Ctrl-C or SIGTERM, then take everything down."""
     from app.stack.record import read_record
 
-    _talk(
-        "Ctrl-C stops the stack and its replicas" if started.url else "Ctrl-C stops this host's replicas and all of it"
-    )
     try:
+        # whoever was told that it is up may end it from that moment on
+        if started.url:
+            _announce(settings, started)
+            _talk("Ctrl-C stops the stack and its replicas")
+        else:
+            _talk("Ctrl-C stops this host's replicas and all of it")
         started.supervisor.wait()
     except KeyboardInterrupt:
         hurry = _hurry_on_signals()
+        from app.stack.down import down as take_down
+
         _guarded(lambda: take_down(settings, _talk, hurry=hurry))
         _talk("everything is stopped")
         return

@@ -320,7 +320,7 @@ def test_down_names_what_it_could_not_reach_and_says_what_to_type(fresh: Stack) 
     assert process.returncode == 1, said
     assert "everything is stopped" not in said
     assert f"{far} of pool mock" in said
-    assert "`hostler up`" in said
+    assert "`hostler up -d`" in said
     assert here not in said.splitlines()[-1]
     assert not fresh.living()
 
