@@ -34,7 +34,8 @@ NOT_THERE, NOT_OURS, BROKEN_OFF = 97, 98, 99
 
 #: Both ends of history can read this: an old Python must be able to say that it is too old.
 _MAIN = """\
-import sys
+import os, sys
+os.umask(63)  # what importing writes is nobody else's either
 if sys.version_info < {oldest}:
     sys.stdout.write('{{"error": "LaunchRefused", "message": "Python there is %d.%d and must be at least {words}; '
                      'name another one in the pool option python"}}' % tuple(sys.version_info[:2]))
@@ -71,8 +72,7 @@ if stat.S_IMODE(found.st_mode) & 0o077:
 draft = tempfile.mkdtemp(prefix=".new-code-", dir=folder)
 with zipfile.ZipFile(io.BytesIO(data)) as bundle:
     bundle.extractall(draft)
-for part in ("app", "workers"):
-    compileall.compile_dir(os.path.join(draft, part), quiet=2)
+compileall.compile_dir(draft, quiet=2)
 for top, _, files in os.walk(draft):
     for file in files:
         opened = os.open(os.path.join(top, file), os.O_RDONLY)
