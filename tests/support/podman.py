@@ -29,6 +29,8 @@ IMAGE = "localhost/hostler-test:latest"
 ROOT = Path(__file__).resolve().parents[2]
 _INITS = ("/usr/libexec/podman/catatonit", "/usr/bin/catatonit", "/usr/bin/tini", "/usr/bin/dumb-init")
 _UP_S = 30
+#: What mounts in its own view of the file system, seen by nobody else.
+_APART = ("unshare", "--mount", "--propagation", "private")
 #: Namespaces of the network and of cgroups are the host's, and limits modest: machines of CI allow no more.
 _CONTAINERS = """\
 [containers]
@@ -66,6 +68,9 @@ def lacks() -> str | None:
         return "Podman has no init here (Debian: catatonit)"
     if os.geteuid() != 0:
         return "these tests start containers as root"
+    apart = subprocess.run([*_APART, "true"], capture_output=True, text=True, timeout=_UP_S, check=False)
+    if apart.returncode != 0:
+        return f"mounts of its own cannot be had here: {apart.stderr.strip()}"
     return None
 
 
@@ -112,8 +117,7 @@ class Podman:
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "HOME": str(self.folder),
         }
-        command = ["unshare", "--mount", "--propagation", "private"]
-        command += ["podman", "system", "service", "--time=0", f"unix://{self.socket}"]
+        command = [*_APART, "podman", "system", "service", "--time=0", f"unix://{self.socket}"]
         with (self.folder / "service.log").open("ab") as log:
             # in its folder: who was killed for want of memory leaves a file where the service was started
             self._process = subprocess.Popen(
