@@ -147,6 +147,9 @@ class Answer:
             size += len(line)
             if size > LONGEST_EVENT:
                 raise ReplicaBadAnswer(f"An event of the replica's stream is larger than {LONGEST_EVENT} bytes.")
+            if line and not line.endswith(b"\n"):
+                # http.client takes what broke off between two chunks for the end
+                raise AnswerBroke
             if not line.strip():
                 if data:
                     yield "\n".join(data)

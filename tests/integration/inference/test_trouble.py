@@ -195,11 +195,20 @@ def test_characters_split_over_events_and_packets_stay_whole(served: Served) -> 
 
 
 def test_an_event_without_an_end_is_cut(served: Served) -> None:
-    behind(served, STREAM + chunk(piece("one")), more=chunk(b"data: " + b"x" * (2 * 1024 * 1024)))
+    behind(served, STREAM + chunk(piece("one")), more=chunk(b"data: " + b"x" * (2 * 1024 * 1024)), hold=True)
     served.open()
     told = events(served.post("/stream/generate", GENERATE))
     assert told[0] == {"token": "one"}
     assert "larger than" in told[-1]["error"]
+
+
+def test_an_event_that_breaks_off_is_none(served: Served) -> None:
+    behind(served, STREAM + chunk(piece("one")) + chunk(b'data: {"content": "tw'))
+    served.open()
+    told = events(served.post("/stream/generate", GENERATE))
+    assert told[0] == {"token": "one"}
+    assert "broke off" in told[-1]["error"]
+    assert len(told) == 2
 
 
 def test_one_failed_item_fails_the_batch_and_is_named(served: Served) -> None:
