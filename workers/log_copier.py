@@ -31,6 +31,9 @@ QUIET_S, QUIETEST_S = 0.2, 1.0
 READ_TIMEOUT_S = 10.0
 #: Looks at a log that is another one at each of them.
 ROTATED_TRIES = 10
+#: A look that gives less than was asked for came to the end of a file, and of one log two are kept. After so many of them
+#: all was given that was there at the first, however fast more is written.
+ENDS = 3
 
 
 class LogCopier:
@@ -84,22 +87,28 @@ class LogCopier:
             self._next[row.id] = time.monotonic() + pause_s, pause_s
 
     def _go_on(self, row: Any) -> bool:
-        """Copy until readers must read first or there is nothing more; whether there was something."""
+        """Copy until readers must read first or all that there was when it began is copied; whether there was something.
+
+        Not until there is nothing more: an engine that never stops talking would hold its readers, and this thread.
+        """
         began = at = Progress(row.place, row.size_bytes, row.read_bytes)
         source = _Source(self._runtime.backend_of(row), handle_of(row.backend, row.attempt_name, row.backend_ref))
         hidden = copying_logs.hidden(self._ctx)
+        ends = 0
         while not at.is_ahead:
             piece, rest = source.read(at.place, hidden, is_over=row.released_at is not None)
-            if not piece.data:
+            if piece.data:
+                with self._writing:
+                    grown = copying_logs.append(self._ctx, row.id, at, piece)
+                if grown is None:
+                    # this agent was frozen, and another one took over
+                    break
+                at = grown
+                ends += len(piece.data) + len(rest) < LOG_PART_BYTES
+            if not piece.data or ends == ENDS:
                 with self._writing:
                     copying_logs.answer(self._ctx, row.id, at, row.asked, rest)
                 break
-            with self._writing:
-                grown = copying_logs.append(self._ctx, row.id, at, piece)
-            if grown is None:
-                # this agent was frozen, and another one took over
-                break
-            at = grown
         return at is not began
 
 

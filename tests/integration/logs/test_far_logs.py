@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -15,6 +17,8 @@ from app.usecases import copying_logs, far_logs, logs
 from app.usecases.copying_logs import Piece, Progress
 from tests.integration.logs.conftest import Hosts
 from tests.support.embedded import wait_until
+from workers.backends.base import LogPart
+from workers.backends.process import ProcessBackend
 
 
 def _texts(lines: Iterator[logs.Line | None]) -> list[str]:
@@ -42,6 +46,26 @@ def test_what_is_there_is_read_whole_also_half_a_line(hosts: Hosts, replica: str
         copies = hosts.count("log_copies")
         assert list(logs.read(hosts.far, replica)) == ["one\n", "two\n", "half\n", "more\n"]
         assert hosts.count("log_copies") == copies
+
+
+def test_one_that_never_stops_talking_is_read_as_far_as_it_was_when_asked(
+    hosts: Hosts, replica: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_log, looks = ProcessBackend.read_log, itertools.count()
+
+    def another_line_before_each_look(*arguments: Any, **named: Any) -> LogPart:
+        # of one that goes on for ever the test would never hear
+        if (number := next(looks)) < 2000:
+            hosts.write(replica, f"more {number}\n")
+        return read_log(*arguments, **named)
+
+    hosts.write(replica, "one\ntwo\n")
+    monkeypatch.setattr(ProcessBackend, "read_log", another_line_before_each_look)
+    with hosts.copying():
+        first, second = (list(logs.read(hosts.here, replica)) for _ in range(2))
+    assert first[:3] == ["one\n", "two\n", "more 0\n"]
+    assert second[: len(first)] == first
+    assert len(first) < len(second) < 2000
 
 
 def test_it_is_followed_to_the_end_of_the_attempt(hosts: Hosts, replica: str) -> None:
