@@ -31,8 +31,8 @@ QUIET_S, QUIETEST_S = 0.2, 1.0
 READ_TIMEOUT_S = 10.0
 #: Looks at a log that is another one at each of them.
 ROTATED_TRIES = 10
-#: A look that gives less than was asked for came to the end of a file, and of one log two are kept. After so many of them
-#: all was given that was there at the first, however fast more is written.
+#: A look that gives less than was asked for came to the end of a file, and of one log two are kept. After so many of
+#: them all was given that was there at the first, however fast more is written.
 ENDS = 3
 
 
@@ -87,7 +87,7 @@ class LogCopier:
             self._next[row.id] = time.monotonic() + pause_s, pause_s
 
     def _go_on(self, row: Any) -> bool:
-        """Copy until readers must read first or all that there was when it began is copied; whether there was something.
+        """Copy until readers must read first or all is copied that there was at the begin; whether there was something.
 
         Not until there is nothing more: an engine that never stops talking would hold its readers, and this thread.
         """
