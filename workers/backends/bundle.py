@@ -21,8 +21,8 @@ MODULES = (
     *(
         f"workers.backends.{name}"
         for name in (
-            "attempt_folder", "base", "far", "free_port", "hardware", "launching", "observing", "output", "ports",
-            "proc", "process", "shim", "shims", "sockdiag", "stopping", "wire",
+            "attempt_folder", "base", "far", "free_port", "hardware", "launching", "observing", "options", "output",
+            "ports", "proc", "process", "program", "shim", "shims", "sockdiag", "stopping", "wire",
         )
     ),
     "pynvml",

@@ -21,7 +21,8 @@ from workers.backends.docker_config import container_config, inside, strayed_mou
 from workers.backends.docker_daemon import LAUNCH_S, Daemon, NameTaken
 from workers.backends.docker_options import image_of
 from workers.backends.docker_program import check_program
-from workers.backends.launching import DEFAULT_PATH, check
+from workers.backends.launching import check
+from workers.backends.options import DEFAULT_PATH
 from workers.backends.proc import boot_id, oom_kills, stat
 
 #: States of a container whose program never ran.

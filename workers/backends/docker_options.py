@@ -9,6 +9,7 @@ from typing import Any
 
 from app.domain.mounts import PLAIN_PATH, is_plain, is_safe
 from workers.backends.base import LaunchRefused
+from workers.backends.options import LOG_BYTES_SCHEMA
 
 _PLAIN = {"type": "string", "pattern": PLAIN_PATH, "maxLength": 4096}
 _PATH = {"type": "string", "pattern": "^/", "maxLength": 4096}
@@ -102,7 +103,7 @@ OPTIONS_SCHEMA: Mapping[str, Any] = {
             "description": "A small init runs the engine, hands on signals and buries its dead; default true.",
             "x-admin": True,
         },
-        "log_bytes": {"type": "integer", "minimum": 4096, "description": "Output kept per attempt."},
+        "log_bytes": LOG_BYTES_SCHEMA,
     },
 }
 

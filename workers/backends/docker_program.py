@@ -10,7 +10,7 @@ from typing import Any
 
 from workers.backends.base import ProgramMissing
 from workers.backends.docker_daemon import Daemon
-from workers.backends.launching import DEFAULT_PATH
+from workers.backends.options import DEFAULT_PATH
 
 #: How a file begins that the kernel can run.
 _RUNNABLE = (b"\x7fELF", b"#!")

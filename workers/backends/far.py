@@ -24,6 +24,7 @@ from workers.backends import wire
 from workers.backends.attempt_folder import half_made
 from workers.backends.base import BackendContext, BackendError, BackendUnavailable, Handle, Launch
 from workers.backends.free_port import Ports
+from workers.backends.options import DEFAULT_PORTS
 from workers.backends.proc import boot_id
 from workers.backends.process import STALE_S, ProcessBackend
 
@@ -111,7 +112,7 @@ class _FarEnd:
         deadline_ns = int(self.arguments["deadline_ns"])
         if not _wants_address(launch):
             return wire.handle_to(self.backend.launch(launch, _left_s(deadline_ns, launch)))
-        first, last = launch.options.get("ports", (20000, 29999))
+        first, last = launch.options.get("ports", DEFAULT_PORTS)
         host = _address(launch.options)
         with Ports(self.folder, first, last, deadline_ns) as ports:
             launch = _at(launch, host, ports.free(host))

@@ -19,9 +19,9 @@ from workers.backends.base import (
     ProgramMissing,
 )
 from workers.backends.proc import MARK, boot_id
+from workers.backends.program import check_words
 from workers.backends.shims import Shims
 
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PUBLISHED, _TAKEN, _LATE, _ERRNO = (word.decode() for word in shim.TOLD)
 
 
@@ -71,18 +71,12 @@ def engine_environ(launch: Launch, folder: Path, path: str) -> dict[str, str]:
 
 def check(launch: Launch) -> None:
     """Raises LaunchRefused for what can be handed to no program."""
-    if not launch.argv or not launch.argv[0]:
-        raise LaunchRefused("there is no program to run: argv is empty")
+    check_words(launch)
     if "/" in launch.name or launch.name.startswith(".") or not launch.name:
         raise LaunchRefused(f"{launch.name!r} cannot be the name of an attempt")
     for file in launch.files:
         if "/" in file or file in ("", ".", "..") or file in RESERVED | RECORDS or file.endswith(".new"):
             raise LaunchRefused(f"an engine's file cannot be called {file!r}")
-    strings = [*launch.argv, *launch.env.keys(), *launch.env.values()]
-    if any("\0" in item for item in strings):
-        raise LaunchRefused("an argument or variable holds a NUL character")
-    if any("=" in name or not name for name in launch.env):
-        raise LaunchRefused("the name of a variable is empty or holds '='")
 
 
 def _program(wanted: str, path: str) -> str:

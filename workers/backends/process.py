@@ -21,8 +21,9 @@ from workers.backends.base import (
     LogPart,
     Observation,
 )
-from workers.backends.launching import DEFAULT_PATH, launch_process
+from workers.backends.launching import launch_process
 from workers.backends.observing import Look, identity
+from workers.backends.options import DEFAULT_PATH, LOG_BYTES_SCHEMA, PATH_SCHEMA
 from workers.backends.output import read_output, read_part
 from workers.backends.proc import Identity, Table, boot_id, lives, open_pidfd
 from workers.backends.shims import Shims
@@ -46,9 +47,8 @@ class ProcessBackend:
         "type": "object",
         "additionalProperties": False,
         "properties": {
-            # it decides which program a name means
-            "path": {"type": "string", "description": "PATH of what is launched.", "x-admin": True},
-            "log_bytes": {"type": "integer", "minimum": 4096, "description": "Output kept per attempt."},
+            "path": PATH_SCHEMA,
+            "log_bytes": LOG_BYTES_SCHEMA,
         },
     }
 

@@ -34,6 +34,8 @@ from workers.backends.base import (
     LogPart,
     Observation,
 )
+from workers.backends.options import DEFAULT_PATH, DEFAULT_PORTS
+from workers.backends.program import check_words
 from workers.backends.slurm_asking import JOB_SOURCE, Host, packed
 from workers.backends.slurm_cluster import describe
 from workers.backends.slurm_options import OPTIONS_SCHEMA
@@ -43,8 +45,6 @@ from workers.transports.options import open_transport
 
 log = logging.getLogger(__name__)
 
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-DEFAULT_PORTS = (20000, 29999)
 #: What killed programs of ours left half made is removed when it is older than this.
 STALE_S = 600.0
 #: Names that an engine's file cannot have.
@@ -272,18 +272,12 @@ def _sealed(launch: Launch, key: str) -> bytes:
 
 
 def _check(launch: Launch) -> None:
-    if not launch.argv or not launch.argv[0]:
-        raise LaunchRefused("there is no program to run: argv is empty")
+    check_words(launch)
     if not _is_name(launch.name):
         raise LaunchRefused(f"{launch.name!r} cannot be the name of an attempt")
     for file in launch.files:
         if "/" in file or file.startswith((".", "log-")) or file in _RESERVED | {""}:
             raise LaunchRefused(f"an engine's file cannot be called {file!r}")
-    strings = [*launch.argv, *launch.env.keys(), *launch.env.values()]
-    if any("\0" in item for item in strings):
-        raise LaunchRefused("an argument or variable holds a NUL character")
-    if any("=" in name or not name for name in launch.env):
-        raise LaunchRefused("the name of a variable is empty or holds '='")
 
 
 def _name(name: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from workers.transports.options import PATH_MAP_SCHEMA, SSH_SCHEMA
+from workers.backends.options import LOG_BYTES_SCHEMA, PATH_SCHEMA, ports_schema
+from workers.transports.options import PATH_MAP_SCHEMA, SSH_SCHEMA, TUNNEL_SCHEMA
 
 #: A value of one of sbatch's options: one line of printable ASCII that begins with no hyphen.
 _VALUE = r"^[!-,.-~][ -~]{0,500}$(?!\n)"
@@ -125,16 +126,8 @@ OPTIONS_SCHEMA: dict[str, Any] = {
             "x-admin": True,
             "description": "The network (CIDR) in which nodes are reached; by default the one of the node's own name.",
         },
-        "ports": {
-            "type": "array",
-            "items": {"type": "integer", "minimum": 1024, "maximum": 65535},
-            "minItems": 2,
-            "maxItems": 2,
-            "x-ascending": True,
-            "x-admin": True,
-            "description": "First and last port that engines may take on a node; `[20000, 29999]` by default.",
-        },
-        "path": {"type": "string", "description": "PATH of what is launched.", "x-admin": True},
+        "ports": ports_schema(1024),
+        "path": PATH_SCHEMA,
         "setup": {
             "type": "array",
             "items": {"type": "string", "pattern": "^[^\\x00-\\x08\\x0a-\\x1f]*$(?!\\n)"},
@@ -161,12 +154,8 @@ OPTIONS_SCHEMA: dict[str, Any] = {
                 "program": {"type": "string", "minLength": 1},
             },
         },
-        "log_bytes": {"type": "integer", "minimum": 4096, "description": "Output kept per attempt."},
-        "tunnel": {
-            "type": "boolean",
-            "x-admin": True,
-            "description": "Replicas are reached through the connection of `ssh` only.",
-        },
+        "log_bytes": LOG_BYTES_SCHEMA,
+        "tunnel": TUNNEL_SCHEMA,
         "squeue": {
             "enum": ["json", "fixed"],
             "x-admin": True,

@@ -30,10 +30,11 @@ from workers.backends.base import (
     Observation,
 )
 from workers.backends.bundle import INSTALL, NOT_OURS, NOT_THERE, OLDEST_PYTHON, RUN, make_bundle
+from workers.backends.options import LOG_BYTES_SCHEMA, PATH_SCHEMA, ports_schema
 from workers.transports.asked import Asked
 from workers.transports.base import Completed, TransportError
 from workers.transports.channel import Ended
-from workers.transports.options import PATH_MAP_SCHEMA, SSH_SCHEMA, SshOptions
+from workers.transports.options import PATH_MAP_SCHEMA, SSH_SCHEMA, TUNNEL_SCHEMA, SshOptions
 from workers.transports.ssh import SshTransport
 
 DEFAULT_FOLDER = "~/.hostler"
@@ -78,24 +79,11 @@ class SshBackend:
                 "x-admin": True,
                 "description": "IP address on which engines listen there; by default the one that SSH reached.",
             },
-            "ports": {
-                "type": "array",
-                "items": {"type": "integer", "minimum": 1, "maximum": 65535},
-                "minItems": 2,
-                "maxItems": 2,
-                "x-ascending": True,
-                "x-admin": True,
-                "description": "First and last port for engines there; 20000 and 29999 by default.",
-            },
-            "tunnel": {
-                "type": "boolean",
-                "x-admin": True,
-                "description": "Engines listen on that host's loopback and are reached through the SSH connection.",
-            },
+            "ports": ports_schema(1),
+            "tunnel": TUNNEL_SCHEMA,
             "path_map": PATH_MAP_SCHEMA,
-            # it decides which program a name means
-            "path": {"type": "string", "description": "PATH of what is launched.", "x-admin": True},
-            "log_bytes": {"type": "integer", "minimum": 4096, "description": "Output kept per attempt."},
+            "path": PATH_SCHEMA,
+            "log_bytes": LOG_BYTES_SCHEMA,
         },
     }
 

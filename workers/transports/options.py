@@ -45,6 +45,12 @@ PATH_MAP_SCHEMA: Mapping[str, Any] = {
     "propertyNames": {"pattern": "^/"},
     "additionalProperties": {"type": "string", "pattern": "^/"},
 }
+#: For ``options_schema`` under the name ``tunnel``.
+TUNNEL_SCHEMA: Mapping[str, Any] = {
+    "type": "boolean",
+    "x-admin": True,
+    "description": "Engines are reached through the SSH connection only.",
+}
 
 
 @dataclass(frozen=True)

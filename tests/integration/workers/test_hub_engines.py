@@ -10,7 +10,7 @@ import pytest
 from app.errors import InvalidConfig
 from app.usecases import models
 from tests.support.crew import Crew
-from workers.backends.launching import DEFAULT_PATH
+from workers.backends.options import DEFAULT_PATH
 
 
 def _model(crew: Crew, name: str, engine: str, **more: Any) -> None:
