@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from app.domain.mounts import is_safe
+from app.domain.path_maps import map_path
 from app.domain.placeholders import put_address
 from workers.backends.base import Launch, LaunchRefused
-from workers.backends.docker_options import Mount, mapped, mounts_of
+from workers.backends.docker_options import Mount, mounts_of
 from workers.backends.proc import MARK
 
 #: Labels by which containers are found again.
@@ -83,7 +84,7 @@ def container_config(
 def inside(launch: Launch, home: Path) -> list[str]:
     """The arguments as they are given to the program inside."""
     path_map = launch.options.get("path_map", {})
-    return [mapped(with_address(item.replace("{folder}", str(home)), launch), path_map) for item in launch.argv]
+    return [map_path(with_address(item.replace("{folder}", str(home)), launch), path_map) for item in launch.argv]
 
 
 def environment(launch: Launch, home: Path, image_env: Mapping[str, str]) -> dict[str, str]:
@@ -91,7 +92,7 @@ def environment(launch: Launch, home: Path, image_env: Mapping[str, str]) -> dic
     path_map = launch.options.get("path_map", {})
     environ = {"HOME": str(home), "LANG": "C.UTF-8"}
     environ |= {
-        name: mapped(with_address(value.replace("{folder}", str(home)), launch), path_map)
+        name: map_path(with_address(value.replace("{folder}", str(home)), launch), path_map)
         for name, value in launch.env.items()
     }
     if "PATH" in environ:

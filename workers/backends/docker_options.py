@@ -9,10 +9,9 @@ from typing import Any
 
 from app.domain.mounts import PLAIN_PATH, is_plain, is_safe
 from workers.backends.base import LaunchRefused
-from workers.backends.options import LOG_BYTES_SCHEMA
+from workers.backends.options import LOG_BYTES_SCHEMA, PATH_MAP_SCHEMA
 
 _PLAIN = {"type": "string", "pattern": PLAIN_PATH, "maxLength": 4096}
-_PATH = {"type": "string", "pattern": "^/", "maxLength": 4096}
 _MOUNT: dict[str, Any] = {
     "type": "object",
     "additionalProperties": False,
@@ -28,7 +27,12 @@ _ALLOWED: dict[str, Any] = {
     "additionalProperties": False,
     "required": ["source"],
     "properties": {
-        "source": {**_PATH, "description": "A folder of the host: it and what is below may be mounted."},
+        "source": {
+            "type": "string",
+            "pattern": "^/",
+            "maxLength": 4096,
+            "description": "A folder of the host: it and what is below may be mounted.",
+        },
         "read_only": {"type": "boolean", "description": "Whether only for reading; default true."},
     },
 }
@@ -66,11 +70,8 @@ OPTIONS_SCHEMA: Mapping[str, Any] = {
             "x-admin": True,
         },
         "path_map": {
-            "type": "object",
-            "propertyNames": {"pattern": "^/"},
-            "additionalProperties": _PATH,
+            **PATH_MAP_SCHEMA,
             "description": "Paths of this host and what they are called in the image, for arguments and variables.",
-            "x-admin": True,
         },
         "network": {
             "type": "string",
@@ -156,12 +157,3 @@ def _checked(mount: Mapping[str, Any], allowed: list[tuple[Path, bool]], state_d
     if not source.exists():
         raise LaunchRefused(f"{named} cannot be mounted: there is no such file or folder on this host")
     return Mount(str(source), target, read_only)
-
-
-def mapped(value: str, path_map: Mapping[str, str]) -> str:
-    """``value`` with the longest local prefix that it begins with, in whole components, in its name inside."""
-    for local in sorted(path_map, key=len, reverse=True):
-        bare = local.rstrip("/")
-        if value == bare or value.startswith(f"{bare}/"):
-            return path_map[local].rstrip("/") + value[len(bare) :]
-    return value

@@ -12,6 +12,14 @@ DEFAULT_PORTS = (20000, 29999)
 PATH_SCHEMA: Mapping[str, Any] = {"type": "string", "description": "PATH of what is launched.", "x-admin": True}
 #: For ``options_schema`` under the name ``log_bytes``.
 LOG_BYTES_SCHEMA: Mapping[str, Any] = {"type": "integer", "minimum": 4096, "description": "Output kept per attempt."}
+#: For ``options_schema`` under the name ``path_map``.
+PATH_MAP_SCHEMA: Mapping[str, Any] = {
+    "type": "object",
+    "description": "Folders of this host and what they are called there, for arguments and variables that begin so.",
+    "x-admin": True,
+    "propertyNames": {"pattern": "^/"},
+    "additionalProperties": {"type": "string", "pattern": "^/", "maxLength": 4096},
+}
 
 
 def ports_schema(lowest: int) -> Mapping[str, Any]:

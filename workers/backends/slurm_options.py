@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from workers.backends.options import LOG_BYTES_SCHEMA, PATH_SCHEMA, ports_schema
-from workers.transports.options import PATH_MAP_SCHEMA, SSH_SCHEMA, TUNNEL_SCHEMA
+from workers.backends.options import LOG_BYTES_SCHEMA, PATH_MAP_SCHEMA, PATH_SCHEMA, ports_schema
+from workers.transports.options import SSH_SCHEMA, TUNNEL_SCHEMA
 
 #: A value of one of sbatch's options: one line of printable ASCII that begins with no hyphen.
 _VALUE = r"^[!-,.-~][ -~]{0,500}$(?!\n)"

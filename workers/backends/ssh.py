@@ -30,11 +30,11 @@ from workers.backends.base import (
     Observation,
 )
 from workers.backends.bundle import INSTALL, NOT_OURS, NOT_THERE, OLDEST_PYTHON, RUN, make_bundle
-from workers.backends.options import LOG_BYTES_SCHEMA, PATH_SCHEMA, ports_schema
+from workers.backends.options import LOG_BYTES_SCHEMA, PATH_MAP_SCHEMA, PATH_SCHEMA, ports_schema
 from workers.transports.asked import Asked
 from workers.transports.base import Completed, TransportError
 from workers.transports.channel import Ended
-from workers.transports.options import PATH_MAP_SCHEMA, SSH_SCHEMA, TUNNEL_SCHEMA, SshOptions
+from workers.transports.options import SSH_SCHEMA, TUNNEL_SCHEMA, SshOptions
 from workers.transports.ssh import SshTransport
 
 DEFAULT_FOLDER = "~/.hostler"

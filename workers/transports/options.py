@@ -37,14 +37,6 @@ SSH_SCHEMA: Mapping[str, Any] = {
         },
     },
 }
-#: For ``options_schema`` under the name ``path_map``.
-PATH_MAP_SCHEMA: Mapping[str, Any] = {
-    "type": "object",
-    "description": "Folders of this host and what they are called there, for arguments and variables that begin so.",
-    "x-admin": True,
-    "propertyNames": {"pattern": "^/"},
-    "additionalProperties": {"type": "string", "pattern": "^/"},
-}
 #: For ``options_schema`` under the name ``tunnel``.
 TUNNEL_SCHEMA: Mapping[str, Any] = {
     "type": "boolean",
