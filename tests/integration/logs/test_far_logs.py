@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,21 +17,9 @@ from app.usecases import copying_logs, far_logs, logs
 from app.usecases.copying_logs import Piece, Progress
 from tests.integration.logs.conftest import Hosts
 from tests.support.embedded import wait_until
+from tests.support.log_lines import take, texts
 from workers.backends.base import LogPart
 from workers.backends.process import ProcessBackend
-
-
-def _texts(lines: Iterator[logs.Line | None]) -> list[str]:
-    return [line.text for line in lines if line is not None]
-
-
-def _take(lines: Iterator[logs.Line | None], count: int) -> list[logs.Line]:
-    found: list[logs.Line] = []
-    while len(found) < count:
-        line = next(lines)
-        if line is not None:
-            found.append(line)
-    return found
 
 
 def test_what_is_there_is_read_whole_also_half_a_line(hosts: Hosts, replica: str) -> None:
@@ -72,8 +60,8 @@ def test_it_is_followed_to_the_end_of_the_attempt(hosts: Hosts, replica: str) ->
     hosts.write(replica, "one\ntw")
     with hosts.copying(), ThreadPoolExecutor(1) as threads:
         lines = logs.follow(hosts.here, replica)
-        assert [line.text for line in _take(lines, 1)] == ["one\n"]
-        rest = threads.submit(_texts, lines)
+        assert [line.text for line in take(lines, 1)] == ["one\n"]
+        rest = threads.submit(texts, lines)
         hosts.write(replica, "o\nthree\nlast")
         hosts.end(replica)
         assert rest.result(20) == ["two\n", "three\n", "last\n"]
@@ -83,34 +71,34 @@ def test_tail_then_what_comes(hosts: Hosts, replica: str) -> None:
     hosts.write(replica, "one\ntwo\nthree\n")
     with hosts.copying():
         lines = logs.follow(hosts.here, replica, tail=2)
-        assert [line.text for line in _take(lines, 2)] == ["two\n", "three\n"]
+        assert [line.text for line in take(lines, 2)] == ["two\n", "three\n"]
         hosts.write(replica, "four\n")
         hosts.end(replica)
-        assert _texts(lines) == ["four\n"]
+        assert texts(lines) == ["four\n"]
 
 
 def test_a_broken_stream_goes_on_where_it_was(hosts: Hosts, replica: str, shift_clock: Callable[[float], None]) -> None:
     hosts.write(replica, "one\ntwo\nthree\nfour\n")
     with hosts.copying():
-        seen = _take(logs.follow(hosts.here, replica), 4)
+        seen = take(logs.follow(hosts.here, replica), 4)
         hosts.rotate(replica)
         hosts.write(replica, "five\n")
         hosts.end(replica)
         wanted = ["one\n", "two\n", "three\n", "four\n", "five\n"]
         for number, line in enumerate(seen, 1):
-            assert _texts(logs.follow(hosts.here, replica, behind=line.place)) == wanted[number:]
+            assert texts(logs.follow(hosts.here, replica, behind=line.place)) == wanted[number:]
         # also long after the copy was dropped
         shift_clock(1000)
         wait_until(lambda: hosts.count("log_copies") == 0, 20, "copies that nobody reads being dropped")
         assert hosts.count("log_chunks") == 0
         for number, line in enumerate(seen, 1):
-            assert _texts(logs.follow(hosts.here, replica, behind=line.place)) == wanted[number:]
+            assert texts(logs.follow(hosts.here, replica, behind=line.place)) == wanted[number:]
 
 
 def test_a_place_that_is_not_ours_begins_at_the_start(hosts: Hosts, replica: str) -> None:
     hosts.write(replica, "one\n")
     with hosts.copying():
-        [line] = _take(logs.follow(hosts.here, replica), 1)
+        [line] = take(logs.follow(hosts.here, replica), 1)
         hosts.end(replica)
         offset, words, signature = line.place.split(".")
         forged = (
@@ -119,41 +107,41 @@ def test_a_place_that_is_not_ours_begins_at_the_start(hosts: Hosts, replica: str
             "f1.\u00e9." + "0" * 20,
         )  # fmt: skip
         for place in forged:
-            assert _texts(logs.follow(hosts.here, replica, behind=place)) == ["one\n"], place
+            assert texts(logs.follow(hosts.here, replica, behind=place)) == ["one\n"], place
         other = hosts.replica()
         hosts.write(other, "two\n")
         hosts.end(other)
-        assert _texts(logs.follow(hosts.here, other, behind=line.place)) == ["two\n"]
+        assert texts(logs.follow(hosts.here, other, behind=line.place)) == ["two\n"]
 
 
 def test_an_attempt_that_ends_while_it_is_read_is_read_to_its_end_before_the_next(hosts: Hosts, replica: str) -> None:
     hosts.write(replica, "one\n")
     with hosts.copying():
         lines = logs.follow(hosts.here, replica)
-        assert [line.text for line in _take(lines, 1)] == ["one\n"]
+        assert [line.text for line in take(lines, 1)] == ["one\n"]
         hosts.write(replica, "last words of the first\nhalf")
         hosts.attempt(replica, 2)
         hosts.write(replica, "first words of the second\n", 2)
-        assert [line.text for line in _take(lines, 3)] == [
+        assert [line.text for line in take(lines, 3)] == [
             "last words of the first\n",
             "half\n",
             "first words of the second\n",
         ]
         hosts.write(replica, "more\n", 2)
         hosts.end(replica)
-        assert _texts(lines) == ["more\n"]
+        assert texts(lines) == ["more\n"]
 
 
 def test_the_last_words_of_an_attempt_here_are_read_before_the_next(hosts: Hosts, replica: str) -> None:
     hosts.write(replica, "one\n")
     lines = logs.follow(hosts.far, replica)
-    assert [line.text for line in _take(lines, 1)] == ["one\n"]
+    assert [line.text for line in take(lines, 1)] == ["one\n"]
     hosts.write(replica, "last words\nhalf")
     hosts.attempt(replica, 2)
     hosts.write(replica, "two\n", 2)
-    assert [line.text for line in _take(lines, 3)] == ["last words\n", "half\n", "two\n"]
+    assert [line.text for line in take(lines, 3)] == ["last words\n", "half\n", "two\n"]
     hosts.end(replica)
-    assert _texts(lines) == []
+    assert texts(lines) == []
 
 
 def test_secrets_of_that_host_are_masked_before_they_are_stored(
@@ -168,12 +156,12 @@ def test_secrets_of_that_host_are_masked_before_they_are_stored(
     hosts.write(replica, "s3cret-token")
     with hosts.copying():
         lines = logs.follow(hosts.here, replica)
-        said = [line.text for line in _take(lines, 30)]
+        said = [line.text for line in take(lines, 30)]
         stored = b"".join(_column(hosts, "SELECT data FROM log_chunks UNION ALL SELECT rest FROM log_copies"))
         assert b"s3cret" not in stored
         assert b"e" * 40 not in stored
         hosts.end(replica)
-        said += _texts(lines)
+        said += texts(lines)
     assert said == [*("x" * before + MASK + "y" * 9 + MASK + "\n" for before in range(40, 70)), f"{MASK}\n"]
 
 
@@ -186,9 +174,9 @@ def test_many_readers_cost_one_copy(hosts: Hosts, replica: str) -> None:
     hosts.write(replica, "".join(f"line {number}\n" for number in range(100)))
     wanted = [f"line {number}\n" for number in range(200)]
     with hosts.copying(), ThreadPoolExecutor(40) as threads:
-        readers = [threads.submit(_texts, logs.follow(hosts.here, replica)) for _ in range(20)]
+        readers = [threads.submit(texts, logs.follow(hosts.here, replica)) for _ in range(20)]
         wait_until(lambda: hosts.count("log_chunks") > 0, 20, "something copied")
-        readers += [threads.submit(_texts, logs.follow(hosts.here, replica)) for _ in range(20)]
+        readers += [threads.submit(texts, logs.follow(hosts.here, replica)) for _ in range(20)]
         for number in range(100, 200):
             hosts.write(replica, f"line {number}\n")
         hosts.end(replica)
@@ -206,14 +194,14 @@ def test_a_slow_reader_holds_up_nobody_and_loses_nothing(
     hosts.write(replica, "".join(wanted))
     with hosts.copying():
         slow = logs.follow(hosts.here, replica)
-        seen = [line.text for line in _take(slow, 5)]
+        seen = [line.text for line in take(slow, 5)]
         quick = list(logs.read(hosts.here, replica))
         assert quick == wanted
         sizes = _column(hosts, "SELECT convert_to(sum(length(data))::text, 'utf8') FROM log_chunks GROUP BY copy_id")
         # what was copied is about as much as is kept and read ahead, in parts of at most 256 KiB
         assert max(int(size) for size in sizes) < 900_000
         hosts.end(replica)
-        assert seen + _texts(slow) == wanted
+        assert seen + texts(slow) == wanted
     assert hosts.count("log_copies") <= 3
 
 
@@ -221,30 +209,30 @@ def test_what_is_rotated_away_unread_is_lost_and_the_rest_is_whole_lines(hosts: 
     hosts.write(replica, "one\nhalf")
     with hosts.copying():
         lines = logs.follow(hosts.here, replica)
-        assert [line.text for line in _take(lines, 1)] == ["one\n"]
+        assert [line.text for line in take(lines, 1)] == ["one\n"]
     # nobody copies for a while
     for number in range(3):
         hosts.rotate(replica)
         hosts.write(replica, f"of the rest\nline {number}\n")
     with hosts.copying("agent-again"):
         hosts.end(replica)
-        assert _texts(lines) == ["of the rest\n", "line 1\n", "of the rest\n", "line 2\n"]
+        assert texts(lines) == ["of the rest\n", "line 1\n", "of the rest\n", "line 2\n"]
 
 
 def test_another_agent_goes_on_and_one_that_was_frozen_doubles_nothing(hosts: Hosts, replica: str) -> None:
     hosts.write(replica, "one\n")
     with hosts.copying("agent-first"):
         lines = logs.follow(hosts.here, replica)
-        assert [line.text for line in _take(lines, 1)] == ["one\n"]
+        assert [line.text for line in take(lines, 1)] == ["one\n"]
     [frozen] = copying_logs.take(hosts.far, "frozen")
     at = Progress(frozen.place, frozen.size_bytes, frozen.read_bytes)
     hosts.write(replica, "two\n")
     # it is taken over when the frozen one's time has run out
     with hosts.copying("agent-second"):
-        assert [line.text for line in _take(lines, 1)] == ["two\n"]
+        assert [line.text for line in take(lines, 1)] == ["two\n"]
         assert copying_logs.append(hosts.far, frozen.id, at, Piece(b"two\n", "elsewhere")) is None
         hosts.end(replica)
-        assert _texts(lines) == []
+        assert texts(lines) == []
 
 
 def test_without_an_agent_it_is_said(hosts: Hosts, replica: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,10 +249,10 @@ def test_without_an_agent_it_is_said(hosts: Hosts, replica: str, monkeypatch: py
         connection.execute(text("UPDATE attempts SET log_tail = E'last\\nwords'"))
     assert list(logs.read(hosts.here, replica, patience_s=0.5)) == ["last\n", "words\n"]
     hosts.end(replica)
-    assert _texts(logs.follow(hosts.here, replica)) == ["last\n", "words\n"]
+    assert texts(logs.follow(hosts.here, replica)) == ["last\n", "words\n"]
     with hosts.here.database.begin() as connection:
         connection.execute(text("UPDATE attempts SET log_tail = ''"))
-    [told] = _texts(logs.follow(hosts.here, replica))
+    [told] = texts(logs.follow(hosts.here, replica))
     assert told.startswith("(The log of mark-")
     assert "no agent there copies it" in told
 
@@ -286,8 +274,8 @@ def test_a_replica_that_is_deleted_ends_what_follows_it(
     hosts.write(replica, "one\n")
     with hosts.copying(), ThreadPoolExecutor(1) as threads:
         lines = logs.follow(hosts.here, replica)
-        assert [line.text for line in _take(lines, 1)] == ["one\n"]
-        rest = threads.submit(_texts, lines)
+        assert [line.text for line in take(lines, 1)] == ["one\n"]
+        rest = threads.submit(texts, lines)
         with hosts.here.database.begin() as connection:
             connection.execute(text("DELETE FROM replicas"))
         hosts.here.notify(f"replica:{replica}")

@@ -16,6 +16,7 @@ from app.usecases.context import Actor, Context
 from app.usecases.creates import request_create
 from app.usecases.keys import ensure_admin_key
 from tests.support.embedded import wait_until
+from tests.support.log_lines import take
 
 KEY = "k" * 32
 
@@ -61,29 +62,20 @@ def _end(ctx: Context, replica_id: str) -> None:
     ctx.notify(f"replica:{replica_id}")
 
 
-def _take(lines: Iterator[logs.Line | None], count: int) -> list[logs.Line]:
-    found: list[logs.Line] = []
-    while len(found) < count:
-        line = next(lines)
-        if line is not None:
-            found.append(line)
-    return found
-
-
 def test_a_half_written_line_waits_for_its_rest(ctx: Context, replica: str, log: Path) -> None:
     log.write_text("one\ntw")
     lines = logs.follow(ctx, replica)
-    assert [line.text for line in _take(lines, 1)] == ["one\n"]
+    assert [line.text for line in take(lines, 1)] == ["one\n"]
     with log.open("a") as file:
         file.write("o\n")
-    assert [line.text for line in _take(lines, 1)] == ["two\n"]
+    assert [line.text for line in take(lines, 1)] == ["two\n"]
     _end(ctx, replica)
     assert [line for line in lines if line] == []
 
 
 def test_a_broken_stream_goes_on_where_it_was_also_over_a_rotation(ctx: Context, replica: str, log: Path) -> None:
     log.write_text("one\ntwo\nthree\n")
-    seen = _take(logs.follow(ctx, replica), 2)
+    seen = take(logs.follow(ctx, replica), 2)
     log.rename(log.with_name("log.1"))
     log.write_text("four\n")
     _end(ctx, replica)
@@ -101,7 +93,7 @@ def test_what_is_no_place_begins_at_the_start(ctx: Context, replica: str, log: P
 def test_tail_then_what_comes(ctx: Context, replica: str, log: Path) -> None:
     log.write_text("one\ntwo\n")
     lines = logs.follow(ctx, replica, tail=1)
-    assert [line.text for line in _take(lines, 1)] == ["two\n"]
+    assert [line.text for line in take(lines, 1)] == ["two\n"]
     with log.open("a") as file:
         file.write("three\n")
     _end(ctx, replica)
