@@ -10,15 +10,14 @@ import signal
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
-from app.errors import Collided, Unavailable
 from app.log import configure
 from app.settings import Settings
 from app.stack.address import tell_children, with_node_address
 from app.usecases.presence import NodeTaken
 from workers import services
 from workers.bootstrap import Runtime
+from workers.guarded import guarded
 from workers.housekeeping import CANARY_S, Housekeeping
 from workers.log_copier import LogCopier
 from workers.lookout import Lookout
@@ -98,31 +97,24 @@ class Agent:
         # in a thread of its own: a place that does not answer must hold up no heartbeat. Not at once: a launch that was
         # just taken over is looked at first
         while not self._stop.wait(ORPHANS_S):
-            self._guarded(clear_orphans, self.runtime)
+            guarded(self._stop, clear_orphans, self.runtime)
 
     def _keep_house(self) -> None:
         while not self._stop.wait(1.0):
             try:
-                self._guarded(self._housekeeping.turn)
+                guarded(self._stop, self._housekeeping.turn)
             except NodeTaken as taken:
                 log.critical("%s", taken)
                 return
 
     def _send_canaries(self) -> None:
         while not self._stop.is_set():
-            self._guarded(self._housekeeping.send_canaries)
+            guarded(self._stop, self._housekeeping.send_canaries)
             self._stop.wait(CANARY_S)
 
     def _wake(self) -> None:
         self._here.wake()
         self._elsewhere.wake()
-
-    def _guarded(self, act: Callable[..., Any], *arguments: Any) -> None:
-        try:
-            act(*arguments)
-        except (Collided, Unavailable) as error:
-            log.warning("%s", error)
-            self._stop.wait(1.0)
 
 
 def main() -> None:

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import queue
 import select
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from app.domain.lifecycle import LAUNCHING, SERVING, State
-from app.errors import Collided, Unavailable
 from app.usecases import watching
 from workers.bootstrap import Runtime
 from workers.expected import Expected
+from workers.guarded import guarded
 from workers.pidfds import Pidfds
 from workers.probes.batch import Prober
 from workers.rounds import Rounds
 from workers.watch import Watch
-
-log = logging.getLogger(__name__)
 
 #: Longest time between two questions what is due; a signal makes it sooner.
 TICK_S = 0.25
@@ -51,7 +48,7 @@ class Lookout:
     def run(self) -> None:
         """Until all stops; then nothing of it is under way any more."""
         while not self._stop.is_set():
-            self._guarded(self._turn)
+            guarded(self._stop, self._turn)
         self._serving.put(None)
         self._watch.close()
         self._pidfds.close()
@@ -63,14 +60,14 @@ class Lookout:
             while not self._stop.is_set():
                 # first, so that a crowd that becomes ready holds up no round
                 if not rounds.wait_s:
-                    self._guarded(rounds.turn)
+                    guarded(self._stop, rounds.turn)
                 try:
                     rows = self._serving.get(timeout=rounds.wait_s)
                 except queue.Empty:
                     continue
                 if rows is None:
                     return
-                self._guarded(self._watch.look, rows, prober)
+                guarded(self._stop, self._watch.look, rows, prober)
                 self._in_flight -= {row.id for row in rows}
 
     def wake(self) -> None:
@@ -115,10 +112,3 @@ class Lookout:
         if rows:
             self._found.put(rows)
             self.wake()
-
-    def _guarded(self, act: Callable[..., Any], *arguments: Any) -> None:
-        try:
-            act(*arguments)
-        except (Collided, Unavailable) as error:
-            log.warning("%s", error)
-            self._stop.wait(1.0)
