@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import pytest
 
 from app.stack.layout import Layout
 from app.stack.places import remove_place
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -60,7 +60,7 @@ def hostler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
     cli = Cli(tmp_path_factory.mktemp("cli") / "state")
     try:
         # the port is asked of the kernel; nobody else binds it between the two
-        cli("up", "-d", "--port", _free_port(), timeout=120)
+        cli("up", "-d", "--port", str(free_port()), timeout=120)
         cli("model", "make-tiny", "tiny")
         yield cli
     finally:
@@ -295,9 +295,3 @@ def test_the_demo_works_twice_the_second_time_in_seconds(hostler: Cli) -> None:
 
 def _code(cli: Cli, *words: str, **env: str) -> int:
     return subprocess.run(cli.argv(*words), capture_output=True, env={**cli.env, **env}, check=False).returncode
-
-
-def _free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -26,6 +25,7 @@ from app.usecases.context import Actor, Context
 from app.usecases.creates import request_create
 from app.usecases.outcomes import TaskOutcome
 from app.usecases.stops import request_stop
+from tests.support.bound import bound
 from tests.support.embedded import wait_until
 from tests.support.marks import end_marked
 from tests.support.records import WAIT_S, Records
@@ -58,10 +58,9 @@ class Crew(Records):
 
         A second one of a role has a name like ``beat@2``; ``root`` holds the code that it runs; ``environ`` is more.
         """
-        bound = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
         with open(self.folder / f"{name}.log", "ab") as log:
             self.processes[name] = subprocess.Popen(
-                [*bound, sys.executable, *ROLES[_role(name)]],
+                [*bound("TERM"), sys.executable, *ROLES[_role(name)]],
                 env=environment(self.settings, root) | environ,
                 cwd=root,
                 stdin=subprocess.DEVNULL,

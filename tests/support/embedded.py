@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import subprocess
 import time
@@ -25,6 +24,7 @@ from app.stack.prepare import make_state_dir, prepare
 from app.stack.redis import redis_argv, redis_env
 from app.stack.runas import Account, as_user
 from app.stack.urls import broker_url, database_url
+from tests.support.bound import bound
 
 _UP_S = 30
 
@@ -50,13 +50,18 @@ def embedded_parts(tmp: Path, *, with_redis: bool = True) -> Iterator[Settings]:
             wait_until(lambda: _redis_answers(layout), _UP_S, f"Redis; see {layout.logs}")
         yield replace(settings, database_url=url, broker_url=broker_url(settings) if with_redis else "")
     finally:
-        for process in running:
-            # Postgres takes it for "disconnect everybody and stop"
-            process.send_signal(signal.SIGINT)
-        for process in running:
-            process.wait(_UP_S)
-        remove_place(layout)
-        remove_run_dir(layout.state_dir)
+        end_parts(running, layout)
+
+
+def end_parts(running: list[subprocess.Popen[bytes]], layout: Layout) -> None:
+    """End Postgres and Redis and remove what they had outside of the state dir."""
+    for process in running:
+        # Postgres takes it for "disconnect everybody and stop"
+        process.send_signal(signal.SIGINT)
+    for process in running:
+        process.wait(_UP_S)
+    remove_place(layout)
+    remove_run_dir(layout.state_dir)
 
 
 @contextmanager
@@ -100,11 +105,9 @@ def wait_until(condition, timeout_s: float, what: str):  # type: ignore[no-untyp
 def _start(
     layout: Layout, name: str, argv: list[str], env: dict[str, str], account: Account
 ) -> subprocess.Popen[bytes]:
-    # a test run that is killed takes its parts along
-    bound = ["setpriv", "--pdeathsig", "INT", "--"] if shutil.which("setpriv") else []
     with open(layout.logs / f"{name}.log", "ab") as log:
         return subprocess.Popen(
-            [*bound, *argv],
+            [*bound("INT"), *argv],
             env=env,
             cwd="/",
             stdin=subprocess.DEVNULL,

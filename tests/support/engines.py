@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +16,7 @@ from app.engines.base import Command, Engine, EngineRequest
 from app.settings import Settings
 from app.stack.haproxy import haproxy_program
 from tests.standins import QDRANT, SGLANG, VLLM
+from tests.support.ports import free_port
 from workers.probes.http import look
 from workers.probes.wire import ProbeTarget
 
@@ -113,13 +113,6 @@ def running(
     finally:
         process.kill()
         process.wait()
-
-
-def free_port() -> int:
-    """A port that nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_until(condition: Callable[[], bool], what: str, deadline_s: float = 5) -> None:

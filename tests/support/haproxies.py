@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from app.settings import Settings
 from app.stack.haproxy import haproxy_program
 from app.stack.layout import Layout
 from tests.support.embedded import wait_until
+from tests.support.ports import free_port
 
 CHECKS = "check inter 200ms fastinter 100ms downinter 200ms fall 2 rise 1"
 
@@ -34,7 +34,7 @@ class Front:
 
     settings: Settings
     slots: int = 20
-    port: int = field(default_factory=lambda: _free_port())
+    port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
 
     def __post_init__(self) -> None:
@@ -140,9 +140,3 @@ def state_dir(folder: Path) -> Path:
 
 def _headers(given: dict[str, str]) -> dict[str, str]:
     return {f"X-{name.capitalize()}": value for name, value in given.items()}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,13 +15,13 @@ import psycopg
 import redis
 
 from app.settings import Settings
-from app.stack.layout import Layout, remove_run_dir
-from app.stack.places import remove_place
+from app.stack.layout import Layout
 from app.stack.postgres import postgres_argv, postgres_env
 from app.stack.prepare import make_state_dir, prepare
 from app.stack.redis import redis_binary, redis_env
 from app.stack.secrets import SHARED, postgres_password
-from tests.support.embedded import wait_until
+from tests.support.bound import bound
+from tests.support.embedded import end_parts, wait_until
 from tests.support.netns import Host
 from tests.support.stacks import Stack, stack
 
@@ -71,7 +70,6 @@ def parts_on(host: Host, folder: Path) -> Iterator[dict[str, str]]:
     broker = [str(redis_binary()), "-"]
     config = f"bind {host.address}\nport 6379\nrequirepass {word}\ndir {layout.redis}\n"
     config += "maxmemory-policy noeviction\nsave ''\n"
-    bound = ["setpriv", "--pdeathsig", "INT", "--"] if shutil.which("setpriv") else []
     running: list[subprocess.Popen[bytes]] = []
     try:
         for argv, env, account, said in (
@@ -83,7 +81,8 @@ def parts_on(host: Host, folder: Path) -> Iterator[dict[str, str]]:
                 drop = [] if account.is_caller else ["setpriv", f"--reuid={account.uid}", f"--regid={account.gid}"]
                 drop += ["--clear-groups", "--"] if drop else []
                 process = subprocess.Popen(
-                    [*bound, *host.argv(*drop, *argv)], env=env, cwd="/", stdin=subprocess.PIPE, stdout=log, stderr=log
+                    [*bound("INT"), *host.argv(*drop, *argv)],
+                    env=env, cwd="/", stdin=subprocess.PIPE, stdout=log, stderr=log,
                 )  # fmt: skip
                 assert process.stdin is not None
                 process.stdin.write(said)
@@ -94,12 +93,7 @@ def parts_on(host: Host, folder: Path) -> Iterator[dict[str, str]]:
         wait_until(lambda: host.do(lambda: _answers(url, client)), _UP_S, f"database and broker; see {layout.logs}")
         yield {"HOSTLER_DATABASE_URL": url, "HOSTLER_BROKER_URL": f"redis://:{word}@{host.address}:6379/0"}
     finally:
-        for process in running:
-            process.send_signal(signal.SIGINT)
-        for process in running:
-            process.wait(_UP_S)
-        remove_place(layout)
-        remove_run_dir(layout.state_dir)
+        end_parts(running, layout)
 
 
 def _answers(url: str, client: redis.Redis) -> bool:

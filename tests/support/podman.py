@@ -23,7 +23,7 @@ import docker
 import pytest
 
 from tests.support.embedded import wait_until
-from tests.support.stacks import free_port
+from tests.support.ports import free_port
 
 IMAGE = "localhost/hostler-test:latest"
 ROOT = Path(__file__).resolve().parents[2]

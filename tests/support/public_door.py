@@ -29,7 +29,7 @@ from app.stack.haproxy import haproxy_program
 from app.stack.layout import Layout
 from app.usecases.keys import hash_key
 from tests.support.embedded import wait_until
-from tests.support.stacks import free_port
+from tests.support.ports import free_port, listens
 
 #: Small, so that a test can fill it.
 LOG_BYTES = 65536
@@ -212,7 +212,7 @@ def public_door(
     try:
         if must_listen:
             wait_until(
-                lambda: _listens(port) and layout.haproxy_socket.exists(),
+                lambda: listens(port) and layout.haproxy_socket.exists(),
                 20,
                 f"HAProxy:\n{(made / 'haproxy.log').read_text()}",
             )
@@ -226,12 +226,6 @@ def public_door(
         if layout.run != state_dir / "run":
             shutil.rmtree(layout.run, ignore_errors=True)
         shutil.rmtree(made)
-
-
-def _listens(port: int) -> bool:
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-        return True
-    return False
 
 
 def children_of(pid: int) -> list[int]:

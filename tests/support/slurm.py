@@ -25,6 +25,7 @@ import psutil
 import pytest
 
 from tests.support.embedded import wait_until
+from tests.support.ports import free_ports, listens
 
 _SBIN = "/usr/sbin:/usr/bin:/sbin:/bin"
 _UP_S = 30
@@ -109,7 +110,7 @@ class Cluster:
 
     def listens(self) -> bool:
         """Whether the controller does."""
-        return _listens(self.ctld_port)
+        return listens(self.ctld_port)
 
     def ask(self, *argv: str, stdin: str = "") -> str:
         """What a Slurm command says. Raises CalledProcessError."""
@@ -178,7 +179,7 @@ class Cluster:
                 self.signal(part, signal.SIGCONT)
             else:
                 self.start(part)
-        wait_until(lambda: _listens(self.ctld_port), _UP_S, "slurmctld")
+        wait_until(lambda: listens(self.ctld_port), _UP_S, "slurmctld")
         for node in self.nodes:
             # refused when there is nothing to resume
             subprocess.run(
@@ -236,7 +237,7 @@ def running_cluster(
 def _configure(home: Path, nodes: int, more: str, kind: type[Cluster], addresses: tuple[str, str]) -> Cluster:
     host = socket.gethostname().partition(".")[0]
     name = f"t{uuid4().hex[:6]}"
-    ctld_port, *ports = _free_ports(1 + nodes)
+    ctld_port, *ports = free_ports(1 + nodes)
     # the environment that jobs begin with is not to be asked of the login shell of whoever runs the tests
     (home / "state" / "env_cache").mkdir(parents=True)
     for user in {"hostler", *(account.pw_name for account in pwd.getpwall())}:
@@ -256,17 +257,6 @@ def _configure(home: Path, nodes: int, more: str, kind: type[Cluster], addresses
     (home / "gres.conf").write_text(f"Name=gpu File=/dev/tty[0-{GPUS - 1}]\n")
     (home / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
     return kind(home, name, tuple(f"{name}n{number + 1}" for number in range(nodes)), ctld_port)
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        servers = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [server.getsockname()[1] for server in servers]
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _stop_all(cluster: Cluster) -> None:

@@ -23,7 +23,9 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.support.bound import bound
 from tests.support.embedded import wait_until
+from tests.support.ports import free_port
 
 _UP_S = 20
 NOISE = "a word from a start-up file"
@@ -57,9 +59,8 @@ class Sshd:
         lines = [f"{name} {value}" for name, value in self.settings.items()]
         (self.folder / "sshd_config").write_text("\n".join(lines) + "\n")
         with open(self.folder / "log", "ab") as log:
-            bound = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
             self.process = subprocess.Popen(
-                [*bound, _program(), "-D", "-e", "-f", str(self.folder / "sshd_config")],
+                [*bound("KILL"), _program(), "-D", "-e", "-f", str(self.folder / "sshd_config")],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         wait_until(self._answers, _UP_S, f"sshd on port {self.port}; see {self.folder / 'log'}")
@@ -135,7 +136,7 @@ def running_sshd(folder: Path, run_dir: Path, *, name: str = "far", **settings: 
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where root's sshd wants to change its root to
     for key in ("host_key", "other_host_key", "user_key"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key)], check=True)
-    server = Sshd(name, folder, _free_port(), run_dir, _server_settings(folder) | settings)
+    server = Sshd(name, folder, free_port(), run_dir, _server_settings(folder) | settings)
     server.settings["ListenAddress"] = f"127.0.0.1:{server.port}"
     (folder / "banner").write_text(_BANNER)
     (folder / "authorized_keys").write_bytes((folder / "user_key.pub").read_bytes())
@@ -239,8 +240,3 @@ def _children_of_sshd(session: psutil.Process) -> list[psutil.Process]:
 def _program() -> str:
     # it insists on being called by its whole path
     return shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin") or ""
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from app.stack.layout import Layout, remove_run_dir
 from app.stack.places import remove_place
 from app.stack.processes import control_plane, end, engines, is_zombie
 from tests.support.embedded import wait_until
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 UP_S = 90
@@ -130,12 +130,6 @@ def stack(state_dir: Path, python: str = sys.executable, kind: type[Stack] = Sta
             remove_place(made.layout)
             remove_run_dir(state_dir)
             shutil.rmtree(state_dir)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def gone(pid: int) -> bool:

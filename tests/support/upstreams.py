@@ -13,7 +13,8 @@ from app.engines.registry import engine
 from app.settings import Settings
 from app.stack.haproxy import haproxy_program
 from tests.support.certificates import write_certificate
-from tests.support.engines import HOST, Running, free_port, running
+from tests.support.engines import HOST, Running, running
+from tests.support.ports import free_port
 from workers.probes.http import look
 from workers.probes.wire import ProbeTarget
 

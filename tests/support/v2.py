@@ -12,9 +12,10 @@ from pathlib import Path
 
 import httpx2
 
+from tests.support.bound import bound
 from tests.support.embedded import wait_until
 from tests.support.peers import PEERS, venv
-from tests.support.stacks import free_port
+from tests.support.ports import free_port
 
 START_S = 60
 
@@ -45,11 +46,10 @@ def v2_server(folder: Path, model: str = "echo") -> Iterator[V2Server]:
     settings = {"host": "127.0.0.1", "parallel_workers": 0, "metrics_endpoint": None, **ports}
     (folder / "settings.json").write_text(json.dumps(settings))
     with open(folder / "server.log", "wb") as log:
-        # a test run that is killed takes it along
-        bound = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
         process = subprocess.Popen(
-            [*bound, str(program), "start", str(folder)], cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-        )
+            [*bound("KILL"), str(program), "start", str(folder)],
+            cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+        )  # fmt: skip
     server = V2Server(process, f"127.0.0.1:{ports['grpc_port']}", f"127.0.0.1:{ports['http_port']}")
     try:
         wait_until(lambda: _ready(server, model, folder), START_S, "a ready MLServer")

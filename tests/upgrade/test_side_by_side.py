@@ -14,7 +14,7 @@ from app.db.migrate import upgrade
 from app.settings import Settings
 from tests.support.crew import crew_settings, running_crew
 from tests.support.embedded import fresh_database
-from tests.support.stacks import free_port
+from tests.support.ports import free_port
 from tests.upgrade.conftest import run_in
 from tests.upgrade.fleet import NEW, OLD, Fleet, make_fleet
 

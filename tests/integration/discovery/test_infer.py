@@ -26,7 +26,7 @@ from hostler.inference import grpc_v2
 from hostler.inference.endpoint import Endpoint
 from tests.integration.cli.stub import Answer, Stub, problem, serve
 from tests.integration.discovery.conftest import names
-from tests.support.stacks import free_port
+from tests.support.ports import free_port
 from tests.support.v2 import V2Server
 
 CHAT = {"type": "chat"}

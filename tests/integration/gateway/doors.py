@@ -36,6 +36,7 @@ from app.stack.haproxy import haproxy_program
 from app.stack.layout import Layout, remove_run_dir
 from app.usecases.keys import hash_key
 from tests.support.embedded import wait_until
+from tests.support.ports import free_port
 from tests.support.sayers import Sayer
 
 ENGINE_KEY = "the-key-of-the-engines-0123456789"
@@ -143,7 +144,7 @@ def open_door(
     places = Places(Layout(settings.state_dir))
     make_folder(places)
     table = plan_routes(replicas, models, registrations)
-    port = _free_port()
+    port = free_port()
     known = _write(places, table, {"all": {"role": "infer"}, **(keys or {})})
     options = Options(
         "127.0.0.1",
@@ -214,9 +215,3 @@ def _answers(path: Path) -> bool:
         except OSError:
             return False
         return True
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])

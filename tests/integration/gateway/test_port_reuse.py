@@ -16,7 +16,7 @@ from app.usecases import keys
 from app.usecases.explain import explain
 from tests.support.crew import Crew, crew_settings, running_crew
 from tests.support.embedded import fresh_database, wait_until
-from tests.support.stacks import free_port
+from tests.support.ports import free_port
 
 KEY = f"admin-{secrets.token_hex(16)}"
 

@@ -22,8 +22,8 @@ from app.stack.layout import run_dir
 from tests.integration.gateway.conftest import NODE, Server, World
 from tests.support.crew import environment
 from tests.support.embedded import wait_until
+from tests.support.ports import free_port
 from tests.support.sshd import Sshd, running_sshd
-from tests.support.stacks import free_port
 
 WAIT_S = 40
 

@@ -24,7 +24,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.stack.layout import Layout
 from tests.integration.inference.conftest import Served
 from tests.support.embedded import wait_until
-from tests.support.engines import KEY, Running, free_port
+from tests.support.engines import KEY, Running
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[3]
 #: How soon a replica is freed when nobody waits for it any more.

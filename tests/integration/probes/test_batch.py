@@ -14,7 +14,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.integration.probes.conftest import OK, Serve, answering, silent, trickling
-from tests.support.engines import HOST, free_port
+from tests.support.engines import HOST
+from tests.support.ports import free_port
 from workers.probes.batch import Prober
 from workers.probes.wire import ProbeTarget
 

@@ -15,7 +15,8 @@ import pytest
 from app.engines.base import HttpCheck
 from app.engines.registry import engine
 from tests.integration.probes.conftest import Serve, trickling
-from tests.support.engines import HOST, KEY, free_port, running
+from tests.support.engines import HOST, KEY, running
+from tests.support.ports import free_port
 from workers.probes.diagnostics import run_diagnostics
 
 MOCK = engine("mock")

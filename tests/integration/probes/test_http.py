@@ -12,7 +12,8 @@ import pytest
 
 from app.engines.registry import engine
 from tests.integration.probes.conftest import OK, Serve, answering, silent, trickling
-from tests.support.engines import HOST, free_port, running
+from tests.support.engines import HOST, running
+from tests.support.ports import free_port
 from workers.probes.http import look, probe_once
 from workers.probes.wire import ProbeTarget
 

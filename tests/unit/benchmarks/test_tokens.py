@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from benchmarks import tokens, upstream
-from tests.support.engines import free_port, wait_until
+from tests.support.engines import wait_until
+from tests.support.ports import free_port
 
 
 @pytest.fixture
