@@ -27,6 +27,8 @@ blueprint = Blueprint("replicas", "Inference servers: bring them into service, l
 
 DEFAULT_READINESS_S = 1800.0
 ID = "<replica_id:replica_id>"
+#: ``Last-Event-ID`` of a log: a place in the file, or in what is copied of it from elsewhere.
+LOG_PLACE = LAST_EVENT_ID | {"schema": {"type": "string", "pattern": "^[A-Za-z0-9_.-]+$"}}
 
 
 @blueprint.operation("/replicas", "POST", "operate", errors=(429, 502), waits=True)
@@ -145,7 +147,7 @@ def check_replica(body: dict[str, Any], replica_id: str) -> Response:
     return answers.mark_replayed(answers.answer(body), outcome.replayed)
 
 
-@blueprint.operation(f"/replicas/{ID}/logs", "GET", "read", parameters=(LAST_EVENT_ID,))
+@blueprint.operation(f"/replicas/{ID}/logs", "GET", "read", parameters=(LOG_PLACE,))
 @blueprint.arguments(schemas.LogQuery(), location="query")
 @blueprint.response(200, {"type": "string"}, content_type="text/plain")
 @blueprint.alt_response(

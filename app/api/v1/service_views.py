@@ -16,6 +16,7 @@ from app.api.schemas.events import EventPage, ReplicaEventQuery
 from app.api.v1.events import STREAM, as_messages, last_event_id
 from app.api.v1.services import ID
 from app.api.v1.services import blueprint as blueprint
+from app.domain.endpoints import Endpoint
 from app.usecases import events, service_logs, services
 
 #: Label of a target -> what it is taken from.
@@ -32,7 +33,7 @@ TARGET_LABELS = {
     "node": "node",
 }
 #: ``Last-Event-ID`` of a service's logs: where each replica's log goes on.
-LOG_PLACE = LAST_EVENT_ID | {"schema": {"type": "string", "pattern": "^[0-9a-f:,-]+$"}}
+LOG_PLACE = LAST_EVENT_ID | {"schema": {"type": "string", "pattern": "^[A-Za-z0-9_.:,-]+$"}}
 
 
 @blueprint.operation("/services/targets", "GET", "read", conditional=True)
@@ -111,10 +112,9 @@ def service_events(query: dict[str, Any], service_id: str) -> Response:
 
 def _target(replica: Mapping[str, Any]) -> dict[str, Any]:
     """Prometheus takes only text as a label, and no empty one says more than none."""
-    host = f"[{replica['host']}]" if ":" in replica["host"] else replica["host"]
     labels = {name: replica.get(key) for name, key in TARGET_LABELS.items()}
     told = {name: str(value) for name, value in labels.items() if value not in (None, "")}
-    return {"targets": [f"{host}:{replica['port']}"], "labels": told}
+    return {"targets": [str(Endpoint(replica["host"], replica["port"]))], "labels": told}
 
 
 def _messages(lines: Iterator[service_logs.Line | None]) -> Iterator[sse.Message | None]:
