@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from app.domain.endpoints import Endpoint
 from app.domain.routing import Member, MemberKind
 
 #: All are asked alike. What a foreign hand sets is put right.
@@ -12,7 +13,7 @@ def address(member: Member, relay: str) -> str:
     """Where HAProxy connects to. A registered server is reached through the relay, which takes our engine key off."""
     if member.kind is MemberKind.REGISTERED:
         return f"unix@{relay}"
-    return f"[{member.ip}]:{member.port}" if ":" in member.ip else f"{member.ip}:{member.port}"
+    return str(Endpoint(member.ip, member.port))
 
 
 def arguments(member: Member, relay: str, extra: str = "") -> str:

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import psutil
 
+from app.domain.endpoints import Endpoint
 from app.stack.layout import Layout
 from app.stack.roles import ENGINE, POSTGRES, REDIS, SHIM
 
@@ -144,7 +145,7 @@ def listens_on(process: psutil.Process) -> list[str]:
     for connection in _read(lambda: process.net_connections(kind="tcp")) or []:
         if connection.status == psutil.CONN_LISTEN:
             host, port = connection.laddr
-            found.add(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+            found.add(str(Endpoint(host, port)))
     for connection in _read(lambda: process.net_connections(kind="unix")) or []:
         # supervisor and HAProxy bind under a name with a pid, which the kernel goes on telling, and rename
         name = re.sub(r"\.\d+\.tmp$", "", connection.laddr.removesuffix(f".{process.pid}"))

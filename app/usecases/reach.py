@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from app.db.repos import tunnels as repo
+from app.domain.endpoints import Endpoint
 from app.usecases.context import Context
 
 LOOPBACK = "127.0.0.1"
@@ -24,7 +25,7 @@ class Address:
     @property
     def url(self) -> str:
         """``http://10.0.0.7:20001``, ``http://[fd00::7]:20001``."""
-        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
+        return f"http://{Endpoint(self.host, self.port)}"
 
 
 @dataclass(frozen=True, slots=True)

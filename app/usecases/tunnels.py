@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from app.db.repos import leases
 from app.db.repos import tunnels as repo
 from app.db.repos.newer import knows_services
+from app.domain.endpoints import Endpoint
 from app.usecases.context import Context
 
 #: Wakes who routes and who keeps tunnels.
@@ -18,14 +19,8 @@ CHANGED = "tunnels"
 
 
 @dataclass(frozen=True)
-class Far:
+class Far(Endpoint):
     """Where an attempt answers, as the host at the other end of the tunnel names it."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True)
