@@ -35,6 +35,3 @@ class Transport(Protocol):
         Secrets go in by ``stdin``, for other users can read argv. Raises TransportError, also when time ran out:
         then it may still run there.
         """
-
-    def close(self) -> None:
-        """Let go of connections that nothing else uses."""

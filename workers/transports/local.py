@@ -49,9 +49,6 @@ class LocalTransport:
         code = process.returncode
         return Completed(128 - code if code < 0 else code, bytes(heard.stdout), bytes(heard.stderr))
 
-    def close(self) -> None:
-        """Nothing is held."""
-
 
 def passed_on() -> dict[str, str]:
     """The environment of a program that works for us."""

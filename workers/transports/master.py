@@ -118,17 +118,10 @@ class Master:
             raise TransportError(f"{path} is too long for a socket; set XDG_RUNTIME_DIR to a short path")
         begun = time.monotonic()
         limit_s = min(deadline - begun, self.options.connect_timeout_s)
-        strictness = self.strictness(limit_s)
-        argv = [
-            "ssh", *self._config(), "-M", "-N", "-f", "-T", "-S", path,
-            *as_options(
-                BatchMode="yes", ControlPersist=IDLE_S, ConnectTimeout=max(1, round(self.options.connect_timeout_s)),
-                ServerAliveInterval=_ALIVE_INTERVAL_S, ServerAliveCountMax=_ALIVE_COUNT,
-                StrictHostKeyChecking=strictness, LogLevel="ERROR", ClearAllForwardings="yes", ForwardAgent="no",
-                ForwardX11="no", PermitLocalCommand="no", RemoteCommand="none", RequestTTY="no", EscapeChar="none",
-            ),
-            "--", self.options.host,
-        ]  # fmt: skip
+        argv = self.argv(
+            path, limit_s, "-f", ControlPersist=IDLE_S, LogLevel="ERROR",
+            ServerAliveInterval=_ALIVE_INTERVAL_S, ServerAliveCountMax=_ALIVE_COUNT,
+        )  # fmt: skip
         code, said = _run(argv, limit_s - (time.monotonic() - begun))
         if code == 0:
             with suppress(FileNotFoundError):
@@ -138,7 +131,21 @@ class Master:
         Path(path).unlink(missing_ok=True)
         self._fail(said or ("it did not answer in time" if code is None else f"ssh ended with code {code}"))
 
-    def strictness(self, timeout_s: float) -> str:
+    def argv(self, path: str, timeout_s: float, *flags: str, **more: object) -> list[str]:
+        """An ``ssh`` that carries commands or forwards for whoever comes to the socket ``path``, and does nothing else.
+
+        ``more`` are options of ssh_config. Raises TransportError when the user's own cannot be read within the time.
+        """
+        options = {
+            "BatchMode": "yes", "ConnectTimeout": max(1, round(self.options.connect_timeout_s)),
+            "StrictHostKeyChecking": self._strictness(timeout_s), "ClearAllForwardings": "yes", "ForwardAgent": "no",
+            "ForwardX11": "no", "PermitLocalCommand": "no", "RemoteCommand": "none", "RequestTTY": "no",
+            "EscapeChar": "none", **more,
+        }  # fmt: skip
+        said = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+        return ["ssh", *self._config(), "-M", "-N", "-T", "-S", path, *flags, *said, "--", self.options.host]
+
+    def _strictness(self, timeout_s: float) -> str:
         """What the user's own configuration says of host keys, unless that would let anybody in."""
         code, said = _run(["ssh", *self._config(), "-G", "--", self.options.host], timeout_s, with_stdout=True)
         if code != 0:
@@ -214,10 +221,6 @@ def _run(argv: list[str], timeout_s: float, *, with_stdout: bool = False) -> tup
             end_group(process)
         said.seek(0)
         return code, said.read(65536).decode(errors="replace").strip()
-
-
-def as_options(**options: object) -> list[str]:
-    return [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
 
 
 def _next_step(words: str, options: SshOptions) -> str:

@@ -43,9 +43,6 @@ class SshTransport:
         """Begin a program there that answers lines with lines. Raises TransportError."""
         return self._begin(argv, time.monotonic() + timeout_s)
 
-    def close(self) -> None:
-        """Nothing is held: the connection is everybody's and ends when it is idle."""
-
     def _begin(self, argv: Sequence[str], deadline: float, stdin: bytes | None = None) -> Channel:
         """A program that has begun. What no connection took is given again, in time; what may have begun never is."""
         frame, no_way = Frame.new(), f"no-way-{os.urandom(12).hex()}"

@@ -15,7 +15,7 @@ import subprocess
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ from app.usecases.reach import LOOPBACK
 from app.usecases.tunnels import Far
 from workers.backends import proc
 from workers.backends.ports import Listeners, owns_all
+from workers.backends.proc import Identity
 from workers.transports.base import TransportError
-from workers.transports.master import Master, as_options
+from workers.transports.master import Master
 from workers.transports.options import SshOptions
 
 #: A connection over which nothing came for so long is dead.
@@ -39,19 +40,6 @@ MOST_SAID_BYTES = 64 * 1024
 
 class NoConnection(Exception):
     """``ssh`` refused, or is gone. The message is for people."""
-
-
-@dataclass(frozen=True)
-class _Record:
-    """Who keeps the connection, told on disk for the role that comes after this one."""
-
-    pid: int
-    start: int
-    boot: str
-
-    def lives(self) -> bool:
-        seen = proc.stat(self.pid)
-        return seen is not None and not seen.ended and (seen.start, proc.boot_id()) == (self.start, self.boot)
 
 
 class Connection:
@@ -67,7 +55,7 @@ class Connection:
         self.record = folder / f"tunnel-{mark}.json"
         self._words = folder / f"tunnel-{mark}.log"
         self._process: subprocess.Popen[bytes] | None = None
-        self._known: _Record | None = None
+        self._known: Identity | None = None
         self._pidfd: int | None = None
         self._started_at = 0.0
         self._read_to = 0
@@ -78,9 +66,9 @@ class Connection:
 
     def find(self) -> bool:
         """Take over the one that an earlier process of this role left. False: there is none that answers."""
-        record = read_record(self.record)
-        if record is not None and record.lives():
-            self._follow(record)
+        known = read_record(self.record)
+        if known is not None and proc.lives(known):
+            self._follow(known)
             with suppress(NoConnection):
                 self._control("check")
                 return True
@@ -91,23 +79,14 @@ class Connection:
         """Begin to connect; ``stands`` tells when it is done. Raises NoConnection."""
         self.end()
         self._read_to = 0
-        options = self.options
         try:
-            strictness = Master(options, self.socket.parent).strictness(CONTROL_S)
+            argv = Master(self.options, self.socket.parent).argv(
+                self._path, CONTROL_S, ControlPersist="no", LogLevel="INFO", TCPKeepAlive="yes",
+                ServerAliveInterval=ALIVE_INTERVAL_S, ServerAliveCountMax=ALIVE_COUNT,
+                ExitOnForwardFailure="yes", GatewayPorts="no",
+            )  # fmt: skip
         except TransportError as error:
             raise NoConnection(str(error)) from error
-        argv = [
-            "ssh", *(["-F", options.config] if options.config else []), "-M", "-N", "-T", "-S", self._path,
-            *as_options(
-                BatchMode="yes", ControlPersist="no", ConnectTimeout=max(1, round(options.connect_timeout_s)),
-                ServerAliveInterval=ALIVE_INTERVAL_S, ServerAliveCountMax=ALIVE_COUNT, TCPKeepAlive="yes",
-                StrictHostKeyChecking=strictness, ExitOnForwardFailure="yes", ClearAllForwardings="yes",
-                GatewayPorts="no", ForwardAgent="no",
-                ForwardX11="no", PermitLocalCommand="no", RemoteCommand="none", RequestTTY="no", EscapeChar="none",
-                LogLevel="INFO",
-            ),
-            "--", options.host,
-        ]  # fmt: skip
         try:
             self._words.write_bytes(b"")
             with self._words.open("ab") as words:
@@ -120,15 +99,15 @@ class Connection:
         self._started_at = time.monotonic()
         seen = proc.stat(self._process.pid)
         if seen is not None:
-            record = _Record(self._process.pid, seen.start, proc.boot_id())
-            self._follow(record)
-            self._write(record)
+            known = Identity(self._process.pid, seen.start, proc.boot_id())
+            self._follow(known)
+            self._write(known)
 
-    def _write(self, record: _Record) -> None:
+    def _write(self, known: Identity) -> None:
         """For the one that comes after us; without it nobody would find, or end, the process."""
         draft = self.record.with_suffix(".new")
         try:
-            draft.write_text(json.dumps(asdict(record)))
+            draft.write_text(json.dumps(asdict(known)))
             draft.rename(self.record)
         except OSError as error:
             self.end()
@@ -151,7 +130,7 @@ class Connection:
             code = self._process.returncode
             self._let_go()
             raise NoConnection(self._last_words() or f"ssh ended with code {code}")
-        if self._known is None or not self._known.lives():
+        if not proc.lives(self._known):
             self._let_go()
             raise NoConnection(self._last_words() or "its ssh ended")
 
@@ -163,7 +142,7 @@ class Connection:
     @property
     def is_stopped(self) -> bool:
         """Whether somebody froze its process."""
-        seen = proc.stat(self._known.pid) if self._known is not None else None
+        seen = proc.find(self._known) if self._known is not None else None
         return seen is not None and seen.state in "Tt"
 
     def forward(self, port: int, far: Far) -> None:
@@ -212,26 +191,20 @@ class Connection:
     def end(self) -> None:
         """End it with all that goes through it. Safe to call twice."""
         known = self._known or read_record(self.record)
-        if known is not None and known.lives():
-            _signal(known, signal.SIGTERM)
+        if known is not None and proc.send(known, signal.SIGTERM):
             deadline = time.monotonic() + 1.0
-            while known.lives() and time.monotonic() < deadline:
+            while proc.lives(known) and time.monotonic() < deadline:
                 if self._pidfd is not None:
                     select.select([self._pidfd], [], [], 0.05)
                 else:
                     time.sleep(0.02)
                 if self._process is not None:
                     self._process.poll()
-            if known.lives():
-                _signal(known, signal.SIGKILL)
+            proc.send(known, signal.SIGKILL)
         self._let_go()
 
-    def _follow(self, record: _Record) -> None:
-        self._known = record
-        try:
-            self._pidfd = os.pidfd_open(record.pid)
-        except ProcessLookupError:
-            self._pidfd = None
+    def _follow(self, known: Identity) -> None:
+        self._known, self._pidfd = known, proc.open_pidfd(known)
 
     def _let_go(self) -> None:
         if self._process is not None:
@@ -273,29 +246,23 @@ class Connection:
 _NOT_ALLOWED = "open failed: administratively prohibited"
 
 
-def read_record(path: Path) -> _Record | None:
+def read_record(path: Path) -> Identity | None:
     """Who keeps the connection of that record; None when there is no such file, or it is not whole."""
     try:
         found = json.loads(path.read_bytes())
-        return _Record(int(found["pid"]), int(found["start"]), str(found["boot"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError):
         return None
+    return Identity.of(found, proc.boot_id()) if isinstance(found, dict) else None
 
 
 def end_recorded(path: Path) -> None:
     """End the connection of a record that nobody wants any more."""
-    record = read_record(path)
-    if record is not None and record.lives():
-        _signal(record, signal.SIGTERM)
+    known = read_record(path)
+    if known is not None:
+        proc.send(known, signal.SIGTERM)
     path.unlink(missing_ok=True)
     path.with_suffix("").unlink(missing_ok=True)
 
 
-def _signal(known: _Record, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(known.pid, number)
-
-
 def _forward(port: int, far: Far) -> str:
-    host = f"[{far.host}]" if ":" in far.host else far.host
-    return f"{LOOPBACK}:{port}:{host}:{far.port}"
+    return f"{LOOPBACK}:{port}:{far}"
