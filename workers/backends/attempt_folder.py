@@ -27,6 +27,8 @@ from typing import Any
 
 RESERVED = frozenset({"lock", "out", "log", "log.1", "shim.lock"})
 RECORDS = frozenset({"shim.json", "engine.json", "launch.json", "stop.json", "exit.json"})
+#: Folders that a killed launcher left half made are removed when they are older than this.
+STALE_S = 600.0
 #: Names of folders that are being made or removed; no attempt is called like this.
 _STAGED, _LEAVING = ".new-", ".gone-"
 
@@ -147,12 +149,15 @@ def half_made(attempts: Path, older_than: float) -> list[Path]:
     return found
 
 
-def remove_half_made(path: Path) -> None:
-    """Remove one that ``half_made`` found."""
-    if path.name.startswith((_STAGED, _LEAVING)):
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        AttemptFolder(path).remove()
+def tidy(attempts: Path, *, dry_run: bool) -> list[str]:
+    """Remove what is half made and stale; returns the names of its folders, or of those that would go."""
+    found = half_made(attempts, older_than=time.time() - STALE_S)
+    for path in found if not dry_run else []:
+        if path.name.startswith((_STAGED, _LEAVING)):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            AttemptFolder(path).remove()
+    return sorted(path.name for path in found)
 
 
 def write_private(path: Path, content: str | bytes) -> None:

@@ -51,8 +51,6 @@ from workers.backends.proc import Identity, boot_id, lives, oom_kills, open_pidf
 _LIST_FROM = 4
 #: Looks that are closer to each other count as one, for what the kernel killed meanwhile.
 _APART_S = 4.0
-#: Folders that a killed launcher left half made are removed when they are older than this.
-_STALE_S = 600.0
 
 
 class DockerBackend:
@@ -197,10 +195,7 @@ class DockerBackend:
         return sorted(found)
 
     def tidy(self, *, dry_run: bool = False) -> list[str]:
-        found = attempt_folder.half_made(self._attempts, older_than=time.time() - _STALE_S)
-        for path in found if not dry_run else []:
-            attempt_folder.remove_half_made(path)
-        return sorted(path.name for path in found)
+        return attempt_folder.tidy(self._attempts, dry_run=dry_run)
 
     def _folder(self, name: str) -> ContainerFolder:
         if "/" in name or name.startswith(".") or not name:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from workers.backends.base import (
     AlreadyLaunched,
@@ -20,9 +20,8 @@ from workers.backends.container_folder import Claim, ContainerFolder, claim
 from workers.backends.docker_config import container_config, inside, strayed_mount, with_address
 from workers.backends.docker_daemon import LAUNCH_S, Daemon, NameTaken
 from workers.backends.docker_options import image_of
-from workers.backends.docker_program import check_program
-from workers.backends.launching import check
-from workers.backends.options import DEFAULT_PATH
+from workers.backends.docker_program import check_program, environ_of
+from workers.backends.launching import check, refuse_taken
 from workers.backends.proc import boot_id, oom_kills, stat
 
 #: States of a container whose program never ran.
@@ -66,7 +65,7 @@ def start_claimed(daemon: Daemon, taken: Claim, launch: Launch, image: Mapping[s
     config = container_config(
         launch,
         image=image_of(launch.options),
-        image_env=image_environ(image),
+        image_env=environ_of(image),
         home=home,
         state_dir=state_dir,
         user=launch.options.get("user") or _user(daemon),
@@ -107,22 +106,10 @@ def note_started(folder: ContainerFolder, seen: Mapping[str, Any]) -> dict[str, 
     return record
 
 
-def image_environ(image: Mapping[str, Any]) -> dict[str, str]:
-    """The variables that an image sets."""
-    pairs = ((image.get("Config") or {}).get("Env")) or []
-    return {"PATH": DEFAULT_PATH, **dict(pair.split("=", 1) for pair in pairs if "=" in pair)}
-
-
 def prepare_launch(launch: Launch) -> None:
     """Raises LaunchRefused for what can be told without asking anybody."""
     check(launch)
     image_of(launch.options)
-
-
-def refuse_taken(folder: ContainerFolder) -> NoReturn:
-    if folder.is_sealed():
-        raise LaunchRefused(f"{folder.path.name} was stopped before it was launched; nothing was started")
-    raise AlreadyLaunched(f"{folder.path.name} was launched before; adopt it")
 
 
 def _clear(folder: ContainerFolder, daemon: Daemon) -> None:

@@ -14,7 +14,7 @@ from workers.backends.base import Liveness, Observation
 from workers.backends.container_folder import ContainerFolder
 from workers.backends.docker_launching import UNSTARTED
 from workers.backends.ports import Listeners, owns_all
-from workers.backends.proc import Identity, Table, boot_id, lives, oom_kills
+from workers.backends.proc import Identity, Table, boot_id, lives, oom_kills, signal_name
 
 #: States in which its processes live.
 _LIVING = frozenset({"running", "paused"})
@@ -141,12 +141,5 @@ def _how(code: int, killer: int | None, oom: bool, asked: bool, seen: Mapping[st
         return f"killed by SIGKILL while the kernel's out-of-memory killer was at work{of}"
     told = (seen["State"].get("Error") or "").strip()
     if killer is not None:
-        return f"killed by {_signal_name(killer)}" + (", as asked" if asked else "")
+        return f"killed by {signal_name(killer)}" + (", as asked" if asked else "")
     return f"exited with code {code}" + (f": {told}" if told else "")
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

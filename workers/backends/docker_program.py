@@ -21,7 +21,8 @@ def check_program(daemon: Daemon, container: str, program: str, config: Mapping[
     if "/" in program and not program.startswith("/"):
         return  # relative to the attempt's folder
     image = str(config["Image"])
-    places = [program] if "/" in program else [f"{part}/{program}" for part in _path(daemon, container).split(":")]
+    folders = environ_of(daemon.find(container) or {})["PATH"].split(":") if "/" not in program else []
+    places = [f"{folder}/{program}" for folder in folders] or [program]
     why = ""
     for place in places:
         why = _why_not(daemon, container, place, config["HostConfig"]["Mounts"])
@@ -32,10 +33,10 @@ def check_program(daemon: Daemon, container: str, program: str, config: Mapping[
     raise ProgramMissing(f"cannot run {program!r} in image {image}: {why}")
 
 
-def _path(daemon: Daemon, container: str) -> str:
-    seen = daemon.find(container) or {}
-    pairs = dict(pair.split("=", 1) for pair in (seen.get("Config") or {}).get("Env") or () if "=" in pair)
-    return pairs.get("PATH", DEFAULT_PATH)
+def environ_of(seen: Mapping[str, Any]) -> dict[str, str]:
+    """The variables that an image or a container sets, as the daemon tells; a PATH is always among them."""
+    pairs = (seen.get("Config") or {}).get("Env") or ()
+    return {"PATH": DEFAULT_PATH, **dict(pair.split("=", 1) for pair in pairs if "=" in pair)}
 
 
 def _why_not(daemon: Daemon, container: str, place: str, mounts: list[dict[str, Any]]) -> str:

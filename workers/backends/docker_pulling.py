@@ -14,10 +14,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from workers.backends import wire
 from workers.backends.base import BackendError, BackendUnavailable, Launch, LaunchRefused
 from workers.backends.container_folder import Claim, ContainerFolder
 from workers.backends.docker_daemon import Daemon
@@ -34,7 +35,8 @@ _MIB = 1024 * 1024
 def begin_pulling(taken: Claim, launch: Launch, socket: str, state_dir: Path, timeout_s: float) -> None:
     """Leave the launch to a process that pulls its image first. Raises BackendUnavailable when it does not begin."""
     plan = {
-        "launch": {**asdict(launch), "record": {}},
+        # what a stack that lost its database needs is in the folder already
+        "launch": wire.launch_to(replace(launch, record={})),
         "socket": socket,
         "state_dir": str(state_dir),
         "home": str(taken.home),
@@ -75,7 +77,7 @@ def main(path: str) -> None:
     for number in (0, 1, 2):
         os.dup2(os.open(os.devnull, os.O_RDWR), number)
     folder = ContainerFolder(Path(path))
-    launch = Launch(**_launch_fields(plan["launch"]))
+    launch = wire.launch_of(plan["launch"])
     taken = Claim(folder, Path(plan["home"]), plan["lock"])
     try:
         _pull_and_start(taken, launch, Daemon(plan["socket"]), Path(plan["state_dir"]))
@@ -136,10 +138,6 @@ class Progress:
         layers = f"{len(self._done)} of {len(self._layers)} layers"
         size = f", {current // _MIB} of {total // _MIB} MiB" if total else ""
         return f"pulling image {self._image}: {layers}{size}"
-
-
-def _launch_fields(plan: Mapping[str, Any]) -> dict[str, Any]:
-    return {**plan, "argv": tuple(plan["argv"]), "gpus": tuple(plan["gpus"])}
 
 
 if __name__ == "__main__":

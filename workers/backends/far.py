@@ -21,12 +21,12 @@ from typing import Any
 
 from app.domain.placeholders import HOST_LATER, PORT_LATER, put_address
 from workers.backends import wire
-from workers.backends.attempt_folder import half_made
+from workers.backends.attempt_folder import STALE_S, half_made
 from workers.backends.base import BackendContext, BackendError, BackendUnavailable, Handle, Launch
 from workers.backends.free_port import Ports
 from workers.backends.options import DEFAULT_PORTS
 from workers.backends.proc import boot_id
-from workers.backends.process import STALE_S, ProcessBackend
+from workers.backends.process import ProcessBackend
 
 #: Lines of a log are given up to this size, the newest.
 MOST_LINES_BYTES = 8 * 1024 * 1024

@@ -36,7 +36,7 @@ def launch_process(
     check(launch)
     folder = attempts / launch.name
     if folder.exists():
-        _refuse_taken(AttemptFolder(folder))
+        refuse_taken(AttemptFolder(folder))
     environ = engine_environ(launch, folder, path)
     argv = [item.replace("{folder}", str(folder)) for item in launch.argv]
     program = _program(argv[0], environ["PATH"])
@@ -93,7 +93,7 @@ def _program(wanted: str, path: str) -> str:
 def _judge(told: str, program: str, folder: AttemptFolder) -> None:
     name = folder.path.name
     if told.startswith(_TAKEN):
-        _refuse_taken(folder)
+        refuse_taken(folder)
     if told.startswith(_LATE):
         raise BackendUnavailable(f"the launch of {name} took too long; nothing was started")
     if told.startswith(_PUBLISHED):
@@ -107,7 +107,8 @@ def _judge(told: str, program: str, folder: AttemptFolder) -> None:
         raise BackendUnavailable(f"the shim of {name} did not start: {told.strip()[-500:] or 'it said nothing'}")
 
 
-def _refuse_taken(folder: AttemptFolder) -> NoReturn:
+def refuse_taken(folder: AttemptFolder) -> NoReturn:
+    """The name has its launch: raises AlreadyLaunched, or LaunchRefused where it was stopped before."""
     if folder.is_sealed():
         raise LaunchRefused(f"{folder.path.name} was stopped before it was launched; nothing was started")
     raise AlreadyLaunched(f"{folder.path.name} was launched before; adopt it")

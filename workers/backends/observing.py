@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -12,7 +11,7 @@ from typing import Any
 from workers.backends.attempt_folder import AttemptFolder
 from workers.backends.base import Liveness, Observation
 from workers.backends.ports import Listeners, owns_all
-from workers.backends.proc import Identity, Table, boot_id, find, lives
+from workers.backends.proc import Identity, Table, boot_id, find, lives, signal_name
 
 #: How long a look waits in all for shims that are just now writing down how their engines ended.
 RECORDING_S = 0.25
@@ -132,7 +131,7 @@ def _how(ended: Mapping[str, Any], oom: bool, asked: bool, engine: Identity) -> 
     if oom:
         return "killed by SIGKILL while the kernel's out-of-memory killer was at work"
     if ended.get("signal") is not None:
-        return f"killed by {_signal_name(ended['signal'])}" + (", as asked" if asked else "")
+        return f"killed by {signal_name(ended['signal'])}" + (", as asked" if asked else "")
     if engine.boot_id != boot_id():
         return "the host was restarted"
     return "ended; its exit code is unknown because its shim was killed"
@@ -141,13 +140,6 @@ def _how(ended: Mapping[str, Any], oom: bool, asked: bool, engine: Identity) -> 
 def _left(count: int, message: str) -> str:
     what = {0: "a process that holds its lock is", 1: "1 process is"}.get(count, f"{count} processes are")
     return f"{message}; {what} left"
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def _moment(record: Mapping[str, Any] | None, field: str) -> datetime | None:

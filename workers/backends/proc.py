@@ -110,6 +110,14 @@ def send(identity: Identity, number: int) -> bool:
     return True
 
 
+def signal_name(number: int) -> str:
+    """``SIGKILL``; ``signal 40`` for one without a name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
 class Table:
     """All processes as they were when first asked for: one reading serves a whole batch."""
 

@@ -28,8 +28,6 @@ from workers.backends.output import read_output, read_part
 from workers.backends.proc import Identity, Table, boot_id, lives, open_pidfd
 from workers.backends.shims import Shims
 
-#: Folders that a killed launcher left half made are removed when they are older than this.
-STALE_S = 600.0
 #: New shims that one look may start, so that it stays short.
 TENDED_AT_ONCE = 8
 
@@ -132,10 +130,7 @@ class ProcessBackend:
         return sorted(found | set(Table().marked(prefix)))
 
     def tidy(self, *, dry_run: bool = False) -> list[str]:
-        found = attempt_folder.half_made(self._attempts, older_than=time.time() - STALE_S)
-        for path in found if not dry_run else []:
-            attempt_folder.remove_half_made(path)
-        return sorted(path.name for path in found)
+        return attempt_folder.tidy(self._attempts, dry_run=dry_run)
 
     def _folder(self, name: str) -> AttemptFolder:
         if "/" in name or name.startswith("."):

@@ -12,8 +12,9 @@ from uuid import uuid4
 import pytest
 
 from tests.conformance.world import World
+from workers.backends.attempt_folder import STALE_S
 from workers.backends.base import BackendContext, BackendError, Handle, Liveness
-from workers.backends.process import STALE_S, ProcessBackend
+from workers.backends.process import ProcessBackend
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount and make groups")
 MEMORY_GROUPS = Path("/sys/fs/cgroup/memory")

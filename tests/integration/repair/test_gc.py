@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.crew import Crew
 from workers import gc
-from workers.backends.process import STALE_S
+from workers.backends.attempt_folder import STALE_S
 from workers.bootstrap import Runtime
 
 
