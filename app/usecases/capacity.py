@@ -8,8 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from app.db.repos import leases, nodes
-from app.db.repos.gateways import port_is_free
-from app.db.repos.newer import Adapted
+from app.db.repos.gateways import PORT_IS_FREE
 from app.db.repos.replicas import Move
 from app.domain.lifecycle import State
 from app.domain.placement import gpus_wanted
@@ -46,16 +45,15 @@ class NeverFits(NoRoom):
 
 # One statement, because each round trip holds up the launch. ``node`` is NULL unless the backend is bound to its host:
 # then a port of that host is leased with the slot, and what follows goes to that node's queue.
-_OPEN_ATTEMPT = Adapted(
-    lambda known: (
-        f"""
+_OPEN_ATTEMPT = text(
+    f"""
 WITH slot AS MATERIALIZED (
     SELECT kind, scope, number FROM units WHERE kind = 'slot' AND scope = :pool AND lease_id IS NULL AND NOT retired
     ORDER BY last_freed_at NULLS FIRST, number LIMIT 1 FOR UPDATE SKIP LOCKED
 ),
 port AS MATERIALIZED (
     SELECT kind, scope, number FROM units
-    WHERE kind = 'port' AND scope = CAST(:node AS text) AND lease_id IS NULL AND NOT retired AND {port_is_free(known)}
+    WHERE kind = 'port' AND scope = CAST(:node AS text) AND lease_id IS NULL AND NOT retired AND {PORT_IS_FREE}
     ORDER BY last_freed_at NULLS FIRST, number LIMIT 1 FOR UPDATE SKIP LOCKED
 ),
 made AS (
@@ -77,7 +75,6 @@ SELECT made.id, made.port, (SELECT count(*) FROM held WHERE kind = 'slot') AS sl
         AND NOT retired ORDER BY last_freed_at NULLS FIRST, number LIMIT :scarce) AS found) < :scarce AS scarce
 FROM made
 """
-    )
 )
 
 
@@ -90,7 +87,7 @@ def open_attempt(connection: Connection, row: Any, *, task_id: str, number: int,
     """Open attempt ``number`` with a slot and, bound to ``node``, a port: ``id``, ``port`` (None: no free one),
     ``slots`` (0: no free one) and ``scarce``. ``row`` is the replica's, with ``host_bound``."""
     return connection.execute(
-        _OPEN_ATTEMPT.of(connection),
+        _OPEN_ATTEMPT,
         {
             "replica_id": row.id,
             "number": number,

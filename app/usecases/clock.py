@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from sqlalchemy import text
 
-from app.db.repos.newer import knows_gateways
 from app.usecases.context import Context
 
 #: Rows of one kind that one pass takes; the rest is the next pass's.
@@ -30,16 +29,12 @@ _PULL_IN = (
     "WITH late AS (SELECT id FROM tasks WHERE state = 'queued' AND claims > 0"
     " AND not_before > hostler_now() + make_interval(secs => :ahead_s) LIMIT :limit FOR UPDATE SKIP LOCKED)"
     " UPDATE tasks t SET not_before = NULL FROM late WHERE t.id = late.id",
-    # the living say so again within seconds
-    *(_HEARTBEATS.format(table=table) for table in ("workers", "nodes")),
-)
-#: What only a migrated database has.
-_PULL_IN_GATEWAYS = (
     "WITH late AS (SELECT replica_id FROM drains WHERE until > hostler_now() + make_interval(secs => seconds + 1)"
     " LIMIT :limit FOR UPDATE SKIP LOCKED)"
     " UPDATE tasks t SET not_before = NULL FROM late"
     " WHERE t.replica_id = late.replica_id AND t.kind = 'stop' AND t.state = 'queued' AND t.not_before IS NOT NULL",
-    _HEARTBEATS.format(table="gateways"),
+    # the living say so again within seconds
+    *(_HEARTBEATS.format(table=table) for table in ("workers", "nodes", "gateways")),
 )
 
 
@@ -52,9 +47,7 @@ def pull_in(ctx: Context) -> int:
         "limit": BATCH,
     }
     found = 0
-    with ctx.database.read() as connection:
-        statements = (*_PULL_IN, *(_PULL_IN_GATEWAYS if knows_gateways(connection) else ()))
-    for statement in statements:
+    for statement in _PULL_IN:
         with ctx.database.begin() as connection:
             used = {name: value for name, value in values.items() if f":{name}" in statement}
             found += connection.execute(text(statement), used).rowcount

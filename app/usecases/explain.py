@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from app.db.repos import drains
-from app.db.repos.gateways import port_is_free
-from app.db.repos.newer import Adapted, knows_services
+from app.db.repos.gateways import PORT_IS_FREE
+from app.db.repos.newer import AdaptedToServices
 from app.domain.explanations import Gang, Situation
 from app.domain.explanations import explain as apply_rules
 from app.domain.lifecycle import LAUNCHING, Reason, State
@@ -22,11 +22,11 @@ from app.usecases.replicas import cleanup_of
 #: A worker that was not heard of for so long serves nothing.
 HEARD_S = 30
 
-
-def _read(known: bool, services: bool) -> str:
-    return f"""
+_READ = AdaptedToServices(
+    lambda known: (
+        f"""
 SELECT r.*, p.state AS pool_state, p.slots AS slots_total, p.gpus AS pool_gpus, b.host_bound,
-    {"a.told" if services else "CAST(NULL AS jsonb)"} AS told, a.name AS attempt_name, a.launching_at,
+    {"a.told" if known else "CAST(NULL AS jsonb)"} AS told, a.name AS attempt_name, a.launching_at,
     a.backend_ref, a.stop_asked_at, a.exit_code, a.signal,
     t.id AS task_id, t.kind AS task_kind, t.state AS task_state, t.claimed_by, t.lease_expires_at, t.seq, t.claims,
     CASE WHEN t.state = 'queued' AND t.not_before > hostler_now() THEN t.not_before END AS tried_again_at,
@@ -39,7 +39,7 @@ SELECT r.*, p.state AS pool_state, p.slots AS slots_total, p.gpus AS pool_gpus, 
     (SELECT count(*) FROM units u WHERE u.kind = 'pool_gpu' AND u.scope = r.pool AND u.lease_id IS NULL
         AND NOT u.retired) AS pool_gpus_free,
     (SELECT count(*) FROM (SELECT 1 FROM units WHERE kind = 'port' AND lease_id IS NULL AND NOT retired
-        AND {port_is_free(known)} LIMIT 1) AS one) AS ports_free,
+        AND {PORT_IS_FREE} LIMIT 1) AS one) AS ports_free,
     EXISTS (SELECT 1 FROM workers w WHERE 'pool.' || r.pool = ANY(w.queues)
         AND w.heartbeat_at > hostler_now() - make_interval(secs => :heard_s)) AS workers_heard,
     (SELECT id FROM events e WHERE e.replica_id = r.id AND e.kind = 'transition' ORDER BY id DESC LIMIT 1) AS event_id
@@ -49,17 +49,14 @@ LEFT JOIN tasks t ON t.replica_id = r.id AND t.state IN ('queued', 'running')
     AND t.kind IN ('create', 'stop', 'restart')
 WHERE r.id = :id
 """
-
-
-_READ = Adapted(lambda known: _read(known, services=False))
-_READ_WITH_CLUSTER = Adapted(lambda known: _read(known, services=True))
+    )
+)
 
 
 def explain(ctx: Context, replica_id: str) -> dict[str, Any]:
     """Rule, evidence, since, position, next deadline and the command to type. Raises NotFound."""
     with ctx.database.read() as connection:
-        read = _READ_WITH_CLUSTER if knows_services(connection) else _READ
-        row = connection.execute(read.of(connection), {"id": replica_id, "heard_s": HEARD_S}).first()
+        row = connection.execute(_READ.of(connection), {"id": replica_id, "heard_s": HEARD_S}).first()
         if row is None:
             raise NotFound(f"There is no replica {replica_id}. See `hostler replica list`.")
         position, first = _position(connection, row)

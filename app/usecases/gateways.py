@@ -9,7 +9,6 @@ from typing import Any
 
 from app.db.repos import events, leases
 from app.db.repos import gateways as repo
-from app.db.repos.newer import knows_gateways
 from app.domain.routing import Member
 from app.domain.tasks import TaskKind
 from app.doorbell.queues import queue_for
@@ -105,8 +104,6 @@ def forget(ctx: Context, actor: Actor, gateway: str, request: Idempotency | None
 def forget_silent(ctx: Context) -> int:
     """Declare those gone that were silent for HOSTLER_GATEWAY_SILENCE_S; how many there were."""
     with ctx.database.begin() as connection:
-        if not knows_gateways(connection):
-            return 0
         gone = repo.forget_silent(connection, ctx.settings.gateway_silence_s)
         for row in gone:
             events.insert(

@@ -89,7 +89,7 @@ def record(ctx: Context, attempt_id: int, *, state: str, message: str, far: Far)
 def forget(ctx: Context, ends: Iterable[tuple[int, int]]) -> None:
     """Nothing of ours listens on these (attempt, port) any more: their ports are given back.
 
-    Who may still be routing to one keeps it from being leased again (``port_is_free``).
+    Who may still be routing to one keeps it from being leased again (``PORT_IS_FREE``).
     """
     node = ctx.settings.node_name
     found = list(ends)

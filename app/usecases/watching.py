@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
 
 from app.db.repos import replicas, tasks
 from app.db.repos.drains import IS_DRAINING
-from app.db.repos.newer import Adapted, AdaptedToServices
+from app.db.repos.newer import AdaptedToServices
 from app.db.repos.replicas import Move as Move
 from app.domain.lifecycle import State
 from app.domain.tasks import Phase, TaskState
@@ -31,12 +31,8 @@ _MOVING = ", ".join(f"'{state}'" for state in State if state not in (State.PENDI
 _DUE = """r.released_at IS NULL
     AND (r.next_check_at <= hostler_now() OR r.next_check_at > hostler_now() + interval '1 minute')"""
 
-
-def _left_alone(known: bool) -> str:
-    # it may finish what is in flight: nobody ends it meanwhile, and an end of its own is seen by the death watch
-    return f"NOT (r.state = 'stopping' AND {IS_DRAINING})" if known else "true"
-
-
+#: What drains may finish what is in flight: nobody ends it meanwhile, and an end of its own the death watch sees.
+_NOT_DRAINING = f"NOT (r.state = 'stopping' AND {IS_DRAINING})"
 _SETTLING = f"""r.state IN ({IN_ROUND})
     AND r.state_since > hostler_now() - make_interval(secs => :settle_s) AND r.next_check_at <= hostler_now()"""
 _CANDIDATES = "SELECT r.id, r.next_check_at FROM replicas r WHERE"
@@ -44,16 +40,17 @@ _CANDIDATES = "SELECT r.id, r.next_check_at FROM replicas r WHERE"
 
 # one arm per index; what was found is looked at again under its lock. Ids go as arrays: whatever the planner believes,
 # it then fetches those rows and reads no others
-def _claim_due(known: bool, place: str) -> str:
-    return f"""
+def _claim_due(place: str) -> TextClause:
+    return text(
+        f"""
 WITH found AS MATERIALIZED (
-    {_CANDIDATES} {_DUE} AND r.state IN ({_MOVING}) AND {_left_alone(known)} AND {place}
+    {_CANDIDATES} {_DUE} AND r.state IN ({_MOVING}) AND {_NOT_DRAINING} AND {place}
     UNION ALL {_CANDIDATES} {_DUE} AND {_SETTLING} AND {place}
 ),
 due AS MATERIALIZED (
     SELECT r.id FROM replicas r
     WHERE r.id = ANY(ARRAY(SELECT id FROM found ORDER BY next_check_at LIMIT :limit))
-      AND {_DUE} AND {_left_alone(known)}
+      AND {_DUE} AND {_NOT_DRAINING}
     FOR UPDATE SKIP LOCKED
 ),
 claimed AS (
@@ -64,10 +61,11 @@ claimed AS (
 )
 SELECT {REPLICA_WITH_ATTEMPT} FROM claimed r LEFT JOIN attempts a ON a.replica_id = r.id AND a.released_at IS NULL
 """
+    )
 
 
-_CLAIM_HERE = Adapted(lambda known: _claim_due(known, "r.node = :node"))
-_CLAIM_ELSEWHERE = Adapted(lambda known: _claim_due(known, f"r.node IS NULL AND {served()}"))
+_CLAIM_HERE = _claim_due("r.node = :node")
+_CLAIM_ELSEWHERE = _claim_due(f"r.node IS NULL AND {served()}")
 
 # Each launch leaves index entries of its former states. A plain scan takes those it meets out of its own next way, a
 # bitmap scan looks their rows up each time until a vacuum comes.
@@ -164,7 +162,7 @@ def claim_due(ctx: Context, node: str | None, *, limit: int = 500) -> list[Any]:
         }
         connection.execute(_CLAIM_PLAINLY)
         claim = _CLAIM_HERE if node else _CLAIM_ELSEWHERE
-        return list(connection.execute(claim.of(connection), values))
+        return list(connection.execute(claim, values))
 
 
 def record_facts(ctx: Context, facts: Sequence[Fact]) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from app.db.repos.gateways import LIVE_S
-from app.db.repos.newer import knows_gateways
 
 #: Whether ``r`` (a replica) is being drained. An end further ahead than it was ever set was left by a clock set back.
 IS_DRAINING = """EXISTS (SELECT 1 FROM drains d WHERE d.replica_id = r.id AND d.attempt = r.attempt
@@ -42,7 +41,7 @@ def begin(connection: Connection, replica_id: str, attempt: int, seconds: float)
     False, and nothing waits, when ``seconds`` is 0 or no live gateway may be routing to it. Call it with the replica's
     tasks and the replica locked.
     """
-    if seconds <= 0 or not knows_gateways(connection):
+    if seconds <= 0:
         return False
     values = {"replica_id": replica_id, "attempt": attempt, "seconds": seconds, "live_s": LIVE_S}
     until = connection.execute(_BEGIN, values).scalar()
@@ -54,8 +53,6 @@ def begin(connection: Connection, replica_id: str, attempt: int, seconds: float)
 
 def keep(connection: Connection, replica_id: str) -> bool:
     """Another stop came in the middle of a drain: what it wrote waits too. Whether there is one."""
-    if not knows_gateways(connection):
-        return False
     query = text(
         f"SELECT d.until FROM drains d JOIN replicas r ON r.id = d.replica_id WHERE r.id = :id AND {IS_DRAINING}"
     )
@@ -67,8 +64,6 @@ def keep(connection: Connection, replica_id: str) -> bool:
 
 def shorten(connection: Connection, replica_id: str, seconds: float) -> None:
     """End it ``seconds`` from now at the latest; with 0 at once."""
-    if not knows_gateways(connection):
-        return
     if seconds <= 0:
         end(connection, replica_id)
         return
@@ -79,8 +74,6 @@ def shorten(connection: Connection, replica_id: str, seconds: float) -> None:
 
 def end(connection: Connection, replica_id: str) -> None:
     """Nobody waits any more."""
-    if not knows_gateways(connection):
-        return
     connection.execute(text("DELETE FROM drains WHERE replica_id = :replica_id"), {"replica_id": replica_id})
     _wait_until(connection, replica_id, None)
 
@@ -97,8 +90,6 @@ def end_if_idle(connection: Connection, replica_id: str, attempt: int) -> bool:
 
 def read(connection: Connection, replica_id: str) -> Any | None:
     """(until, seconds, gateways that have not confirmed) of a drain that goes on, or None."""
-    if not knows_gateways(connection):
-        return None
     query = text(
         "SELECT d.until, d.seconds, (SELECT coalesce(array_agg(g.gateway ORDER BY g.gateway), '{}')"
         " FROM gateway_servers g WHERE g.replica_id = r.id AND g.attempt = r.attempt AND g.idle_at IS NULL) AS gateways"

@@ -8,8 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from app.db.repos import nodes
-from app.db.repos.gateways import port_is_free
-from app.db.repos.newer import Adapted
+from app.db.repos.gateways import PORT_IS_FREE
 from app.domain.placement import Host, Place, Units
 
 _READ = "SELECT id, count, desired_state, good_revision FROM services WHERE id = :id"
@@ -41,15 +40,13 @@ SELECT p.slots, p.gpus,
 FROM pools p WHERE p.name = :pool
 """
 )
-_HOSTS = Adapted(
-    lambda known: (
-        f"""
+_HOSTS = text(
+    f"""
 SELECT scope, count(*) FILTER (WHERE kind = 'gpu') AS gpus, count(*) FILTER (WHERE kind = 'port') AS ports,
     count(*) FILTER (WHERE kind = 'gpu' AND lease_id IS NULL) AS gpus_free,
-    count(*) FILTER (WHERE kind = 'port' AND lease_id IS NULL AND {port_is_free(known)}) AS ports_free
+    count(*) FILTER (WHERE kind = 'port' AND lease_id IS NULL AND {PORT_IS_FREE}) AS ports_free
 FROM units WHERE kind IN ('gpu', 'port') AND NOT retired GROUP BY scope ORDER BY scope
 """
-    )
 )
 # Their attempts are open: from here on they are launches that hold their capacity, as of a worker that died.
 _TOOK = text("UPDATE tasks SET claims = claims + 1, claimed_by = :worker, version = version + 1 WHERE id = ANY(:ids)")
@@ -100,7 +97,7 @@ def place(connection: Connection, pool: str, *, host_bound: bool) -> Place:
         others = nodes.not_serving(connection, pool)
         hosts = [
             Host(one.scope, Units(one.gpus, one.gpus_free), Units(one.ports, one.ports_free))
-            for one in connection.execute(_HOSTS.of(connection))
+            for one in connection.execute(_HOSTS)
             if one.scope not in others
         ]
     gpus = None if row.gpus is None else Units(row.gpus, row.gpus_free)

@@ -1,7 +1,7 @@
 """Gateways and what each may be routing to.
 
 A row of ``gateway_servers`` is written before its server is routed and deleted after HAProxy confirmed that the server
-is gone. While it stands, its port is given to nobody (``port_is_free``), whatever became of the attempt.
+is gone. While it stands, its port is given to nobody (``PORT_IS_FREE``), whatever became of the attempt.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ LIVE_S = 10.0
 
 #: Appended to every look for a free port, whose unit is ``units``. Whoever reads that a port is free reads the rows of
 #: its former attempts too: they are written under that attempt's lock, and so before its release.
-_PORT_IS_FREE = """NOT EXISTS (SELECT 1 FROM gateway_servers g
+PORT_IS_FREE = """NOT EXISTS (SELECT 1 FROM gateway_servers g
     WHERE g.node = units.scope AND g.port = units.number AND units.kind = 'port')"""
 
 _HEARTBEAT = text(
@@ -58,11 +58,6 @@ FROM gateways g WHERE (CAST(:after AS text) IS NULL OR g.id > :after) ORDER BY g
 _FORGET_SILENT = text(
     "DELETE FROM gateways WHERE heartbeat_at < hostler_now() - make_interval(secs => :silent_s) RETURNING id, node"
 )
-
-
-def port_is_free(known: bool) -> str:
-    """The condition, for statements in both forms (see ``newer``)."""
-    return _PORT_IS_FREE if known else "true"
 
 
 def heartbeat(connection: Connection, *, gateway: str, node: str, pid: int, version: str, up: bool) -> None:

@@ -6,33 +6,28 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from app.db.repos.newer import Adapted
-
-_SILENT_GATEWAYS = """
-    (SELECT coalesce(array_agg(id ORDER BY id), '{}') FROM gateways
-     WHERE heartbeat_at <= hostler_now() - make_interval(secs => :silent_s)
-       AND heartbeat_at > hostler_now() - interval '1 day')"""
-_SUMMARY = Adapted(
-    lambda known: (
-        f"""
+_SUMMARY = text(
+    """
 SELECT
     -- one that went for good is no problem for ever
-    {_SILENT_GATEWAYS if known else "ARRAY[]::text[]"} AS silent_gateways,
+    (SELECT coalesce(array_agg(id ORDER BY id), '{}') FROM gateways
+     WHERE heartbeat_at <= hostler_now() - make_interval(secs => :silent_s)
+       AND heartbeat_at > hostler_now() - interval '1 day') AS silent_gateways,
     (SELECT coalesce(sum(change), 0) FROM replica_counts) AS replicas_total,
     (SELECT coalesce(sum(change), 0) FROM replica_counts WHERE state = 'ready') AS replicas_ready,
     (SELECT coalesce(sum(concurrency), 0) FROM workers
      WHERE role = 'worker' AND heartbeat_at > hostler_now() - make_interval(secs => :silent_s)) AS seats,
     (SELECT count(*) FROM tasks WHERE lease_token IS NOT NULL AND kind IN ('create', 'restart')) AS busy,
-    (SELECT coalesce(array_agg(DISTINCT role), '{{}}') FROM workers
+    (SELECT coalesce(array_agg(DISTINCT role), '{}') FROM workers
      WHERE heartbeat_at > hostler_now() - make_interval(secs => :silent_s)) AS roles,
     -- a host that went for good and left nothing behind is no problem for ever
-    (SELECT coalesce(array_agg(name ORDER BY name), '{{}}') FROM nodes n
+    (SELECT coalesce(array_agg(name ORDER BY name), '{}') FROM nodes n
      WHERE heartbeat_at <= hostler_now() - make_interval(secs => :silent_s)
        AND (heartbeat_at > hostler_now() - interval '1 day' AND NOT attributes ? 'left'
             OR EXISTS (SELECT 1 FROM attempts a WHERE a.node = n.name AND a.released_at IS NULL))) AS silent_nodes,
     (SELECT extract(epoch FROM max(heartbeat_at - coalesce(canary_at, first_seen_at))) FROM nodes
      WHERE heartbeat_at > hostler_now() - make_interval(secs => :silent_s)) AS broker_silent_s,
-    (SELECT coalesce(array_agg(w.id ORDER BY w.id), '{{}}') FROM workers w JOIN nodes n ON n.name = w.node
+    (SELECT coalesce(array_agg(w.id ORDER BY w.id), '{}') FROM workers w JOIN nodes n ON n.name = w.node
      WHERE w.role <> 'agent' AND w.heartbeat_at > hostler_now() - make_interval(secs => :silent_s)
        AND n.canary_at - greatest(w.consumed_at, w.started_at) > make_interval(secs => :deaf_s)) AS deaf_workers,
     (SELECT extract(epoch FROM hostler_now() - max(started_at)) FROM sweeps WHERE tick > 0) AS last_sweep_s,
@@ -44,7 +39,7 @@ SELECT
      WHERE state = 'queued' AND (not_before IS NULL OR not_before <= hostler_now())
      ORDER BY seq LIMIT 1) AS oldest_unclaimed_s,
     -- whose best create could be claimed now and was not: GPUs may well be what it waits for, so those are left out
-    (SELECT coalesce(array_agg(p.name ORDER BY p.name), '{{}}') FROM pools p CROSS JOIN LATERAL (
+    (SELECT coalesce(array_agg(p.name ORDER BY p.name), '{}') FROM pools p CROSS JOIN LATERAL (
          SELECT t.replica_id, greatest(t.created_at, t.not_before) AS since FROM tasks t
          WHERE t.pool = p.name AND t.state = 'queued' AND t.kind IN ('create', 'restart')
            AND (t.not_before IS NULL OR t.not_before <= hostler_now())
@@ -56,7 +51,7 @@ SELECT
        AND EXISTS (SELECT 1 FROM units u WHERE u.kind = 'slot' AND u.scope = p.name AND u.lease_id IS NULL
            AND NOT u.retired)) AS late_pools,
     -- a pool that was made just now is served within seconds
-    (SELECT coalesce(array_agg(p.name ORDER BY p.name), '{{}}') FROM pools p
+    (SELECT coalesce(array_agg(p.name ORDER BY p.name), '{}') FROM pools p
      WHERE p.created_at < hostler_now() - interval '15 seconds' AND (
         (p.state = 'active' AND NOT EXISTS (SELECT 1 FROM workers w WHERE 'pool.' || p.name = ANY(w.queues)
             AND w.heartbeat_at > hostler_now() - make_interval(secs => :silent_s))
@@ -71,7 +66,6 @@ SELECT
     (SELECT count(*) FROM replicas WHERE released_at IS NULL AND state IN ('stopped', 'failed')
        AND state_since < hostler_now() - make_interval(secs => :cleanup_late_s)) AS uncleared
 """
-    )
 )
 
 
@@ -83,7 +77,7 @@ def summary(connection: Connection, silent_s: float, deaf_s: float, launch_late_
     values = {
         "silent_s": silent_s, "deaf_s": deaf_s, "launch_late_s": launch_late_s, "cleanup_late_s": cleanup_late_s
     }  # fmt: skip
-    return connection.execute(_SUMMARY.of(connection), values).one()
+    return connection.execute(_SUMMARY, values).one()
 
 
 def replicas_by_state(connection: Connection) -> list[tuple[str, str, int]]:

@@ -6,15 +6,13 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, text
 
-from app.db.repos.gateways import port_is_free
-from app.db.repos.newer import Adapted, knows_gateways
+from app.db.repos.gateways import PORT_IS_FREE
 
-_TAKE = Adapted(
-    lambda known: (
-        f"""
+_TAKE = text(
+    f"""
 WITH free AS MATERIALIZED (
     SELECT kind, scope, number FROM units
-    WHERE kind = :kind AND scope = :scope AND lease_id IS NULL AND NOT retired AND {port_is_free(known)}
+    WHERE kind = :kind AND scope = :scope AND lease_id IS NULL AND NOT retired AND {PORT_IS_FREE}
     ORDER BY last_freed_at NULLS FIRST, number LIMIT :count FOR UPDATE SKIP LOCKED
 ),
 made AS (
@@ -25,7 +23,6 @@ UPDATE units u SET lease_id = made.id FROM made
 WHERE u.kind = made.kind AND u.scope = made.scope AND u.number = made.number
 RETURNING u.number
 """
-    )
 )
 
 
@@ -34,7 +31,7 @@ def take(connection: Connection, kind: str, scope: str, count: int, attempt_id: 
     if count == 0:
         return []
     found = connection.execute(
-        _TAKE.of(connection), {"kind": kind, "scope": scope, "count": count, "attempt_id": attempt_id, "holder": holder}
+        _TAKE, {"kind": kind, "scope": scope, "count": count, "attempt_id": attempt_id, "holder": holder}
     )
     return sorted(row[0] for row in found)
 
@@ -68,7 +65,7 @@ def free_count(connection: Connection, kind: str, scope: str) -> int:
     """How many units are free now."""
     query = text(
         "SELECT count(*) FROM units WHERE kind = :kind AND scope = :scope AND lease_id IS NULL AND NOT retired"
-        f" AND {port_is_free(knows_gateways(connection))}"
+        f" AND {PORT_IS_FREE}"
     )
     return int(connection.execute(query, {"kind": kind, "scope": scope}).scalar_one())
 
@@ -112,7 +109,7 @@ def pools_short_of(connection: Connection, node: str, but: str) -> list[str]:
         "SELECT p.name FROM pools p JOIN backends b ON b.name = p.backend"
         " WHERE (EXISTS (SELECT 1 FROM units WHERE kind = 'gpu' AND scope = :node AND NOT retired)"
         "     OR (SELECT count(*) FROM (SELECT 1 FROM units WHERE kind = 'port' AND scope = :node AND lease_id IS NULL"
-        f"         AND NOT retired AND {port_is_free(knows_gateways(connection))}"
+        f"         AND NOT retired AND {PORT_IS_FREE}"
         "         ORDER BY last_freed_at NULLS FIRST, number LIMIT :scarce) AS free) < :scarce)"
         " AND b.host_bound AND p.name <> :but AND p.state = 'active'"
         " AND EXISTS (SELECT 1 FROM tasks t WHERE t.pool = p.name AND t.state = 'queued'"
@@ -154,7 +151,7 @@ def take_exactly(
     query = text(
         "WITH free AS MATERIALIZED (SELECT kind, scope, number FROM units WHERE kind = :kind AND scope = :scope"
         "     AND number = ANY(:numbers) AND lease_id IS NULL AND NOT retired"
-        f"    AND {port_is_free(knows_gateways(connection))} FOR UPDATE),"
+        f"    AND {PORT_IS_FREE} FOR UPDATE),"
         " made AS (INSERT INTO leases (kind, scope, number, attempt_id, holder)"
         "     SELECT kind, scope, number, :attempt_id, :holder FROM free RETURNING id, kind, scope, number)"
         " UPDATE units u SET lease_id = made.id FROM made"

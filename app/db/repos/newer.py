@@ -13,14 +13,13 @@ from sqlalchemy import Connection, Pool, TextClause, text
 
 #: A database that was not migrated is asked again after this; one that was stays so.
 ASK_AGAIN_S = 1.0
-_IS_THERE = text("SELECT to_regclass('gateway_servers') IS NOT NULL AND to_regclass('drains') IS NOT NULL")
+_IS_THERE = text("SELECT to_regclass('tunnels') IS NOT NULL")
 
-_services: WeakKeyDictionary[Pool, tuple[bool, float]] = WeakKeyDictionary()
 _found: WeakKeyDictionary[Pool, tuple[bool, float]] = WeakKeyDictionary()
 
 
-def knows_gateways(connection: Connection) -> bool:
-    """Whether the tables of gateways and drains are there."""
+def knows_services(connection: Connection) -> bool:
+    """Whether the tables of services and places are there, all of which came with this version."""
     pool = connection.engine.pool
     is_there, asked_at = _found.get(pool, (False, float("-inf")))
     if is_there or time.monotonic() - asked_at < ASK_AGAIN_S:
@@ -30,30 +29,12 @@ def knows_gateways(connection: Connection) -> bool:
     return is_there
 
 
-def knows_services(connection: Connection) -> bool:
-    """Whether the tables of services and places are there, all of which came with this version."""
-    pool = connection.engine.pool
-    is_there, asked_at = _services.get(pool, (False, float("-inf")))
-    if is_there or time.monotonic() - asked_at < ASK_AGAIN_S:
-        return is_there
-    is_there = bool(connection.execute(text("SELECT to_regclass('tunnels') IS NOT NULL")).scalar_one())
-    _services[pool] = (is_there, time.monotonic())
-    return is_there
-
-
-class Adapted:
-    """A statement in both forms; ``written`` is told whether gateways are known."""
+class AdaptedToServices:
+    """A statement in both forms; ``written`` is told whether services are known."""
 
     def __init__(self, written: Callable[[bool], str]) -> None:
         self._forms = {known: text(written(known)) for known in (False, True)}
 
     def of(self, connection: Connection) -> TextClause:
         """The form for this database."""
-        return self._forms[knows_gateways(connection)]
-
-
-class AdaptedToServices(Adapted):
-    """The same for services."""
-
-    def of(self, connection: Connection) -> TextClause:
         return self._forms[knows_services(connection)]

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from app.db.repos.newer import Adapted, AdaptedToServices, knows_services
+from app.db.repos.newer import AdaptedToServices, knows_services
 from app.domain.lifecycle import Reason, State, check_path
 from app.domain.tasks import Phase
 
@@ -148,11 +148,8 @@ SELECT id FROM moved
 """
 )
 
-_UNDRAIN = """,
-drained AS (DELETE FROM drains WHERE replica_id = :replica_id AND attempt = :attempt)"""
-_RELEASE = Adapted(
-    lambda known: (
-        f"""
+_RELEASE = text(
+    """
 WITH ended AS (
     UPDATE attempts SET released_at = hostler_now(), ended_at = coalesce(ended_at, hostler_now())
     WHERE replica_id = :replica_id AND number = :attempt AND released_at IS NULL RETURNING id, pool, node
@@ -163,12 +160,12 @@ freed AS (
 ),
 unheld AS (
     UPDATE units SET lease_id = NULL, last_freed_at = hostler_now() WHERE lease_id IN (SELECT id FROM freed)
-){_UNDRAIN if known else ""}
+),
+drained AS (DELETE FROM drains WHERE replica_id = :replica_id AND attempt = :attempt)
 INSERT INTO events (kind, replica_id, attempt, pool, node, actor, cause)
 SELECT 'released', :replica_id, :attempt, pool, node, 'hostler', 'seen gone, leases returned' FROM ended
 RETURNING id
 """
-    )
 )
 
 _CLOSE = text(
@@ -211,7 +208,7 @@ def record_released(connection: Connection, replica_id: str, attempt: int) -> bo
     True when something changed. A restart calls this while its replica is still ``stopping``.
     """
     values = {"replica_id": replica_id, "attempt": attempt}
-    freed = connection.execute(_RELEASE.of(connection), values).first() is not None
+    freed = connection.execute(_RELEASE, values).first() is not None
     closed = connection.execute(_CLOSE, values).first() is not None
     return freed or closed
 

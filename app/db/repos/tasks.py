@@ -9,8 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from app.db.repos import replicas
-from app.db.repos.gateways import port_is_free
-from app.db.repos.newer import Adapted
+from app.db.repos.gateways import PORT_IS_FREE
 from app.domain.lifecycle import Reason
 from app.domain.tasks import Phase, TaskKind, TaskState
 from app.errors import Collided
@@ -88,9 +87,7 @@ best AS MATERIALIZED (
     ORDER BY ahead.priority, ahead.seq LIMIT 1 FOR UPDATE OF t SKIP LOCKED
 )
 """
-_CLAIM_PASSING = Adapted(
-    lambda known: _PASSING.format(due=_DUE, scope=_SCOPES["pool"], port_is_free=port_is_free(known)) + _HOLD
-)
+_CLAIM_PASSING = text(_PASSING.format(due=_DUE, scope=_SCOPES["pool"], port_is_free=PORT_IS_FREE) + _HOLD)
 _CLAIM_LAUNCH = {
     name: text(_LAUNCH.format(due=_DUE, scope=scope, behind="") + _HOLD) for name, scope in _SCOPES.items()
 }
@@ -164,7 +161,7 @@ def claim_passing(
         "pool": pool, "node": node, "worker": worker, "lease_s": lease_s, "phase": Phase.CLAIMED, "ahead": _AHEAD,
         "left": left,
     }  # fmt: skip
-    return connection.execute(_CLAIM_PASSING.of(connection), values).first()
+    return connection.execute(_CLAIM_PASSING, values).first()
 
 
 def is_overtaking(connection: Connection, task_id: str, pool: str, aside: Sequence[str] = ()) -> bool:
