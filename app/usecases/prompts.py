@@ -12,12 +12,13 @@ from sqlalchemy import Connection
 from app.db.repos import models as catalogue
 from app.db.repos import replicas
 from app.db.repos import services as repo
+from app.db.repos import service_members, service_revisions
 from app.domain.services import Status
 from app.engines.dialects.openai import OpenAIDialect
 from app.engines.registry import ENGINES
 from app.engines.vllm import Vllm
-from app.errors import Conflict, ModelForbidden, ModelNotFound, NoReadyReplica, NotFound
-from app.usecases import services
+from app.errors import Conflict, ModelForbidden, ModelNotFound, NoReadyReplica
+from app.usecases import service_refs, services
 from app.usecases.context import Actor, Context
 from app.usecases.plans import near
 from app.usecases.served import Target, visible_names
@@ -56,9 +57,7 @@ def find(ctx: Context, actor: Actor, ref: str, asked: str | None = None) -> Prom
     row, members, names = _read(ctx, actor, ref)
     model = _chosen(row, names, asked)
     if row.desired_state != "running":
-        raise Conflict(
-            f"Service {row.name} was cancelled and answers no more. Make a new one, or see `hostler service list`."
-        )
+        raise service_refs.cancelled(row)
     listening = [member for member in members if member.port is not None]
     if members and not listening:
         raise Conflict(f"Service {row.name} runs in a pool where nothing listens: nobody is there to be asked.")
@@ -131,8 +130,8 @@ def _read(ctx: Context, actor: Actor, ref: str) -> tuple[Any, list[Any], dict[st
     """
     with ctx.database.read() as connection:
         row = _row(connection, ref)
-        members = repo.ready_members(connection, row.id)
-        revision = repo.read_revision(connection, row.id, row.revision)
+        members = service_members.ready(connection, row.id)
+        revision = service_revisions.read(connection, row.id, row.revision)
         replica = revision.spec["replica"] if revision is not None else {}
         sent = [member.model_name for member in members] or [replica.get("model_name") or ""]
         names = {one: _names(connection, one) for one in dict.fromkeys(sent)}
@@ -143,13 +142,9 @@ def _read(ctx: Context, actor: Actor, ref: str) -> tuple[Any, list[Any], dict[st
 
 def _row(connection: Connection, ref: str) -> Any:
     """By its id, which is the common case and the cheap one, else by its name. Raises NotFound."""
-    if repo.is_there(connection):
-        row = repo.read(connection, ref)
-        found = repo.find_id(connection, ref) if row is None else None
-        row = repo.read(connection, found) if found is not None else row
-        if row is not None:
-            return row
-    raise NotFound(f"There is no service {ref}. See `hostler service list`.")
+    if not repo.is_there(connection):
+        raise service_refs.unknown(ref)
+    return repo.read(connection, ref) or service_refs.read(connection, ref)
 
 
 def _names(connection: Connection, name: str) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from sqlalchemy import Connection
 
 from app.db.engine import Database
 from app.db.repos import services as repo
+from app.db.repos import service_hints
 from app.domain.services import Create, Stop
 from app.errors import Collided, Unavailable
 from app.usecases.context import Actor, Context
@@ -52,7 +53,7 @@ def turn(ctx: Context, limit: int = BATCH, until: float = float("inf")) -> int:
     with ctx.database.read() as connection:
         if not repo.is_there(connection):
             return 0
-        due = repo.due(connection, limit, AHEAD_S)
+        due = service_hints.due(connection, limit, AHEAD_S)
     if not due:
         return 0
     acting, effects = ctx.database.change(partial(_look, ctx, due))
@@ -96,7 +97,7 @@ def reconcile(
     effects = Effects()
     for _ in range(PASSES):
         # before the members are read: what changes after this leaves another hint
-        repo.take_all_hints(connection, service_id)
+        service_hints.take_all(connection, service_id)
         [seen] = see(connection, [service_id], [repo.read(connection, service_id)], loads or {})
         if not act(ctx, connection, seen, who, effects, known):
             return effects
@@ -121,7 +122,7 @@ def _look(ctx: Context, due: Sequence[str], connection: Connection) -> tuple[dic
     about whose replicas something is to be done, unless somebody is at them, and whether that is a stop."""
     rows = repo.lock_free(connection, due)
     ids = [row.id for row in rows]
-    hints = repo.hints_of(connection, ids)
+    hints = service_hints.read(connection, ids)
     effects, waits, acting = Effects(), dict[str, float | None](), dict[str, bool]()
     for one in see(connection, ids, rows, {}):
         if not has_work(one):
@@ -129,9 +130,9 @@ def _look(ctx: Context, due: Sequence[str], connection: Connection) -> tuple[dic
         elif bool(one.of(Create)) or bool(one.of(Stop)) or act(ctx, connection, one, None, effects):
             # several replicas are locked in one order only: that of one service
             acting[one.row.id] = bool(one.of(Stop))
-    repo.take_hints(connection, [hint for one in ids if one not in acting for hint in hints.get(one, ())])
+    service_hints.take(connection, [hint for one in ids if one not in acting for hint in hints.get(one, ())])
     repo.look_again(connection, waits)
-    repo.drop_ownerless_hints(connection, sorted(set(due) - set(ids)))
+    service_hints.drop_ownerless(connection, sorted(set(due) - set(ids)))
     return acting, effects
 
 

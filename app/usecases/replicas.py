@@ -17,6 +17,7 @@ from app.usecases import paging, reach
 from app.usecases.checks import request_diagnose, request_health
 from app.usecases.context import Actor, Context, Idempotency
 from app.usecases.creates import CreateOutcome, plan_create, request_create
+from app.usecases.job_ids import meant
 from app.usecases.restarts import request_restart
 from app.usecases.stops import request_stop
 
@@ -60,13 +61,7 @@ def get(ctx: Context, replica_id: str) -> dict[str, Any]:
 def id_of_job(ctx: Context, job_id: str) -> str | None:
     """The replica behind what a cluster calls its job; None when there is none. Raises Conflict for several."""
     with ctx.database.read() as connection:
-        found = replicas.of_job(connection, job_id)
-    if len(found) == 2 and found[1].runs:
-        raise Conflict(
-            f"Job {job_id} runs in more than one cluster: for the replicas {found[0].id} and {found[1].id} at least."
-            " Say which by its id."
-        )
-    return found[0].id if found else None
+        return meant(job_id, "replicas", replicas.of_job(connection, job_id))
 
 
 def list_replicas(

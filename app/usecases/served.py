@@ -15,7 +15,7 @@ from app.engines.dialects.base import Dialect
 from app.engines.dialects.openai import OpenAIDialect
 from app.engines.registry import ENGINES, STORES
 from app.errors import Contradiction, ModelForbidden, ModelNotFound, ModelRequired, NotFound, NotOffered
-from app.usecases import models
+from app.usecases import models, service_refs
 from app.usecases.context import Actor, Context
 from app.usecases.plans import near
 from app.usecases.registered_models import FRESH_S, registered_models
@@ -56,7 +56,7 @@ def choose(context: Context, actor: Actor, asked: str | None, *, service_id: str
             rows = repo.kinds_of_service(connection, service_id)
             if not rows and services_repo.is_there(connection):
                 # a name is as good as the id
-                service_id = services_repo.find_id(connection, service_id) or service_id
+                service_id = service_refs.find_id(connection, service_id) or service_id
                 rows = repo.kinds_of_service(connection, service_id)
             if not rows:
                 raise NotFound(

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from app.db.repos import services as repo
+from app.db.repos import service_members, service_revisions, service_tasks
 from app.db.repos import tasks
 from app.domain.lifecycle import Reason, State
 from app.domain.services import CancelAll, Create, GiveUp, Good, RollBack, Stop
@@ -57,7 +58,7 @@ def act(
             failed = [one for one in seen.members if one.replica_id == action.replica_id]
             reason = failed[0].reason if failed else None
             tell(connection, row, "service_gave_up", action.why, None, reason=reason, replica_id=action.replica_id)
-    repo.mark_past(connection, seen.past)
+    service_members.mark_past(connection, seen.past)
     _stop(ctx, connection, seen, who, effects)
     made = _create(ctx, connection, seen, who, rollout, effects, known)
     changes = {**changes_of(seen, rollout), **wishes}
@@ -66,7 +67,7 @@ def act(
     for task, state, reason, message in task_ends(seen):
         finish(connection, [task], state, effects, reason=reason, message=message)
     for task, phase, done, of in progress_of(seen):
-        repo.note_progress(connection, task.id, phase, done, of)
+        service_tasks.note_progress(connection, task.id, phase, done, of)
     if changes:
         repo.change(connection, row.id, **changes)
         effects.topics |= {"events", f"service:{row.id}"}
@@ -88,7 +89,7 @@ def _roll_back(
     ended = [task for task in seen.open_tasks if task.kind == TaskKind.SERVICE_UPDATE]
     message = f"{action.why}; back to revision {action.to}"
     finish(connection, ended, TaskState.FAILED, effects, reason=reason, message=message)
-    spec = repo.revision(connection, row.id, action.to).spec
+    spec = service_revisions.get(connection, row.id, action.to).spec
     return {"revision": action.to, **columns_of(ctx, spec)}
 
 
@@ -150,7 +151,7 @@ def _create(
             before = found.get(revision)
             found[revision] = Refusal.after(before, error.code, error.detail, seen.now)
     rollout["refused"] = stored(found)
-    repo.insert_members(connection, [member for _, member in made])
+    service_members.insert(connection, [member for _, member in made])
     for one, member in made:
         if one.replaces:
             tell(

@@ -9,12 +9,12 @@ from typing import Any
 from sqlalchemy import Connection
 
 from app.db.repos import models as catalogue
-from app.db.repos import services as repo
+from app.db.repos import service_revisions, service_tasks
 from app.domain.lifecycle import Reason
 from app.domain.tasks import Phase, TaskKind, TaskState
-from app.errors import Conflict, InvalidConfig, ModelForbidden, NotFound, Unavailable
+from app.errors import Conflict, InvalidConfig, ModelForbidden
 from app.usecases import idempotency as remembered
-from app.usecases import reconciling
+from app.usecases import reconciling, service_refs
 from app.usecases.context import Actor, Context, Idempotency
 from app.usecases.served import visible_names
 from app.usecases.service_effects import Effects, finish
@@ -64,31 +64,17 @@ def reconciled(
     return ServiceOutcome(service_id, task_id, replicas=len(effects.made) + len(effects.stopped)), effects
 
 
-def lock(connection: Connection, ref: str) -> Any:
-    """The row of the service that ``ref`` means, locked until the transaction ends. Raises NotFound."""
-    check_migrated(connection)
-    service_id = repo.find_id(connection, ref)
-    row = repo.lock(connection, service_id) if service_id else None
-    if row is None:
-        raise _unknown(ref)
-    return row
-
-
 def lock_running(connection: Connection, actor: Actor, ref: str, verb: str) -> Any:
-    """The same of one that was not cancelled; ``verb`` is what is asked of it. Raises NotFound, ModelForbidden,
-    Conflict."""
-    row = lock(connection, ref)
+    """The row of a service that was not cancelled, locked until the transaction ends; ``verb`` is what is asked of it.
+    Raises NotFound, ModelForbidden, Conflict."""
+    row = service_refs.lock(connection, ref)
     check_models(connection, actor, row, row.revision, row.good_revision)
     return _running(row, verb)
 
 
 def find_running(connection: Connection, actor: Actor, ref: str, verb: str) -> Any:
     """The row of a service that is not cancelled. Raises NotFound, ModelForbidden, Conflict."""
-    check_migrated(connection)
-    service_id = repo.find_id(connection, ref)
-    row = repo.read(connection, service_id) if service_id else None
-    if row is None:
-        raise _unknown(ref)
+    row = service_refs.read(connection, ref)
     check_models(connection, actor, row, row.revision, row.good_revision)
     return _running(row, verb)
 
@@ -98,7 +84,7 @@ def check_models(connection: Connection, actor: Actor, row: Any, *revisions: int
     if actor.models is None:
         return
     numbers = [(row.id, number) for number in revisions if number is not None]
-    for spec in repo.specs(connection, numbers).values():
+    for spec in service_revisions.specs(connection, numbers).values():
         name = spec["replica"].get("model_name") or ""
         found = catalogue.find(connection, name)
         own, others = (found.name, found.aliases) if found is not None else (name, ())
@@ -118,17 +104,12 @@ def _running(row: Any, verb: str) -> Any:
     return row
 
 
-def _unknown(ref: str) -> NotFound:
-    """There is no such service."""
-    return NotFound(f"There is no service {ref}. See `hostler service list`.")
-
-
 def write_revision(
     ctx: Context, connection: Connection, actor: Actor, service_id: str, number: int, wanted: Wanted, cause: str
 ) -> None:
     """Add a revision; what of it is secret is encrypted."""
     sealed = ctx.seal(wanted.secret)
-    repo.insert_revision(connection, service_id, number, wanted.spec, sealed, actor=actor.name, cause=cause)
+    service_revisions.insert(connection, service_id, number, wanted.spec, sealed, actor=actor.name, cause=cause)
 
 
 def begin_task(
@@ -144,7 +125,7 @@ def begin_task(
 ) -> None:
     """Write the task that is waited for; ``from_`` is what is wanted again when it is cancelled."""
     before = {} if from_ is None else {"from": from_}
-    repo.insert_task(
+    service_tasks.insert(
         connection,
         task_id=task_id,
         kind=kind,
@@ -160,7 +141,7 @@ def supersede(
     connection: Connection, row: Any, kinds: tuple[TaskKind, ...], message: str, actor: Actor, effects: Effects
 ) -> None:
     """End open tasks of these kinds: a newer wish took their place."""
-    overtaken = [task for task in repo.open_tasks(connection, [row.id]) if task.kind in kinds]
+    overtaken = [task for task in service_tasks.open_of(connection, [row.id]) if task.kind in kinds]
     finish(
         connection, overtaken, TaskState.CANCELLED, effects, reason=Reason.CANCELLED,
         message=f"superseded: {message}", actor=actor.name,
@@ -180,16 +161,6 @@ def checked_count(count: int) -> int:
             errors={"replicas": [f"Must be between 0 and {MOST_REPLICAS}."]},
         )
     return count
-
-
-def check_migrated(connection: Connection) -> None:
-    """Raises Unavailable on a schema of the version before, which has no services."""
-    if not repo.is_there(connection):
-        raise Unavailable(
-            "The database was not migrated to this version yet, which has services. Run `hostler up`, or the"
-            " deployment's migrate job.",
-            retry_after_s=5,
-        )
 
 
 def with_warnings(outcome: ServiceOutcome, warnings: tuple[str, ...]) -> ServiceOutcome:

@@ -8,9 +8,11 @@ from typing import Any
 from sqlalchemy import Connection
 
 from app.db.repos import services as repo
+from app.db.repos import service_revisions, service_tasks
 from app.domain.lifecycle import Reason
 from app.domain.tasks import Phase, TaskKind, TaskState
 from app.errors import Conflict
+from app.usecases import service_refs
 from app.usecases import service_revisions as revisions_of
 from app.usecases.context import Actor, Context, Idempotency
 from app.usecases.service_asking import (
@@ -19,7 +21,6 @@ from app.usecases.service_asking import (
     begin_task,
     changed,
     forgiven,
-    lock,
     reconciled,
     remember,
 )
@@ -36,11 +37,11 @@ def cancel(ctx: Context, actor: Actor, ref: str, idempotency: Idempotency | None
         before = before_of(connection, actor, idempotency)
         if before is not None:
             return before, Effects()
-        row = lock(connection, ref)
-        open_tasks = repo.open_tasks(connection, [row.id])
+        row = service_refs.lock(connection, ref)
+        open_tasks = service_tasks.open_of(connection, [row.id])
         stopping = [task for task in open_tasks if task.kind == TaskKind.SERVICE_STOP]
         if stopping or row.ended_at is not None:
-            task_id = stopping[0].id if stopping else repo.last_task(connection, row.id, TaskKind.SERVICE_STOP)
+            task_id = stopping[0].id if stopping else service_tasks.last(connection, row.id, TaskKind.SERVICE_STOP)
             remember(connection, actor, idempotency, row.id, task_id)
             return ServiceOutcome(row.id, task_id, already=row.ended_at is not None), Effects()
         effects = Effects()
@@ -62,8 +63,8 @@ def cancel_task(ctx: Context, actor: Actor, task_id: str, idempotency: Idempoten
         before = before_of(connection, actor, idempotency)
         if before is not None:
             return before, Effects()
-        row = lock(connection, repo.service_of_task(connection, task_id) or task_id)
-        found = [task for task in repo.open_tasks(connection, [row.id]) if task.id == task_id]
+        row = service_refs.lock(connection, service_tasks.service_of(connection, task_id) or task_id)
+        found = [task for task in service_tasks.open_of(connection, [row.id]) if task.id == task_id]
         if not found:
             raise Conflict(f"Task {task_id} has ended; there is nothing left to cancel.")
         [task] = found
@@ -92,7 +93,7 @@ def _take_back(ctx: Context, connection: Connection, actor: Actor, row: Any, tas
         repo.change(connection, row.id, count=before, reset_at=True, rollout=forgiven(row.rollout))
         tell(connection, row, "service_scaled", f"back to {before}", actor, task_id=task.id, count=before)
         return None
-    found = repo.read_revision(connection, row.id, before)
+    found = service_revisions.read(connection, row.id, before)
     rollout = {"state": "cancelled", "from": before, "to": row.revision}
     columns = revisions_of.columns_of(ctx, found.spec) if found is not None else {}
     repo.change(connection, row.id, revision=before, reset_at=True, rollout=rollout, **columns)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from app.db.repos import services as repo
+from app.db.repos import service_revisions
 from app.domain.differences import differences
 from app.domain.masking import mask
 from app.usecases import creates, service_asking
@@ -26,7 +26,7 @@ def plan_update(ctx: Context, actor: Actor, ref: str, body: Mapping[str, Any]) -
     """
     with ctx.database.read() as connection:
         row = service_asking.find_running(connection, actor, ref, "updated")
-        present = repo.read_revision(connection, row.id, row.revision)
+        present = service_revisions.read(connection, row.id, row.revision)
     wanted = revisions_of.render_change(ctx, actor, row, present, body)
     with ctx.database.read() as connection:
         plan = revisions_of.check(ctx, connection, actor, wanted)

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from app.db.repos import services as repo
 from app.domain.tasks import Phase, TaskKind
 from app.errors import HostlerError, InvalidConfig, NameTaken
-from app.usecases import creates, reconciling
+from app.usecases import creates, reconciling, service_refs
 from app.usecases import service_revisions as revisions_of
 from app.usecases.context import Actor, Context, Idempotency
 from app.usecases.service_asking import (
@@ -20,7 +20,6 @@ from app.usecases.service_asking import (
     before_of,
     begin_task,
     changed,
-    check_migrated,
     checked_count,
     remember,
     replayed_of,
@@ -61,7 +60,7 @@ def create_wanted(
     """``create`` after its recipe was rendered."""
 
     def act(connection: Connection) -> tuple[ServiceOutcome, Effects]:
-        check_migrated(connection)
+        service_refs.check_migrated(connection)
         before = before_of(connection, actor, idempotency)
         if before is not None:
             return before, Effects()

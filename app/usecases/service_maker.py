@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from app.db.repos import services as repo
+from app.db.repos import service_revisions
 from app.domain.routing import SERVICE_LABEL
 from app.domain.services import Create
 from app.domain.tasks import TaskKind
@@ -33,7 +34,7 @@ class Maker:
         known: Resolved | None,
     ) -> None:
         self._ctx, self._connection, self._row = ctx, connection, seen.row
-        found = repo.revision(connection, seen.row.id, revision)
+        found = service_revisions.get(connection, seen.row.id, revision)
         spec = found.spec
         self._body = body_of(ctx, found)
         if spec.get("all_or_nothing") and seen.row.good_revision is None:

@@ -7,6 +7,7 @@ import secrets
 from sqlalchemy import Connection
 
 from app.db.repos import services as repo
+from app.db.repos import service_revisions, service_tasks
 from app.domain.tasks import TaskKind
 from app.usecases import reconciling
 from app.usecases import service_revisions as revisions_of
@@ -39,10 +40,10 @@ def scale(ctx: Context, actor: Actor, ref: str, count: int, idempotency: Idempot
         if before is not None:
             return before, Effects()
         row = lock_running(connection, actor, ref, "scaled")
-        revisions_of.check_count(repo.read_revision(connection, row.id, row.revision), count)
+        revisions_of.check_count(service_revisions.read(connection, row.id, row.revision), count)
         if row.count == count and not row.rollout.get("given_up") and not row.rollout.get("refused"):
             # what is asked for is on its way already, or there
-            task_id = next((task.id for task in repo.open_tasks(connection, [row.id])), None)
+            task_id = next((task.id for task in service_tasks.open_of(connection, [row.id])), None)
             remember(connection, actor, idempotency, row.id, task_id)
             return ServiceOutcome(row.id, task_id, already=task_id is None), Effects()
         effects = Effects()

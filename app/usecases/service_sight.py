@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from app.db.repos import services as repo
+from app.db.repos import service_members, service_revisions, service_tasks
 from app.domain import services as planner
 from app.domain.services import Action, Create, Desired, Plan, RollBack
 from app.usecases.refusals import refusals
@@ -66,10 +66,10 @@ class Seen:
 
 
 def see(connection: Connection, ids: Sequence[str], rows: Sequence[Any], loads: Mapping[str, int]) -> list[Seen]:
-    members = by_service(repo.members(connection, ids))
-    specs = repo.specs(connection, [(row.id, row.revision) for row in rows])
+    members = by_service(service_members.planned(connection, ids))
+    specs = service_revisions.specs(connection, [(row.id, row.revision) for row in rows])
     open_tasks: dict[str, list[Any]] = {}
-    for task in repo.open_tasks(connection, ids):
+    for task in service_tasks.open_of(connection, ids):
         open_tasks.setdefault(task.arguments["service_id"], []).append(task)
     found = []
     for row in rows:

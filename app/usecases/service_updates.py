@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from app.db.repos import services as repo
+from app.db.repos import service_members, service_revisions
 from app.domain.tasks import TaskKind
 from app.errors import Conflict, HostlerError
 from app.usecases import reconciling
@@ -49,7 +50,7 @@ def update(
     try:
         with ctx.database.read() as connection:
             row = find_running(connection, actor, ref, "updated")
-            present = repo.read_revision(connection, row.id, row.revision)
+            present = service_revisions.read(connection, row.id, row.revision)
         wanted = revisions_of.render_change(ctx, actor, row, present, body)
     except HostlerError:
         replayed = replayed_of(ctx, actor, idempotency)
@@ -81,13 +82,13 @@ def update_wanted(
                 f"Service {row.name} was changed at the same time: revision {row.revision} is wanted now. Look at it"
                 f" with `hostler service get {row.name}`, then try again."
             )
-        present = repo.read_revision(connection, row.id, row.revision)
+        present = service_revisions.read(connection, row.id, row.revision)
         new_labels = row.labels if labels is None else dict(labels)
         if revisions_of.same(wanted, ctx, present) and new_labels == row.labels:
             remember(connection, actor, idempotency, row.id, None)
             return ServiceOutcome(row.id, None, already=True), Effects()
         plan = revisions_of.check(ctx, connection, actor, wanted, row.count)
-        new = repo.last_number(connection, row.id) + 1
+        new = service_revisions.last_number(connection, row.id) + 1
         write_revision(ctx, connection, actor, row.id, new, wanted, "update")
         if (
             new_labels == row.labels
@@ -120,7 +121,7 @@ def rollback(
         if target is None:
             good = row.good_revision
             target = good if good is not None and good != row.revision else row.revision - 1
-        found = repo.read_revision(connection, row.id, target) if target != row.revision else None
+        found = service_revisions.read(connection, row.id, target) if target != row.revision else None
         if target == row.revision and to is not None:
             remember(connection, actor, idempotency, row.id, None)
             return ServiceOutcome(row.id, None, already=True), Effects()
@@ -172,7 +173,7 @@ def _kept(
     loads: Mapping[str, int],
 ) -> tuple[ServiceOutcome, Effects]:
     """Want another revision whose replicas run what the present ones do, all of them good: none is replaced for it."""
-    repo.move_members(connection, row.id, row.revision, number)
+    service_members.move(connection, row.id, row.revision, number)
     repo.change(connection, row.id, revision=number, good_revision=number, reset_at=True)
     message = f"from revision {row.revision} to {number}; no replica is replaced for it"
     tell(connection, row, "service_updated", message, actor, revision=number, before=row.revision)

@@ -9,10 +9,10 @@ from typing import Any
 from sqlalchemy import Connection
 
 from app.db.repos import services as repo
+from app.db.repos import service_members, service_revisions
 from app.domain import services as planner
 from app.domain.lifecycle import TERMINAL, Reason, State
-from app.errors import Conflict, NotFound, Unavailable
-from app.usecases import paging, reach
+from app.usecases import paging, reach, service_refs
 from app.usecases.context import Context
 from app.usecases.reach import Address
 from app.usecases.refusals import refusals
@@ -30,15 +30,13 @@ _ROLLOUT = ("state", "from", "to", "why", "reason")
 def find(ctx: Context, ref: str) -> str:
     """The id behind an id or a name: the running service's, else the last one's. Raises NotFound."""
     with ctx.database.read() as connection:
-        return _find(connection, ref)
+        return service_refs.to_id(connection, ref)
 
 
 def get(ctx: Context, ref: str) -> dict[str, Any]:
     """One service: what is wanted, how it stands, its replicas, and what it waits for. Raises NotFound."""
     with ctx.database.read() as connection:
-        row = repo.read(connection, _find(connection, ref))
-        if row is None:
-            raise _unknown(ref)
+        row = service_refs.read(connection, ref)
         return _bodies(ctx, connection, [row])[0]
 
 
@@ -82,10 +80,8 @@ def status_of(service: Mapping[str, Any]) -> dict[str, Any]:
 def revisions(ctx: Context, ref: str) -> list[dict[str, Any]]:
     """Its revisions, newest first: what each asks for, by whom and why. Raises NotFound."""
     with ctx.database.read() as connection:
-        row = repo.read(connection, _find(connection, ref))
-        if row is None:
-            raise _unknown(ref)
-        found = repo.read_revisions(connection, row.id)
+        row = service_refs.read(connection, ref)
+        found = service_revisions.read_all(connection, row.id)
     return [
         {
             "number": one.number,
@@ -110,14 +106,10 @@ def ready_members(ctx: Context, ref: str) -> list[dict[str, Any]]:
     port, base_url, pool, config`` (the engine's) with ``service_id, service, recipe``. ``port`` is None where nothing
     listens (backend mock). Raises NotFound, and Conflict for one that was cancelled."""
     with ctx.database.read() as connection:
-        row = repo.read(connection, _find(connection, ref))
-        if row is None:
-            raise _unknown(ref)
+        row = service_refs.read(connection, ref)
         if row.desired_state != "running":
-            raise Conflict(
-                f"Service {row.name} was cancelled and answers no more. Make a new one, or see `hostler service list`."
-            )
-        return [dict(one._mapping) for one in repo.ready_members(connection, row.id)]
+            raise service_refs.cancelled(row)
+        return [dict(one._mapping) for one in service_members.ready(connection, row.id)]
 
 
 def targets(ctx: Context) -> list[dict[str, Any]]:
@@ -127,7 +119,7 @@ def targets(ctx: Context) -> list[dict[str, Any]]:
     with ctx.database.read() as connection:
         if not repo.is_there(connection):
             return []
-        found = repo.targets(connection)
+        found = service_members.targets(connection)
         ends = reach.local_ends(connection, ctx.settings.node_name, found)
     return [dict(row._mapping) | _listening(ends.get(row.replica_id)) for row in found]
 
@@ -166,15 +158,15 @@ def _page_by_status(
 
 def _bodies(ctx: Context, connection: Connection, rows: Sequence[Any]) -> list[dict[str, Any]]:
     ids = [row.id for row in rows]
-    members = by_service(repo.shown_members(connection, ids))
-    specs = repo.specs(connection, [(row.id, row.revision) for row in rows])
+    members = by_service(service_members.shown(connection, ids))
+    specs = service_revisions.specs(connection, [(row.id, row.revision) for row in rows])
     observed = {
         row.id: [observed_of(member, {}, row.now.timestamp()) for member in members.get(row.id, [])] for row in rows
     }
     # one that was replaced and is gone is no longer among the members
     before = replaced_by_launches([one for own in observed.values() for one in own])
     ended = {one.replica_id: one for own in members.values() for one in own}
-    ended |= repo.ends_of(connection, [one for one in before if one not in ended])
+    ended |= service_members.ends_of(connection, [one for one in before if one not in ended])
     all_members = [one for own in members.values() for one in own]
     urls = reach.local_urls(connection, ctx.settings.node_name, all_members)
     return [
@@ -320,19 +312,6 @@ def _cleanup(row: Any, members: Sequence[Any]) -> dict[str, Any] | None:
         since = min(one.state_since for one in ended)
         return {"state": "pending", "since": _iso(since), "replicas": [one.replica_id for one in ended]}
     return {"state": "pending", "since": _iso(row.updated_at), "replicas": left}
-
-
-def _find(connection: Connection, ref: str) -> str:
-    if not repo.is_there(connection):
-        raise Unavailable("The database was not migrated to this version yet. Run `hostler up`.", retry_after_s=5)
-    found = repo.find_id(connection, ref)
-    if found is None:
-        raise _unknown(ref)
-    return found
-
-
-def _unknown(ref: str) -> NotFound:
-    return NotFound(f"There is no service {ref}. See `hostler service list`.")
 
 
 def _iso(moment: datetime | None) -> str | None:

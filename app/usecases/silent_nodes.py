@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from app.db.repos import replicas, services
+from app.db.repos import replicas, service_hints
 from app.db.repos.newer import AdaptedToServices
 from app.db.repos.replicas import Move
 from app.domain.lifecycle import SERVING, Reason, State
@@ -105,7 +105,7 @@ def _end(row: Any, message: str) -> End:
 def _find_silent(connection: Connection) -> Sequence[Any]:
     marked = list(connection.execute(_MARK, {"silent_s": SILENT_S}))
     # what ended there was left alone, for nobody knew whether it had
-    services.hint_hosts(connection, [row.name for row in marked if not row.silent])
+    service_hints.add_of_hosts(connection, [row.name for row in marked if not row.silent])
     return list(connection.execute(_SILENT, {"proof_s": PROOF_S}))
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.db.repos import models as catalogue
-from app.db.repos import services as repo
+from app.db.repos import service_members, service_revisions
 from app.domain.services import Status
 from app.engines.registry import STORES
-from app.errors import Conflict, ModelForbidden, NoReadyReplica, NotFound
-from app.usecases import services
+from app.errors import Conflict, ModelForbidden, NoReadyReplica
+from app.usecases import service_refs, services
 from app.usecases.context import Actor, Context
 from app.usecases.served import visible_names
 
@@ -40,13 +40,10 @@ def find(ctx: Context, actor: Actor, ref: str) -> VectorService:
     Raises NotFound; Conflict for one that is cancelled or a service of another kind; ModelForbidden for a key that is
     limited to other models; NoReadyReplica while its replica does not answer.
     """
-    service_id = services.find(ctx, ref)
     with ctx.database.read() as connection:
-        row = repo.read(connection, service_id)
-        if row is None:
-            raise NotFound(f"There is no service {ref}. See `hostler service list`.")
-        members = repo.ready_members(connection, service_id)
-        revision = repo.read_revision(connection, service_id, row.revision)
+        row = service_refs.read(connection, ref)
+        members = service_members.ready(connection, row.id)
+        revision = service_revisions.read(connection, row.id, row.revision)
         replica = revision.spec["replica"] if revision is not None else {}
         called = {member.model_name for member in members} or {replica.get("model_name") or ""}
         known = [catalogue.find(connection, one) for one in called]
@@ -64,13 +61,11 @@ def find(ctx: Context, actor: Actor, ref: str) -> VectorService:
             errors={"service_id": ["Is no vector database."]},
         )
     if row.desired_state != "running":
-        raise Conflict(
-            f"Service {row.name} was cancelled and answers no more. Make a new one, or see `hostler service list`."
-        )
+        raise service_refs.cancelled(row)
     listening = tuple(dict(member._mapping) for member in members if member.port is not None)
     if not listening:
         raise _nobody(ctx, row)
-    return VectorService(service_id, row.name, listening)
+    return VectorService(row.id, row.name, listening)
 
 
 def _nobody(ctx: Context, row: Any) -> NoReadyReplica:

@@ -69,7 +69,7 @@ def service_logs_of(query: dict[str, Any], service_id: str) -> Response:
 
     With `follow` also what is written from then on, by replicas that are made later too, until the service has ended.
     """
-    found, replica, tail = services.get(context(), service_id)["id"], query.get("replica"), query.get("tail")
+    found, replica, tail = services.find(context(), service_id), query.get("replica"), query.get("tail")
     if query["follow"]:
         # asked for once more inside the stream, where an error can no longer be an answer
         service_logs.check(context(), found, replica)
@@ -84,7 +84,7 @@ def service_logs_of(query: dict[str, Any], service_id: str) -> Response:
 @blueprint.response(200, {"type": "string"}, content_type="text/plain")
 def service_metrics(service_id: str) -> Response:
     """Read the metrics of all ready replicas, for Prometheus; the labels `service` and `replica` say whose they are"""
-    found = services.get(context(), service_id)["id"]
+    found = services.find(context(), service_id)
     return joined_metrics.answer(context(), found, services.ready_members(context(), found))
 
 
@@ -101,7 +101,7 @@ def service_revisions(service_id: str) -> Response:
 @blueprint.alt_response(200, schema=STREAM, content_type=sse.MIMETYPE, success=True)
 def service_events(query: dict[str, Any], service_id: str) -> Response:
     """Show what was decided about a service, oldest first, or follow it (SSE)"""
-    filters = {"service_id": str(services.get(context(), service_id)["id"])}
+    filters = {"service_id": services.find(context(), service_id)}
     if sse.wanted():
         return sse.stream(
             as_messages(events.follow(context(), filters, last_event_id() or query.get("cursor") or "0-0"))

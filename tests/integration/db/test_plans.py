@@ -18,7 +18,7 @@ from app.db.engine import Database
 from app.db.repos import events as events_repo
 from app.db.repos import log_copies
 from app.db.repos import retention as retention_repo
-from app.db.repos import services as services_repo
+from app.db.repos import service_hints, service_members, service_tasks
 from app.db.repos import tasks as tasks_repo
 from app.domain.tasks import Phase, TaskKind
 from app.errors import ModelNotFound
@@ -210,10 +210,10 @@ ACTS: Acts = {
     "the feed's first look": (FEW, _read(lambda connection: events_repo.newest_settled(connection, 500))),
     "the feed": (FEW, _read(lambda connection: events_repo.settled_behind(connection, (2**40, 5), 1000))),
     "health": (FEW, lambda ctx: health.look(ctx.database)),
-    "services that are due": (FEW, _read(lambda connection: services_repo.due(connection, 200, 35.0))),
-    "hints of a service": (FEW, _read(lambda connection: services_repo.hints_of(connection, [ONE]))),
-    "members of a service": (FEW, _read(lambda connection: services_repo.members(connection, [ONE]))),
-    "open tasks of a service": (FEW, _read(lambda connection: services_repo.open_tasks(connection, [ONE]))),
+    "services that are due": (FEW, _read(lambda connection: service_hints.due(connection, 200, 35.0))),
+    "hints of a service": (FEW, _read(lambda connection: service_hints.read(connection, [ONE]))),
+    "members of a service": (FEW, _read(lambda connection: service_members.planned(connection, [ONE]))),
+    "open tasks of a service": (FEW, _read(lambda connection: service_tasks.open_of(connection, [ONE]))),
     "one service": (FEW, lambda ctx: services.get(ctx, ONE)),
     "one service, by name": (FEW, lambda ctx: services.find(ctx, "s1")),
     "page of services": (3 * FEW, lambda ctx: services.page(ctx, {}, 50, None)),

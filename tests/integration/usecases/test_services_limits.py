@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.db.repos import services as repo
+from app.db.repos import service_revisions as repo
 from app.errors import InvalidConfig
 from app.usecases import reconciling, service_changes, service_revisions, services
 from app.usecases.context import Actor, Context
@@ -66,7 +66,7 @@ def test_a_masked_value_stands_for_the_present_one(ctx: Context, actor: Actor, h
     kept = {"config": {"environment": {"HF_TOKEN": "***", "MOCK_SEED": "2"}}}
     services.update(ctx, actor, "web", kept)
     with ctx.database.read() as connection:
-        present = repo.read_revision(connection, service_id, 3)
+        present = repo.read(connection, service_id, 3)
     assert service_revisions.config_of(ctx, present)["environment"] == {"HF_TOKEN": other, "MOCK_SEED": "2"}
     for nowhere in ({"environment": {"LOG_LEVEL": "***"}}, {"environment": {"HF_TOKEN": "***"}}):
         with pytest.raises(InvalidConfig) as refused:

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import text
 
 from app.db.repos import replicas as replicas_repo
-from app.db.repos import services as repo
+from app.db.repos import service_members
 from app.db.repos.replicas import Move
 from app.domain.lifecycle import State
 from app.errors import Conflict
@@ -82,7 +82,7 @@ def test_one_that_dies_again_and_again_costs_no_more_each_time(ctx: Context, act
     hands.settle(service)
     assert len(hands.replicas(service)) == 13
     with ctx.database.read() as connection:
-        present = repo.members(connection, [service])
+        present = service_members.planned(connection, [service])
     assert len(present) <= 2
     [living] = hands.live(service)
     assert living.tries <= 1

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import text
 
-from app.db.repos import services as repo
+from app.db.repos import service_members
 from app.settings import Settings
 from app.usecases.context import Actor, Context
 from app.usecases.keys import ensure_admin_key
@@ -34,7 +34,7 @@ def test_a_mark_never_hides_what_is_restarted_at_that_moment(ctx: Context) -> No
     with ctx.database.begin() as restarting:
         _restart(restarting, actor, member, secrets.token_hex(8))
         # whoever reconciles read it before, as one that was replaced and is gone
-        ctx.database.change(lambda connection: repo.mark_past(connection, [member]))
+        ctx.database.change(lambda connection: service_members.mark_past(connection, [member]))
     with ctx.database.read() as connection:
         query = text("SELECT past FROM service_members WHERE replica_id = :id")
         assert connection.execute(query, {"id": member}).scalar_one() is False
