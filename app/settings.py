@@ -6,207 +6,146 @@ Order of precedence: an explicit argument, the environment (``HOSTLER_*``), what
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import socket
-from collections.abc import Callable, Mapping
-from dataclasses import Field, dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from app.domain.endpoints import parse_allowance, parse_host
 from app.domain.origins import parse_origins
+from app.setting_fields import BadSetting as BadSetting
+from app.setting_fields import absolute, check, command_line, level_name, llama_server, parse, placed, setting
+from app.setting_fields import env_name as env_name
 
 _POOL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 #: What may be done with what runs under our mark and has no record.
 ORPHAN_POLICIES = ("report", "adopt", "kill")
 
 
-class BadSetting(ValueError):
-    """A setting cannot be used. The message names the variable, what is wrong and what would do."""
-
-
-@dataclass(frozen=True)
-class _Limits:
-    """What a value may be: a number ``within`` two others, one of some words, or a text of a form."""
-
-    within: tuple[float, float] | None = None
-    one_of: tuple[str, ...] = ()
-    form: str = ""
-    #: what such a text is, for people
-    such_as: str = ""
-    #: what reads such a text, and raises ValueError for another
-    read_by: Callable[[str], object] | None = None
-
-    def refuse(self, value: Any) -> str:
-        """Why ``value`` cannot be; empty when it can."""
-        # not the other way round: NaN is neither above nor below
-        if self.within is not None and not self.within[0] <= value <= self.within[1]:
-            return f"not from {self.within[0]:g} to {self.within[1]:g}"
-        if self.one_of and value not in self.one_of:
-            return f"none of {', '.join(self.one_of)}"
-        if self.form and not re.fullmatch(self.form, value):
-            return f"not {self.such_as}"
-        if self.read_by is not None:
-            try:
-                self.read_by(value)
-            except ValueError as error:
-                return str(error).lower()
-        return ""
-
-
-def _command_line(text: str) -> None:
-    if not shlex.split(text):
-        raise ValueError("no command")
-
-
-def _llama_server(text: str) -> None:
-    _command_line(text)
-    if os.path.basename(shlex.split(text)[0]) == "llama-cli":
-        raise ValueError("llama-cli serves nothing; name llama-server, which is built beside it")
-
-
-def _log_level(word: str) -> str:
-    """Python's names of levels, in whatever case, as ours."""
-    return {"warn": "warning", "critical": "error", "fatal": "error"}.get(word.lower(), word.lower())
-
-
-def _setting(
-    default: Any,
-    doc: str,
-    *,
-    secret: bool = False,
-    also: str = "",
-    also_read: Callable[[str], str] = str,
-    **limits: Any,
-) -> Any:
-    """``also``: another variable, read where ours is not set; ``also_read`` makes its value ours."""
-    meta = {"doc": doc, "secret": secret, "limits": _Limits(**limits), "also": also, "also_read": also_read}
-    return field(default=default, metadata=meta, repr=not secret)
-
-
 @dataclass(frozen=True)
 class Settings:
     """The settings of one process. Durations are seconds, sizes bytes."""
 
-    state_dir: Path = _setting(Path(), "Folder of everything the stack keeps (0700).")
-    database_url: str = _setting(
+    state_dir: Path = setting(Path(), "Folder of everything the stack keeps (0700).")
+    database_url: str = setting(
         "",
         "Postgres to use instead of the embedded one.",
         secret=True,
         form=r"postgres(ql)?(\+psycopg)?://.+",
         such_as="postgresql://USER:PASSWORD@HOST/DATABASE",
     )
-    broker_url: str = _setting(
+    broker_url: str = setting(
         "",
         "Redis, Valkey or RabbitMQ to use instead of the embedded Redis.",
         secret=True,
         form=r"(rediss?|redis\+socket|sentinel|amqps?|pyamqp)://.+",
         such_as="redis://... or amqp://...",
     )
-    namespace: str = _setting(
+    namespace: str = setting(
         "",
         "Prefix in broker and node names; default: from the database's id.",
         form=r"[A-Za-z0-9_-]{1,60}",
         such_as="up to 60 letters, digits, - and _",
     )
-    host: str = _setting(
+    host: str = setting(
         "127.0.0.1",
         "Address of the gateway, the one public door.",
         form=r"[^\s/]+",
         such_as="an address or a host's name",
     )
-    port: int = _setting(8080, "Port of the gateway.", within=(1, 65535))
-    url: str = _setting("", "Where the CLI finds the API; default: through the state dir.")
-    api_key: str = _setting("", "Admin key to use instead of a made one (24+ characters).", secret=True)
-    engine_key: str = _setting(
+    port: int = setting(8080, "Port of the gateway.", within=(1, 65535))
+    url: str = setting("", "Where the CLI finds the API; default: through the state dir.")
+    api_key: str = setting("", "Admin key to use instead of a made one (24+ characters).", secret=True)
+    engine_key: str = setting(
         "",
         "Key that engines demand; default: made once, in the state dir.",
         secret=True,
         form=r"[!-~]{16,512}",
         such_as="16 or more ASCII characters without a space",
     )
-    secret_key: str = _setting(
+    secret_key: str = setting(
         "",
         "Key that encrypts stored user values; default: made once.",
         secret=True,
         form=r"[A-Za-z0-9_-]{43}=",
         such_as="URL-safe base64 of 32 bytes",
     )
-    tls_certificate: str = _setting("", "PEM file; with tls_key the gateway speaks TLS.")
-    tls_key: str = _setting("", "PEM file of the certificate's key.")
-    models_dir: Path = _setting(Path(), "Folder whose GGUF files are models; default: <state>/models.")
-    recipes_dir: Path = _setting(
+    tls_certificate: str = setting("", "PEM file; with tls_key the gateway speaks TLS.")
+    tls_key: str = setting("", "PEM file of the certificate's key.")
+    models_dir: Path = setting(Path(), "Folder whose GGUF files are models; default: <state>/models.")
+    recipes_dir: Path = setting(
         Path(), "Folder of your own recipes, <category>/<name>.yaml; default: <state>/recipes."
     )
-    secrets_dir: Path = _setting(
+    secrets_dir: Path = setting(
         Path(),
         "Folder of the files (0600) that recipes name as secrets, on each host that launches; default:"
         " <state>/recipe-secrets.",
     )
-    default_pool: str = _setting(
+    default_pool: str = setting(
         "local",
         "Pool of a create that names none.",
         form=_POOL,
         such_as="the name of a pool",
     )
-    default_model: str = _setting("", "Model of a request that names none.")
-    chat_service: str = _setting(
+    default_model: str = setting("", "Model of a request that names none.")
+    chat_service: str = setting(
         "chat",
         "Service that answers /chat; while there is none, whatever serves the default model.",
         form=r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?",
         such_as="the name of a service",
     )
-    chat_model_path: Path = _setting(
+    chat_model_path: Path = setting(
         Path(),
         "GGUF file that the chat's workers load; without one and with chat_workers, the default model.",
         also="LLM_MODEL_PATH",
     )
-    chat_workers: int = _setting(
+    chat_workers: int = setting(
         0,
         "Workers of the service that `hostler up` keeps for the chat; 0: one with a chat_model_path, else none.",
         within=(0, 1000),
         also="LLM_WORKERS",
     )
-    chat_key: str = _setting(
+    chat_key: str = setting(
         "",
         "Key of role infer that `hostler up` makes for the chat's callers (24+ characters).",
         secret=True,
         also="API_KEY",
     )
-    chat_rate: float = _setting(
+    chat_rate: float = setting(
         0.0,
         "Requests per second that each key may send to /chat; 0: any number. Below 1 it is one in several seconds.",
         within=(0, 1_000_000),
         also="RATE_LIMIT_QPS",
     )
-    llama_command: str = _setting(
+    llama_command: str = setting(
         "",
         "A llama.cpp server of yours (llama-server), as one types it; default: the one in the wheel.",
-        read_by=_llama_server,
+        read_by=llama_server,
         also="LLM_BIN_PATH",
         also_read=shlex.quote,
     )
-    cors_origins: str = _setting(
+    cors_origins: str = setting(
         "",
         "Origins, between commas, whose pages may call the model API from a browser: https://app.example; *: any.",
         read_by=parse_origins,
     )
-    ports: tuple[int, int] = _setting((20000, 29999), "First and last port that engines may be given.")
-    external_allow: str = _setting(
+    ports: tuple[int, int] = setting((20000, 29999), "First and last port that engines may be given.")
+    external_allow: str = setting(
         "",
         "Hosts (names, addresses, CIDRs) that engine openai-compatible may forward to; admins may name others.",
         read_by=parse_allowance,
     )
-    external_ca: str = _setting("", "PEM file of authorities for external servers, instead of the system's.")
-    hf_endpoint: str = _setting(
+    external_ca: str = setting("", "PEM file of authorities for external servers, instead of the system's.")
+    hf_endpoint: str = setting(
         "",
         "The hub that models are looked up on; default: huggingface_hub's own.",
         also="HF_ENDPOINT",
         form=r"https?://[^\s/@?#]+(/[^\s@?#]*)?",
         such_as="https://HOST without a name or password in it",
     )
-    hf_token: str = _setting(
+    hf_token: str = setting(
         "",
         "Token for the hub, for models that it does not show to all; HF_TOKEN is read too.",
         secret=True,
@@ -214,161 +153,161 @@ class Settings:
         form=r"[!-~]{1,512}",
         such_as="ASCII characters without a space",
     )
-    vllm_command: str = _setting(
+    vllm_command: str = setting(
         "vllm serve",
         "What starts vLLM, as one types it; found on the pool's PATH unless it is a path.",
-        read_by=_command_line,
+        read_by=command_line,
     )
-    sglang_command: str = _setting(
-        "python -m sglang.launch_server", "What starts SGLang, in the same way.", read_by=_command_line
+    sglang_command: str = setting(
+        "python -m sglang.launch_server", "What starts SGLang, in the same way.", read_by=command_line
     )
-    qdrant_command: str = _setting("qdrant", "What starts Qdrant's server, in the same way.", read_by=_command_line)
-    node_name: str = _setting(
+    qdrant_command: str = setting("qdrant", "What starts Qdrant's server, in the same way.", read_by=command_line)
+    node_name: str = setting(
         "",
         "Name of this host in the stack; default: the host's name.",
         form=r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?",
         such_as="a host's name",
     )
-    node_address: str = _setting(
+    node_address: str = setting(
         "127.0.0.1",
         "Address of this host on which engines listen and at which they are reached; a name is looked up once, at the"
         " start. Nobody elsewhere reaches a loopback address.",
         read_by=parse_host,
     )
-    node_pools: str = _setting(
+    node_pools: str = setting(
         "",
         "Pools, between commas, whose work the workers of this host do; default: every pool's.",
         form=rf"{_POOL}(\s*,\s*{_POOL})*",
         such_as="names of pools between commas",
     )
-    node_gpus: int = _setting(-1, "GPUs of this host; -1 asks the driver.", within=(-1, 1024))
-    max_wait_s: float = _setting(300.0, "Longest wait of a request that waits.", within=(0, 86400))
-    max_queued_per_pool: int = _setting(20000, "Queued creates per pool; beyond it 429.", within=(0, 10_000_000))
-    max_body_bytes: int = _setting(1024 * 1024, "Largest request body of the control API.", within=(1024, 1 << 30))
-    batch_concurrency: int = _setting(8, "Items of one batch of the model API in work at once.", within=(1, 256))
-    web_workers: int = _setting(2, "Processes of the API.", within=(1, 256))
-    worker_concurrency: int = _setting(4, "Launches a worker carries out at once.", within=(1, 1024))
-    control_concurrency: int = _setting(2, "Stops and probes a control worker carries out at once.", within=(1, 1024))
-    task_events: bool = _setting(True, "Send Celery's events, which Flower shows.")
-    flower_port: int = _setting(
+    node_gpus: int = setting(-1, "GPUs of this host; -1 asks the driver.", within=(-1, 1024))
+    max_wait_s: float = setting(300.0, "Longest wait of a request that waits.", within=(0, 86400))
+    max_queued_per_pool: int = setting(20000, "Queued creates per pool; beyond it 429.", within=(0, 10_000_000))
+    max_body_bytes: int = setting(1024 * 1024, "Largest request body of the control API.", within=(1024, 1 << 30))
+    batch_concurrency: int = setting(8, "Items of one batch of the model API in work at once.", within=(1, 256))
+    web_workers: int = setting(2, "Processes of the API.", within=(1, 256))
+    worker_concurrency: int = setting(4, "Launches a worker carries out at once.", within=(1, 1024))
+    control_concurrency: int = setting(2, "Stops and probes a control worker carries out at once.", within=(1, 1024))
+    task_events: bool = setting(True, "Send Celery's events, which Flower shows.")
+    flower_port: int = setting(
         0, "Loopback port on which Flower also listens; 0: none, it is at /flower/ of the gateway.", within=(0, 65535)
     )
-    haproxy: str = _setting("", "Program of HAProxy, 2.8 or newer; default: the wheel's, else the one on PATH.")
-    max_body: int = _setting(
+    haproxy: str = setting("", "Program of HAProxy, 2.8 or newer; default: the wheel's, else the one on PATH.")
+    max_body: int = setting(
         32 * 1024 * 1024, "Largest request body that the gateway lets in, in bytes.", within=(1024, 1 << 30)
     )
-    gateway_threads: int = _setting(0, "Threads of HAProxy; 0: one per core, eight at most.", within=(0, 256))
-    gateway_connections: int = _setting(
+    gateway_threads: int = setting(0, "Threads of HAProxy; 0: one per core, eight at most.", within=(0, 256))
+    gateway_connections: int = setting(
         0, "Connections the gateway holds at once; 0: as many as the open-file limit allows.", within=(0, 1_000_000)
     )
-    gateway_routes: int = _setting(
+    gateway_routes: int = setting(
         500,
         "Routes that the gateway holds at once; routes with the same replicas count once.",
         within=(1, 10_000),
     )
-    gateway_buffer_bytes: int = _setting(
+    gateway_buffer_bytes: int = setting(
         24 * 1024,
         "HAProxy's buffers: a request whose body fits beside its headers takes the fast lane.",
         within=(16384, 1 << 20),
     )
-    gateway_connect_s: float = _setting(2.0, "Until a replica takes a connection; then another.", within=(0.05, 60))
-    gateway_queue: int = _setting(1000, "Requests that wait in a route's queue; beyond it 429.", within=(0, 1_000_000))
-    gateway_queue_s: float = _setting(
+    gateway_connect_s: float = setting(2.0, "Until a replica takes a connection; then another.", within=(0.05, 60))
+    gateway_queue: int = setting(1000, "Requests that wait in a route's queue; beyond it 429.", within=(0, 1_000_000))
+    gateway_queue_s: float = setting(
         30.0, "How long a request waits for a replica with room; then 503.", within=(0.05, 3600)
     )
-    gateway_first_byte_s: float = _setting(
+    gateway_first_byte_s: float = setting(
         600.0, "Until the first byte of a replica's answer; then 504.", within=(0.1, 86400)
     )
-    gateway_idle_s: float = _setting(
+    gateway_idle_s: float = setting(
         120.0,
         "Longest silence inside an answer that has begun; then it is cut. The agent looks every two seconds; 0: none,"
         " and gateway_first_byte_s ends it.",
         within=(0, 86400),
     )
-    gateway_total_s: float = _setting(
+    gateway_total_s: float = setting(
         0.0,
         "Longest a request may take in all; then it is cut. The agent looks every two seconds; 0: any time.",
         within=(0, 7 * 86400),
     )
-    gateway_tunnel_s: float = _setting(
+    gateway_tunnel_s: float = setting(
         3600.0, "Longest silence of an upgraded connection (WebSocket) to a replica.", within=(1, 86400)
     )
-    gateway_retries: int = _setting(2, "Tries after the first: another replica, before the first byte.", within=(0, 20))
-    gateway_check_s: float = _setting(1.0, "Between two of the gateway's checks of a replica.", within=(0.1, 60))
-    gateway_error_limit: int = _setting(
+    gateway_retries: int = setting(2, "Tries after the first: another replica, before the first byte.", within=(0, 20))
+    gateway_check_s: float = setting(1.0, "Between two of the gateway's checks of a replica.", within=(0.1, 60))
+    gateway_error_limit: int = setting(
         10, "Errors of a replica in a row (5xx, broken connections) that count as one failed check.", within=(1, 1000)
     )
-    gateway_fall: int = _setting(2, "Failed checks in a row that take a replica out.", within=(1, 100))
-    gateway_all_out: str = _setting(
+    gateway_fall: int = setting(2, "Failed checks in a row that take a replica out.", within=(1, 100))
+    gateway_all_out: str = setting(
         "refuse",
         "When checks have taken every replica of a route out: refuse (503), or try one of them all the same.",
         one_of=("refuse", "try"),
     )
-    slow_lane_bytes: int = _setting(
+    slow_lane_bytes: int = setting(
         128 * 1024 * 1024, "Memory for bodies that are parsed, in each of two processes.", within=(1 << 20, 1 << 40)
     )
-    slow_lane_queue: int = _setting(
+    slow_lane_queue: int = setting(
         100, "Requests that wait for room in the slow lane, in each process; beyond it 429.", within=(0, 100_000)
     )
-    slow_lane_body_s: float = _setting(
+    slow_lane_body_s: float = setting(
         120.0, "How long a body may take to arrive in the slow lane; then 408.", within=(1, 3600)
     )
-    lease_s: float = _setting(15.0, "How long a worker's claim holds without renewal.", within=(1, 3600))
-    probe_interval_s: float = _setting(5.0, "Between two health probes of a ready replica.", within=(0.05, 3600))
-    unhealthy_after: int = _setting(3, "Failed probes in a row until a replica is unhealthy.", within=(1, 1000))
-    deep_probe_s: float = _setting(
+    lease_s: float = setting(15.0, "How long a worker's claim holds without renewal.", within=(1, 3600))
+    probe_interval_s: float = setting(5.0, "Between two health probes of a ready replica.", within=(0.05, 3600))
+    unhealthy_after: int = setting(3, "Failed probes in a row until a replica is unhealthy.", within=(1, 1000))
+    deep_probe_s: float = setting(
         300.0,
         "Between two deep probes (one token) of a replica that finished no request meanwhile; 0: none.",
         within=(0, 86400),
     )
-    orphans: str = _setting(
+    orphans: str = setting(
         "report",
         "What runs under our mark and has no record is: report(ed), adopt(ed) where it can be, or kill(ed).",
         one_of=ORPHAN_POLICIES,
     )
-    drain_s: float = _setting(
+    drain_s: float = setting(
         30.0,
         "What a stopping replica gets to finish the requests in flight, unless it or the stop says otherwise.",
         within=(0, 86400),
     )
-    gateway_silence_s: float = _setting(
+    gateway_silence_s: float = setting(
         86400.0,
         "A gateway not heard of for so long is declared gone, and ports that it may still route to are given away.",
         within=(60, 31_536_000),
     )
-    sweep_interval_s: float = _setting(5.0, "Between two ticks of the repair sweep.", within=(0.1, 3600))
-    look_s: float = _setting(
+    sweep_interval_s: float = setting(5.0, "Between two ticks of the repair sweep.", within=(0.1, 3600))
+    look_s: float = setting(
         0.3, "How long a create looks for readiness before it leaves that to the sweep.", within=(0, 60)
     )
-    log_bytes: int = _setting(16 * 1024 * 1024, "Output kept per attempt, in two files.", within=(4096, 1 << 40))
-    register_allow: str = _setting(
+    log_bytes: int = setting(16 * 1024 * 1024, "Output kept per attempt, in two files.", within=(4096, 1 << 40))
+    register_allow: str = setting(
         "127.0.0.0/8,::1,localhost",
         "Hosts and networks whose servers may be registered: names, addresses and CIDRs between commas.",
         form=r"[A-Za-z0-9._:/,\[\] -]*",
         such_as="names, addresses and CIDRs between commas",
     )
-    register_lease_s: float = _setting(
+    register_lease_s: float = setting(
         15.0,
         "How long a registration may outlive a network that was cut without a word (from 7 s on: a keep-alive is 5 s).",
         within=(1, 3600),
     )
-    register_grace_s: float = _setting(
+    register_grace_s: float = setting(
         30.0,
         "How long, beyond the lease, registrations outlive a process of the API: until their servers are back.",
         within=(0, 86400),
     )
-    max_registrations: int = _setting(20_000, "Registered servers; beyond it 429.", within=(0, 1_000_000))
-    retention_days: float = _setting(
+    max_registrations: int = setting(20_000, "Registered servers; beyond it 429.", within=(0, 1_000_000))
+    retention_days: float = setting(
         30.0, "How long what has ended is kept: see docs/operations.md, Retention.", within=(0.0001, 36500)
     )
-    log_level: str = _setting(
+    log_level: str = setting(
         "info",
         "debug, info, warning or error.",
         one_of=("debug", "info", "warning", "error"),
         also="LOG_LEVEL",
-        also_read=_log_level,
+        also_read=level_name,
     )
-    log_format: str = _setting("plain", "plain for people, json for collectors.", one_of=("plain", "json"))
+    log_format: str = setting("plain", "plain for people, json for collectors.", one_of=("plain", "json"))
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
@@ -386,11 +325,11 @@ class Settings:
                 raw, said_by[item.name] = item.metadata["also_read"](environ[also]), also
             if raw != "":
                 variable = said_by.get(item.name, env_name(item.name))
-                values[item.name] = _parse(variable, raw, item.default)
+                values[item.name] = parse(variable, raw, item.default)
         values.update({name: value for name, value in overrides.items() if value is not None})
         settings = cls(**values)
         for item in fields(cls):
-            _check(item, getattr(settings, item.name), said_by.get(item.name, env_name(item.name)))
+            check(item, getattr(settings, item.name), said_by.get(item.name, env_name(item.name)))
         try:
             parse_allowance(settings.register_allow)
         except ValueError as error:
@@ -409,11 +348,11 @@ class Settings:
             # processes that are started work in other folders
             tls_certificate=os.path.abspath(settings.tls_certificate) if settings.tls_certificate else "",
             tls_key=os.path.abspath(settings.tls_key) if settings.tls_key else "",
-            vllm_command=_placed(settings.vllm_command),
-            sglang_command=_placed(settings.sglang_command),
-            qdrant_command=_placed(settings.qdrant_command),
-            llama_command=_placed(settings.llama_command) if settings.llama_command else "",
-            chat_model_path=_absolute(settings.chat_model_path),
+            vllm_command=placed(settings.vllm_command),
+            sglang_command=placed(settings.sglang_command),
+            qdrant_command=placed(settings.qdrant_command),
+            llama_command=placed(settings.llama_command) if settings.llama_command else "",
+            chat_model_path=absolute(settings.chat_model_path),
             external_ca=os.path.abspath(settings.external_ca) if settings.external_ca else "",
             node_name=settings.node_name or socket.gethostname().split(".")[0],
         )
@@ -437,69 +376,7 @@ def registered_silence_s(settings: Settings) -> float:
     return max(1.0, settings.register_lease_s - REGISTERED_ALIVE_S - 1.0)
 
 
-def _absolute(path: Path) -> Path:
-    return path if path == Path() else Path(os.path.abspath(path.expanduser()))
-
-
-def _placed(command: str) -> str:
-    """A command line whose program is written as a path, from where we stand: it is run from elsewhere."""
-    program, *rest = shlex.split(command)
-    if os.sep not in program:
-        return command
-    return shlex.join([os.path.abspath(os.path.expanduser(program)), *rest])
-
-
-def env_name(setting: str) -> str:
-    """``max_wait_s`` -> ``HOSTLER_MAX_WAIT_S``."""
-    return f"HOSTLER_{setting.upper()}"
-
-
 def default_state_dir(environ: Mapping[str, str]) -> Path:
     """``$XDG_STATE_HOME/hostler``, else ``~/.local/state/hostler``."""
     base = environ.get("XDG_STATE_HOME") or str(Path(environ.get("HOME") or "~").expanduser() / ".local" / "state")
     return Path(base) / "hostler"
-
-
-def _check(item: Field[Any], value: Any, variable: str) -> None:
-    limits: _Limits = item.metadata["limits"]
-    why = "" if value == item.default else limits.refuse(value)
-    if why:
-        shown = "" if item.metadata["secret"] else f"={value!r}"
-        example = f"; an example: {_example(item.default)}" if limits.within else ""
-        raise BadSetting(f"{variable}{shown}: {why}{example}")
-
-
-def _parse(variable: str, raw: str, default: Any) -> Any:
-    try:
-        if isinstance(default, bool):
-            return _parse_bool(raw)
-        if isinstance(default, int):
-            return int(raw)
-        if isinstance(default, float):
-            return float(raw)
-        if isinstance(default, tuple):
-            return _parse_range(raw)
-        if isinstance(default, Path):
-            return Path(raw)
-    except ValueError as error:
-        raise BadSetting(f"{variable}={raw!r}: {error}; an example: {_example(default)}") from error
-    return raw
-
-
-def _parse_bool(raw: str) -> bool:
-    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-    if raw.lower() not in words:
-        raise ValueError("neither true nor false")
-    return words[raw.lower()]
-
-
-def _parse_range(raw: str) -> tuple[int, int]:
-    first, _, last = raw.partition("-")
-    low, high = int(first), int(last or first)
-    if not 1 <= low <= high <= 65535:
-        raise ValueError("not a range of ports")
-    return low, high
-
-
-def _example(default: Any) -> str:
-    return f"{default[0]}-{default[1]}" if isinstance(default, tuple) else str(default).lower()
