@@ -33,7 +33,7 @@ def asked(outcome: services.ServiceOutcome, *, done: int = 200) -> Response:
 
     Raises ServiceFailed when it saw that it cannot get there.
     """
-    task = None if outcome.already else _waited(outcome)
+    task = None if outcome.already else waiting.wait_as_preferred(context(), outcome.task_id)
     shown = services.get(context(), outcome.service_id)
     if not outcome.replayed:
         # of this very request; a replay tells those of what it made
@@ -56,7 +56,7 @@ def shown(outcome: services.ServiceOutcome) -> Response:
 def cancel(service_id: str, noun: str) -> Response:
     """Stop it. 200 at once, or after the wait of Prefer when the last replica is gone."""
     outcome = services.cancel(context(), actor(), service_id, idempotency.from_request())
-    _waited(outcome)
+    waiting.wait_as_preferred(context(), outcome.task_id)
     shown = services.get(context(), outcome.service_id)
     headers = {"Location": path(outcome.service_id)}
     if outcome.task_id:
@@ -81,13 +81,6 @@ def retired(response: Response, instead: str) -> Response:
     response.headers["Sunset"] = format_datetime(SUNSET, usegmt=True)
     response.headers.add("Link", f'<{instead}/status>; rel="successor-version"')
     return response
-
-
-def _waited(outcome: services.ServiceOutcome) -> dict[str, Any] | None:
-    wait_s = waiting.preference().bounded(context().settings.max_wait_s)
-    if wait_s <= 0 or outcome.task_id is None:
-        return None
-    return waiting.wait_for_task(context(), outcome.task_id, wait_s)
 
 
 def _failed(task: Mapping[str, Any], service: Mapping[str, Any]) -> ServiceFailed:

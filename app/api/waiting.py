@@ -45,6 +45,12 @@ def preference() -> Preference:
     return Preference(float(wait.group(1)) if wait else None, _ASYNC.search(header) is not None)
 
 
+def wait_as_preferred(context: Context, task_id: str | None) -> dict[str, Any] | None:
+    """The task after the wait that Prefer asks for; None when it asks for none, or there is no task."""
+    wait_s = preference().bounded(context.settings.max_wait_s)
+    return wait_for_task(context, task_id, wait_s) if task_id is not None and wait_s > 0 else None
+
+
 def wait_for_task(context: Context, task_id: str, timeout_s: float) -> dict[str, Any]:
     """The task when it has ended, the time ran out, or the caller went away."""
     end = time.monotonic() + timeout_s

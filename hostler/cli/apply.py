@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from hostler.cli import following, services_file
-from hostler.cli.failure import failure_lines
+from hostler.cli.failure import raise_first
 from hostler.cli.names import service_refs
 from hostler.cli.options import Session, Verb, pass_session
 from hostler.cli.paging import read_pages
@@ -119,7 +119,7 @@ def apply(
         _ask(len(todo))
     failed = _carry_out(session, todo, wait, timeout)
     _show(session, steps)
-    _raise_first(failed)
+    raise_first(failed)
 
 
 @click.command("export", cls=Verb)
@@ -167,7 +167,7 @@ def plan(session: Session, documents: Sequence[Json], labels: Sequence[str] = ()
         except HostlerError as error:
             error.message = f"{document['name']}: {error.message}"
             refused.append(error)
-    _raise_first(refused)
+    raise_first(refused)
     return steps + (_stops(session, {step.name for step in steps}, labels) if labels else [])
 
 
@@ -283,15 +283,6 @@ def _ask(changes: int) -> None:
         )
     if not click.confirm(f"apply {changes} change{'s' if changes > 1 else ''}?", err=True):
         raise HostlerError("nothing was changed")
-
-
-def _raise_first(refused: list[HostlerError]) -> None:
-    """Tell all: the first becomes the exit code."""
-    for error in refused[1:]:
-        for line in failure_lines(error):
-            talk(line)
-    if refused:
-        raise refused[0]
 
 
 def _change_line(change: Json) -> str:

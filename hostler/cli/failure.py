@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import IO, Any
 
 import click
 
+from hostler.cli.show import talk
 from hostler.cli.text import clean, clean_block
 from hostler.errors import (
     ApiError,
@@ -56,6 +58,15 @@ class Interrupted(click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:
         click.echo("interrupted", file=file, err=file is None)
+
+
+def raise_first(refused: Sequence[HostlerError]) -> None:
+    """Tell all refusals: the first becomes the exit code."""
+    for error in refused[1:]:
+        for line in failure_lines(error):
+            talk(line)
+    if refused:
+        raise refused[0]
 
 
 def failure_lines(error: HostlerError) -> list[str]:

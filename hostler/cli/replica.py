@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hostler.cli import following
-from hostler.cli.failure import failure_lines
+from hostler.cli.failure import raise_first
 from hostler.cli.launch import create, restart
 from hostler.cli.names import model_names, pool_names, replica_ids
 from hostler.cli.options import Noun, Session, pass_session
@@ -104,7 +104,7 @@ def stop(
             show_raw(session, body)
         else:
             click.echo(replica_id)
-    _raise_first(refused)
+    raise_first(refused)
     if asked and not wait:
         talk("asked to stop; until it is gone: hostler replica wait ID --for released")
 
@@ -179,7 +179,7 @@ def delete(session: Session, replica_ids: tuple[str, ...]) -> None:
     done, refused = _each(replica_ids, session.client.delete_replica)
     for replica_id in done:
         show_gone(session, replica_id)
-    _raise_first(refused)
+    raise_first(refused)
 
 
 def _each(ids: Iterable[str], act: Callable[[str], Json]) -> tuple[dict[str, Json], list[HostlerError]]:
@@ -192,15 +192,6 @@ def _each(ids: Iterable[str], act: Callable[[str], Json]) -> tuple[dict[str, Jso
         except HostlerError as error:
             refused.append(error)
     return done, refused
-
-
-def _raise_first(refused: list[HostlerError]) -> None:
-    """Tell all refusals: the first becomes the exit code."""
-    for error in refused[1:]:
-        for line in failure_lines(error):
-            talk(line)
-    if refused:
-        raise refused[0]
 
 
 def _chosen(client: Client, ids: tuple[str, ...], labels: tuple[str, ...]) -> list[str]:

@@ -133,7 +133,7 @@ def check_replica(body: dict[str, Any], replica_id: str) -> Response:
     outcome = replicas.request_health(
         context(), actor(), replica_id, body["timeout_s"], body["poll_interval_s"], idempotency.from_request()
     )
-    task = _waited(outcome)
+    task = waiting.wait_as_preferred(context(), outcome.task_id)
     if task is None or task["finished_at"] is None:
         return _task_accepted(outcome)
     found = task["result"] or {}
@@ -231,17 +231,9 @@ def _accepted(outcome: CreateOutcome, *, fresh: bool) -> Response:
     return answers.accepted(body, location, outcome.task_id, replayed=outcome.replayed)
 
 
-def _waited(outcome: TaskOutcome) -> dict[str, Any] | None:
-    """The task after the wait that Prefer asks for; None when it asks for none."""
-    wait_s = waiting.preference().bounded(context().settings.max_wait_s)
-    if wait_s <= 0 or outcome.task_id is None:
-        return None
-    return waiting.wait_for_task(context(), outcome.task_id, wait_s)
-
-
 def _asked(outcome: TaskOutcome, *, then_raise: bool = True) -> Response:
     """202 with the task, or 200 with the state when nothing is left to do or the wait saw the end."""
-    task = None if outcome.already else _waited(outcome)
+    task = None if outcome.already else waiting.wait_as_preferred(context(), outcome.task_id)
     if not outcome.already and (task is None or task["finished_at"] is None):
         return _task_accepted(outcome)
     shown = replicas.get(context(), outcome.replica_id)

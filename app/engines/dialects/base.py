@@ -170,6 +170,20 @@ def count_of(value: Any) -> int | None:
     return value if type(value) is int and value >= 0 else None
 
 
+def first_choice(found: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The first of an answer's choices; None where there is none, as in an event of the usage. Raises BadAnswer."""
+    choices = found.get("choices")
+    if not isinstance(choices, list):
+        raise BadAnswer("'choices' is missing")
+    return an_object(choices[0], "a choice") if choices else None
+
+
+def reason_of(choice: Mapping[str, Any]) -> str | None:
+    """Why the text ended, once it has."""
+    reason = choice.get("finish_reason")
+    return reason if isinstance(reason, str) else None
+
+
 def words_of(error: Any) -> str:
     """What an error of an engine says, in whichever form: ``{"message": ...}`` or bare text."""
     if isinstance(error, Mapping):

@@ -14,7 +14,9 @@ from app.engines.dialects.base import (
     Piece,
     an_object,
     count_of,
+    first_choice,
     parsed,
+    reason_of,
     text_of,
 )
 
@@ -96,21 +98,7 @@ def _read_piece(data: str, text_in: Callable[[Mapping[str, Any]], Any]) -> Piece
     return Piece(text=text or "", finish_reason=reason_of(choice), tokens=tokens, prompt_tokens=prompt_tokens)
 
 
-def first_choice(found: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The first of an answer's choices; None where there is none, as in an event of the usage. Raises BadAnswer."""
-    choices = found.get("choices")
-    if not isinstance(choices, list):
-        raise BadAnswer("'choices' is missing")
-    return an_object(choices[0], "a choice") if choices else None
-
-
 def used(found: Mapping[str, Any], field: str) -> int | None:
     """A count of the answer's usage, where it is told."""
     usage = found.get("usage")
     return count_of(usage.get(field)) if isinstance(usage, Mapping) else None
-
-
-def reason_of(choice: Mapping[str, Any]) -> str | None:
-    """Why the text ended, once it has."""
-    reason = choice.get("finish_reason")
-    return reason if isinstance(reason, str) else None

@@ -19,11 +19,13 @@ from app.engines.dialects.base import (
     Piece,
     Sampling,
     an_object,
+    first_choice,
     ids_of,
     parsed,
+    reason_of,
     text_of,
 )
-from app.engines.dialects.conversations import chat_ask, first_choice, read_chat, read_chat_piece, reason_of, used
+from app.engines.dialects.conversations import chat_ask, read_chat, read_chat_piece, used
 
 #: Seeds are signed and 64 bits wide.
 SEEDS = 2**63

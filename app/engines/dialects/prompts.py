@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from app.engines.dialects.base import Ask, BadAnswer, an_object, count_of, parsed, text_of
+from app.engines.dialects.base import Ask, BadAnswer, an_object, count_of, first_choice, parsed, reason_of, text_of
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
@@ -98,11 +98,11 @@ def knows_no_chats(words: str) -> bool:
 def read(path: str, answer: Any) -> Said:
     """The parsed answer of ``path``. Raises BadAnswer."""
     found = an_object(answer, "the answer")
-    choice = _choice(found)
+    choice = first_choice(found)
     if choice is None:
         raise BadAnswer("'choices' is empty")
     text = _content(an_object(choice.get("message"), "'message'")) if path == CHAT else text_of(choice, "text")
-    return Said(text, _reason(choice), _usage(found))
+    return Said(text, reason_of(choice), _usage(found))
 
 
 def read_part(path: str, data: str) -> Part:
@@ -110,19 +110,12 @@ def read_part(path: str, data: str) -> Part:
     if data.strip() == "[DONE]":
         return Part(done=True)
     found = parsed(data)
-    choice = _choice(found)
+    choice = first_choice(found)
     if choice is None:
         # the event that only tells the usage
         return Part(usage=_usage(found))
     text = _content(an_object(choice.get("delta") or {}, "'delta'")) if path == CHAT else text_of(choice, "text")
-    return Part(text, _reason(choice), _usage(found))
-
-
-def _choice(found: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    choices = found.get("choices")
-    if not isinstance(choices, list):
-        raise BadAnswer("'choices' is missing")
-    return an_object(choices[0], "a choice") if choices else None
+    return Part(text, reason_of(choice), _usage(found))
 
 
 def _content(message: Mapping[str, Any]) -> str:
@@ -131,11 +124,6 @@ def _content(message: Mapping[str, Any]) -> str:
     if content is not None and not isinstance(content, str):
         raise BadAnswer("'content' is no text")
     return content or ""
-
-
-def _reason(choice: Mapping[str, Any]) -> str | None:
-    reason = choice.get("finish_reason")
-    return reason if isinstance(reason, str) else None
 
 
 def _usage(found: Mapping[str, Any]) -> Mapping[str, int] | None:
