@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
-import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
 import psutil
 import pytest
 
-from app.stack.runas import Account, as_user, can
+from app.stack.runas import as_user, can
+from tests.support.accounts import account, open_tmp
 from tests.support.embedded import wait_until
 from tests.support.stacks import ROOT, Stack, stack
 
@@ -55,18 +52,9 @@ print(json.dumps(found))
 
 
 @pytest.fixture
-def open_tmp() -> Iterator[Path]:
-    """A folder that every user may enter; pytest's own are 0700."""
-    folder = Path(tempfile.mkdtemp(prefix="hostler-test-"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
-
-
-@pytest.fixture
 def open_python(open_tmp: Path) -> str:
     """An interpreter with our libraries and code that every user can run."""
-    nobody = _account("nobody")
+    nobody = account("nobody")
     packages = next(path for path in sys.path if path.endswith("site-packages"))
     if not SYSTEM_PYTHON.exists() or not can(nobody, ["test", "-r", f"{packages}/celery/__init__.py"]):
         pytest.skip(f"no interpreter or libraries that {nobody.name} can reach")
@@ -119,7 +107,7 @@ def test_another_user_reads_nothing_and_reaches_nothing(tmp_path: Path, open_tmp
         asked = {"paths": sorted(paths), "sockets": sockets, "ports": ports}
         done = subprocess.run(
             [SYSTEM_PYTHON, "-c", INTRUDER], input=json.dumps(asked), cwd="/", env={}, capture_output=True, text=True,
-            timeout=60, check=True, **as_user(_account("nobody")),
+            timeout=60, check=True, **as_user(account("nobody")),
         )  # fmt: skip
         assert json.loads(done.stdout) == []
         for path in paths:
@@ -133,7 +121,7 @@ def test_root_gives_everything_to_the_system_user_where_it_can(open_tmp: Path, o
     with stack(open_tmp / "state", open_python) as ours:
         ours.up()
         ours.replica()
-        uid = _account("hostler").uid
+        uid = account("hostler").uid
         assert {process.uids().real for process in ours.living()} == {uid}
         assert ours.state_dir.stat().st_uid == uid
         user = next(row for row in json.loads(ours.must("doctor", "-o", "json")) if row["check"] == "user")
@@ -160,7 +148,7 @@ def test_run_as_names_the_user(open_tmp: Path, open_python: str) -> None:
 
 @as_root
 def test_a_plain_user_needs_no_root(open_tmp: Path, open_python: str) -> None:
-    nobody = _account("nobody")
+    nobody = account("nobody")
     home = open_tmp / "home"
     home.mkdir(mode=0o700)
     os.chown(home, nobody.uid, nobody.gid)
@@ -214,8 +202,3 @@ def _make_model(ours: Stack) -> None:
 
 def _knows(ours: Stack, name: str) -> bool:
     return name in [row["name"] for row in ours.call("GET", "/api/v1/models")["models"]]
-
-
-def _account(name: str) -> Account:
-    entry = pwd.getpwnam(name)
-    return Account(entry.pw_name, entry.pw_uid, entry.pw_gid, entry.pw_dir)

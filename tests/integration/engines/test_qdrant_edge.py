@@ -5,25 +5,15 @@ from __future__ import annotations
 import math
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from app.engines.registry import engine
-from tests.support.engines import Running, running
+from tests.support.engines import Running
 from tests.support.qdrant_edge import SIZE, VECTOR, ask, make, must
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """One for tests that only ask."""
-    top = tmp_path_factory.mktemp("store")
-    with running(engine("qdrant-edge"), top / "attempt", request={"data_dir": top / "data"}) as it:
-        it.wait_ready()
-        yield it
 
 
 def short(value: float) -> float:

@@ -4,27 +4,15 @@ from __future__ import annotations
 
 import http.client
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from app.engines.registry import engine
-from tests.support.engines import HOST, KEY, Running, running
+from tests.support.engines import HOST, KEY, Running
 from tests.support.qdrant_edge import DOT, VECTOR, ask, make, must
 
 POINTS, QUERY = "/collections/w/points", "/collections/w/points/query"
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """One for tests that only ask."""
-    top = tmp_path_factory.mktemp("store")
-    with running(engine("qdrant-edge"), top / "attempt", request={"data_dir": top / "data"}) as it:
-        it.wait_ready()
-        yield it
 
 
 WRONG: list[tuple[str, str, Any, int, str]] = [

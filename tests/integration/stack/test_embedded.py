@@ -18,6 +18,7 @@ from app.stack.layout import Layout
 from app.stack.places import remove_leftovers
 from app.stack.postgres import prepare_postgres
 from app.stack.runas import Account, can
+from tests.support.accounts import account
 from tests.support.embedded import embedded_parts, fresh_database, plain_url, with_database
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
@@ -56,7 +57,7 @@ def test_broker_speaks_on_its_socket_only(parts: Settings) -> None:
 
 @needs_root
 def test_another_user_reaches_neither_sockets_nor_files(parts: Settings) -> None:
-    nobody = _account("nobody")
+    nobody = account("nobody")
     layout = Layout(parts.state_dir)
     for socket in (layout.postgres_sockets / ".s.PGSQL.5432", layout.redis_socket):
         assert socket.is_socket()
@@ -73,7 +74,7 @@ def test_unreachable_state_dir_puts_only_postgres_outside(tmp_path: Path) -> Non
         layout = Layout(settings.state_dir)
         place = layout.postgres
         assert place.parent == runas.SYSTEM_DIR
-        assert place.stat().st_uid == _account("hostler").uid
+        assert place.stat().st_uid == account("hostler").uid
         assert place.stat().st_mode & 0o077 == 0
         assert (place / "state-dir").read_text().rstrip("\n") == str(layout.state_dir)
         assert layout.state_dir.stat().st_uid == os.geteuid()
@@ -84,7 +85,7 @@ def test_unreachable_state_dir_puts_only_postgres_outside(tmp_path: Path) -> Non
 def test_reachable_state_dir_belongs_to_the_system_user(open_tmp: Path) -> None:
     with embedded_parts(open_tmp, with_redis=False) as settings:
         layout = Layout(settings.state_dir)
-        owner = _account("hostler").uid
+        owner = account("hostler").uid
         assert layout.state_dir.stat().st_uid == owner
         assert layout.state_dir.stat().st_mode & 0o077 == 0
         assert layout.postgres == layout.state_dir / "postgres"
@@ -149,8 +150,3 @@ def test_preparing_twice_changes_nothing(parts: Settings) -> None:
     prepare_postgres(Settings.load({}, state_dir=parts.state_dir), account, fast=True)
     after = (layout.postgres_data / "PG_VERSION").stat()
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
-
-
-def _account(name: str) -> Account:
-    entry = pwd.getpwnam(name)
-    return Account(entry.pw_name, entry.pw_uid, entry.pw_gid, entry.pw_dir)

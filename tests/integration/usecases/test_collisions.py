@@ -33,12 +33,6 @@ def ctx(settings: Settings) -> Iterator[Context]:
     made.close()
 
 
-@pytest.fixture
-def actor(ctx: Context) -> Actor:
-    with ctx.database.read() as connection:
-        return Actor(connection.execute(text("SELECT id FROM keys")).scalar_one(), "admin", "admin")
-
-
 def _serving(ctx: Context, actor: Actor) -> str:
     """A replica that its rows call ready; no worker runs here."""
     asked = request_create(ctx, actor, {"server_mode": "replica_mock", "model_name": "m", "pool": "mock"})
