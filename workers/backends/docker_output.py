@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from workers.backends.base import LogPart
 from workers.backends.docker_daemon import Daemon
+from workers.backends.output import as_lines
 
 #: ``SECOND:COUNT:BYTES``: of what was written in that second, COUNT pieces were given, and BYTES of the next one.
 _PLACE = re.compile(r"([0-9]{1,15}):([0-9]{1,15}):([0-9]{1,15})")
@@ -25,10 +26,7 @@ def read_lines(daemon: Daemon, container: str, tail: int | None, most_bytes: int
         size += len(piece)
         while size - len(kept[0]) >= most_bytes:
             size -= len(kept.popleft())
-    lines = b"".join(kept).split(b"\n")
-    if lines and not lines[-1]:
-        lines.pop()
-    return [line.rstrip(b"\r").decode("utf-8", "replace") for line in lines[-tail if tail else None :]]
+    return as_lines(b"".join(kept))[-tail if tail else None :]
 
 
 def read_part(daemon: Daemon, container: str, place: str, limit: int, timeout_s: float) -> LogPart:

@@ -30,10 +30,10 @@ def read_output(folder: Path, tail: int | None) -> Iterator[str]:
             for line in file:
                 rest += line
                 if rest.endswith(b"\n"):
-                    yield _text(rest)
+                    yield as_text(rest)
                     rest = b""
         if rest:
-            yield _text(rest)
+            yield as_text(rest)
     finally:
         for file in files:
             file.close()
@@ -61,6 +61,19 @@ def read_part(folder: Path, place: str, limit: int) -> LogPart:
     finally:
         for file in files:
             file.close()
+
+
+def as_lines(data: bytes) -> list[str]:
+    """The lines of some output, without their ends."""
+    lines = data.split(b"\n")
+    if not lines[-1]:
+        lines.pop()
+    return [as_text(line) for line in lines]
+
+
+def as_text(line: bytes) -> str:
+    """One line, without its end, whatever was in it."""
+    return line.rstrip(b"\r\n").decode("utf-8", "replace")
 
 
 def _found_again(files: list[BinaryIO], place: str) -> int | None:
@@ -155,7 +168,3 @@ def _seek_lines(file: BinaryIO, wanted: int, *, counts_open_end: bool) -> int:
         position = start
     file.seek(0)
     return wanted
-
-
-def _text(line: bytes) -> str:
-    return line.rstrip(b"\r\n").decode("utf-8", "replace")

@@ -35,6 +35,7 @@ from workers.backends.base import (
     Observation,
 )
 from workers.backends.options import DEFAULT_PATH, DEFAULT_PORTS
+from workers.backends.output import as_lines, as_text
 from workers.backends.program import check_words
 from workers.backends.slurm_asking import JOB_SOURCE, Host, packed
 from workers.backends.slurm_cluster import describe
@@ -139,15 +140,15 @@ class SlurmBackend:
     def logs(self, handle: Handle, *, tail: int | None = None, timeout_s: float = 5) -> Iterator[str]:
         if tail is not None:
             answer = self._host.ask("log", timeout_s, name=_name(handle.name), tail=tail, limit=4 * 1024 * 1024)
-            yield from _lines(b64decode(answer["data"]))
+            yield from as_lines(b64decode(answer["data"]))
             return
         rest, place = b"", ""
         while (part := self.read_log(handle, place, 4 * 1024 * 1024, timeout_s)).data:
             place = part.place
             *lines, rest = (rest + part.data).split(b"\n")
-            yield from map(_text, lines)
+            yield from map(as_text, lines)
         if rest:
-            yield _text(rest)
+            yield as_text(rest)
 
     def read_log(self, handle: Handle, place: str = "", limit: int = LOG_PART_BYTES, timeout_s: float = 5) -> LogPart:
         # an offset in all of its output, over rotations and over the runs that Slurm made of it
@@ -289,14 +290,3 @@ def _name(name: str) -> str:
 def _is_name(name: str) -> bool:
     # commas would be several names to squeue
     return bool(name) and len(name) <= 128 and not name.startswith((".", "-")) and not set(name) & set("/, \n\0|")
-
-
-def _lines(data: bytes) -> Iterator[str]:
-    lines = data.split(b"\n")
-    if lines and not lines[-1]:
-        lines.pop()
-    return map(_text, lines)
-
-
-def _text(line: bytes) -> str:
-    return line.rstrip(b"\r").decode("utf-8", "replace")
