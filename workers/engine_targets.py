@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from app.domain.lifecycle import Reason
+from app.domain.placeholders import PORT_LATER
 from app.domain.routing import SERVICE_LABEL
 from app.engines.base import Command, Engine
 from app.engines.registry import ENGINES
 from app.errors import Forbidden
+from app.usecases import external
 from app.usecases.context import Context
 from app.usecases.plans import command_for
 from app.usecases.reach import Address
@@ -23,13 +25,16 @@ def engine_of(row: Any) -> Engine:
 
 
 def command_of(ctx: Context, row: Any, host: str, port: int | str, gpus: int) -> Command:
-    """What one attempt runs. Raises InvalidConfig, or Forbidden: who may run it is checked where it is done.
+    """What one attempt runs. Raises InvalidConfig, or Forbidden: who may run it, and where an upstream's name leads by
+    now, is checked where it is done.
 
     Secrets by reference are read here, where it is launched, and go nowhere but into its environment.
     """
     engine = engine_of(row)
     if engine.admin_only and row.spec.get("granted_role") != "admin":
         raise Forbidden(f"The engine {engine.name!r} needs a create by a key of role admin.")
+    upstream = engine.upstream(row.spec["resolved"]["config"])
+    addresses = external.look_up(ctx.settings, upstream) if upstream is not None else None
     secrets = row.spec["resolved"].get("secrets") or {}
     environment = {**read_secrets(ctx.settings, secrets), **ctx.unseal(row.environment)}
     return command_for(
@@ -41,6 +46,8 @@ def command_of(ctx: Context, row: Any, host: str, port: int | str, gpus: int) ->
         port=port,
         gpus=gpus,
         environment=environment,
+        # another host may know a name that this one does not
+        addresses=(addresses or None) if port == PORT_LATER else addresses,
         keeper=data_keeper(row),
     )
 

@@ -126,7 +126,7 @@ class OpenAICompatible:
         base_path = url.path.rstrip("/")
         relay = Relay(
             host=request.host,
-            port=int(request.port),
+            port=request.port,
             engine_key=request.engine_key,
             upstream=endpoint,
             tls=url.scheme == "https",

@@ -22,7 +22,7 @@ class Relay:
     ``ca_file`` is empty for the system's authorities. Times are seconds."""
 
     host: str
-    port: int
+    port: int | str
     upstream: Endpoint
     tls: bool
     base_path: str

@@ -37,3 +37,18 @@ def test_it_serves_and_its_key_is_in_no_row_argument_or_log(crew: Crew, tmp_path
             (found,) = crew.rows(f"SELECT count(*) AS n FROM {table} t WHERE t::text LIKE :key", key=f"%{KEY}%")
             assert found.n == 0, table
         crew.end(replica)
+
+
+def test_a_name_that_leads_to_one_of_our_own_ports_is_refused_where_it_is_launched(crew: Crew) -> None:
+    # a name is no address when it is asked for: where it leads is seen at the launch
+    defaults = {"base_url": f"http://localhost:{crew.settings.port}/v1"}
+    models.create(crew.ctx, crew.actor, {"name": "inwards", "engine": "openai-compatible", "defaults": defaults})
+    row = crew.await_state(crew.create("inwards", mode="replica"), "failed")
+    assert (row.reason, "Hostler's own ports" in row.message) == ("invalid_config", True)
+
+
+def test_a_name_that_nobody_knows_is_refused_over_http(crew: Crew) -> None:
+    defaults = {"base_url": "http://no-such-host.invalid/v1"}
+    models.create(crew.ctx, crew.actor, {"name": "nowhere", "engine": "openai-compatible", "defaults": defaults})
+    row = crew.await_state(crew.create("nowhere", mode="replica"), "failed")
+    assert (row.reason, "cannot be looked up" in row.message) == ("invalid_config", True)

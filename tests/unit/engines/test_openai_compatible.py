@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from app.domain.endpoints import Endpoint
+from app.domain.placeholders import HOST_LATER, PORT_LATER, put_address
 from app.engines.base import EngineRequest
 from app.engines.registry import engine
 from app.errors import InvalidConfig
@@ -97,6 +98,11 @@ def test_https_is_verified_by_name_and_follows_dns_and_http_stays_where_it_was_f
     assert "server at1 192.0.2.2:80 " in plain
     with pytest.raises(InvalidConfig, match="cannot be looked up"):
         _config("http://api.example.com/v1", addresses=())
+
+
+def test_where_it_listens_may_be_found_later() -> None:
+    written = _config("https://api.example.com", host=HOST_LATER, port=PORT_LATER)
+    assert "bind 10.0.0.7:20002\n" in put_address(written, "10.0.0.7", 20002)
 
 
 def test_the_file_holds_no_secret_and_the_key_goes_by_environment() -> None:
