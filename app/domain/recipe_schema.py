@@ -9,7 +9,6 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 #: (``$`` would let a line end pass.)
 _END = r"(?![\s\S])"
 NAME = rf"^[a-z0-9]([a-z0-9._-]{{0,61}}[a-z0-9])?{_END}"
-FULL_NAME = rf"^[a-z0-9]([a-z0-9._-]{{0,61}}[a-z0-9])?/[a-z0-9]([a-z0-9._-]{{0,61}}[a-z0-9])?{_END}"
 _ENV_NAME = rf"^[A-Za-z_][A-Za-z0-9_]{{0,127}}{_END}"
 _LABEL = rf"^[A-Za-z0-9]([A-Za-z0-9._/-]{{0,61}}[A-Za-z0-9])?{_END}"
 _POOL = rf"^[a-z0-9]([a-z0-9-]{{0,61}}[a-z0-9])?{_END}"

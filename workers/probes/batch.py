@@ -6,7 +6,6 @@ httpx2 on asyncio took 90 s and more: its pool looks at every connection for eac
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import itertools
 import os
@@ -60,10 +59,6 @@ class Prober:
             for exchange in list(self._active.values()):
                 self._abandon(exchange)
         return [result for result in results if result is not None]
-
-    async def probe_async(self, targets: Sequence[ProbeTarget]) -> list[ProbeResult]:
-        """``probe`` beside an event loop: it runs in a thread. Do not start a second one before the first ends."""
-        return await asyncio.to_thread(self.probe, targets)
 
     def forget(self, host: str, port: int) -> None:
         """Close what is kept to an endpoint that is no more."""

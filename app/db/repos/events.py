@@ -84,9 +84,7 @@ def newest_first(connection: Connection, before: Cursor | None, filters: Mapping
     if before is not None:
         conditions += " AND (xid, id) < (CAST(:xid AS text)::xid8, :id)"
         values |= {"xid": str(before[0]), "id": before[1]}
-    query = text(
-        f"SELECT {_COLUMNS} FROM events WHERE true{conditions} ORDER BY events.xid DESC, events.id DESC LIMIT :limit"
-    )
+    query = text(f"SELECT {_COLUMNS} FROM events WHERE true{conditions} {_NEWEST_FIRST} LIMIT :limit")
     return list(connection.execute(query, {**values, "limit": limit}))
 
 
@@ -106,9 +104,7 @@ def settled_end(connection: Connection) -> Cursor:
 
 def newest_settled(connection: Connection, limit: int) -> list[Any]:
     """The newest settled events, oldest of them first."""
-    query = text(
-        f"SELECT {_COLUMNS} FROM events WHERE {_SETTLED} ORDER BY events.xid DESC, events.id DESC LIMIT :limit"
-    )
+    query = text(f"SELECT {_COLUMNS} FROM events WHERE {_SETTLED} {_NEWEST_FIRST} LIMIT :limit")
     return list(connection.execute(query, {"limit": limit}))[::-1]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import resource
 import socket
@@ -146,22 +145,6 @@ def test_no_files_at_all_is_an_error_of_ours(serve: Serve) -> None:
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert prober.probe([target])[0].ok, "the next round starts clean"
-
-
-def test_it_runs_beside_an_event_loop(prober: Prober, serve: Serve) -> None:
-    server = serve(answering(OK))
-
-    async def both() -> tuple[bool, int]:
-        ticks = 0
-        probing = asyncio.create_task(prober.probe_async([ProbeTarget(HOST, server.port)]))
-        while not probing.done():
-            ticks += 1
-            await asyncio.sleep(0)
-        return (await probing)[0].ok, ticks
-
-    ok, ticks = asyncio.run(both())
-    assert ok
-    assert ticks > 0
 
 
 def test_two_thousand_probes_cost_a_fraction_of_a_second(prober: Prober) -> None:
