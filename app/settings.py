@@ -75,9 +75,7 @@ class Settings:
     tls_certificate: str = setting("", "PEM file; with tls_key the gateway speaks TLS.")
     tls_key: str = setting("", "PEM file of the certificate's key.")
     models_dir: Path = setting(Path(), "Folder whose GGUF files are models; default: <state>/models.")
-    recipes_dir: Path = setting(
-        Path(), "Folder of your own recipes, <category>/<name>.yaml; default: <state>/recipes."
-    )
+    recipes_dir: Path = setting(Path(), "Folder of your own recipes, <category>/<name>.yaml; default: <state>/recipes.")
     secrets_dir: Path = setting(
         Path(),
         "Folder of the files (0600) that recipes name as secrets, on each host that launches; default:"

@@ -10,9 +10,8 @@ from typing import Any
 from sqlalchemy import Connection
 
 from app.db.repos import models as catalogue
-from app.db.repos import replicas
+from app.db.repos import replicas, service_members, service_revisions
 from app.db.repos import services as repo
-from app.db.repos import service_members, service_revisions
 from app.domain.services import Status
 from app.engines.dialects.openai import OpenAIDialect
 from app.engines.registry import ENGINES

@@ -18,8 +18,8 @@ from types import MappingProxyType
 from sqlalchemy import Connection
 
 from app.db.engine import Database
-from app.db.repos import services as repo
 from app.db.repos import service_hints
+from app.db.repos import services as repo
 from app.domain.services import Create, Stop
 from app.errors import Collided, Unavailable
 from app.usecases.context import Actor, Context

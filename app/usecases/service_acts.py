@@ -8,9 +8,8 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from app.db.repos import service_members, service_revisions, service_tasks, tasks
 from app.db.repos import services as repo
-from app.db.repos import service_members, service_revisions, service_tasks
-from app.db.repos import tasks
 from app.domain.lifecycle import Reason, State
 from app.domain.services import CancelAll, Create, GiveUp, Good, RollBack, Stop
 from app.domain.tasks import LIFECYCLE_KINDS, TaskKind, TaskState

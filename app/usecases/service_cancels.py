@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from app.db.repos import services as repo
 from app.db.repos import service_revisions, service_tasks
+from app.db.repos import services as repo
 from app.domain.lifecycle import Reason
 from app.domain.tasks import Phase, TaskKind, TaskState
 from app.errors import Conflict

@@ -6,8 +6,8 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from app.db.repos import services as repo
 from app.db.repos import service_revisions
+from app.db.repos import services as repo
 from app.domain.routing import SERVICE_LABEL
 from app.domain.services import Create
 from app.domain.tasks import TaskKind

@@ -6,8 +6,8 @@ import secrets
 
 from sqlalchemy import Connection
 
-from app.db.repos import services as repo
 from app.db.repos import service_revisions, service_tasks
+from app.db.repos import services as repo
 from app.domain.tasks import TaskKind
 from app.usecases import reconciling
 from app.usecases import service_revisions as revisions_of

@@ -10,8 +10,8 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from app.db.repos import services as repo
 from app.db.repos import service_members, service_revisions
+from app.db.repos import services as repo
 from app.domain.tasks import TaskKind
 from app.errors import Conflict, HostlerError
 from app.usecases import reconciling

@@ -8,8 +8,8 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from app.db.repos import services as repo
 from app.db.repos import service_members, service_revisions
+from app.db.repos import services as repo
 from app.domain import services as planner
 from app.domain.lifecycle import TERMINAL, Reason, State
 from app.usecases import paging, reach, service_refs

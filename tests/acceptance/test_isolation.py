@@ -17,6 +17,8 @@ from tests.support.accounts import account, open_tmp
 from tests.support.embedded import wait_until
 from tests.support.stacks import ROOT, Stack, stack
 
+__all__ = ["open_tmp"]
+
 SYSTEM_PYTHON = Path("/usr/bin/python3.11")
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
 pytestmark = pytest.mark.timeout(180)

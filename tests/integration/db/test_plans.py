@@ -16,9 +16,8 @@ from sqlalchemy import event, text
 
 from app.db.engine import Database
 from app.db.repos import events as events_repo
-from app.db.repos import log_copies
+from app.db.repos import log_copies, service_hints, service_members, service_tasks
 from app.db.repos import retention as retention_repo
-from app.db.repos import service_hints, service_members, service_tasks
 from app.db.repos import tasks as tasks_repo
 from app.domain.tasks import Phase, TaskKind
 from app.errors import ModelNotFound

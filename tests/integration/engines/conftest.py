@@ -15,5 +15,3 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with running(engine("qdrant-edge"), top / "attempt", request={"data_dir": top / "data"}) as it:
         it.wait_ready()
         yield it
-
-
