@@ -112,9 +112,11 @@ class Far:
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
-                if process.name() == "ssh" and "-M" in process.cmdline() and folder in " ".join(process.cmdline()):
+                words = process.cmdline()
+                is_ours = process.name() == "ssh" and "-M" in words and folder in " ".join(words)
+                if is_ours and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
-        return [one for one in found if one.status() != psutil.STATUS_ZOMBIE]
+        return found
 
 
 @pytest.fixture
