@@ -86,13 +86,22 @@ class Verbs(ServiceVerbs[Body, Words], VectorVerbs[Body]):
         return self.call(change("DELETE", _path("replicas", replica_id)))
 
     def stop_replica(
-        self, replica_id: str, *, force: bool = False, grace_s: float | None = None, drain_s: float | None = None
+        self,
+        replica_id: str,
+        *,
+        force: bool = False,
+        grace_s: float | None = None,
+        drain_s: float | None = None,
+        abandon: bool = False,
     ) -> Body:
         """Ask it to end: SIGKILL after ``grace_s`` seconds, or at once when ``force``.
 
-        Where it is routed it takes nothing new and first gets ``drain_s`` seconds for what is in flight.
+        Where it is routed it takes nothing new and first gets ``drain_s`` seconds for what is in flight. ``abandon``
+        (role admin) asks nobody: what cannot be asked is counted as gone, and what it holds is free.
         """
         body: Json = {"force": True} if force else {}
+        if abandon:
+            body["abandon"] = True
         if drain_s is not None:
             body["drain_s"] = drain_s
         if grace_s is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -21,14 +22,15 @@ from workers.guarded import guarded
 from workers.housekeeping import CANARY_S, Housekeeping
 from workers.log_copier import LogCopier
 from workers.lookout import Lookout
-from workers.orphans import clear_orphans
+from workers.orphans import clear_orphans, end_left_behind
 from workers.registered import Registered
 from workers.stand_in import StandIn
 
 log = logging.getLogger(__name__)
 
-#: Between two looks for what is left of attempts that ended.
+#: Between two looks for what is left of attempts that ended, and of those that were given up.
 ORPHANS_S = 30.0
+LEFT_BEHIND_S = 5.0
 
 
 class Agent:
@@ -96,8 +98,12 @@ class Agent:
     def _clear_orphans(self) -> None:
         # in a thread of its own: a place that does not answer must hold up no heartbeat. Not at once: a launch that was
         # just taken over is looked at first
-        while not self._stop.wait(ORPHANS_S):
-            guarded(self._stop, clear_orphans, self.runtime)
+        next_at = time.monotonic() + ORPHANS_S
+        while not self._stop.wait(LEFT_BEHIND_S):
+            guarded(self._stop, end_left_behind, self.runtime)
+            if time.monotonic() >= next_at:
+                guarded(self._stop, clear_orphans, self.runtime)
+                next_at = time.monotonic() + ORPHANS_S
 
     def _keep_house(self) -> None:
         while not self._stop.wait(1.0):

@@ -37,6 +37,7 @@ from workers.backends.base import (
     Observation,
     ProgramMissing,
 )
+from workers.backends.registry import BACKENDS
 from workers.bootstrap import Runtime
 from workers.engine_targets import (
     command_of,
@@ -96,6 +97,9 @@ def launch_best(runtime: Runtime, pool: str | None, ring_on: Callable[[], None] 
         return NOTHING
     if claim.more and ring_on is not None:
         ring_on()
+    placed = BACKENDS[claim.row.backend].place_options if claim.row.backend in BACKENDS else ()
+    if placed:
+        claim = launch_claims.take_place(runtime.ctx, claim, placed)
     outcome = None
     try:
         with Keeper(runtime.ctx, claim.task_id, claim.lease_token) as keeper:

@@ -8,12 +8,13 @@ may well be in use, and the default is to leave it alone and to say so.
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from app.usecases import orphans
 from app.usecases.orphans import NotAdoptable
-from workers.backends.base import Backend, BackendError, Handle
+from workers.backends.base import Backend, BackendError, BackendUnavailable, Handle, Liveness
 from workers.bootstrap import Runtime
-from workers.engine_targets import to_json
+from workers.engine_targets import handle_of, to_json
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,38 @@ def clear_orphans(runtime: Runtime) -> int:
             except BackendError as error:
                 log.warning("orphan %s: %s; it is tried again", name, error)
     return cleared + _deal_with_unknown(runtime, unknown)
+
+
+def end_left_behind(runtime: Runtime) -> int:
+    """What was given up while its place could not be asked: ended where that answers again. Returns how many are gone.
+
+    Its name is sealed there, too: who had begun to launch it and froze then starts nothing any more.
+    """
+    away: set[Backend] = set()
+    gone = 0
+    for one in orphans.left_behind(runtime.ctx):
+        try:
+            backend = runtime.backend(one.backend, one.options)
+            if backend not in away:
+                gone += _end_left(runtime, backend, one)
+        except BackendUnavailable:
+            # nothing new: that is why it was given up
+            away.add(backend)
+        except BackendError as error:
+            log.warning("attempt %s, which was given up: %s; it is tried again", one.name, error)
+    return gone
+
+
+def _end_left(runtime: Runtime, backend: Backend, one: Any) -> bool:
+    handle = handle_of(one.backend, one.name, one.backend_ref)
+    if one.backend_ref is None:
+        handle = backend.adopt(one.name) or handle
+    if backend.inspect([handle])[0].liveness in (Liveness.RUNNING, Liveness.QUEUED):
+        orphans.record_orphan(runtime.ctx, one.name, "had been given up, is there after all, and is ended")
+    if not backend.stop(handle, grace_s=0, force=True).liveness.gone:
+        return False
+    orphans.record_caught_up(runtime.ctx, one.id)
+    return True
 
 
 def _clear(runtime: Runtime, backend: Backend, name: str, unknown: dict[str, Backend], *, known: bool) -> bool:

@@ -13,7 +13,7 @@ from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
-from app.domain.lifecycle import LAUNCHING, SERVING, TERMINAL, State
+from app.domain.lifecycle import LAUNCHING, SERVING, TERMINAL, Reason, State
 from app.domain.tasks import Phase
 from app.domain.verdicts import Verdict, judge, way
 from app.usecases import ends, launches, reach, watching
@@ -73,7 +73,7 @@ class Watch:
         self.runtime = runtime
         self.ctx = runtime.ctx
         self._suspicion = Suspicion(runtime.settings.probe_interval_s, PROBE_TIMEOUT_S)
-        self._ends = Jobs("ends", 8)
+        self._ends = Jobs("ends", 8, places=4)
         # apart, because an engine that hangs in its diagnostics must not hold up a death or a kill, its own included
         self._diagnoses = Jobs("diagnoses", 16)
         self._deep = DeepProbes(runtime)
@@ -85,7 +85,7 @@ class Watch:
         rows = [row for row in rows if self.has_backend(row)]
         for row in rows:
             if row.state == State.STOPPING or row.state in TERMINAL:
-                self._ends.begin(row.id, self._end, row)
+                self._ends.begin(row.id, self._end, row, place=self.runtime.backend_of(row))
         living = [row for row in rows if row.state in _LIVING and row.attempt_id and not self.is_busy(row.id)]
         seen = self._see(living, prober, timeout_s)
         self._record(seen)
@@ -202,6 +202,7 @@ class Watch:
             answers=answers,
             failures=row.check_failures,
             moved=row.port is not None and address_of(row, observation) != (row.host, row.port),
+            displaced=row.reason == Reason.PREEMPTED,
             overdue=bool(row.overdue),
             was_ready=_was_ready(row),
             detail=detail if observation.liveness is Liveness.RUNNING else "",
@@ -220,7 +221,7 @@ class Watch:
                 continue
             verdict = one.verdict
             if verdict.to is State.FAILED:
-                self._ends.begin(one.row.id, self._fail, one)
+                self._ends.begin(one.row.id, self._fail, one, place=self.runtime.backend_of(one.row))
             elif verdict.to is State.READY and not _was_ready(one.row):
                 self._become_ready(one, moves)
             elif verdict.to is not None:
@@ -334,13 +335,21 @@ def _located(row: Any, seen: Observation) -> Any:
 
 def _was_ready(row: Any) -> bool:
     """Whether this attempt was ready once; an earlier attempt's readiness is no diagnosis of this one."""
-    return _was(row, State.READY)
+    at = _entered(row, State.READY)
+    return bool(at and row.launching_at and at >= row.launching_at)
 
 
-def _was(row: Any, state: State) -> bool:
-    """Whether this attempt was in that state before."""
+def _is_timed(row: Any) -> bool:
+    """Whether its time to become ready runs, since it was last seen to run."""
+    began, queued = _entered(row, State.WAITING_FOR_READY), _entered(row, State.SCHEDULING)
+    if row.overdue is None or began is None or row.launching_at is None or began < row.launching_at:
+        return False
+    return queued is None or began >= queued
+
+
+def _entered(row: Any, state: State) -> datetime | None:
     at = row.timestamps.get(state)
-    return bool(at and row.launching_at and datetime.fromisoformat(at) >= row.launching_at)
+    return datetime.fromisoformat(at) if at else None
 
 
 def _is_silent(one: Seen) -> bool:
@@ -366,7 +375,7 @@ def _move(one: Seen, more: dict[str, Any] | None = None) -> Move:
         patch |= {"host": host, "port": port, "base_url": None}
     deadline_s = None
     # readiness has one clock: a backend that could not be asked for a while neither stops nor restarts it
-    again = state is State.UNREACHABLE and _was(row, State.WAITING_FOR_READY)
+    again = state is State.UNREACHABLE and _is_timed(row)
     keeps_deadline = to is State.UNREACHABLE or (to is State.WAITING_FOR_READY and again)
     if to is State.READY:
         patch["base_url"] = launches.base_url(host, port)

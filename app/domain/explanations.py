@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.domain.lifecycle import Reason, State
+from app.domain.lifecycle import LAUNCHING, SERVING, Reason, State
+
+#: A host that was not heard of for so long missed a heartbeat, or the way to it is cut.
+QUIET_S = 8.0
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,15 @@ class Situation:
     capacity_held: bool = False
     #: its backend could not be asked to launch it, and is asked again then
     tried_again_at: str | None = None
+    #: its launch is queued again, and holds its place meanwhile
+    retrying: bool = False
+    #: since when its host was not heard of; None where it is on none
+    host_silent_s: float | None = None
+    #: whether anybody that can look at it was heard of lately
+    looked_at: bool = True
+    #: why it could not be asked to end, and whether it was given up for that
+    stop_trouble: str = ""
+    left_behind: bool = False
     #: its backend took it, and decides where and when it runs
     submitted: bool = False
     #: what that backend told of it: ``job_id, state, why, expected_start, command``
@@ -82,10 +94,30 @@ def explain(now: Situation) -> Explanation:
         return Explanation(
             "cleanup_pending",
             f"It has {now.state}, but something of it was not seen gone yet; the sweep keeps killing it and its slot"
-            f" stays taken. {now.message}".rstrip(),
+            f" stays taken. {now.message}".rstrip()
+            + _stop_trouble(now),
             f"hostler replica stop {now.replica_id} --force",
         )
+    if not now.looked_at and now.state in _LOOKED_AT:
+        return _unserved(now)
+    if now.state in LAUNCHING and now.node and (now.host_silent_s or 0) >= QUIET_S:
+        return Explanation(
+            "host_silent",
+            f"Host {now.node}, which launches it, was not heard of for {now.host_silent_s:.0f} s. It goes on there, by"
+            " its name, when that host is back; nothing is started elsewhere.",
+            f"hostler node get {now.node}",
+        )
     return _BY_STATE[now.state](now)
+
+
+def _stop_trouble(now: Situation) -> str:
+    """Why it is not gone, and what an admin can do about a place that does not come back."""
+    if not now.stop_trouble:
+        return ""
+    return (
+        f" Its stop: {now.stop_trouble}. It is asked again; if that place never comes back, an admin can give it up:"
+        f" `hostler replica stop {now.replica_id} --abandon`."
+    )
 
 
 def _pending(now: Situation) -> Explanation:
@@ -158,10 +190,11 @@ def _launching(now: Situation) -> Explanation:
             " next.",
             f"hostler task get {now.task_id}",
         )
-    if not now.lease_held and now.tried_again_at and now.message:
+    if not now.lease_held and now.message and (now.tried_again_at or now.retrying):
+        when = f"at {now.tried_again_at}" if now.tried_again_at else "now"
         return Explanation(
             "launch_retried",
-            f"Its backend could not be asked: {now.message}. It is tried again at {now.tried_again_at}, by its name.",
+            f"Its backend could not be asked: {now.message}. It is tried again {when}, by its name.",
             f"hostler task get {now.task_id}",
         )
     if not now.lease_held and now.submitted and now.node:
@@ -214,6 +247,13 @@ def _starting(now: Situation) -> Explanation:
 
 def _waiting(now: Situation) -> Explanation:
     where = f" on port {now.port}" if now.port else ""
+    if now.reason is Reason.PREEMPTED:
+        return Explanation(
+            "preempted",
+            f"Its cluster took its place away; it runs again and does not answer its readiness probe{where} yet."
+            " It fails if it does not in its time.",
+            f"hostler replica logs {now.replica_id} -f",
+        )
     return Explanation(
         "waiting_for_ready",
         f"It is alive and does not answer its readiness probe{where} yet. {now.message}".rstrip(),
@@ -246,6 +286,15 @@ def _unhealthy(now: Situation) -> Explanation:
     )
 
 
+def _unserved(now: Situation) -> Explanation:
+    return Explanation(
+        "no_agent",
+        f"No agent serves pool {now.pool}, so that nobody looks at it; what is known of it is old, and it goes on when"
+        " one comes back.",
+        "hostler node list",
+    )
+
+
 def _unreachable(now: Situation) -> Explanation:
     return Explanation(
         "backend_silent",
@@ -270,9 +319,14 @@ def _stopping(now: Situation) -> Explanation:
         )
     return Explanation(
         "stopping",
-        f"It was asked to end and was not seen gone yet. {now.message}".rstrip(),
+        f"It was asked to end and was not seen gone yet. {_cause(now)}".rstrip() + _stop_trouble(now),
         f"hostler replica stop {now.replica_id} --force",
     )
+
+
+def _cause(now: Situation) -> str:
+    """Its message, unless that is the trouble with its stop."""
+    return "" if now.stop_trouble and now.message == f"stop: {now.stop_trouble}" else now.message
 
 
 def _stopped(now: Situation) -> Explanation:
@@ -285,6 +339,10 @@ def _stopped(now: Situation) -> Explanation:
 
 
 def _failed(now: Situation) -> Explanation:
+    if now.left_behind:
+        return Explanation(
+            "given_up", f"It was counted as gone: {now.message}.", f"hostler replica events {now.replica_id}"
+        )
     return Explanation(
         f"failed_{now.reason}",
         f"It failed: {now.message}",
@@ -292,6 +350,7 @@ def _failed(now: Situation) -> Explanation:
     )
 
 
+_LOOKED_AT = (*LAUNCHING[1:], *SERVING, State.UNREACHABLE)
 _BY_STATE = {
     State.SCHEDULING: _launching,
     State.PREPARING: _launching,

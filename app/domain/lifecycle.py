@@ -75,7 +75,8 @@ _FORWARD: dict[State, tuple[State, ...]] = {
     # back to scheduling: its cluster queues it again before it was ever ready
     State.WAITING_FOR_READY: (State.READY, State.UNREACHABLE, State.SCHEDULING),
     State.READY: (State.UNHEALTHY, State.UNREACHABLE),
-    State.UNHEALTHY: (State.READY, State.UNREACHABLE),
+    # back to waiting or the queue: its cluster took its place away, and it has yet to answer where it runs again
+    State.UNHEALTHY: (State.READY, State.UNREACHABLE, State.WAITING_FOR_READY, State.SCHEDULING),
     State.UNREACHABLE: (State.SCHEDULING, State.STARTING, State.WAITING_FOR_READY, State.READY, State.UNHEALTHY),
     # a restart: the old attempt was seen gone, the next one queues
     State.STOPPING: (State.STOPPED, State.PENDING),

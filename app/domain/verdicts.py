@@ -51,9 +51,16 @@ class Evidence:
     reason: Reason | None = None
     #: it runs elsewhere than it did when it was last looked at
     moved: bool = False
+    #: its cluster took its place away (``preempted``), and it has not answered since
+    displaced: bool = False
     #: it answers its probe and does no work: why that is believed (see ``app.domain.progress``)
     hung: str = ""
     detail: str = ""
+
+    @property
+    def begins_anew(self) -> bool:
+        """It runs again or elsewhere, and did not answer there yet: it has the time of any launch, and no more."""
+        return self.displaced or self.moved
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,11 @@ def judge(seen: Evidence, unhealthy_after: int) -> Verdict:
     if seen.state in SERVING:
         return _serving(seen, unhealthy_after)
     return _launching(seen)
+
+
+def _since(seen: Evidence) -> Reason | None:
+    """The reason that goes with it from state to state until it answers: its place was taken away."""
+    return Reason.PREEMPTED if seen.begins_anew else None
 
 
 def way(state: State, to: State, *, was_ready: bool) -> tuple[State, ...]:
@@ -127,7 +139,7 @@ def _lost(seen: Evidence) -> Verdict:
     if failures > LOST_LOOKS:
         return Verdict(State.FAILED, Reason.NODE_LOST, message, failures=failures, proven=False)
     to = None if seen.state is State.UNREACHABLE else State.UNREACHABLE
-    return Verdict(to, None, message, failures=failures, proven=False)
+    return Verdict(to, _since(seen), message, failures=failures, proven=False)
 
 
 def _queued(seen: Evidence) -> Verdict:
@@ -135,9 +147,10 @@ def _queued(seen: Evidence) -> Verdict:
     message = seen.detail or "waits in the queue of its cluster"
     if seen.was_ready and seen.state in (State.READY, State.UNREACHABLE):
         return Verdict(State.UNHEALTHY, Reason.PREEMPTED, message)
-    if seen.state in SERVING:
+    if seen.state in SERVING and (seen.displaced or not seen.was_ready):
         return Verdict(message=message)
-    if seen.state in (State.WAITING_FOR_READY, State.UNREACHABLE):
+    # what was ill when its place was taken away is queued like any other
+    if seen.state in (State.WAITING_FOR_READY, State.UNREACHABLE, State.UNHEALTHY):
         # it waits for its turn once more, and only then has time to become ready
         return Verdict(State.SCHEDULING, Reason.PREEMPTED, message)
     if seen.overdue:
@@ -150,21 +163,24 @@ def _unknown(seen: Evidence) -> Verdict:
     if seen.overdue and seen.state is State.SCHEDULING:
         message = f"waited too long in the queue of its cluster, which cannot be asked; {seen.detail}".rstrip("; ")
         return Verdict(State.FAILED, Reason.QUEUE_TIMEOUT, message, failures=seen.failures + 1)
-    if seen.overdue and not seen.was_ready and seen.state in (*_READYING, State.UNREACHABLE):
+    if seen.overdue and (seen.begins_anew or not seen.was_ready) and seen.state in (*_READYING, State.UNREACHABLE):
         # no proof of death, but whoever waits for it waited as long as was asked; it is killed once it can be asked
         return Verdict(State.FAILED, Reason.READINESS_TIMEOUT, _overdue(seen), failures=seen.failures + 1)
     if seen.state in (State.UNREACHABLE, *LAUNCHING[:3]):
         return Verdict(failures=seen.failures + 1, message=seen.detail)
     message = seen.detail or "the backend cannot be asked"
-    return Verdict(State.UNREACHABLE, None, message, failures=seen.failures + 1, proven=False)
+    return Verdict(State.UNREACHABLE, _since(seen), message, failures=seen.failures + 1, proven=False)
 
 
 def _serving(seen: Evidence, unhealthy_after: int) -> Verdict:
     if seen.moved and seen.state is State.READY:
         # whoever listens at its old address by now is somebody else
         return Verdict(State.UNHEALTHY, Reason.PREEMPTED, "it runs elsewhere now and has yet to answer there")
-    if seen.answers and seen.owns_port is not False:
+    begins = seen.begins_anew and seen.state is State.UNHEALTHY
+    if seen.answers and seen.owns_port is not False and not (begins and seen.hung):
         return _answering(seen)
+    if begins:
+        return Verdict(State.WAITING_FOR_READY, Reason.PREEMPTED, "it runs again and has yet to answer")
     failures = seen.failures + 1
     if seen.state is State.READY and failures >= unhealthy_after:
         message = seen.detail or f"{failures} probes in a row failed"
@@ -185,12 +201,13 @@ def _launching(seen: Evidence) -> Verdict:
     if seen.life is Life.RUNNING and seen.answers and seen.owns_port is not False and not seen.hung:
         return Verdict(State.READY)
     if seen.state is State.UNREACHABLE:
-        back = State.UNHEALTHY if seen.was_ready else State.WAITING_FOR_READY
-        return Verdict(back, Reason.HEALTH_FAILED if seen.was_ready else None, "the backend answers again")
+        if seen.was_ready and not seen.begins_anew:
+            return Verdict(State.UNHEALTHY, Reason.HEALTH_FAILED, "the backend answers again")
+        return Verdict(State.WAITING_FOR_READY, _since(seen), "the backend answers again")
     if seen.overdue and seen.state not in _QUEUES:
         return Verdict(State.FAILED, Reason.READINESS_TIMEOUT, _overdue(seen))
     if seen.state in _BEFORE_ALIVE and seen.life is Life.RUNNING:
-        return Verdict(State.WAITING_FOR_READY, failures=0)
+        return Verdict(State.WAITING_FOR_READY, _since(seen), failures=0)
     return Verdict(failures=seen.failures, message=seen.detail)
 
 

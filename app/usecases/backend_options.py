@@ -66,6 +66,15 @@ def settle(ctx: Context, connection: Connection, actor: Actor, pool: Any, wish: 
     return {**pool.options, **asked, **wish.own, **image, **fixed}
 
 
+def not_of_pool(
+    ctx: Context, connection: Connection, actor: Actor, pool: Any, wish: Wish, settled: Mapping[str, Any]
+) -> list[str]:
+    """Which of the ``settled`` options somebody else than the pool decided: those go on as they are when it changes."""
+    fixed = _fixed_by_key(ctx, connection, actor.key_id).get(pool.backend) or {}
+    own = {*wish.own, *fixed}
+    return sorted(name for name in settled if name in own or settled[name] != pool.options.get(name))
+
+
 def check_of_key(connection: Connection, options: Mapping[str, Mapping[str, Any]]) -> None:
     """Options per backend that a key is to fix. Raises InvalidConfig that names each wrong one, and Unavailable."""
     if not knows_services(connection):

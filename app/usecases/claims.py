@@ -15,9 +15,9 @@ from app.usecases.context import Context
 
 #: What a worker needs of a replica and its open attempt (``attempt_id`` is NULL when there is none).
 REPLICA_WITH_ATTEMPT = """
-    r.id, r.state, r.attempt, r.pool, r.backend, r.engine, r.server_mode, r.model_name, r.node, r.host, r.port,
-    r.base_url, r.spec, r.grace_s, r.desired_state, r.check_failures, r.last_health, r.timestamps, r.diagnostics,
-    r.deadline_at <= hostler_now() AS overdue, a.id AS attempt_id, a.name AS attempt_name, a.backend_ref,
+    r.id, r.state, r.reason, r.attempt, r.pool, r.backend, r.engine, r.server_mode, r.model_name, r.node, r.host,
+    r.port, r.base_url, r.spec, r.grace_s, r.desired_state, r.check_failures, r.last_health, r.timestamps,
+    r.diagnostics, r.deadline_at <= hostler_now() AS overdue, a.id AS attempt_id, a.name AS attempt_name, a.backend_ref,
     a.launching_at, a.stop_asked_at,
     CAST(extract(epoch FROM hostler_now() - a.stop_asked_at) AS float8) AS stopping_for_s
 """

@@ -39,7 +39,8 @@ def record_failed(
     fence: tuple[str, str] | None = None,
     diagnostics: Mapping[str, Any] | None = None,
 ) -> bool:
-    """The attempt failed. Its open launch task fails with it; until it is gone the sweep keeps killing.
+    """The attempt failed. Its open launch task fails with it; until it is gone the sweep keeps killing. One that its
+    backend was never asked to launch is gone.
 
     ``fence`` is (task id, lease token) when a worker says so that holds the launch.
     """
@@ -69,10 +70,11 @@ def record_failed(
             result={"log_tail": end.log_tail} if end.log_tail else None,
         )
         row = replicas.read(connection, replica_id)
-        if end.gone:
+        gone = end.gone or not was_launched(connection, replica_id, attempt)
+        if gone:
             replicas.record_released(connection, replica_id, attempt)
-        rung = _waiting_pools(connection, row) if end.gone else []
-    _after_end(ctx, row, ended, rung)
+        rung = waiting_pools(connection, row) if gone else []
+    after_end(ctx, row, ended, rung)
     return True
 
 
@@ -93,11 +95,18 @@ def record_gone(ctx: Context, replica_id: str, attempt: int, end: End | None = N
             return False
         released = replicas.record_released(connection, replica_id, attempt)
         ended = tasks.finish(connection, stops, TaskState.SUCCEEDED, message=f"replica {replica_id} was seen gone")
-        rung = _waiting_pools(connection, row) if released else []
+        rung = waiting_pools(connection, row) if released else []
     if released and restart is not None:
         ctx.doorbell.ring(TaskKind.RESTART, queue_for(TaskKind.RESTART, row.pool, None), pool=row.pool)
-    _after_end(ctx, row, ended, rung)
+    after_end(ctx, row, ended, rung)
     return released
+
+
+def was_launched(connection: Connection, replica_id: str, attempt: int) -> bool:
+    """Whether a backend may have been asked to launch that attempt. In a transaction that ended its launch tasks: who
+    still held one is refused when it is about to ask, so that a no stays one."""
+    query = text("SELECT 1 FROM attempts WHERE replica_id = :id AND number = :number AND launching_at IS NOT NULL")
+    return connection.execute(query, {"id": replica_id, "number": attempt}).first() is not None
 
 
 def _leave_stopping(connection: Connection, row: Any, restart: Any | None, stops: list[str]) -> None:
@@ -137,7 +146,9 @@ def _leave_stopping(connection: Connection, row: Any, restart: Any | None, stops
 def _record_end(connection: Connection, replica_id: str, attempt: int, end: End) -> None:
     connection.execute(
         text(
-            "UPDATE attempts SET reason = coalesce(reason, :reason), message = left(:message, 4000),"
+            # what a failed one was ended by is no news: the first word says why
+            "UPDATE attempts SET message = CASE WHEN reason IS NULL THEN left(:message, 4000) ELSE message END,"
+            " reason = coalesce(reason, :reason),"
             " exit_code = coalesce(:exit_code, exit_code), signal = coalesce(:signal, signal),"
             " log_tail = CASE WHEN :log_tail = '' THEN log_tail ELSE :log_tail END,"
             " ended_at = coalesce(ended_at, hostler_now())"
@@ -155,12 +166,12 @@ def _record_end(connection: Connection, replica_id: str, attempt: int, end: End)
     )
 
 
-def _waiting_pools(connection: Connection, row: Any) -> list[str]:
+def waiting_pools(connection: Connection, row: Any) -> list[str]:
     """The replica's own pool, and the others that wait for a GPU or a port of its host."""
     return [row.pool, *leases.pools_short_of(connection, row.node, row.pool)] if row.node else [row.pool]
 
 
-def _after_end(ctx: Context, row: Any, ended: Iterable[str], rung: Iterable[str]) -> None:
+def after_end(ctx: Context, row: Any, ended: Iterable[str], rung: Iterable[str]) -> None:
     for pool in rung:
         # room was returned: whoever waits for it is claimed now, not at the next sweep
         ctx.doorbell.ring(TaskKind.CREATE, queue_for(TaskKind.CREATE, pool, None), pool=pool)

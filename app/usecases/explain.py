@@ -26,7 +26,14 @@ _READ = AdaptedToServices(
     lambda known: (
         f"""
 SELECT r.*, p.state AS pool_state, p.slots AS slots_total, p.gpus AS pool_gpus, b.host_bound,
-    {"a.told" if known else "CAST(NULL AS jsonb)"} AS told, a.name AS attempt_name, a.launching_at,
+    {"a.told" if known else "CAST(NULL AS jsonb)"} AS told,
+    {"a.stop_trouble" if known else "NULL"} AS stop_trouble,
+    {"a.left_behind_at" if known else "CAST(NULL AS timestamptz)"} AS left_behind_at,
+    (SELECT extract(epoch FROM hostler_now() - n.heartbeat_at) FROM nodes n WHERE n.name = r.node) AS host_silent_s,
+    r.node IS NOT NULL OR NOT EXISTS (SELECT 1 FROM nodes) OR EXISTS (SELECT 1 FROM nodes n
+        WHERE n.heartbeat_at > hostler_now() - make_interval(secs => :heard_s)
+        {"AND (n.pools IS NULL OR r.pool = ANY(n.pools))" if known else ""}) AS looked_at,
+    a.name AS attempt_name, a.launching_at,
     a.backend_ref, a.stop_asked_at, a.exit_code, a.signal,
     t.id AS task_id, t.kind AS task_kind, t.state AS task_state, t.claimed_by, t.lease_expires_at, t.seq, t.claims,
     CASE WHEN t.state = 'queued' AND t.not_before > hostler_now() THEN t.not_before END AS tried_again_at,
@@ -87,6 +94,11 @@ def explain(ctx: Context, replica_id: str) -> dict[str, Any]:
             port=row.port,
             check_failures=row.check_failures,
             tried_again_at=_iso(row.tried_again_at),
+            retrying=row.task_state == "queued" and row.attempt_name is not None,
+            host_silent_s=None if row.host_silent_s is None else float(row.host_silent_s),
+            looked_at=row.looked_at,
+            stop_trouble=row.stop_trouble or "",
+            left_behind=row.left_behind_at is not None,
             submitted=row.launching_at is not None and row.backend_ref is not None,
             cluster=row.told or {},
             draining_until=_iso(drain.until) if drain else None,
@@ -155,6 +167,8 @@ def _evidence(row: Any, drain: Any | None) -> list[dict[str, Any]]:
                 "name": row.attempt_name,
                 "launching_since": _iso(row.launching_at),
                 "stop_asked_at": _iso(row.stop_asked_at),
+                "stop_trouble": row.stop_trouble,
+                "left_behind_at": _iso(row.left_behind_at),
                 "exit_code": row.exit_code,
                 "signal": row.signal,
             }

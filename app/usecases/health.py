@@ -11,6 +11,7 @@ from app.db.engine import Database
 from app.db.migrate import standing
 from app.db.repos import health as repo
 from app.errors import Unavailable
+from app.usecases import defects
 from app.usecases.context import Context
 from app.usecases.nodes import SILENT_S
 from hostler import __version__
@@ -44,6 +45,7 @@ CHECKS = {
     "sweeps": "the repair sweep runs",
     "work": "nothing waits that could be done",
     "pools": "every pool with work has a worker",
+    "services": "every service is looked after",
     "orphans": "nothing runs without a record",
     "cleanup": "what ended is gone",
 }
@@ -102,7 +104,7 @@ class Health:
 def look(database: Database) -> Any:
     """The stack at one moment, as ``app.db.repos.health`` counts it. Raises Unavailable."""
     with database.read() as connection:
-        return repo.summary(connection, SILENT_S, BROKER_LATE_S, LAUNCH_LATE_S, CLEANUP_LATE_S)
+        return repo.summary(connection, SILENT_S, BROKER_LATE_S, LAUNCH_LATE_S, CLEANUP_LATE_S, defects.TOLD_S)
 
 
 def problems(row: Any, sweep_interval_s: float) -> list[Problem]:
@@ -130,6 +132,9 @@ def problems(row: Any, sweep_interval_s: float) -> list[Problem]:
     for pool in row.silent_pools:
         text = f"pool {pool} has work and no worker of it is heard. `hostler pool get {pool}` shows it."
         found.append(Problem("pools", text, f"hostler status; hostler up -d; hostler pool get {pool}"))
+    for told in row.defects:
+        text = f"{told} It is left alone meanwhile; this is a defect of ours, please report it with the agent's log."
+        found.append(Problem("services", text, "hostler status; the agent's log"))
     for name, count in (row.orphans or {}).items():
         text = f"{count} attempts run on node {name} without a record. `hostler gc --dry-run` shows them."
         found.append(Problem("orphans", text, "hostler gc --dry-run"))

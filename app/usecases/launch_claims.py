@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -108,7 +110,8 @@ _PLANNED_AFTER = 10
 
 _LOAD = text(
     """
-SELECT r.*, p.gpus AS pool_gpus, b.host_bound, a.id AS open_attempt_id, a.name AS open_attempt_name,
+SELECT r.*, p.gpus AS pool_gpus, p.options AS pool_options, b.host_bound,
+    a.id AS open_attempt_id, a.name AS open_attempt_name,
     EXISTS (SELECT 1 FROM tasks t WHERE t.state = 'queued' AND t.kind IN ('create', 'restart')
         AND CASE WHEN :by_pool THEN t.pool = r.pool ELSE t.node = :node END) AS more
 FROM replicas r JOIN pools p ON p.name = r.pool JOIN backends b ON b.name = r.backend
@@ -212,6 +215,36 @@ def _take_capacity(
         raise NoRoom
     host = ctx.settings.node_address if row.host_bound else None
     return _made(row, task, opened.id, name, State.SCHEDULING, host, opened.port, gpus)
+
+
+def take_place(ctx: Context, claim: LaunchClaim, place_options: Sequence[str]) -> LaunchClaim:
+    """The claim at the place that its pool names now, if no launch of its replica ever began: nothing can be at the
+    place that the pool named before. ``place_options`` are those that make a place."""
+    settled = claim.row.spec["resolved"]
+    options, pool = settled["backend_options"], claim.row.pool_options
+    names = [name for name in place_options if name not in settled.get("not_of_pool", ())]
+    if all(options.get(name) == pool.get(name) for name in names):
+        return claim
+    now = {name: value for name, value in options.items() if name not in names}
+    now |= {name: pool[name] for name in names if name in pool}
+    values = {"id": claim.replica_id, "attempt": claim.attempt, "options": json.dumps(now)}
+    with ctx.database.begin() as connection:
+        held = tasks.lock_held(connection, claim.task_id, claim.lease_token)
+        if not held or connection.execute(_TAKE_PLACE, values).first() is None:
+            return claim
+    spec = {**claim.row.spec, "resolved": {**settled, "backend_options": now}}
+    return replace(claim, row=SimpleNamespace(**{**claim.row._mapping, "spec": spec}))
+
+
+_TAKE_PLACE = text(
+    """
+UPDATE replicas r SET spec = jsonb_set(spec, '{resolved,backend_options}', CAST(:options AS jsonb)),
+    version = version + 1
+WHERE id = :id AND attempt = :attempt
+  AND NOT EXISTS (SELECT 1 FROM attempts a WHERE a.replica_id = r.id AND a.launching_at IS NOT NULL)
+RETURNING id
+"""
+)
 
 
 def change_port(ctx: Context, claim: LaunchClaim) -> int | None:

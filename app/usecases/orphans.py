@@ -10,11 +10,14 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from app.db.repos import leases, replicas
+from app.db.repos.newer import knows_services
 from app.db.repos.replicas import Move
 from app.domain.lifecycle import State
+from app.settings import pools_served
 from app.usecases.context import Context
 from app.usecases.events import record_event
 from app.usecases.launches import DEFAULT_START_S
+from app.usecases.rounds import served
 
 #: Columns of a replica without which it could not be restarted or stopped as its user asked.
 _KEPT = (
@@ -41,6 +44,42 @@ def open_and_known(ctx: Context, names: Sequence[str]) -> tuple[set[str], set[st
     with ctx.database.read() as connection:
         rows = list(connection.execute(query, {"names": list(names)}))
     return {row.name for row in rows if row.is_open}, {row.name for row in rows}
+
+
+def left_behind(ctx: Context) -> list[Any]:
+    """Attempts that were given up without having been seen gone and that this host may ask about: ``id, name,
+    backend, backend_ref, options``."""
+    values = {"node": ctx.settings.node_name, "pools": pools_served(ctx.settings)}
+    with ctx.database.read() as connection:
+        return list(connection.execute(_LEFT_BEHIND, values)) if knows_services(connection) else []
+
+
+def record_caught_up(ctx: Context, attempt_id: int) -> None:
+    """What was given up was seen gone."""
+    with ctx.database.begin() as connection:
+        connection.execute(_CAUGHT_UP, {"id": attempt_id, "node": ctx.settings.node_name})
+    ctx.notify("events")
+
+
+_LEFT_BEHIND = text(
+    f"""
+SELECT a.id, a.name, a.backend, a.backend_ref, r.spec->'resolved'->'backend_options' AS options
+FROM attempts a JOIN replicas r ON r.id = a.replica_id
+WHERE a.left_behind_at IS NOT NULL AND (a.node = :node OR (a.node IS NULL AND {served("a.pool")}))
+ORDER BY a.id LIMIT 100
+"""
+)
+_CAUGHT_UP = text(
+    """
+WITH seen AS (
+    UPDATE attempts SET left_behind_at = NULL WHERE id = :id AND left_behind_at IS NOT NULL
+    RETURNING replica_id, number, pool, name
+)
+INSERT INTO events (kind, replica_id, attempt, pool, node, actor, cause, message)
+SELECT 'orphan', replica_id, number, pool, :node, 'hostler', 'sweep',
+    name || ': had been given up, and nothing of it is left now' FROM seen
+"""
+)
 
 
 def record_orphan(ctx: Context, name: str, what: str) -> None:

@@ -13,6 +13,8 @@ class TaskOutcome:
     task_id: str | None
     already: bool = False
     replayed: bool = False
+    #: it is gone with the wish, and what it held is free: ring for those that wait for that
+    freed: bool = False
 
 
 def found(replayed: dict[str, str]) -> TaskOutcome:

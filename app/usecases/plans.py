@@ -54,6 +54,8 @@ class Plan:
     secrets: dict[str, dict[str, Any]] = field(default_factory=dict)
     #: what starts it, where a recipe says so instead of a setting
     program: tuple[str, ...] = ()
+    #: backend options that the pool did not decide
+    not_of_pool: list[str] = field(default_factory=list)
 
 
 def resolve(ctx: Context, connection: Connection, actor: Actor, body: Mapping[str, Any]) -> Plan:
@@ -115,6 +117,7 @@ def resolve(ctx: Context, connection: Connection, actor: Actor, body: Mapping[st
         spans_hosts=engine.spans_hosts,
     )
     options = backend_options.settle(ctx, connection, actor, pool, wish)
+    not_of_pool = backend_options.not_of_pool(ctx, connection, actor, pool, wish, options)
     path = Path(model["source"]) if model and engine.needs_model_file else None
     plan = Plan(
         pool.name,
@@ -133,6 +136,7 @@ def resolve(ctx: Context, connection: Connection, actor: Actor, body: Mapping[st
         granted_role=role,
         secrets={name: dict(one) for name, one in (run.get("secrets") or {}).items()},
         program=tuple(run.get("program") or ()),
+        not_of_pool=not_of_pool,
     )
     _rehearse(ctx, plan, body)
     return plan
@@ -240,6 +244,7 @@ def resolved(plan: Plan) -> dict[str, Any]:
         "other_names": plan.other_names,
         **({"secrets": plan.secrets} if plan.secrets else {}),
         **({"program": list(plan.program)} if plan.program else {}),
+        **({"not_of_pool": plan.not_of_pool} if plan.not_of_pool else {}),
     }
 
 

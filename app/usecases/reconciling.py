@@ -22,6 +22,7 @@ from app.db.repos import service_hints
 from app.db.repos import services as repo
 from app.domain.services import Create, Stop
 from app.errors import Collided, Unavailable
+from app.usecases import defects
 from app.usecases.context import Actor, Context
 from app.usecases.gateway_load import GatewayLoad
 from app.usecases.plans import Plan as Resolved
@@ -56,7 +57,18 @@ def turn(ctx: Context, limit: int = BATCH, until: float = float("inf")) -> int:
         due = service_hints.due(connection, limit, AHEAD_S)
     if not due:
         return 0
-    acting, effects = ctx.database.change(partial(_look, ctx, due))
+    _turn(ctx, due, until)
+    return len(due)
+
+
+def _turn(ctx: Context, due: Sequence[str], until: float) -> None:
+    found = _look_at(ctx, due)
+    if found is None:
+        # whose defect it is shows when each is looked at alone
+        for service_id in due if len(due) > 1 else ():
+            _turn(ctx, [service_id], until)
+        return
+    acting, effects = found
     effects.tell(ctx)
     # how busy each is decides who is stopped, and nothing else
     loads = load_of(ctx) if any(acting.values()) else {}
@@ -65,7 +77,6 @@ def turn(ctx: Context, limit: int = BATCH, until: float = float("inf")) -> int:
         _carry_out(ctx, service_id, loads)
         if time.monotonic() >= until:
             break
-    return len(due)
 
 
 def sweep(ctx: Context) -> int:
@@ -117,6 +128,18 @@ def load_of(ctx: Context) -> Mapping[str, int]:
         return load.read()
 
 
+def _look_at(ctx: Context, due: Sequence[str]) -> tuple[dict[str, bool], Effects] | None:
+    """``_look`` in a transaction; None when it broke over one of them, which is told if it was looked at alone."""
+    try:
+        return ctx.database.change(partial(_look, ctx, due))
+    except (Collided, Unavailable):
+        raise
+    except Exception as error:  # noqa: BLE001 - a defect about one service must not end what looks after all of them
+        if len(due) == 1:
+            defects.record(ctx, due[0], error)
+        return None
+
+
 def _look(ctx: Context, due: Sequence[str], connection: Connection) -> tuple[dict[str, bool], Effects]:
     """Put off those of ``due`` about which nothing is to be done, and write what concerns no replica. Returns those
     about whose replicas something is to be done, unless somebody is at them, and whether that is a stop."""
@@ -148,6 +171,8 @@ def _carry_out(ctx: Context, service_id: str, loads: Mapping[str, int]) -> None:
     except (Collided, Unavailable) as error:
         # its hints are still there, and it must not hold up the others
         log.warning("service %s is looked at again: %s", service_id, error)
+    except Exception as error:  # noqa: BLE001 - as above
+        defects.record(ctx, service_id, error)
 
 
 _loads: weakref.WeakKeyDictionary[Database, tuple[GatewayLoad, threading.Lock]] = weakref.WeakKeyDictionary()

@@ -14,6 +14,7 @@ from app.domain.masking import MASK, mask
 from app.errors import Conflict, NotFound
 from app.usecases import idempotency as remembered
 from app.usecases import paging, reach
+from app.usecases.abandons import request_abandon
 from app.usecases.checks import request_diagnose, request_health
 from app.usecases.context import Actor, Context, Idempotency
 from app.usecases.creates import CreateOutcome, plan_create, request_create
@@ -27,6 +28,7 @@ __all__ = [
     "get",
     "list_replicas",
     "plan_create",
+    "request_abandon",
     "request_create",
     "request_diagnose",
     "request_health",
@@ -48,7 +50,10 @@ def get(ctx: Context, replica_id: str) -> dict[str, Any]:
         raise _unknown(replica_id)
     row, attempts = rows[0], [_attempt(one) for one in rows if one.a_number is not None]
     last = attempts[-1] if attempts else None
-    return _body(row, local) | {
+    body = _body(row, local)
+    if body["cleanup"] and last:
+        body["cleanup"]["message"] = last["stop_trouble"]
+    return body | {
         "attempts": attempts,
         "tunnels": [dict(end._mapping) | {"since": _iso(end.since)} for end in ends],
         "job_id": last["job_id"] if last else None,
@@ -119,7 +124,7 @@ def delete(ctx: Context, actor: Actor, replica_id: str, idempotency: Idempotency
 
 
 def cleanup_of(row: Any) -> dict[str, Any] | None:
-    """``{"state": "pending", "since"}`` while an ended replica is not seen gone."""
+    """``{"state": "pending", "since"}`` while an ended replica is not seen gone; in ``get`` also why (``message``)."""
     if row.state in TERMINAL and row.released_at is None:
         return {"state": "pending", "since": _iso(row.state_since)}
     return None
@@ -164,7 +169,8 @@ def _body(row: Any, local: Mapping[str, str]) -> dict[str, Any]:
 def _attempt(row: Any) -> dict[str, Any]:
     shown = {name: getattr(row, f"a_{name}") for name in replicas.ATTEMPT}
     shown |= {"job_id": row.a_job_id, "cluster": row.a_told}
-    return shown | {name: _iso(shown[name]) for name in ("launching_at", "ended_at", "released_at")}
+    shown |= {"stop_trouble": row.a_stop_trouble, "left_behind_at": row.a_left_behind_at}
+    return shown | {name: _iso(shown[name]) for name in ("launching_at", "ended_at", "released_at", "left_behind_at")}
 
 
 def _unknown(replica_id: str) -> NotFound:

@@ -119,7 +119,7 @@ def _stop(ctx: Context, connection: Connection, seen: Seen, who: Actor | None, e
             # it ended and was deleted since it was read
             raise Collided(retry_after_s=1) from error
         effects.stopped.append(one.replica_id)
-        effects.rings.add((TaskKind.STOP, pool, node))
+        effects.rings.add((TaskKind.CREATE, pool, None) if outcome.freed else (TaskKind.STOP, pool, node))
         effects.topics |= {"events", f"replica:{one.replica_id}", f"task:{outcome.task_id}", f"due:{node or ''}"}
 
 

@@ -1,4 +1,5 @@
-"""Hosts that are not heard of any more: what they run is unreachable, which proves no death and frees nothing.
+"""Hosts that are not heard of any more: what they run is unreachable, which proves no death and frees nothing. So is
+what runs on no host of ours and that no host is left to look at.
 
 A heartbeat that looks old proves little: a clock may have jumped. So a host is marked first, with the heartbeat that
 was seen, and is silent only when that heartbeat is still its last after ``PROOF_S`` of real time. A host that lives
@@ -53,7 +54,7 @@ _UNHELD = """
 """
 _LOST = text(
     f"""
-SELECT r.id, r.attempt, r.state, r.node, r.pool FROM replicas r
+SELECT r.id, r.attempt, r.state, r.reason, r.node, r.pool FROM replicas r
 WHERE r.node = ANY(:nodes) AND r.released_at IS NULL AND r.state = ANY(:states) {_UNHELD}
 ORDER BY r.id LIMIT :limit
 """
@@ -72,6 +73,20 @@ ORDER BY r.id LIMIT :limit
 """
     )
 )
+#: Not before there is any host at all: a stack that just starts has lost nothing.
+_UNSERVED = AdaptedToServices(
+    lambda known: (
+        f"""
+SELECT r.id, r.attempt, r.state, r.reason, r.pool FROM replicas r
+WHERE r.node IS NULL AND r.released_at IS NULL AND r.state = ANY(:states)
+  AND EXISTS (SELECT 1 FROM nodes)
+  AND NOT EXISTS (SELECT 1 FROM nodes n WHERE n.name <> ALL(:nodes)
+      {"AND (n.pools IS NULL OR r.pool = ANY(n.pools))" if known else ""})
+  {_UNHELD}
+ORDER BY r.id LIMIT :limit
+"""
+    )
+)
 _SUSPECT = text(
     "INSERT INTO events (kind, pool, node, actor, cause, message)"
     " VALUES ('pool_suspect', :pool, :node, 'hostler', 'host silent', :message)"
@@ -82,10 +97,11 @@ _ASKED = (State.STARTING, State.WAITING_FOR_READY, *SERVING)
 def judge_silent_nodes(ctx: Context) -> int:
     """Call what silent hosts run unreachable, and end launches there whose time is over; returns how many of both."""
     silent = ctx.database.change(_find_silent)
-    if not silent:
-        return 0
     names = [row.name for row in silent]
-    moved = _call_unreachable(ctx, {row.name: float(row.silent_s) for row in silent})
+    moved = _call_unserved(ctx, names)
+    if not silent:
+        return moved
+    moved += _call_unreachable(ctx, {row.name: float(row.silent_s) for row in silent})
     with ctx.database.read() as connection:
         overdue = list(connection.execute(_OVERDUE.of(connection), {"nodes": names, "limit": BATCH}))
     message = (
@@ -122,6 +138,52 @@ def _call_unreachable(ctx: Context, silent: dict[str, float]) -> int:
     return len(moved)
 
 
+def _call_unserved(ctx: Context, silent: Sequence[str]) -> int:
+    """Where no agent that serves the pool is heard, nobody knows how those are that run on no host of ours."""
+
+    def act(connection: Connection) -> set[str]:
+        values = {"nodes": list(silent), "states": list(_ASKED), "limit": BATCH}
+        lost = list(connection.execute(_UNSERVED.of(connection), values))
+        moved = replicas.record_moves(connection, [_unserved(row) for row in lost])
+        counts = Counter(row.pool for row in lost if row.id in moved)
+        told = [
+            {
+                "node": None,
+                "pool": pool,
+                "message": f"no agent serves pool {pool}: {count} replicas of it are unreachable; nothing is torn down,"
+                " and nothing is started in their place",
+            }
+            for pool, count in sorted(counts.items())
+        ]
+        if told:
+            connection.execute(_SUSPECT, told)
+        return moved
+
+    moved = ctx.database.change(act)
+    if moved:
+        ctx.notify("events", *(f"replica:{one}" for one in moved))
+    return len(moved)
+
+
+def _unserved(row: Any) -> Move:
+    return Move(
+        row.id,
+        row.attempt,
+        (State(row.state), State.UNREACHABLE),
+        cause="no agent",
+        reason=_kept_reason(row),
+        message=f"no agent serves pool {row.pool}, so that nobody looks at it; `hostler node list` shows who is heard",
+        # due at once for the first agent that comes
+        next_check_s=0,
+        keeps_deadline=True,
+    )
+
+
+def _kept_reason(row: Any) -> Reason | None:
+    """What goes with a replica until it answers again: that its cluster took its place away."""
+    return Reason.PREEMPTED if row.reason == Reason.PREEMPTED else None
+
+
 def _tell(connection: Connection, lost: Sequence[Any], moved: set[str], silent: dict[str, float]) -> None:
     """All that a host ran went silent at once: the fault is more likely the host's, or the way to it, than theirs."""
     counts = Counter((row.node, row.pool) for row in lost if row.id in moved)
@@ -144,6 +206,7 @@ def _move(row: Any, silent_s: float) -> Move:
         row.attempt,
         (State(row.state), State.UNREACHABLE),
         cause="host silent",
+        reason=_kept_reason(row),
         message=f"host {row.node} has not been heard of for {silent_s:.0f} s; `hostler node get {row.node}` shows it",
         # due at once for its agent, when that comes back
         next_check_s=0,

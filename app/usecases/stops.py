@@ -11,11 +11,11 @@ from sqlalchemy import Connection, text
 from app.db.repos import drains as drains_repo
 from app.db.repos import replicas, tasks
 from app.db.repos.replicas import Move
-from app.domain.lifecycle import SERVING, TERMINAL, Reason, State
+from app.domain.lifecycle import LAUNCHING, SERVING, TERMINAL, Reason, State
 from app.domain.tasks import LAUNCH_KINDS, LIFECYCLE_KINDS, TaskKind, TaskState
 from app.doorbell.queues import queue_for
 from app.errors import NotFound
-from app.usecases import drains
+from app.usecases import drains, ends
 from app.usecases import idempotency as remembered
 from app.usecases.context import Actor, Context, Idempotency
 from app.usecases.outcomes import TaskOutcome, found
@@ -54,7 +54,10 @@ def request_stop(
     outcome, node, pool = ctx.database.change(act)
     if not outcome.already and not outcome.replayed:
         scope = {"node": node} if node else {"pool": pool}
-        ctx.doorbell.ring(TaskKind.STOP, queue_for(TaskKind.STOP, pool, node), **scope)
+        if outcome.freed:
+            ctx.doorbell.ring(TaskKind.CREATE, queue_for(TaskKind.CREATE, pool, None), pool=pool)
+        else:
+            ctx.doorbell.ring(TaskKind.STOP, queue_for(TaskKind.STOP, pool, node), **scope)
         ctx.notify("events", f"replica:{replica_id}", f"task:{outcome.task_id}", f"due:{node or ''}")
     return outcome
 
@@ -93,14 +96,15 @@ def stop(
         message=cause,
     )
     task_id = _insert_stop_task(connection, actor, row, force, grace)
-    _set_off(connection, actor, row, task_id, grace, cause, cancelled=bool(launching))
+    freed = _set_off(connection, actor, row, task_id, grace, cause, cancelled=bool(launching))
     _drain(connection, row, 0 if force else drains.seconds_of(ctx.settings, row.spec, drain_s))
-    return TaskOutcome(replica_id, task_id), row.node, row.pool
+    return TaskOutcome(replica_id, task_id, freed=freed), row.node, row.pool
 
 
 def _set_off(
     connection: Connection, actor: Actor, row: Any, task_id: str, grace_s: int, cause: str, *, cancelled: bool
-) -> None:
+) -> bool:
+    """Its first step. True when that was all, because nothing was launched."""
     reason = Reason.CANCELLED if cancelled else None
     common: dict[str, Any] = {
         "cause": cause,
@@ -111,12 +115,17 @@ def _set_off(
         "patch": {"desired_state": "stopped", "grace_s": grace_s},
     }
     state = State(row.state)
-    if state is State.PENDING:
-        # nothing was launched and nothing is held: it is gone at once
-        replicas.record_moves(connection, [Move(row.id, row.attempt, (state, State.STOPPED), **common)])
+    if state in LAUNCHING:
+        # why it took so long, if it did
+        common["message"] = row.message
+    if state in LAUNCHING and not ends.was_launched(connection, row.id, row.attempt):
+        # no backend was asked for it, and none will be: it is gone at once, whether or not its place can be asked
+        path = (state, State.STOPPED) if state is State.PENDING else (state, State.STOPPING, State.STOPPED)
+        replicas.record_moves(connection, [Move(row.id, row.attempt, path, **common)])
         replicas.record_released(connection, row.id, row.attempt)
         tasks.finish(connection, [task_id], TaskState.SUCCEEDED, actor=actor.name, message="nothing was launched")
-    elif state is State.STOPPING or state in TERMINAL:
+        return True
+    if state is State.STOPPING or state in TERMINAL:
         connection.execute(
             text(
                 "UPDATE replicas SET desired_state = 'stopped', grace_s = :grace_s, next_check_at = hostler_now(),"
@@ -128,6 +137,7 @@ def _set_off(
         replicas.record_moves(
             connection, [Move(row.id, row.attempt, (state, State.STOPPING), next_check_s=1.0, **common)]
         )
+    return False
 
 
 def _drain(connection: Connection, row: Any, seconds: float) -> None:

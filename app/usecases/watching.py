@@ -244,6 +244,26 @@ def record_trouble(ctx: Context, replica_id: str, message: str) -> None:
         )
 
 
+def record_stop_trouble(ctx: Context, replica_id: str, attempt_id: int, message: str) -> None:
+    """It could not be asked to end now, and is asked again. Beside why it failed, which stays."""
+    with ctx.database.begin() as connection:
+        values = {"id": replica_id, "attempt_id": attempt_id, "message": message}
+        connection.execute(_STOP_TROUBLE.of(connection), values)
+
+
+_STOP_TROUBLE = AdaptedToServices(
+    lambda known: (
+        f"""
+WITH told AS (
+    UPDATE replicas SET message = left('stop: ' || :message, 4000), version = version + 1
+    WHERE id = :id AND state = 'stopping' AND (message = '' OR starts_with(message, 'stop: '))
+)
+{"UPDATE attempts SET stop_trouble = left(:message, 4000) WHERE id = :attempt_id" if known else "SELECT 1"}
+"""
+    )
+)
+
+
 def task_age_s(ctx: Context, task_id: str) -> float:
     """Seconds since the task was asked for."""
     query = text("SELECT extract(epoch FROM hostler_now() - created_at) FROM tasks WHERE id = :id")

@@ -77,6 +77,11 @@ def get(session: Session, replica_id: str) -> None:
     help="Time for requests in flight before that [default: what its create or setting says].",
 )
 @click.option("--force", is_flag=True, help="Kill it at once.")
+@click.option(
+    "--abandon",
+    is_flag=True,
+    help="Role admin: ask nobody and free what it holds, though it was not seen gone. For what cannot be asked.",
+)
 @following.wait_option("Return when it was seen gone.")
 @click.option("--timeout", type=Duration(), help="With --wait: give up (exit 7) after so long.")
 @pass_session
@@ -87,13 +92,14 @@ def stop(
     grace: float | None,
     drain: float | None,
     force: bool,
+    abandon: bool,
     wait: bool | None,
     timeout: float | None,
 ) -> None:
     """Stop replicas, by id or by label. Works in every state; a queued launch is cancelled."""
     client = session.client
     grace_s = None if grace is None else number(grace)
-    stop_one = partial(client.stop_replica, force=force, grace_s=grace_s, drain_s=drain)
+    stop_one = partial(client.stop_replica, force=force, grace_s=grace_s, drain_s=drain, abandon=abandon)
     asked, refused = _each(_chosen(client, replica_ids, label), stop_one)
     if wait:
         # all were asked before the first is waited for
@@ -105,7 +111,9 @@ def stop(
         else:
             click.echo(replica_id)
     raise_first(refused)
-    if asked and not wait:
+    if asked and abandon:
+        talk("given up: something of it may still run; hostler replica get ID says where")
+    elif asked and not wait:
         talk("asked to stop; until it is gone: hostler replica wait ID --for released")
 
 

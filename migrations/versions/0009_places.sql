@@ -5,11 +5,18 @@ ALTER TABLE attempts ADD COLUMN told JSONB;
 -- the cluster's name for it, which users may use instead of ours
 ALTER TABLE attempts ADD COLUMN job_id TEXT;
 CREATE INDEX ix_attempts_job ON attempts (job_id) WHERE job_id IS NOT NULL;
+-- why it could not be asked to end, the last time that was tried
+ALTER TABLE attempts ADD COLUMN stop_trouble TEXT;
+-- when an admin gave it up without its having been seen gone; NULL again once it is
+ALTER TABLE attempts ADD COLUMN left_behind_at TIMESTAMP WITH TIME ZONE;
+CREATE INDEX ix_attempts_left_behind ON attempts (left_behind_at) WHERE left_behind_at IS NOT NULL;
 
--- What waits to become ready may be queued by its cluster again.
+-- What waits to become ready may be queued by its cluster again, and what served and was queued again starts anew.
 INSERT INTO lifecycle_edges (from_state, to_state) VALUES
     ('waiting_for_ready', 'scheduling'),
-    ('unreachable', 'scheduling');
+    ('unreachable', 'scheduling'),
+    ('unhealthy', 'waiting_for_ready'),
+    ('unhealthy', 'scheduling');
 
 -- Options of backends that this key's launches carry: {"slurm": {"account": "..."}}
 ALTER TABLE keys ADD COLUMN backend_options JSONB DEFAULT '{}'::jsonb NOT NULL;

@@ -138,6 +138,13 @@ class StopBody(Body):
             " replica's `gateway_config.drain_s`, else HOSTLER_DRAIN_S."
         },
     )
+    abandon = Flag(
+        load_default=False,
+        metadata={
+            "description": "Role admin: ask nobody and free what it holds, though it was not seen gone."
+            " For what cannot be asked to end; 409 for what can. What is left of it is ended when its place answers."
+        },
+    )
 
 
 class HealthBody(Body):

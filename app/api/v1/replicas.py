@@ -93,6 +93,8 @@ def delete_replica(replica_id: str) -> Response:
 @blueprint.alt_response(200, schema=schemas.ReplicaState, description="It has stopped.", success=True)
 def stop_replica(body: dict[str, Any], replica_id: str) -> Response:
     """Stop a replica, from every state; overtakes the queue"""
+    if body["abandon"]:
+        return _asked(replicas.request_abandon(context(), actor(), replica_id, idempotency.from_request()))
     outcome = replicas.request_stop(
         context(),
         actor(),

@@ -28,6 +28,10 @@ attempts = Table(
     Column("told", JSONB),
     #: the cluster's name for it, which users may use instead of ours
     Column("job_id", Text),
+    #: why it could not be asked to end, the last time that was tried
+    Column("stop_trouble", Text),
+    #: when an admin gave it up without its having been seen gone; NULL again once it is
+    timestamp("left_behind_at"),
     #: when a launch began: from here on an outside thing may exist
     timestamp("launching_at"),
     timestamp("stop_asked_at"),
@@ -46,6 +50,7 @@ attempts = Table(
     # an earlier attempt must be seen gone before the next one may hold anything
     Index("uq_attempts_replica_open", "replica_id", unique=True, postgresql_where=text("released_at IS NULL")),
     Index("ix_attempts_released", "released_at", postgresql_where=text("released_at IS NOT NULL")),
+    Index("ix_attempts_left_behind", "left_behind_at", postgresql_where=text("left_behind_at IS NOT NULL")),
     Index("ix_attempts_job", "job_id", postgresql_where=text("job_id IS NOT NULL")),
     Index("ix_attempts_node_open", "node", postgresql_where=text("released_at IS NULL")),
 )

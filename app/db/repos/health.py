@@ -63,19 +63,31 @@ SELECT
             AND t.kind NOT IN ('create', 'restart'))))) AS silent_pools,
     (SELECT jsonb_object_agg(name, jsonb_array_length(attributes->'orphans')) FROM nodes
      WHERE jsonb_typeof(attributes->'orphans') = 'array') AS orphans,
+    (SELECT coalesce(array_agg(DISTINCT d.key || ': ' || (d.value->>'message')), '{}')
+     FROM nodes n, jsonb_each(CASE WHEN jsonb_typeof(n.attributes->'defects') = 'object'
+         THEN n.attributes->'defects' ELSE '{}' END) AS d
+     WHERE CAST(d.value->>'at' AS float8) > extract(epoch FROM hostler_now()) - :defects_s) AS defects,
     (SELECT count(*) FROM replicas WHERE released_at IS NULL AND state IN ('stopped', 'failed')
        AND state_since < hostler_now() - make_interval(secs => :cleanup_late_s)) AS uncleared
 """
 )
 
 
-def summary(connection: Connection, silent_s: float, deaf_s: float, launch_late_s: float, cleanup_late_s: float) -> Any:
+def summary(
+    connection: Connection,
+    silent_s: float,
+    deaf_s: float,
+    launch_late_s: float,
+    cleanup_late_s: float,
+    defects_s: float,
+) -> Any:
     """Counts and ages of one moment; ages are seconds, None when there is none.
 
     A worker is deaf when canaries were sent for ``deaf_s`` that it did not hear.
     """
     values = {
-        "silent_s": silent_s, "deaf_s": deaf_s, "launch_late_s": launch_late_s, "cleanup_late_s": cleanup_late_s
+        "silent_s": silent_s, "deaf_s": deaf_s, "launch_late_s": launch_late_s, "cleanup_late_s": cleanup_late_s,
+        "defects_s": defects_s,
     }  # fmt: skip
     return connection.execute(_SUMMARY, values).one()
 

@@ -162,8 +162,8 @@ unheld AS (
     UPDATE units SET lease_id = NULL, last_freed_at = hostler_now() WHERE lease_id IN (SELECT id FROM freed)
 ),
 drained AS (DELETE FROM drains WHERE replica_id = :replica_id AND attempt = :attempt)
-INSERT INTO events (kind, replica_id, attempt, pool, node, actor, cause)
-SELECT 'released', :replica_id, :attempt, pool, node, 'hostler', 'seen gone, leases returned' FROM ended
+INSERT INTO events (kind, replica_id, attempt, pool, node, actor, cause, message, request_id)
+SELECT 'released', :replica_id, :attempt, pool, node, :actor, :cause, left(:message, 4000), :request_id FROM ended
 RETURNING id
 """
 )
@@ -202,12 +202,25 @@ def rehearse(connection: Connection) -> None:
     connection.execute(_MOVE, {"moves": "[]", "replica_ids": [], "task_ids": []})
 
 
-def record_released(connection: Connection, replica_id: str, attempt: int) -> bool:
+def record_released(
+    connection: Connection,
+    replica_id: str,
+    attempt: int,
+    *,
+    cause: str = "seen gone, leases returned",
+    actor: str = "hostler",
+    message: str = "",
+    request_id: str = "",
+) -> bool:
     """The attempt was seen gone: close it and return its leases; stamp the replica when it is terminal.
 
-    True when something changed. A restart calls this while its replica is still ``stopping``.
+    True when something changed. A restart calls this while its replica is still ``stopping``. Another ``cause`` than
+    that it was seen gone is told with its ``actor`` and what they should know.
     """
-    values = {"replica_id": replica_id, "attempt": attempt}
+    values = {
+        "replica_id": replica_id, "attempt": attempt, "cause": cause, "actor": actor, "message": message,
+        "request_id": request_id,
+    }  # fmt: skip
     freed = connection.execute(_RELEASE, values).first() is not None
     closed = connection.execute(_CLOSE, values).first() is not None
     return freed or closed
@@ -239,15 +252,17 @@ ATTEMPT = (
 _READ_WITH_ATTEMPTS = AdaptedToServices(
     lambda known: (
         f"SELECT r.*, {', '.join(f'a.{name} AS a_{name}' for name in ATTEMPT)},"
-        f" {'a.job_id' if known else 'NULL'} AS a_job_id, {'a.told' if known else 'CAST(NULL AS jsonb)'} AS a_told"
+        f" {'a.job_id' if known else 'NULL'} AS a_job_id, {'a.told' if known else 'CAST(NULL AS jsonb)'} AS a_told,"
+        f" {'a.stop_trouble' if known else 'NULL'} AS a_stop_trouble,"
+        f" {'a.left_behind_at' if known else 'CAST(NULL AS timestamptz)'} AS a_left_behind_at"
         " FROM replicas r LEFT JOIN attempts a ON a.replica_id = r.id WHERE r.id = :id ORDER BY a.number"
     )
 )
 
 
 def read_with_attempts(connection: Connection, replica_id: str) -> list[Any]:
-    """The replica's row once per attempt, oldest first, with ``ATTEMPT``, ``job_id`` and ``told`` as
-    ``a_...``; NULLs there before the first."""
+    """The replica's row once per attempt, oldest first, with ``ATTEMPT`` and what places need (``job_id, told,
+    stop_trouble, left_behind_at``) as ``a_...``; NULLs there before the first."""
     return list(connection.execute(_READ_WITH_ATTEMPTS.of(connection), {"id": replica_id}))
 
 

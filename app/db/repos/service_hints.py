@@ -34,13 +34,13 @@ def read(connection: Connection, service_ids: Sequence[str]) -> dict[str, list[i
 
 
 def add_of_hosts(connection: Connection, nodes: Sequence[str]) -> None:
-    """Have the services looked at that have replicas on these hosts, or had them there last."""
+    """Have the services looked at that have replicas on these hosts, or had them there last, or on none."""
     if not nodes or not knows_services(connection):
         return
     query = text(
         "INSERT INTO service_hints (service_id) SELECT DISTINCT m.service_id FROM service_members m"
         " JOIN replicas r ON r.id = m.replica_id JOIN services s ON s.id = m.service_id"
-        " WHERE r.node = ANY(:nodes) AND s.ended_at IS NULL"
+        " WHERE (r.node = ANY(:nodes) OR r.node IS NULL) AND s.ended_at IS NULL"
     )
     connection.execute(query, {"nodes": list(nodes)})
 

@@ -7,10 +7,13 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-#: Of a member, what a plan needs. ``suspect``: its host is silent, so that what is known of it is old.
+#: Of a member, what a plan needs. ``suspect``: its host, or each that serves its pool, is silent, so that what is known
+#: of it is old.
 _PLANNED = """m.service_id, m.replica_id, m.revision, m.ordinal, m.tries, m.replaces, m.created_at,
     r.state, r.desired_state, r.reason, r.message, r.state_since, r.timestamps, r.lifetime_ends_at, r.released_at,
-    coalesce(n.attributes ? 'silent', false) AS suspect"""
+    coalesce(n.attributes ? 'silent', r.node IS NULL AND EXISTS (SELECT 1 FROM nodes)
+        AND NOT EXISTS (SELECT 1 FROM nodes o WHERE NOT o.attributes ? 'silent'
+            AND (o.pools IS NULL OR r.pool = ANY(o.pools)))) AS suspect"""
 _LAST_ATTEMPT = "LEFT JOIN attempts a ON a.replica_id = r.id AND a.number = r.attempt"
 #: And what its users look at besides.
 _SHOWN = """r.attempt, r.pool, r.engine, r.model_name, r.node, r.host, r.port, r.base_url, r.spec->'recipe' AS recipe,

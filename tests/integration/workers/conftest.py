@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from app.settings import Settings
 from tests.standins import VLLM
 from tests.support.crew import Crew, crew_settings, running_crew
 from tests.support.embedded import fresh_database
+from tests.support.site import Site, open_site
 
 #: Pools that tests fill, drain and order; made before the workers start.
 POOLS = {"one-slot": ("mock", 1), "ordered": ("mock", 1), "drained": ("mock", 8), "late": ("mock", 1)}
@@ -27,3 +29,10 @@ def crew(parts: Settings, migrated: str, tmp_path_factory: pytest.TempPathFactor
         ) as crew,
     ):
         yield crew
+
+
+@pytest.fixture
+def site(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """A worker and an agent, turned by hand, with a cluster of tests."""
+    with open_site(settings, tmp_path, monkeypatch) as site:
+        yield site

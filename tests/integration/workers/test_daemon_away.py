@@ -6,11 +6,9 @@ import json
 from pathlib import Path
 
 from app.usecases.explain import explain
-from tests.integration.workers.test_elsewhere import Site, site
+from tests.support.site import Site
 from workers.backends.docker import DockerBackend
 from workers.launching import launch_best
-
-__all__ = ["site"]
 
 
 def test_a_launch_whose_daemon_is_away_is_tried_again_and_fails_only_at_last(site: Site, tmp_path: Path) -> None:

@@ -23,6 +23,9 @@ RUNNING, QUEUED, LOST = Life.RUNNING, Life.QUEUED, Life.LOST
 SCHEDULING, FAILED = State.SCHEDULING, State.FAILED
 QUEUE_TIMEOUT, PREEMPTED = Reason.QUEUE_TIMEOUT, Reason.PREEMPTED
 
+#: Its cluster took its place away, and gave it another.
+AGAIN = {"life": RUNNING, "was_ready": True, "displaced": True}
+
 #: evidence -> (to, reason, gone, failures)
 TABLE: list[tuple[str, dict[str, Any], tuple[State | None, Reason | None, bool, int]]] = [
     ("seen alive", {"state": STARTING, "life": RUNNING}, (WAITING, None, False, 0)),
@@ -117,7 +120,43 @@ TABLE: list[tuple[str, dict[str, Any], tuple[State | None, Reason | None, bool, 
         (FAILED, QUEUE_TIMEOUT, False, 1),
     ),
     ("queued again", {"state": READY, "life": QUEUED, "was_ready": True}, (UNHEALTHY, PREEMPTED, False, 0)),
-    ("queued on", {"state": UNHEALTHY, "life": QUEUED, "was_ready": True}, (None, None, False, 0)),
+    (
+        "queued on",
+        {"state": UNHEALTHY, "life": QUEUED, "was_ready": True, "displaced": True},
+        (None, None, False, 0),
+    ),
+    (
+        "queued again while it was ill",
+        {"state": UNHEALTHY, "life": QUEUED, "was_ready": True},
+        (SCHEDULING, PREEMPTED, False, 0),
+    ),
+    ("runs again", {**AGAIN, "state": UNHEALTHY, "answers": False}, (WAITING, PREEMPTED, False, 0)),
+    ("runs again, out of the queue", {**AGAIN, "state": SCHEDULING}, (WAITING, PREEMPTED, False, 0)),
+    ("runs again, not yet", {**AGAIN, "state": WAITING, "answers": False}, (None, None, False, 0)),
+    (
+        "runs again, too late",
+        {**AGAIN, "state": WAITING, "answers": False, "overdue": True},
+        (FAILED, Reason.READINESS_TIMEOUT, False, 0),
+    ),
+    ("runs again, answers", {**AGAIN, "state": WAITING, "answers": True}, (READY, None, False, 0)),
+    ("runs again, answers at once", {**AGAIN, "state": UNHEALTHY, "answers": True}, (READY, None, False, 0)),
+    (
+        "runs again, answers and works not",
+        {**AGAIN, "state": UNHEALTHY, "answers": True, "hung": "made no token"},
+        (WAITING, PREEMPTED, False, 0),
+    ),
+    ("runs again, back", {**AGAIN, "state": UNREACHABLE, "answers": False}, (WAITING, PREEMPTED, False, 0)),
+    ("runs again, away", {**AGAIN, "state": WAITING, "life": Life.UNKNOWN}, (UNREACHABLE, PREEMPTED, False, 1)),
+    (
+        "runs again, away for too long",
+        {**AGAIN, "state": UNREACHABLE, "life": Life.UNKNOWN, "overdue": True},
+        (FAILED, Reason.READINESS_TIMEOUT, False, 1),
+    ),
+    (
+        "moved while it was ill",
+        {"state": UNHEALTHY, "life": RUNNING, "answers": False, "moved": True, "was_ready": True},
+        (WAITING, PREEMPTED, False, 0),
+    ),
     ("back in the queue", {"state": UNREACHABLE, "life": QUEUED, "was_ready": True}, (UNHEALTHY, PREEMPTED, False, 0)),
     ("queued again before it was ready", {"state": WAITING, "life": QUEUED}, (SCHEDULING, PREEMPTED, False, 0)),
     ("the same when it can be asked again", {"state": UNREACHABLE, "life": QUEUED}, (SCHEDULING, PREEMPTED, False, 0)),
@@ -147,9 +186,9 @@ def test_verdict(evidence: dict[str, Any], expected: tuple[State | None, Reason 
 def _all_evidence() -> list[Evidence]:
     flags = (True, False)
     return [
-        Evidence(state, life, answers, owns_port, failures, overdue, was_ready)
-        for state, life, answers, owns_port, failures, overdue, was_ready in product(
-            State, Life, (None, *flags), (None, *flags), (0, AFTER), flags, flags
+        Evidence(state, life, answers, owns_port, failures, overdue, was_ready, displaced=displaced, moved=moved)
+        for state, life, answers, owns_port, failures, overdue, was_ready, displaced, moved in product(
+            State, Life, (None, *flags), (None, *flags), (0, AFTER), flags, flags, flags, flags
         )
     ]
 
@@ -166,7 +205,8 @@ def test_no_evidence_without_proof_frees_anything_of_what_may_live() -> None:
         verdict = judge(seen, AFTER)
         assert verdict.gone == (seen.life in GONE)
         if seen.life is Life.UNKNOWN:
-            late = verdict.reason is Reason.READINESS_TIMEOUT and seen.overdue and not seen.was_ready
+            begins = seen.begins_anew or not seen.was_ready
+            late = verdict.reason is Reason.READINESS_TIMEOUT and seen.overdue and begins
             late |= verdict.reason is Reason.QUEUE_TIMEOUT and seen.overdue and seen.state is State.SCHEDULING
             assert verdict.to in (None, UNREACHABLE) or late
         if verdict.to is State.FAILED:

@@ -36,3 +36,26 @@ def test_a_job_that_raises_is_logged_and_can_be_begun_again(caplog: pytest.LogCa
         wait_until(lambda: not jobs.has("a"), 5, "the job to end")
         jobs.close()
     assert "replica a: a defect; it is tried again" in caplog.text
+
+
+def test_a_place_that_does_not_answer_holds_up_no_other() -> None:
+    jobs, gate, done = Jobs("t", 2, places=2), threading.Event(), []
+    for number in range(6):
+        jobs.begin(f"away {number}", gate.wait, 10, place="away")
+    for number in range(6):
+        jobs.begin(f"near {number}", done.append, number, place="near")
+    wait_until(lambda: len(done) == 6, 5, "the jobs of the other place")
+    assert jobs.has("away 5"), "it waits for its turn"
+    gate.set()
+    wait_until(lambda: not any(jobs.has(f"away {number}") for number in range(6)), 5, "all of them to end")
+    jobs.close()
+
+
+def test_what_has_not_begun_is_dropped_at_the_end() -> None:
+    jobs, gate, done = Jobs("t", 1), threading.Event(), []
+    jobs.begin("a", gate.wait, 10)
+    jobs.begin("b", done.append, "b")
+    gate.set()
+    jobs.close()
+    jobs.begin("c", done.append, "c")
+    assert "c" not in done

@@ -10,7 +10,7 @@ STEPS: dict[str, frozenset[str]] = {
     "starting": frozenset({"waiting_for_ready", "unreachable", "stopping", "failed"}),
     "waiting_for_ready": frozenset({"scheduling", "ready", "unreachable", "stopping", "failed"}),
     "ready": frozenset({"unhealthy", "unreachable", "stopping", "failed"}),
-    "unhealthy": frozenset({"ready", "unreachable", "stopping", "failed"}),
+    "unhealthy": frozenset({"scheduling", "waiting_for_ready", "ready", "unreachable", "stopping", "failed"}),
     "unreachable": frozenset(
         {"scheduling", "starting", "waiting_for_ready", "ready", "unhealthy", "stopping", "failed"}
     ),
