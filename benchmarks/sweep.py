@@ -99,6 +99,9 @@ class Bench:
     def read_log(self, handle: Handle, place: str = "", limit: int = LOG_PART_BYTES, timeout_s: float = 5) -> LogPart:
         return LogPart(b"", place)
 
+    def tail_place(self, handle: Handle, lines: int, timeout_s: float = 5) -> str:
+        return ""
+
     def close(self, handle: Handle, timeout_s: float = 5) -> None:
         return None
 

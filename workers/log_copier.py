@@ -93,6 +93,12 @@ class LogCopier:
         """
         began = at = Progress(row.place, row.size_bytes, row.read_bytes)
         source = _Source(self._runtime.backend_of(row), handle_of(row.backend, row.attempt_name, row.backend_ref))
+        lines = copying_logs.tail_of(at.place)
+        if lines is not None:
+            begun = copying_logs.begin_at(self._ctx, row.id, at, source.tail_place(lines))
+            if begun is None:
+                return False
+            began = at = begun
         hidden = copying_logs.hidden(self._ctx)
         ends = 0
         while not at.is_ahead:
@@ -135,6 +141,10 @@ class _Source:
             if lines.data == part.data[:taken]:
                 return Piece(lines.data, lines.place, part.gap), part.data[taken:]
         raise BackendError(f"the log of {self._handle.name} is rotated faster than it can be read")
+
+    def tail_place(self, lines: int) -> str:
+        """Raises BackendError."""
+        return self._backend.tail_place(self._handle, lines, timeout_s=READ_TIMEOUT_S)
 
     def _read_line(self, place: str) -> LogPart:
         """A part that holds a line end, unless there is none yet."""

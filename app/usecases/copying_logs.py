@@ -11,6 +11,7 @@ from app.db.repos.newer import knows_services
 from app.domain.masking import MASK
 from app.usecases.context import Context
 from app.usecases.far_logs import WANTED as WANTED
+from app.usecases.far_logs import tail_of as tail_of
 from app.usecases.far_logs import topic
 from app.usecases.log_lines import secrets
 
@@ -62,6 +63,13 @@ def give_back(ctx: Context, agent: str) -> None:
     with ctx.database.begin() as connection:
         if knows_services(connection):
             log_copies.give_back(connection, agent)
+
+
+def begin_at(ctx: Context, copy_id: int, at: Progress, place: str) -> Progress | None:
+    """The copy that is to begin before some last lines begins at ``place``; None when another agent found it first."""
+    with ctx.database.begin() as connection:
+        begun = log_copies.begin_at(connection, copy_id, at.place, place)
+    return Progress(place, 0, at.read_bytes) if begun else None
 
 
 def append(ctx: Context, copy_id: int, at: Progress, piece: Piece) -> Progress | None:

@@ -39,6 +39,8 @@ JOIN_AGAIN_S = 1.0
 UNREAD_BYTES = 256 * 1024
 #: Longer words of a backend are not given to clients: what comes back must fit their headers.
 LONGEST_PLACE = 400
+#: In the place of a place: before the last so many lines. Which place that is, the copier asks the backend.
+_TAIL = re.compile(r"tail ([0-9]{1,8})", re.ASCII)
 _PLACE = re.compile(r"f([0-9]{1,18})\.([A-Za-z0-9_-]*)\.([0-9a-f]{20})", re.ASCII)
 
 
@@ -71,8 +73,8 @@ class FarLog:
         self._patience_s = GIVE_UP_S if patience_s is None else patience_s
         #: behind the last line that was given: a place of the backend's, and how many bytes follow it
         seen = place_of(ctx, found.name, behind)
-        self._given = seen or ("", 0)
         self._tail: deque[Line] | None = deque(maxlen=tail) if tail is not None and behind is None else None
+        self._given = seen or ("" if self._tail is None else tail_words(tail or 0), 0)
         self._copy: int | None = None
         self._stack = ExitStack()
         self._changed: Any = None
@@ -214,6 +216,10 @@ class FarLog:
             self._copy, self._joined_at, self._looked_at = None, float("-inf"), float("-inf")
             return
         stands = rows[0]
+        if stands.began is not None and tail_of(self._place) is not None:
+            # from here on what was given is known by where it lies, not by what was the end then
+            self._place = stands.began
+            self._given = (stands.began, 0) if tail_of(self._given[0]) is not None else self._given
         if stands.size_bytes != self._size or (self._asked or 0) <= stands.answered:
             self._size, self._alive_at = stands.size_bytes, time.monotonic()
         self.message = stands.message
@@ -250,6 +256,18 @@ class FarLog:
             yield told
         else:
             self._tail.append(told)
+
+
+def tail_words(lines: int) -> str:
+    """What stands in the place of a place for the last ``lines`` lines, or some more: those who want about as many
+    share one copy."""
+    return f"tail {1 << (lines - 1).bit_length() if lines else 0}"
+
+
+def tail_of(place: str) -> int | None:
+    """How many lines such words mean; None for a place."""
+    match = _TAIL.fullmatch(place)
+    return int(match[1]) if match else None
 
 
 def topic(copy_id: int) -> str:

@@ -43,7 +43,7 @@ def read(
     """
     found = _attempt(ctx, replica_id, attempt)
     far = not _has_file(ctx, found) and is_far(ctx, found)
-    lines = _far_lines(ctx, found, patience_s) if far else _lines(ctx, found)
+    lines = _far_lines(ctx, found, tail, patience_s) if far else _lines(ctx, found)
     return iter(deque(lines, maxlen=tail)) if tail is not None else lines
 
 
@@ -303,15 +303,16 @@ def _lines(ctx: Context, found: Any) -> Iterator[str]:
                 yield without_key(ctx, as_text(line))
 
 
-def _far_lines(ctx: Context, found: Any, patience_s: float | None) -> Iterator[str]:
-    """What is there now of a log that lies elsewhere."""
-    with closing(FarLog(ctx, found, patience_s=patience_s)) as far:
+def _far_lines(ctx: Context, found: Any, tail: int | None, patience_s: float | None) -> Iterator[str]:
+    """What is there now of a log that lies elsewhere, or the last lines of it."""
+    with closing(FarLog(ctx, found, tail=tail, patience_s=patience_s)) as far:
         far.finish()
         far.give_up_if_silent()
         while not far.done and not far.given_up:
             yield from (line.text for line in far.new_lines())
             if not far.done:
                 far.wait(FOLLOW_S)
+        yield from (line.text for line in far.rest_of_tail())
         if not far.has_spoken and found.log_tail:
             yield from _tail_lines(found)
         elif not far.done and far.has_spoken:

@@ -51,6 +51,7 @@ CREATE TABLE log_copies (
     attempt_id BIGINT NOT NULL,
     begins TEXT DEFAULT '' NOT NULL,
     place TEXT DEFAULT '' NOT NULL,
+    began TEXT,
     size_bytes BIGINT DEFAULT 0 NOT NULL,
     read_bytes BIGINT DEFAULT 0 NOT NULL,
     rest BYTEA DEFAULT ''::bytea NOT NULL,

@@ -148,6 +148,19 @@ def test_its_log_is_read_in_parts_each_byte_once(world: World) -> None:
     assert (rest.data, rest.place, rest.gap) == (b"", whole.place, False)
 
 
+def test_the_last_lines_begin_at_a_place_of_their_own(world: World) -> None:
+    never = Handle(world.backend.name, f"{world.prefix}never-1")
+    assert world.backend.tail_place(never, 3) == ""
+    handle = world.launch("end 3")
+    world.wait_for(handle, Liveness.EXITED)
+    lines = world.backend.read_log(handle).data.splitlines(keepends=True)
+    assert len(lines) >= 2
+    for count in (0, 1, 2, len(lines), len(lines) + 7):
+        place = world.backend.tail_place(handle, count)
+        part = world.backend.read_log(handle, place)
+        assert (part.data, part.gap) == (b"".join(lines[len(lines) - min(count, len(lines)) :]), False), count
+
+
 NO_PLACES = ("x", "-", "0-0-00000000", "1-1", "1e400+3", "nan+1", "\u0663-\u0661-00000000", "9" * 500)
 
 

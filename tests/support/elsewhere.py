@@ -146,6 +146,10 @@ class ElsewhereBackend(ProcessBackend):
         job = self.job(handle.name)
         return super().read_log(replace(handle, name=f"{handle.name}.{job['run'] if job else 0}"), place, limit)
 
+    def tail_place(self, handle: Handle, lines: int, timeout_s: float = 5) -> str:
+        job = self.job(handle.name)
+        return super().tail_place(replace(handle, name=f"{handle.name}.{job['run'] if job else 0}"), lines)
+
     def recall(self, name: str) -> Mapping[str, Any] | None:
         return (self.job(name) or {}).get("record")
 

@@ -40,6 +40,29 @@ def read_part(daemon: Daemon, container: str, place: str, limit: int, timeout_s:
     return reader.part()
 
 
+def tail_place(daemon: Daemon, container: str, lines: int, timeout_s: float) -> str:
+    """The place for ``read_part`` before the last ``lines`` lines. Only what was written since their second is read."""
+    with closing(daemon.log(container, timeout_s, timestamps="true", tail=str(max(1, lines)))) as pieces:
+        first = next(pieces, None)
+    if first is None:
+        return ""
+    #: where each of the last lines begins: its second, and how many pieces of that second come before
+    begins: deque[tuple[int, int]] = deque(maxlen=lines)
+    second, count, is_new = 0, 0, True
+    with closing(daemon.log(container, timeout_s, timestamps="true", since=str(_stamped(first)[0]))) as pieces:
+        for piece in pieces:
+            at, text = _stamped(piece)
+            count = count if at == second else 0
+            second = at
+            if is_new:
+                begins.append((second, count))
+            count, is_new = count + 1, text.endswith(b"\n")
+    if not second:
+        return ""
+    second, count = begins[0] if begins else (second, count)
+    return f"{second}:{count}:0"
+
+
 class _Reader:
     """Goes over pieces of output, skips what was given before and keeps as much as is wanted."""
 

@@ -94,6 +94,7 @@ class _FarEnd:
             "stop": self._stop,
             "logs": self._logs,
             "read_log": self._read_log,
+            "tail_place": lambda: self.backend.tail_place(self._handle(), self.arguments["lines"]),
             "recall": lambda: self.backend.recall(self.arguments["name"]),
             "close": lambda: self.backend.close(self._handle()),
             "list_marked": lambda: self.backend.list_marked(self.arguments["prefix"]),

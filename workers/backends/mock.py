@@ -33,7 +33,15 @@ from workers.backends.base import (
     Observation,
 )
 from workers.backends.mock_options import OPTIONS_SCHEMA
-from workers.backends.mock_timeline import Life, fails, is_unreachable, log_lines, log_part, observe
+from workers.backends.mock_timeline import (
+    Life,
+    fails,
+    is_unreachable,
+    log_lines,
+    log_part,
+    observe,
+    tail_place,
+)
 
 #: From so many handles on, one listing of the folder is cheaper than a look per handle.
 _LIST_FROM = 64
@@ -116,6 +124,12 @@ class MockBackend:
         if life is not None and is_unreachable(life, now):
             raise BackendUnavailable("the mock cannot be asked, as told")
         return log_part(life, now, place, limit) if life else LogPart(b"", place)
+
+    def tail_place(self, handle: Handle, lines: int, timeout_s: float = 5) -> str:
+        life, now = self._life(handle, None), time.time()
+        if life is not None and is_unreachable(life, now):
+            raise BackendUnavailable("the mock cannot be asked, as told")
+        return tail_place(life, now, lines) if life else ""
 
     def recall(self, name: str) -> Mapping[str, Any] | None:
         # nothing runs that would be worth adopting

@@ -99,6 +99,17 @@ def log_part(life: Life, now: float, place: str, limit: int) -> LogPart:
     return LogPart(data, f"{at!r}+{end - begins[at]}", gap=bool(place) and since is None)
 
 
+def tail_place(life: Life, now: float, lines: int) -> str:
+    """The place for ``log_part`` before the last ``lines`` lines."""
+    events = _log_events(life, now)
+    if not events:
+        return ""
+    first = max(0, len(events) - lines)
+    at = events[min(first, len(events) - 1)][0]
+    given = sum(len(f"{line}\n".encode()) for moment, line in events[:first] if moment == at)
+    return f"{at!r}+{given}"
+
+
 def _parsed(place: str) -> tuple[float | None, int]:
     moment, mark, given = place.partition("+")
     try:

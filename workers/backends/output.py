@@ -63,6 +63,20 @@ def read_part(folder: Path, place: str, limit: int) -> LogPart:
             file.close()
 
 
+def tail_place(folder: Path, lines: int) -> str:
+    """The place for ``read_part`` before the last ``lines`` lines; empty while nothing was written."""
+    files = _open(folder)
+    try:
+        if not files:
+            return ""
+        _seek_tail(files, lines)
+        ahead = [file for file in files if file.tell() < os.fstat(file.fileno()).st_size]
+        return _place((ahead or files[-1:])[0])
+    finally:
+        for file in files:
+            file.close()
+
+
 def as_lines(data: bytes) -> list[str]:
     """The lines of some output, without their ends."""
     lines = data.split(b"\n")

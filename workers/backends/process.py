@@ -24,7 +24,7 @@ from workers.backends.base import (
 from workers.backends.launching import launch_process
 from workers.backends.observing import Look, identity
 from workers.backends.options import DEFAULT_PATH, LOG_BYTES_SCHEMA, PATH_SCHEMA
-from workers.backends.output import read_output, read_part
+from workers.backends.output import read_output, read_part, tail_place
 from workers.backends.proc import Identity, Table, boot_id, lives, open_pidfd
 from workers.backends.shims import Shims
 
@@ -108,6 +108,12 @@ class ProcessBackend:
     def read_log(self, handle: Handle, place: str = "", limit: int = LOG_PART_BYTES, timeout_s: float = 5) -> LogPart:
         try:
             return read_part(self._folder(handle.name).path, place, limit)
+        except OSError as error:
+            raise BackendError(f"cannot read what {handle.name} wrote: {error.strerror} ({error.filename})") from error
+
+    def tail_place(self, handle: Handle, lines: int, timeout_s: float = 5) -> str:
+        try:
+            return tail_place(self._folder(handle.name).path, lines)
         except OSError as error:
             raise BackendError(f"cannot read what {handle.name} wrote: {error.strerror} ({error.filename})") from error
 

@@ -14,6 +14,8 @@ log_copies = Table(
     #: where the copy begins and how far it is, in the backend's own words; empty: the oldest output that is kept
     Column("begins", Text, nullable=False, server_default=""),
     Column("place", Text, nullable=False, server_default=""),
+    #: where that was, of one that begins before the last lines (``tail_words``); NULL until its copier knows it
+    Column("began", Text),
     #: what was copied in all, and what of it the quickest reader has read
     Column("size_bytes", BigInteger, nullable=False, server_default=text("0")),
     Column("read_bytes", BigInteger, nullable=False, server_default=text("0")),

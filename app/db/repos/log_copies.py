@@ -25,7 +25,10 @@ _FIND = text(
 SELECT l.id, coalesce(c.starts + octet_length(c.data), 0) AS position
 FROM log_copies l LEFT JOIN log_chunks c ON c.copy_id = l.id AND c.place = :place AND CAST(:place AS text) <> ''
 WHERE l.attempt_id = :attempt_id AND l.wanted_until > hostler_now()
-  AND (c.copy_id IS NOT NULL OR (l.begins = :place AND (l.size_bytes = 0
+  AND (c.copy_id IS NOT NULL OR (l.begins = :place
+       -- the last lines of a while ago are the last ones no more, and what came since is long
+       AND (l.begins NOT LIKE 'tail %' OR l.wanted_until > hostler_now() + make_interval(secs => :fresh_s))
+       AND (l.size_bytes = 0
        OR EXISTS (SELECT 1 FROM log_chunks f WHERE f.copy_id = l.id AND f.starts = 0))))
 ORDER BY position DESC, l.id LIMIT 1
 """
@@ -47,7 +50,7 @@ WHERE id = :id RETURNING asked
 )
 _NEWS = text(
     """
-SELECT l.size_bytes, l.read_bytes, l.answered, l.rest, l.message, c.starts, c.place, c.data, c.gap
+SELECT l.size_bytes, l.read_bytes, l.answered, l.rest, l.message, l.began, c.starts, c.place, c.data, c.gap
 FROM log_copies l LEFT JOIN LATERAL (
     SELECT * FROM log_chunks WHERE copy_id = l.id AND starts >= :position ORDER BY starts LIMIT :chunks
 ) c ON true
@@ -55,6 +58,7 @@ WHERE l.id = :id ORDER BY c.starts
 """
 )
 
+_BEGIN_AT = text("UPDATE log_copies SET place = :place, began = :place WHERE id = :id AND place = :words")
 _FORGET = text("DELETE FROM log_copies WHERE wanted_until < hostler_now()")
 # what a host's own backends keep is read there; what belongs to no host by whichever agent serves its pool
 _TAKE = text(
@@ -102,7 +106,7 @@ _COMPLAIN = text("UPDATE log_copies SET message = :message WHERE id = :id AND me
 
 def join(connection: Connection, attempt_id: int, place: str) -> Any | None:
     """A copy in which the log goes on at ``place``, and its ``position`` there; None where no more can be made."""
-    values = {"attempt_id": attempt_id, "place": place}
+    values = {"attempt_id": attempt_id, "place": place, "fresh_s": WANTED_S * 2 / 3}
     connection.execute(_LOCK, {"space": _LOCK_SPACE, "attempt_id": attempt_id})
     return (
         connection.execute(_FIND, values).first()
@@ -136,6 +140,11 @@ def give_back(connection: Connection, agent: str) -> None:
 def take_over(connection: Connection, node: str) -> None:
     """What earlier agents of this host had can be taken at once."""
     connection.execute(_TAKE_OVER, {"node": node})
+
+
+def begin_at(connection: Connection, copy_id: int, words: str, place: str) -> bool:
+    """Where a copy begins whose ``begins`` are ``words``; False when somebody else said so before."""
+    return bool(connection.execute(_BEGIN_AT, {"id": copy_id, "words": words, "place": place}).rowcount)
 
 
 def append(

@@ -77,6 +77,73 @@ def test_tail_then_what_comes(hosts: Hosts, replica: str) -> None:
         assert texts(lines) == ["four\n"]
 
 
+def test_the_last_lines_of_a_long_log_cost_what_they_are(
+    hosts: Hosts, replica: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [f"{number} {'x' * 90}\n" for number in range(170_000)]
+    hosts.write(replica, "".join(lines[:80_000]))
+    hosts.rotate(replica)
+    hosts.write(replica, "".join(lines[80_000:]))
+    read = _count_bytes(monkeypatch)
+    with hosts.copying():
+        assert list(logs.read(hosts.here, replica, tail=3)) == lines[-3:]
+        assert list(logs.read(hosts.here, replica, tail=0)) == []
+        following = logs.follow(hosts.here, replica, tail=2)
+        seen = take(following, 2)
+        assert [line.text for line in seen] == lines[-2:]
+        hosts.write(replica, "more\nhal")
+        assert [line.text for line in take(following, 1)] == ["more\n"]
+        hosts.rotate(replica)
+        hosts.write(replica, "f\n")
+        assert [line.text for line in take(following, 1)] == ["half\n"]
+        assert sum(read) < 200_000
+        # more than is kept, over the border between the two files
+        assert list(logs.read(hosts.here, replica, tail=90_004)) == [*lines[80_000:], "more\n", "half\n"]
+        # a stream that broke goes on behind its line, wherever the last lines are by now
+        hosts.write(replica, "".join(f"{number}\n" for number in range(50)))
+        again = logs.follow(hosts.here, replica, tail=2, behind=seen[-1].place)
+        assert [line.text for line in take(again, 52)] == [
+            "more\n", "half\n", *(f"{number}\n" for number in range(50))
+        ]  # fmt: skip
+
+
+def test_what_is_written_after_the_last_lines_were_none_is_followed_from_its_first_line(
+    hosts: Hosts, replica: str
+) -> None:
+    with hosts.copying(), ThreadPoolExecutor(1) as threads:
+        following = logs.follow(hosts.here, replica, tail=1)
+        found = threads.submit(take, following, 40)
+        wait_until(lambda: hosts.count("log_copies") == 1, 20, "a copy")
+        wait_until(lambda: hosts.count("log_copies WHERE began IS NOT NULL") == 1, 20, "a place where it begins")
+        hosts.write(replica, "".join(f"{number}\n" for number in range(40)))
+        assert [line.text for line in found.result(20)] == [f"{number}\n" for number in range(40)]
+        following.close()  # type: ignore[attr-defined]
+
+
+def test_many_readers_of_about_as_many_last_lines_share_a_copy(hosts: Hosts, replica: str) -> None:
+    hosts.write(replica, "".join(f"{number}\n" for number in range(100)))
+    with hosts.copying():
+        for tail in (9, 10, 12, 16):
+            assert list(logs.read(hosts.here, replica, tail=tail)) == [f"{n}\n" for n in range(100 - tail, 100)]
+        assert hosts.count("log_copies") == 1
+        hosts.write(replica, "".join(f"{number}\n" for number in range(100, 200)))
+        assert list(logs.read(hosts.here, replica, tail=10)) == [f"{n}\n" for n in range(190, 200)]
+
+
+def _count_bytes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How much each look of the copier at a log brought."""
+    seen: list[int] = []
+    read_log = ProcessBackend.read_log
+
+    def counted(self: ProcessBackend, *args: Any, **more: Any) -> LogPart:
+        part = read_log(self, *args, **more)
+        seen.append(len(part.data))
+        return part
+
+    monkeypatch.setattr(ProcessBackend, "read_log", counted)
+    return seen
+
+
 def test_a_broken_stream_goes_on_where_it_was(hosts: Hosts, replica: str, shift_clock: Callable[[float], None]) -> None:
     hosts.write(replica, "one\ntwo\nthree\nfour\n")
     with hosts.copying():
