@@ -8,7 +8,6 @@ import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psycopg
@@ -21,7 +20,9 @@ from app.haproxy.shown import number, parse_figures
 from app.settings import Settings
 from app.stack.api import Api, ApiSilent
 from app.stack.errors import StackError
+from app.stack.findings import FAIL, OK, WARN, Finding, one_line, some
 from app.stack.layout import Layout
+from app.stack.pool_checks import pool_checks, tunnel_check
 from app.stack.prepare import NEW_BYTES, OLD_BYTES
 from app.stack.processes import control_plane
 from app.stack.record import Record, read_record, supervisor_of
@@ -33,12 +34,10 @@ from app.stack.urls import broker_url, database_url, embeds_postgres
 from app.usecases import key_marks
 from app.usecases.health import CHECKS, look, problems
 
-OK, WARN, FAIL = "ok", "warn", "fail"
 #: A worker that has not been heard of for this long is not there.
 _SILENT_S = 20
 #: Deadlines are the database's time; a host further off shows wrong ages.
 _CLOCK_S = 2.0
-_SHOWN = 5
 #: A door for fewer than this cuts off registrations and streams that the API would hold.
 FEW_CONNECTIONS = 5000
 _FULL = 0.9
@@ -48,19 +47,6 @@ SELECT q FROM (SELECT unnest(ARRAY['pool.' || name, 'pool.' || name || '.control
 WHERE q NOT IN (SELECT unnest(queues) FROM workers WHERE heartbeat_at > hostler_now() - make_interval(secs => %s))
 ORDER BY q
 """
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One check. ``fix`` is what to type when it did not pass."""
-
-    check: str
-    result: str
-    detail: str
-    fix: str = ""
-
-    def body(self) -> dict[str, str]:
-        return asdict(self)
 
 
 def doctor(settings: Settings) -> list[Finding]:
@@ -74,16 +60,18 @@ def doctor(settings: Settings) -> list[Finding]:
             found.append(Finding("database", OK, _version(connection)))
             for name, check in (("migrations", _migrations), ("queues", _queues), ("clock", _clock)):
                 found.append(_guarded(name, check, settings, connection))
-        found += _at_work(settings, migrated=all(one.result != FAIL for one in found if one.check == "migrations"))
+        migrated = all(one.result != FAIL for one in found if one.check == "migrations")
+        found += _at_work(settings, migrated=migrated)
+        found += [*pool_checks(settings, record), *tunnel_check(settings)] if migrated else []
     except (psycopg.Error, StackError) as error:
-        found.append(Finding("database", FAIL, _one_line(error), _database_fix(settings)))
+        found.append(Finding("database", FAIL, one_line(error), _database_fix(settings)))
         found += [Finding(name, FAIL, "not known: no database", _database_fix(settings)) for name in _NEEDS_DATABASE]
     found += [_keys(settings)] if only_engines else [_recipes(settings, record), _gateway(settings)]
     found += [_broker(settings), _disk(settings)]
     return [*found, _permissions(settings), _run_as(record)]
 
 
-_NEEDS_DATABASE = ("migrations", "queues", "clock", *CHECKS)
+_NEEDS_DATABASE = ("migrations", "queues", "clock", *CHECKS, "places", "tunnels")
 _Check = Callable[[Settings, "psycopg.Connection[tuple[object, ...]]"], Finding]
 
 
@@ -128,9 +116,9 @@ def _recipes(settings: Settings, record: Record | None) -> Finding:
         key = admin_key(settings) or ""
         told = Api(record.url, certificate=record.certificate, key=key).recipe_problems()
     except StackError as error:
-        return Finding("recipes", FAIL, f"not known: {_one_line(error)}", "see api")
+        return Finding("recipes", FAIL, f"not known: {one_line(error)}", "see api")
     if told:
-        return Finding("recipes", WARN, _some(told), "hostler recipe list")
+        return Finding("recipes", WARN, some(told), "hostler recipe list")
     return Finding("recipes", OK, "every recipe's file can be served")
 
 
@@ -140,7 +128,7 @@ def _guarded(
     try:
         return check(settings, connection)
     except psycopg.Error as error:
-        return Finding(name, FAIL, _one_line(error), "hostler down --keep-replicas; hostler up -d")
+        return Finding(name, FAIL, one_line(error), "hostler down --keep-replicas; hostler up -d")
 
 
 def _version(connection: psycopg.Connection[tuple[object, ...]]) -> str:
@@ -164,7 +152,7 @@ def _queues(settings: Settings, connection: psycopg.Connection[tuple[object, ...
     if not alone:
         return Finding("queues", OK, "every pool's queues have a worker")
     fix = f"hostler status; tail {Layout(settings.state_dir).logs / 'worker.log'}"
-    return Finding("queues", FAIL, f"no worker serves {_some(alone)}", fix)
+    return Finding("queues", FAIL, f"no worker serves {some(alone)}", fix)
 
 
 def _clock(_settings: Settings, connection: psycopg.Connection[tuple[object, ...]]) -> Finding:
@@ -267,7 +255,7 @@ def _permissions(settings: Settings) -> Finding:
         return Finding("permissions", OK, "there is no state dir yet")
     if leaks:
         fix = f"chmod -R go-rwx {settings.state_dir}"
-        return Finding("permissions", FAIL, f"others may open {_some([str(path) for path in leaks])}", fix)
+        return Finding("permissions", FAIL, f"others may open {some([str(path) for path in leaks])}", fix)
     return Finding("permissions", OK, f"only its owner may open {settings.state_dir}")
 
 
@@ -324,12 +312,3 @@ def _database_fix(settings: Settings) -> str:
     if embeds_postgres(settings):
         return f"hostler up -d --state-dir {settings.state_dir}"
     return "check HOSTLER_DATABASE_URL"
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]

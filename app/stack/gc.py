@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
 import socket
 import subprocess
 import sys
@@ -20,14 +19,13 @@ from pathlib import Path
 import psutil
 
 from app.settings import Settings
-from app.stack.environment import settings_environment
+from app.stack.as_workers import as_workers
 from app.stack.errors import PartFailed
 from app.stack.layout import POSTGRES_SOCKET, REDIS_SOCKET, SUPERVISOR_SOCKET, Layout
 from app.stack.lock import locked
 from app.stack.places import leftovers, remove_leftovers
 from app.stack.processes import control_plane
 from app.stack.roles import POSTGRES, REDIS, SUPERVISOR
-from app.stack.runas import INSTALL_ROOT, Account, as_user
 from app.usecases.leaks import Leak
 
 _NO_DATABASE = 3
@@ -123,19 +121,14 @@ def _workers_gc(settings: Settings, say: Say, wanted: list[Leak] | None = None) 
     """``workers.gc``'s part: looked for when ``wanted`` is None, else removed."""
     if wanted == []:
         return []
-    account = _account(settings)
-    base = {name: value for name, value in os.environ.items() if not name.startswith(("HOSTLER_", "PYTHON"))}
-    environ = base | settings_environment(settings) | {"PYTHONSAFEPATH": "1", "PYTHONPATH": str(INSTALL_ROOT)}
     done = subprocess.run(
         [sys.executable, "-P", "-m", "workers.gc", *([] if wanted is None else ["--remove"])],
-        cwd="/",
-        env=environ,
         input=json.dumps([one.body() for one in wanted or []]),
         capture_output=True,
         text=True,
         timeout=_LONGEST_S,
         check=False,
-        **(as_user(account) if account is not None else {}),
+        **as_workers(settings, os.environ),
     )
     if done.returncode == _NO_DATABASE:
         say(f"attempts, leases and rows were not looked at: {done.stderr.strip()}")
@@ -144,12 +137,3 @@ def _workers_gc(settings: Settings, say: Say, wanted: list[Leak] | None = None) 
     if done.returncode != 0:
         raise PartFailed(f"python -m workers.gc: {done.stderr.strip()[-500:]}")
     return [Leak(**one) for one in json.loads(done.stdout)]
-
-
-def _account(settings: Settings) -> Account | None:
-    """Whose attempts they are, when root asks; None for the caller."""
-    attempts = Layout(settings.state_dir).attempts
-    if os.geteuid() != 0 or not attempts.is_dir() or os.stat(attempts).st_uid == 0:
-        return None
-    entry = pwd.getpwuid(os.stat(attempts).st_uid)
-    return Account(entry.pw_name, entry.pw_uid, entry.pw_gid, entry.pw_dir)

@@ -126,11 +126,12 @@ def status(output: str, state_dir: Path | None) -> None:
 @_OUTPUT
 @_STATE_DIR
 def doctor(output: str, state_dir: Path | None) -> None:
-    """Check processes, database, broker, queues, clock and permissions, and whether work, sweeps and hosts are as they
-    should be; each finding with what to type next. Exit code 1 when something is wrong."""
+    """Check processes, database, broker, queues, clock and permissions, whether work, sweeps and hosts are as they
+    should be, whether this host reaches the place of each pool that it serves, and the tunnels; each finding with what
+    to type next. Exit code 1 when something is wrong."""
     settings = _as_started(state_dir)
-    from app.stack.doctor import FAIL
     from app.stack.doctor import doctor as examine
+    from app.stack.findings import FAIL
 
     found = _guarded(lambda: examine(settings))
     if output != "table":

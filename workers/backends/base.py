@@ -139,11 +139,15 @@ class Observation:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What the backend has here: shown by ``hostler node get`` and asked before a mass verdict."""
+    """What the backend has here: shown by ``hostler node get`` and ``doctor``, and asked before a mass verdict."""
 
     healthy: bool
     detail: str = ""
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    #: it answers, and what the options name is not there all the same: what launches will meet
+    wrong: str = ""
+    #: what to type next, where it is known
+    fix: str = ""
 
 
 @dataclass(frozen=True)
@@ -231,6 +235,12 @@ class Backend(Protocol):
         Who hands back each ``LogPart.place`` gets every byte once and in order, over rotations. No ``data``: nothing
         more now. A place that is kept no more, or is none, goes on at the oldest kept, and says so by ``gap``. Nothing
         was launched: no data and no error. Raises BackendError; BackendUnavailable when it cannot be asked.
+        """
+
+    def tail_place(self, handle: Handle, lines: int, timeout_s: float = 5) -> str:
+        """The place for ``read_log`` from which on, now, the last ``lines`` lines are ahead; "": all that is kept.
+
+        Costs what those lines cost, not what lies before them. Raises as ``read_log`` does.
         """
 
     def recall(self, name: str) -> Mapping[str, Any] | None:

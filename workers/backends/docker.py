@@ -43,7 +43,7 @@ from workers.backends.docker_observing import (
     without_container,
 )
 from workers.backends.docker_options import OPTIONS_SCHEMA, image_of
-from workers.backends.docker_output import read_lines, read_part
+from workers.backends.docker_output import read_lines, read_part, tail_place
 from workers.backends.docker_pulling import begin_pulling, stop_pulling
 from workers.backends.proc import Identity, boot_id, lives, oom_kills, open_pidfd
 
@@ -77,10 +77,20 @@ class DockerBackend:
         attributes = hardware.describe(self._context.node_gpus)
         try:
             version = self._daemon.version(timeout_s)
+            wrong = self._lacks_image(options, timeout_s)
         except BackendError as error:
-            return Fingerprint(False, str(error), attributes)
+            return Fingerprint(False, str(error), attributes, fix=f"ls -l {self._daemon.socket}")
         told = f"{version.name} {version.number}"
-        return Fingerprint(True, f"{told} answers at {self._daemon.socket}", {**attributes, "daemon": told})
+        fix = f"pull {options['image']} by hand, or set the pool option pull" if wrong else ""
+        attributes = {**attributes, "daemon": told}
+        return Fingerprint(True, f"{told} answers at {self._daemon.socket}", attributes, wrong, fix)
+
+    def _lacks_image(self, options: Mapping[str, Any], timeout_s: float) -> str:
+        """What launches will meet where the pool's image is not there and none is pulled."""
+        image = options.get("image")
+        if not image or options.get("pull") != "never" or self._daemon.image(image, timeout_s) is not None:
+            return ""
+        return f"image {image} is not there, and is not pulled (option pull)"
 
     def prepare(self) -> None:
         return
@@ -164,6 +174,9 @@ class DockerBackend:
         if not self._is_known(handle.name):
             return LogPart(b"", place)
         return read_part(self._daemon, handle.name, place, limit, timeout_s)
+
+    def tail_place(self, handle: Handle, lines: int, timeout_s: float = 5) -> str:
+        return tail_place(self._daemon, handle.name, lines, timeout_s) if self._is_known(handle.name) else ""
 
     def recall(self, name: str) -> Mapping[str, Any] | None:
         return (self._folder(name).read("launch.json") or {}).get("record")

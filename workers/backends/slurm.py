@@ -38,11 +38,11 @@ from workers.backends.options import DEFAULT_PATH, DEFAULT_PORTS
 from workers.backends.output import as_lines, as_text
 from workers.backends.program import check_words
 from workers.backends.slurm_asking import JOB_SOURCE, Host, packed
-from workers.backends.slurm_cluster import describe
+from workers.backends.slurm_cluster import describe, lacking
 from workers.backends.slurm_options import OPTIONS_SCHEMA
 from workers.backends.slurm_queue import QueuedJob, read_accounting
 from workers.backends.slurm_verdict import observe
-from workers.transports.options import open_transport
+from workers.transports.options import SshOptions, open_transport
 
 log = logging.getLogger(__name__)
 
@@ -80,8 +80,16 @@ class SlurmBackend:
         try:
             told = self._host.ask("describe", timeout_s)
         except BackendError as error:
-            return Fingerprint(False, str(error))
-        return Fingerprint(True, told["version"], describe(told["nodes"], options.get("partition")))
+            return Fingerprint(False, str(error), fix=self._trial())
+        partition = options.get("partition")
+        seen = describe(told["nodes"], partition)
+        wrong = lacking(seen, partition, told["folder"])
+        return Fingerprint(True, told["version"], seen, wrong, self._trial("sinfo") if wrong else "")
+
+    def _trial(self, command: str = "sinfo --version") -> str:
+        """What to type to see what Slurm says where commands are given."""
+        ssh = self._context.options.get("ssh")
+        return f"{SshOptions.of(ssh).trial.removesuffix(' true')} {command}" if ssh else command
 
     def prepare(self) -> None:
         return
@@ -167,6 +175,11 @@ class SlurmBackend:
             return LogPart(data, place)
         next_place = f"said-{answer['said']}" if "said" in answer else str(answer["place"])
         return LogPart(data, next_place, gap=answer["gap"] or (bool(place) and found is None))
+
+    def tail_place(self, handle: Handle, lines: int, timeout_s: float = 5) -> str:
+        place = self._host.ask("tail_place", timeout_s, name=_name(handle.name), lines=lines)["place"]
+        # before the engine begins, what the shell and Slurm say is all there is
+        return "" if place is None else str(place)
 
     def recall(self, name: str) -> Mapping[str, Any] | None:
         return self._host.ask("recall", 5, name=_name(name))["record"]

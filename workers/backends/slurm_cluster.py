@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 _GPU = re.compile(r"gpu(?::([^:(,]+))?:(\d+)")
@@ -35,6 +36,17 @@ def describe(nodes: str, partition: str | None) -> dict[str, Any]:
         "nodes": {"known": len(seen), "fit": len(fit)},
         "partitions": list(partitions),
     }
+
+
+def lacking(seen: Mapping[str, Any], partition: str | None, folder: str) -> str:
+    """What jobs will meet there, of what the pool's options name; ``folder``: what is wrong with that of the attempts.
+    Empty when all is well."""
+    strangers = [one for one in (partition or "").split(",") if one and one not in seen["partitions"]]
+    if strangers:
+        return f"there is no partition {strangers[0]}; there are: {', '.join(seen['partitions']) or 'none'}"
+    if not seen["nodes"]["fit"]:
+        return f"no node {f'of partition {partition} ' if partition else ''}takes jobs now"
+    return folder
 
 
 def _count(said: str) -> int:

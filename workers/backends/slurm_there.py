@@ -302,6 +302,28 @@ class There:
                 continue
         return {"data": "", "place": request["place"] or 0, "gap": False}
 
+    def do_tail_place(self, request: dict) -> dict:
+        """The offset of the last ``lines`` lines; None before the engine begins."""
+        place, missing = None, request["lines"]
+        folder = self.path(request["name"])
+        for start, name in reversed(self.segments(folder)):
+            try:
+                with open(os.path.join(folder, name), "rb") as file:
+                    data = file.read()
+            except FileNotFoundError:  # turned away meanwhile, and all before it
+                break
+            if not missing:
+                return {"place": start + len(data)}
+            if place is None and data and not data.endswith(b"\n"):
+                missing -= 1  # the line that is being written
+            cut, place = len(data), start
+            while missing >= 0 and cut >= 0:
+                cut = data.rfind(b"\n", 0, cut)
+                missing -= cut >= 0
+            if missing < 0:
+                return {"place": start + cut + 1}
+        return {"place": place}
+
     def do_describe(self, request: dict) -> dict:
         version = self.run(["sinfo", "--version"], b"", self.left_s())
         code, out, err = self.run(["sinfo", "-h", "-N", "-o", "%N|%c|%m|%G|%T|%R"], b"", self.left_s())
@@ -309,7 +331,21 @@ class There:
             raise Refused("refused", err)
         if code != 0:
             raise Refused("unavailable", err.strip() or "sinfo did not answer in time")
-        return {"version": version[1].strip(), "nodes": out}
+        for program in ("sbatch", "squeue", "scancel"):
+            if not shutil.which(program, path=self.environ.get("PATH")):
+                raise Refused("refused", "there is no program %s here" % program)
+        return {"version": version[1].strip(), "nodes": out, "folder": self.unusable()}
+
+    def unusable(self) -> str:
+        """Why no attempts can be kept in the folder; empty when they can. Makes nothing."""
+        place = self.root
+        while not os.path.lexists(place):
+            place = os.path.dirname(place)
+        if not os.path.isdir(place):
+            return "folder %s cannot be made: %s is none" % (self.root, place)
+        if not os.access(place, os.W_OK | os.X_OK):
+            return "folder %s cannot be %s" % (self.root, "written to" if place == self.root else "made")
+        return ""
 
     # -- folders
 

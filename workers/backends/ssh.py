@@ -100,6 +100,8 @@ class SshBackend:
     def fingerprint(self, options: Mapping[str, Any], timeout_s: float = 5) -> Fingerprint:
         try:
             seen = wire.fingerprint_of(self._ask("fingerprint", {}, timeout_s))
+        except BackendUnavailable as error:
+            return Fingerprint(False, str(error), fix=SshOptions.of(self._ssh).trial if self._ssh else "")
         except BackendError as error:
             return Fingerprint(False, str(error))
         return replace(seen, detail=f"{self._transport.name} answers")
@@ -142,6 +144,10 @@ class SshBackend:
     def read_log(self, handle: Handle, place: str = "", limit: int = LOG_PART_BYTES, timeout_s: float = 5) -> LogPart:
         arguments = {"handle": wire.handle_to(handle), "place": place, "limit": limit}
         return wire.part_of(self._ask("read_log", arguments, timeout_s))
+
+    def tail_place(self, handle: Handle, lines: int, timeout_s: float = 5) -> str:
+        place: str = self._ask("tail_place", {"handle": wire.handle_to(handle), "lines": lines}, timeout_s)
+        return place
 
     def recall(self, name: str) -> Mapping[str, Any] | None:
         found: Mapping[str, Any] | None = self._ask("recall", {"name": name}, _SCAN_S)

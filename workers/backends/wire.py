@@ -85,7 +85,7 @@ def observation_of(value: Mapping[str, Any]) -> Observation:
 
 
 def fingerprint_to(seen: Fingerprint) -> dict[str, Any]:
-    return {"healthy": seen.healthy, "detail": seen.detail, "attributes": dict(seen.attributes)}
+    return asdict(seen)
 
 
 def fingerprint_of(value: Mapping[str, Any]) -> Fingerprint:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,12 @@ class SshOptions:
     host: str
     config: str | None = None
     connect_timeout_s: float = 10
+
+    @property
+    def trial(self) -> str:
+        """What to type to see whether a login works without a question, and what ssh says."""
+        config = f"-F {shlex.quote(self.config)} " if self.config else ""
+        return f"ssh -o BatchMode=yes {config}{self.host} true"
 
     @classmethod
     def of(cls, option: Mapping[str, Any]) -> SshOptions:

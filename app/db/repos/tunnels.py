@@ -9,22 +9,37 @@ from sqlalchemy import Connection, text
 
 from app.db.repos.newer import AdaptedToServices
 
+#: In SQL about a replica ``r``: only a tunnel leads to it.
+BEHIND_TUNNEL = "coalesce(r.spec->'resolved'->'backend_options'->'tunnel' = CAST('true' AS jsonb), false)"
+
 # attempts on hosts of ours have a node and need no tunnel
-_WANTED = text(
-    """
-SELECT a.id AS attempt_id, a.name, r.host, r.port, r.spec->'resolved'->'backend_options'->'ssh' AS ssh,
-    t.port AS local_port, t.state, t.to_host, t.to_port
-FROM attempts a JOIN replicas r ON r.id = a.replica_id AND r.attempt = a.number
-    LEFT JOIN tunnels t ON t.attempt_id = a.id AND t.node = :node
-WHERE a.released_at IS NULL AND a.node IS NULL AND r.host IS NOT NULL AND r.port IS NOT NULL
+_IS_WANTED = """
+a.released_at IS NULL AND a.node IS NULL AND r.host IS NOT NULL AND r.port IS NOT NULL
     AND r.spec->'resolved'->'backend_options'->'tunnel' = CAST('true' AS jsonb)
     AND jsonb_typeof(r.spec->'resolved'->'backend_options'->'ssh') = 'object'
     -- a gateway routes to all; others ask only what their workers serve
     AND (EXISTS (SELECT 1 FROM gateways g WHERE g.node = :node)
         OR r.pool = ANY(CAST((SELECT pools FROM nodes WHERE name = :node) AS text[]))
         OR (SELECT pools FROM nodes WHERE name = :node) IS NULL)
+"""
+_WANTED = text(
+    f"""
+SELECT a.id AS attempt_id, a.name, r.host, r.port, r.spec->'resolved'->'backend_options'->'ssh' AS ssh,
+    t.port AS local_port, t.state, t.to_host, t.to_port
+FROM attempts a JOIN replicas r ON r.id = a.replica_id AND r.attempt = a.number
+    LEFT JOIN tunnels t ON t.attempt_id = a.id AND t.node = :node
+WHERE {_IS_WANTED}
 ORDER BY a.id
 """
+)
+_WITHOUT_END = AdaptedToServices(
+    lambda known: (
+        "SELECT r.id FROM attempts a JOIN replicas r ON r.id = a.replica_id AND r.attempt = a.number"
+        " LEFT JOIN tunnels t ON t.attempt_id = a.id AND t.node = :node"
+        f" WHERE {_IS_WANTED} AND t.attempt_id IS NULL ORDER BY r.id"
+        if known
+        else "SELECT '' AS id WHERE CAST(:node AS text) IS NULL"
+    )
 )
 _LEFT = text(
     """
@@ -51,6 +66,16 @@ _OF_REPLICA = AdaptedToServices(
         if known
         else "SELECT '' AS node, 0 AS port, '' AS state, '' AS message, hostler_now() AS since"
         " WHERE CAST(:id AS text) IS NULL"
+    )
+)
+_STANDING = AdaptedToServices(
+    lambda known: (
+        "SELECT a.replica_id, r.pool, t.node, t.state, t.message,"
+        " CAST(extract(epoch FROM hostler_now() - t.since) AS float8) AS seconds"
+        " FROM tunnels t JOIN attempts a ON a.id = t.attempt_id AND a.released_at IS NULL"
+        " JOIN replicas r ON r.id = a.replica_id ORDER BY t.state = 'up', t.since, a.replica_id, t.node"
+        if known
+        else "SELECT '' AS replica_id, '' AS pool, '' AS node, '' AS state, '' AS message, 0.0 AS seconds WHERE false"
     )
 )
 
@@ -80,9 +105,20 @@ def of_replica(connection: Connection, replica_id: str) -> list[Any]:
     return list(connection.execute(_OF_REPLICA.of(connection), {"id": replica_id}))
 
 
+def standing(connection: Connection) -> list[Any]:
+    """(replica_id, pool, node, state, message, seconds it stands so) of every local end, those that are not up first,
+    the longest time first."""
+    return list(connection.execute(_STANDING.of(connection)))
+
+
 def wanted(connection: Connection, node: str) -> list[Any]:
     """(attempt_id, name, host, port, ssh, local_port, state, to_host, to_port) of what ``node`` reaches by tunnels."""
     return list(connection.execute(_WANTED, {"node": node}))
+
+
+def without_end(connection: Connection, node: str) -> list[str]:
+    """Ids of the replicas that ``node`` reaches by tunnels only, and for which it has no local end yet."""
+    return list(connection.execute(_WITHOUT_END.of(connection), {"node": node}).scalars())
 
 
 def left(connection: Connection, node: str) -> list[Any]:
