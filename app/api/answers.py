@@ -10,6 +10,8 @@ from typing import Any
 
 from flask import Response, request
 
+from app.api.shown import shown
+
 #: How soon a client should look at accepted work again.
 RETRY_AFTER_S = 1
 
@@ -23,8 +25,8 @@ def answer(body: Mapping[str, Any], status: int = 200, headers: Mapping[str, str
 
 
 def read(body: Mapping[str, Any] | Sequence[Any]) -> Response:
-    """A read: 200 with an ETag of its content, or 304 when the caller has it already."""
-    content = dumps(body)
+    """A read of what its caller may see: 200 with an ETag of its content, or 304 when the caller has it already."""
+    content = dumps(shown(body))
     etag = blake2b(content.encode(), digest_size=12).hexdigest()
     if request.if_none_match.contains_weak(etag):
         response = Response(status=304)

@@ -15,6 +15,7 @@ from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, Operationa
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
+from app.api.shown import shown_problem
 from app.errors import (
     BodyTooLarge,
     Conflict,
@@ -58,7 +59,7 @@ def problem(
     body = dict(extra or {}) | members(
         status, code, title, detail, instance=request.path, request_id=g.get("request_id", ""), errors=errors
     )
-    answer = Response(json.dumps(body, default=str), status, mimetype=MIMETYPE)
+    answer = Response(json.dumps(shown_problem(body), default=str), status, mimetype=MIMETYPE)
     if status == HTTPStatus.UNAUTHORIZED:
         answer.headers["WWW-Authenticate"] = CHALLENGE
     answer.headers.update(headers or {})

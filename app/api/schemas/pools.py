@@ -60,7 +60,10 @@ class Pool(Answer):
 
     name = ma.fields.String(required=True)
     backend = ma.fields.String(required=True)
-    options = ma.fields.Dict(required=True)
+    options = ma.fields.Dict(
+        required=True,
+        metadata={"description": "Those that only role admin may set are shown to keys of role operate and admin."},
+    )
     slots = ma.fields.Integer(required=True)
     gpus = ma.fields.Integer(required=True, allow_none=True)
     labels = ma.fields.Dict(required=True)

@@ -216,7 +216,10 @@ class Replica(Answer):
             " start, on which nodes it runs, how often it was requeued (not in lists)."
         },
     )
-    backend_ref = ma.fields.Raw(allow_none=True, metadata={"description": "The backend's own handle (not in lists)."})
+    backend_ref = ma.fields.Raw(
+        allow_none=True,
+        metadata={"description": "The backend's own handle (not in lists); null for keys that may not operate."},
+    )
     log_tail = ma.fields.String(metadata={"description": "Last output of an ended attempt (not in lists)."})
     spec = ma.fields.Dict(required=True, metadata={"description": "The request; secret values are masked."})
     diagnostics = ma.fields.Raw(required=True, allow_none=True)

@@ -11,6 +11,7 @@ from app.api import answers, paging, sse
 from app.api.auth import context
 from app.api.blueprint import LAST_EVENT_ID, Blueprint
 from app.api.schemas.events import EventPage, EventQuery
+from app.api.shown import Lens, lens
 from app.usecases import events
 from app.usecases.told import Told
 
@@ -32,7 +33,7 @@ def list_events(query: dict[str, Any]) -> Response:
     filters, limit, cursor = paging.split(query)
     oldest_first = filters.pop("order") == "asc"
     if sse.wanted():
-        return sse.stream(as_messages(events.follow(context(), filters, last_event_id() or cursor)))
+        return sse.stream(as_messages(events.follow(context(), filters, last_event_id() or cursor), lens()))
     found, more = events.list_events(context(), filters, limit, cursor, oldest_first=oldest_first)
     return answers.read({"events": found, "next_cursor": more})
 
@@ -42,9 +43,14 @@ def last_event_id() -> str | None:
     return request.headers.get("Last-Event-ID") or None
 
 
-def as_messages(found: Iterable[Told | None]) -> Iterator[sse.Message | None]:
-    """Events as stream messages; None stays a keep-alive."""
+def as_messages(found: Iterable[Told | None], through: Lens) -> Iterator[sse.Message | None]:
+    """Events as stream messages, as who asked may see them; None stays a keep-alive."""
     for event in found:
-        if event is not None and event.rendered is None:
-            event.rendered = sse.Message(event["kind"], answers.dumps(event), event["id"])
-        yield None if event is None else event.rendered
+        if event is None:
+            yield None
+        elif through is not None:
+            yield sse.Message(event["kind"], answers.dumps(through(event)), event["id"])
+        else:
+            if event.rendered is None:
+                event.rendered = sse.Message(event["kind"], answers.dumps(event), event["id"])
+            yield event.rendered

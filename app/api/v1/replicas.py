@@ -14,6 +14,7 @@ from app.api.auth import actor, context
 from app.api.blueprint import LAST_EVENT_ID, Blueprint
 from app.api.schemas import replicas as schemas
 from app.api.schemas.events import EventPage, ReplicaEventQuery
+from app.api.shown import lens, shown
 from app.api.v1.events import STREAM, as_messages, last_event_id
 from app.domain.tasks import TaskState
 from app.errors import LaunchFailed
@@ -181,19 +182,19 @@ def replica_events(query: dict[str, Any], replica_id: str) -> Response:
     if sse.wanted():
         replicas.get(context(), replica_id)
         behind = last_event_id() or query.get("cursor") or "0-0"
-        return sse.stream(as_messages(events.follow(context(), {"replica_id": replica_id}, behind)))
+        return sse.stream(as_messages(events.follow(context(), {"replica_id": replica_id}, behind), lens()))
     found, more = events.of_replica(context(), replica_id, query["limit"], query.get("cursor"))
     if not found:
         # nothing was kept of it, or there never was such a replica
         replicas.get(context(), replica_id)
-    return answers.answer({"events": found, "next_cursor": more})
+    return answers.answer(shown({"events": found, "next_cursor": more}))
 
 
 @blueprint.operation(f"/replicas/{ID}/explain", "GET", "read")
 @blueprint.response(200, schemas.Explanation)
 def explain_replica(replica_id: str) -> Response:
     """Say why it is where it is, and what to type"""
-    return answers.answer(explain.explain(context(), replica_id))
+    return answers.answer(shown(explain.explain(context(), replica_id)))
 
 
 def _log_messages(lines: Iterator[logs.Line | None]) -> Iterator[sse.Message | None]:

@@ -13,6 +13,7 @@ from app.api.auth import context
 from app.api.blueprint import LAST_EVENT_ID
 from app.api.schemas import services as schemas
 from app.api.schemas.events import EventPage, ReplicaEventQuery
+from app.api.shown import lens, shown
 from app.api.v1.events import STREAM, as_messages, last_event_id
 from app.api.v1.services import ID
 from app.api.v1.services import blueprint as blueprint
@@ -104,10 +105,10 @@ def service_events(query: dict[str, Any], service_id: str) -> Response:
     filters = {"service_id": services.find(context(), service_id)}
     if sse.wanted():
         return sse.stream(
-            as_messages(events.follow(context(), filters, last_event_id() or query.get("cursor") or "0-0"))
+            as_messages(events.follow(context(), filters, last_event_id() or query.get("cursor") or "0-0"), lens())
         )
     found, more = events.list_events(context(), filters, query["limit"], query.get("cursor"), oldest_first=True)
-    return answers.answer({"events": found, "next_cursor": more})
+    return answers.answer(shown({"events": found, "next_cursor": more}))
 
 
 def _target(replica: Mapping[str, Any]) -> dict[str, Any]:

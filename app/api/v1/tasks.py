@@ -13,6 +13,7 @@ from app.api.blueprint import LAST_EVENT_ID, Blueprint
 from app.api.schemas.events import EventPage
 from app.api.schemas.replicas import EmptyBody
 from app.api.schemas.tasks import Task, TaskPage, TaskQuery, TaskWaitQuery
+from app.api.shown import Lens, lens, shown
 from app.api.v1.events import STREAM, as_messages, last_event_id
 from app.domain.tasks import ENDED
 from app.usecases import events, tasks
@@ -69,15 +70,15 @@ def task_events(task_id: str) -> Response:
         found, more = events.list_events(
             context(), {"task_id": task_id}, paging.LARGEST_LIMIT, last_event_id(), oldest_first=True
         )
-        return answers.answer({"events": found, "next_cursor": more})
-    return sse.stream(_to_the_end(context(), task_id, last_event_id() or "0-0"))
+        return answers.answer(shown({"events": found, "next_cursor": more}))
+    return sse.stream(_to_the_end(context(), task_id, last_event_id() or "0-0", lens()))
 
 
-def _to_the_end(ctx: Context, task_id: str, behind: str) -> Iterator[sse.Message | None]:
+def _to_the_end(ctx: Context, task_id: str, behind: str, through: Lens) -> Iterator[sse.Message | None]:
     following = events.follow(ctx, {"task_id": task_id}, behind, quiet_s=LINGER_S)
     # at the first pause, because its end may be told no more; later ones say nothing new, and streams are many
     may_have_ended = True
-    for message in as_messages(following):
+    for message in as_messages(following, through):
         yield message
         if message is not None:
             may_have_ended = may_have_ended or message.event in ENDS
@@ -85,5 +86,5 @@ def _to_the_end(ctx: Context, task_id: str, behind: str) -> Iterator[sse.Message
             may_have_ended = False
             task = tasks.get(ctx, task_id)
             if task["finished_at"] is not None:
-                yield sse.Message("end", answers.dumps(task))
+                yield sse.Message("end", answers.dumps(task if through is None else through(task)))
                 return
