@@ -78,6 +78,11 @@ def local_ends(connection: Connection, node: str, rows: Iterable[Any]) -> dict[s
     return {end.replica_id: Address(LOOPBACK, end.port) for end in repo.ends(connection, node)}
 
 
+def open_ends(connection: Connection, node: str) -> dict[str, Address]:
+    """By replica id the local ends on host ``node`` that lead to their replica now."""
+    return {end.replica_id: Address(LOOPBACK, end.port) for end in repo.ends(connection, node) if end.is_open}
+
+
 def local_urls(connection: Connection, node: str, rows: Iterable[Any]) -> dict[str, str]:
     """What users of host ``node`` ask instead of the ``base_url`` that others know."""
     return {one: end.url for one, end in local_ends(connection, node, rows).items()}

@@ -27,11 +27,12 @@ from app.domain.spreading import HandedOut, choose
 from app.engines.registry import ENGINES
 from app.errors import NoMatch, Unavailable
 from app.stack.layout import Layout
-from app.usecases import models, paging
+from app.usecases import models, paging, reach, tunnels
 from app.usecases.beside import Beside
 from app.usecases.context import Context
 from app.usecases.gateway_load import GatewayLoad
 from app.usecases.mark import Mark
+from app.usecases.reach import Address
 from app.usecases.signals import POLL_S
 
 log = logging.getLogger(__name__)
@@ -100,6 +101,8 @@ class Registry:
         self._entries: dict[str, Entry] = {}
         self._index: Index[str] = Index()
         self._own: dict[str, Any] = {}
+        #: this host's open local ends, by replica: what is behind a tunnel is reached there and nowhere else
+        self._ends: Mapping[str, Address] = {}
         self._rows: dict[str, Any] = {}
         self._handed = HandedOut()
         self._gateway = GatewayLoad(context.settings)
@@ -245,6 +248,7 @@ class Registry:
                 rows = repo.changed(connection, since)
                 touched = ready_replicas.touched(connection, since)
                 own = ready_replicas.named(connection, touched) if touched else []
+            ends = self._read_ends(connection, own)
             renamed = self._read_names(connection)
         with self._lock:
             before = None
@@ -262,18 +266,33 @@ class Registry:
                     self._put(row)
             for row in own:
                 self._put_own(row)
+            moved = self._move_ends(ends)
             if since is not None:
                 for replica_id in set(touched) - {row.id for row in own}:
                     self._drop_own(replica_id)
             for row in rows:
                 self._put(row)
-            if since is None or rows or own or renamed or touched:
+            if since is None or rows or own or renamed or touched or moved:
                 self._found.clear()
                 self._sorted = None
             self._since = xmin
         if before:
             log.info("%d registrations are no more in this database", len(before))
         return rows
+
+    def _read_ends(self, connection: Any, own: Sequence[Any]) -> Mapping[str, Address]:
+        """Local ends that lead somewhere now; asked for only where something is behind a tunnel."""
+        if not any(row.behind_tunnel for row in (*own, *self._own.values())):
+            return {}
+        return reach.open_ends(connection, self._context.settings.node_name)
+
+    def _move_ends(self, ends: Mapping[str, Address]) -> bool:
+        """Whether some of ours are reached elsewhere than before."""
+        moved = {one for one in {*self._ends, *ends} if self._ends.get(one) != ends.get(one)}
+        self._ends = ends
+        for replica_id in moved & set(self._own):
+            self._put_own(self._own[replica_id])
+        return bool(moved)
 
     def _read_names(self, connection: Any) -> bool:
         """Whether the names that Hostler itself serves, or their aliases, are others than before."""
@@ -291,11 +310,16 @@ class Registry:
             # a backend where nothing runs
             return
         self._own[row.id] = row
+        at = self._ends.get(row.id) if row.behind_tunnel else Address(row.host, row.port)
+        if at is None:
+            self._entries.pop(row.id, None)
+            self._index.remove(row.id)
+            return
         kind = _kind_of(row.engine)
         given = _scalars(row.capabilities)
         names = (row.model_name, *self._names[1].get(row.model_name, ()))
         capabilities = tuple({"model": name, **kind, **given} for name in dict.fromkeys(names))
-        entry = Entry(row.id, str(Endpoint(row.host, row.port)), capabilities, HEALTHY)
+        entry = Entry(row.id, str(Endpoint(at.host, at.port)), capabilities, HEALTHY)
         self._entries[row.id] = entry
         self._index.put(row.id, capabilities)
 
@@ -356,7 +380,7 @@ class Registry:
 
     def _tail(self) -> None:
         signals, busy_at = self._context.signals, float("-inf")
-        with signals.subscribe(TOPIC, "events", "models") as signal:
+        with signals.subscribe(TOPIC, "events", "models", tunnels.CHANGED) as signal:
             while not signals.closed and time.monotonic() - self._used_at < IDLE_S:
                 signal.wait(POLL_S)
                 signals.rest(self._read_at + PACE_S - time.monotonic())

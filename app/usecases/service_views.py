@@ -115,13 +115,17 @@ def ready_members(ctx: Context, ref: str) -> list[dict[str, Any]]:
 def targets(ctx: Context) -> list[dict[str, Any]]:
     """Every ready replica that listens somewhere, of a service or not: ``replica_id, host, port, base_url, node, pool,
     engine, model_name`` and, of a service, ``service_id, service, recipe, ordinal, revision``. What is behind a tunnel
-    listens at its local end."""
+    listens at its local end; where this host has none, nobody here can ask it, and it is left out."""
     with ctx.database.read() as connection:
         if not repo.is_there(connection):
             return []
         found = service_members.targets(connection)
         ends = reach.local_ends(connection, ctx.settings.node_name, found)
-    return [dict(row._mapping) | _listening(ends.get(row.replica_id)) for row in found]
+    return [
+        dict(row._mapping) | _listening(ends.get(row.replica_id))
+        for row in found
+        if row.replica_id in ends or not row.behind_tunnel
+    ]
 
 
 def _listening(end: Address | None) -> dict[str, Any]:

@@ -7,20 +7,22 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from app.db.repos.tunnels import BEHIND_TUNNEL
+
 _READY = (
-    "SELECT id, model_name, engine, host, port, spec->'capabilities' AS capabilities FROM replicas"
-    " WHERE state = 'ready'"
+    "SELECT r.id, r.model_name, r.engine, r.host, r.port, r.spec->'capabilities' AS capabilities,"
+    f" {BEHIND_TUNNEL} AS behind_tunnel FROM replicas r WHERE r.state = 'ready'"
 )
 
 
 def all_ready(connection: Connection) -> list[Any]:
-    """(id, model_name, engine, host, port, capabilities) of every ready replica."""
+    """(id, model_name, engine, host, port, capabilities, behind_tunnel) of every ready replica."""
     return list(connection.execute(text(_READY)))
 
 
 def named(connection: Connection, ids: Sequence[str]) -> list[Any]:
     """Those of ``ids`` that are ready."""
-    return list(connection.execute(text(f"{_READY} AND id = ANY(:ids)"), {"ids": list(ids)}))
+    return list(connection.execute(text(f"{_READY} AND r.id = ANY(:ids)"), {"ids": list(ids)}))
 
 
 def touched(connection: Connection, since: int) -> list[str]:
