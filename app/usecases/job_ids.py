@@ -1,4 +1,5 @@
-"""What a cluster calls its job, as another name of what runs in it."""
+"""What a cluster calls its job, as another name of what runs in it. Clusters count their jobs anew after they lost
+their state, and two of them count the same numbers."""
 
 from __future__ import annotations
 
@@ -7,15 +8,22 @@ from typing import Any
 
 from app.errors import Conflict
 
+#: Rows that ``meant`` is given at most: one more than are told.
+MOST = 11
+
 
 def meant(job_id: str, kind: str, found: Sequence[Any]) -> str | None:
-    """The id that ``job_id`` means among ``found``, at most two rows (id, runs), those that run first.
+    """The id that ``job_id`` means among ``found``, rows (id, runs): the one for which it runs, else the only one.
 
-    None when there are none. Raises Conflict when it runs for both: clusters count by themselves.
+    None when there are none. Raises Conflict that lists the ids when several are meant.
     """
-    if len(found) == 2 and found[1].runs:
-        raise Conflict(
-            f"Job {job_id} runs in more than one cluster: for the {kind} {found[0].id} and {found[1].id} at least."
-            " Say which by its id."
-        )
-    return found[0].id if found else None
+    several = [row for row in found if row.runs] or list(found)
+    if len(several) <= 1:
+        return several[0].id if several else None
+    ids = [row.id for row in several][: MOST - 1]
+    more = " and others" if len(several) == MOST else ""
+    has = "has" if several[0].runs else "had"
+    raise Conflict(
+        f"More than one of the {kind} {has} a job {job_id}: {', '.join(ids)}{more}. Say which by its id.",
+        extra={"ids": ids},
+    )

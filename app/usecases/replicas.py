@@ -18,7 +18,7 @@ from app.usecases.abandons import request_abandon
 from app.usecases.checks import request_diagnose, request_health
 from app.usecases.context import Actor, Context, Idempotency
 from app.usecases.creates import CreateOutcome, plan_create, request_create
-from app.usecases.job_ids import meant
+from app.usecases.job_ids import MOST, meant
 from app.usecases.restarts import request_restart
 from app.usecases.stops import request_stop
 
@@ -64,9 +64,12 @@ def get(ctx: Context, replica_id: str) -> dict[str, Any]:
 
 
 def id_of_job(ctx: Context, job_id: str) -> str | None:
-    """The replica behind what a cluster calls its job; None when there is none. Raises Conflict for several."""
+    """The replica behind what a cluster calls its job: the one for which it runs, else the only one that had it.
+
+    None when there is none. Raises Conflict for several.
+    """
     with ctx.database.read() as connection:
-        return meant(job_id, "replicas", replicas.of_job(connection, job_id))
+        return meant(job_id, "replicas", replicas.of_job(connection, job_id, MOST))
 
 
 def list_replicas(

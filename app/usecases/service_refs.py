@@ -8,13 +8,14 @@ from sqlalchemy import Connection
 
 from app.db.repos import services as repo
 from app.errors import Conflict, NotFound, Unavailable
-from app.usecases.job_ids import meant
+from app.usecases.job_ids import MOST, meant
 
 
 def find_id(connection: Connection, ref: str) -> str | None:
-    """The id of the service: a name is that of the running one, else of the last one; so is a job. None when there is
-    none. Raises Conflict when a job means several."""
-    return repo.find_id(connection, ref) or meant(ref, "services", repo.of_job(connection, ref))
+    """The id of the service: a name is that of the running one, else of the last one; a job that of the only one for
+    which it runs, else of the only one that had it. None when there is none. Raises Conflict when a job means several.
+    """
+    return repo.find_id(connection, ref) or meant(ref, "services", repo.of_job(connection, ref, MOST))
 
 
 def to_id(connection: Connection, ref: str) -> str:

@@ -226,16 +226,16 @@ def record_released(
     return freed or closed
 
 
-def of_job(connection: Connection, job_id: str) -> list[Any]:
+def of_job(connection: Connection, job_id: str, most: int) -> list[Any]:
     """(id, runs) of the replicas for which a cluster has, or had, a job of that name: those for which it runs first,
-    then the last ones. At most two."""
+    then the last ones."""
     if not knows_services(connection):
         return []
     query = text(
         "SELECT replica_id AS id, bool_or(released_at IS NULL) AS runs FROM attempts WHERE job_id = :job_id"
-        " GROUP BY replica_id ORDER BY bool_or(released_at IS NULL) DESC, max(id) DESC LIMIT 2"
+        " GROUP BY replica_id ORDER BY bool_or(released_at IS NULL) DESC, max(id) DESC LIMIT :most"
     )
-    return list(connection.execute(query, {"job_id": job_id}))
+    return list(connection.execute(query, {"job_id": job_id, "most": most}))
 
 
 def lock(connection: Connection, replica_id: str) -> Any | None:

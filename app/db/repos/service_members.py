@@ -7,6 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from app.db.repos.tunnels import BEHIND_TUNNEL
+
 #: Of a member, what a plan needs. ``suspect``: its host, or each that serves its pool, is silent, so that what is known
 #: of it is old.
 _PLANNED = """m.service_id, m.replica_id, m.revision, m.ordinal, m.tries, m.replaces, m.created_at,
@@ -40,9 +42,9 @@ ORDER BY m.ordinal, m.created_at, m.replica_id
 """
 )
 _TARGETS = text(
-    """
+    f"""
 SELECT r.id AS replica_id, r.labels->>'service_id' AS service_id, s.name AS service, s.recipe, m.ordinal, m.revision,
-    r.pool, r.engine, r.model_name, r.node, r.host, r.port, r.base_url
+    r.pool, r.engine, r.model_name, r.node, r.host, r.port, r.base_url, {BEHIND_TUNNEL} AS behind_tunnel
 FROM replicas r LEFT JOIN service_members m ON m.replica_id = r.id LEFT JOIN services s ON s.id = m.service_id
 WHERE r.state = 'ready' AND r.port IS NOT NULL ORDER BY r.id
 """

@@ -84,15 +84,15 @@ def find_id(connection: Connection, ref: str) -> str | None:
     return connection.execute(query, {"ref": ref}).scalar()
 
 
-def of_job(connection: Connection, job_id: str) -> list[Any]:
+def of_job(connection: Connection, job_id: str, most: int) -> list[Any]:
     """(id, runs) of the services for whose replicas a cluster has, or had, a job of that name: those for which it runs
-    first, then the last ones. At most two."""
+    first, then the last ones."""
     query = text(
         "SELECT m.service_id AS id, bool_or(a.released_at IS NULL) AS runs FROM attempts a"
         " JOIN service_members m ON m.replica_id = a.replica_id WHERE a.job_id = :job_id"
-        " GROUP BY m.service_id ORDER BY bool_or(a.released_at IS NULL) DESC, max(a.id) DESC LIMIT 2"
+        " GROUP BY m.service_id ORDER BY bool_or(a.released_at IS NULL) DESC, max(a.id) DESC LIMIT :most"
     )
-    return list(connection.execute(query, {"job_id": job_id}))
+    return list(connection.execute(query, {"job_id": job_id, "most": most}))
 
 
 def insert(
