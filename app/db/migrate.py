@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, pool
+from sqlalchemy import create_engine, pool, text
 
 import migrations
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+#: Files of migrations are called by their revision, one after the other.
+_REVISION = "[0-9][0-9][0-9][0-9]"
+_FOLDER = Path(migrations.__file__).parent
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,9 @@ def upgrade(database_url: str) -> None:
     A database that a later version migrated is left as it is: this version works on it, and may be put back beside it.
     """
     if not standing(database_url).ahead:
+        # only a start migrates; others ask how far the database is
+        from alembic import command
+
         command.upgrade(_config(database_url), "head")
 
 
@@ -49,18 +56,19 @@ def standing(database_url: str) -> Standing:
     """What the database's schema is to this version. Raises what SQLAlchemy raises when there is no database."""
     engine = create_engine(database_url, poolclass=pool.NullPool)
     with engine.connect() as connection:
-        current = MigrationContext.configure(connection).get_current_revision()
+        known = connection.execute(text("SELECT to_regclass('alembic_version') IS NOT NULL")).scalar_one()
+        query = text("SELECT version_num FROM alembic_version")
+        current: str | None = connection.execute(query).scalar_one_or_none() if known else None
     engine.dispose()
-    script = ScriptDirectory.from_config(_config(database_url))
-    known = {revision.revision for revision in script.walk_revisions()}
-    newest = script.get_current_head()
-    assert newest is not None
-    return Standing(current, newest, ahead=current is not None and current not in known)
+    revisions = sorted(path.name[:4] for path in (_FOLDER / "versions").glob(f"{_REVISION}_*.py"))
+    return Standing(current, revisions[-1], ahead=current is not None and current not in revisions)
 
 
 def _config(database_url: str) -> Config:
+    from alembic.config import Config
+
     config = Config()
-    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    config.set_main_option("script_location", str(_FOLDER))
     # ConfigParser reads % as its own; a password may hold one
     config.set_main_option("sqlalchemy.url", database_url.replace("%", "%%"))
     return config

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from kombu import Exchange, Queue
+from typing import TYPE_CHECKING
 
 from app.domain.tasks import TaskKind, is_control
+
+if TYPE_CHECKING:
+    from kombu import Queue
 
 #: Sweeps and canaries of the whole stack.
 STACK_QUEUE = "stack"
@@ -28,6 +31,9 @@ def queue_for(kind: TaskKind, pool: str, node: str | None) -> str:
 
 def declare(name: str) -> Queue:
     """A queue object: publishing by bare name is refused for queues that a process has not met yet."""
+    # names alone are asked for everywhere
+    from kombu import Exchange, Queue
+
     return Queue(name, Exchange(name, type="direct"), routing_key=name)
 
 

@@ -8,19 +8,20 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cryptography.fernet import Fernet
 
 from app.db.engine import Database
 from app.db.identity import read_namespace
-from app.doorbell.bell import Doorbell
-from app.doorbell.celery import make_celery
 from app.settings import Settings
 from app.stack.secrets import engine_key, secret_key
 from app.stack.urls import broker_url, database_url
 from app.usecases.depths import QueueDepths
 from app.usecases.signals import Signals, notify, signals_of
+
+if TYPE_CHECKING:
+    from app.doorbell.bell import Doorbell
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,10 @@ class Context:
     @cached_property
     def doorbell(self) -> Doorbell:
         if self._doorbell is None:
+            # half of the processes of a stack ring nobody, and need not load Celery
+            from app.doorbell.bell import Doorbell
+            from app.doorbell.celery import make_celery
+
             self._doorbell = Doorbell(make_celery(self.settings, broker_url(self.settings), self.namespace))
         return self._doorbell
 

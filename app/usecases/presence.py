@@ -15,7 +15,6 @@ from app.db.repos.newer import AdaptedToServices
 from app.settings import pools_served
 from app.usecases.context import Context
 from app.usecases.nodes import SILENT_S
-from app.usecases.sweeps import take_back_from
 
 #: Two hosts of one name would each find the other's replicas gone: the name is his who was heard of last, until he is
 #: silent. What is told apart is host, boot and state dir. Versions before 0.4.0 write no ``home``.
@@ -225,6 +224,9 @@ def take_back_dead(ctx: Context, is_alive: Callable[[str], bool]) -> int:
     dead = [holder for holder in holders if not is_alive(holder)]
     if not dead:
         return 0
+    # an agent has it loaded; who asks who is present need not load all that a sweep does
+    from app.usecases.sweeps import take_back_from
+
     taken = take_back_from(ctx, dead)
     with ctx.database.begin() as connection:
         connection.execute(text("DELETE FROM workers WHERE id = ANY(:ids)"), {"ids": dead})

@@ -19,6 +19,7 @@ from app.settings import Settings
 from app.stack.processes import control_plane
 from app.stack.roles import GROUP
 from app.stack.supervisor import Supervisor
+from tests.support import plain_http
 from tests.support.embedded import wait_until
 from tests.support.public_door import children_of
 from tests.support.stacks import Stack, gone, stack, wait_gone
@@ -45,7 +46,7 @@ def chat(up: Stack, **more: Any) -> httpx2.Response:
 
 def ask(up: Stack, method: str, path: str, **more: Any) -> httpx2.Response:
     headers = {"X-API-Key": up.key, **more.pop("headers", {})}
-    return httpx2.request(method, f"{up.url}{path}", headers=headers, timeout=30, trust_env=False, **more)
+    return plain_http.request(method, f"{up.url}{path}", headers=headers, timeout=30, trust_env=False, **more)
 
 
 def answers(up: Stack) -> bool:
@@ -130,7 +131,7 @@ def test_a_stream_outlives_the_agent(up: Stack) -> None:
     replica_id = up.replica(model_name="slow", replica_config=mock)
     wait_until(lambda: chat(up, model="slow", max_tokens=1).status_code == 200, 10, "the slow model")
     url, headers = f"{up.url}/v1/chat/completions", {"X-API-Key": up.key}
-    with httpx2.stream("POST", url, json={**body, "model": "slow"}, headers=headers, timeout=60) as answer:
+    with plain_http.stream("POST", url, json={**body, "model": "slow"}, headers=headers, timeout=60) as answer:
         assert answer.status_code == 200
         lines = answer.iter_lines()
         assert next(lines)
@@ -145,13 +146,13 @@ def test_a_stream_outlives_the_agent(up: Stack) -> None:
 def test_flower_is_there_for_who_may_read(up: Stack) -> None:
     reader = up.call("POST", "/api/v1/keys", {"name": "reader", "role": "read"}, 201)["key"]
     url = f"{up.url}/flower/"
-    wait_until(lambda: httpx2.get(url, auth=("x", reader), trust_env=False).status_code == 200, 10, "the new key")
-    page = httpx2.get(url, auth=("x", reader), trust_env=False).text
+    wait_until(lambda: plain_http.get(url, auth=("x", reader), trust_env=False).status_code == 200, 10, "the new key")
+    page = plain_http.get(url, auth=("x", reader), trust_env=False).text
     found = set(re.findall(r'(?:href|src)="(/[^"]*)"', page))
     assert {path for path in found if not path.startswith("/flower/")} == set()
     for path in [path for path in found if "/static/" in path]:
-        assert httpx2.get(f"{up.url}{path}", auth=("x", reader), trust_env=False).status_code == 200, path
-    assert httpx2.get(url, trust_env=False).status_code == 401
+        assert plain_http.get(f"{up.url}{path}", auth=("x", reader), trust_env=False).status_code == 200, path
+    assert plain_http.get(url, trust_env=False).status_code == 401
 
 
 def test_the_log_tells_who_was_asked(up: Stack) -> None:

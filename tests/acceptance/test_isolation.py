@@ -8,11 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx2
 import psutil
 import pytest
 
 from app.stack.runas import as_user, can
+from tests.support import plain_http
 from tests.support.accounts import account, open_tmp
 from tests.support.embedded import wait_until
 from tests.support.stacks import ROOT, Stack, stack
@@ -175,7 +175,7 @@ def test_two_stacks_do_not_hear_each_other(tmp_path: Path) -> None:
         here, there = one.replica(), two.replica()
         assert [row["replica_id"] for row in one.call("GET", "/api/v1/replicas")["replicas"]] == [here]
         assert [row["replica_id"] for row in two.call("GET", "/api/v1/replicas")["replicas"]] == [there]
-        stranger = httpx2.get(f"{two.url}/api/v1/replicas", headers={"X-API-Key": one.key}, trust_env=False)
+        stranger = plain_http.get(f"{two.url}/api/v1/replicas", headers={"X-API-Key": one.key}, trust_env=False)
         assert stranger.status_code == 401
         one.must("down")
         assert not one.living()

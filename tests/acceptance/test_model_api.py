@@ -12,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 
 from app.engines.registry import engine
 from app.engines.tiny_model import write_tiny_gguf
+from tests.support import plain_http
 from tests.support.embedded import wait_until
 from tests.support.engines import running
 from tests.support.stacks import Stack, stack
@@ -206,7 +206,7 @@ def test_the_command_line(up: Stack) -> None:
 
 def mock_state(up: Stack, base_url: str) -> dict[str, Any]:
     key = (up.layout.secrets / "engine-key").read_text().strip()
-    found: dict[str, Any] = httpx2.get(
+    found: dict[str, Any] = plain_http.get(
         f"{base_url}/mock/state", headers={"Authorization": f"Bearer {key}"}, trust_env=False
     ).json()
     return found

@@ -10,12 +10,12 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-import httpx2
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
 from app.engines.tiny_model import write_tiny_gguf
+from tests.support import plain_http
 from tests.support.embedded import wait_until
 from tests.support.stacks import Stack, stack
 
@@ -67,7 +67,7 @@ def make_key(up: Stack, name: str, **more: Any) -> str:
 
 def _status(up: Stack, key: str) -> int:
     url = f"{up.url}/v1/models"
-    return httpx2.get(url, headers={"Authorization": f"Bearer {key}"}, trust_env=False).status_code
+    return plain_http.get(url, headers={"Authorization": f"Bearer {key}"}, trust_env=False).status_code
 
 
 def engine_of(up: Stack, model: str) -> tuple[str, str]:

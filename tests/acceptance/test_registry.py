@@ -18,6 +18,7 @@ import pytest
 from hostler import Client
 from hostler.errors import NoMatchingServer, ServerFailed
 from tests.integration.cli.stub import Answer, Stub, serve
+from tests.support import plain_http
 from tests.support.embedded import wait_until
 from tests.support.peers import NotInstalled
 from tests.support.stacks import Stack, stack
@@ -313,7 +314,7 @@ def test_a_registered_server_of_the_openai_api_is_a_route_like_others(
         one.registered()
 
         def answer() -> httpx2.Response:
-            return httpx2.post(
+            return plain_http.post(
                 f"{up.url}/v1/chat/completions", json=asked, headers={"X-API-Key": up.key}, timeout=30, trust_env=False
             )
 

@@ -6,10 +6,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support import plain_http
 from tests.support.stacks import Stack, stack
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.slow]
@@ -87,7 +87,7 @@ def test_one_that_behaves_is_shown_whatever_the_others_do(up: Stack, tmp_path: P
     headers = {"X-API-Key": up.key}
     url = f"{up.url}/api/v1/services/{service['id']}/metrics"
     # one of them says nothing for a minute, another something each second
-    answer = httpx2.get(url, headers=headers, timeout=30, trust_env=False)
+    answer = plain_http.get(url, headers=headers, timeout=30, trust_env=False)
     assert answer.status_code == 200, answer.text
     families = {family.name: family for family in text_string_to_metric_families(answer.text)}
     told = {sample.labels["replica"]: sample.value for sample in families["hostler_replica_metrics_up"].samples}
@@ -97,5 +97,5 @@ def test_one_that_behaves_is_shown_whatever_the_others_do(up: Stack, tmp_path: P
     [sample] = families["good"].samples
     assert sample.labels == {"exported_replica": "mine", "replica": sample.labels["replica"], "service": service["id"]}
     up.must("service", "stop", service["id"], "--wait", "--timeout", "60s")
-    gone = httpx2.get(url, headers=headers, timeout=30, trust_env=False)
+    gone = plain_http.get(url, headers=headers, timeout=30, trust_env=False)
     assert (gone.status_code, gone.json()["code"]) == (409, "conflict")

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support import plain_http
 from tests.support.embedded import wait_until
 from tests.support.stacks import Stack, stack
 
@@ -51,7 +52,7 @@ def create(made: Stack, name: str, *words: str, replicas: int = 2) -> dict[str, 
 
 def read(made: Stack, path: str, **more: Any) -> httpx2.Response:
     headers = {"X-API-Key": made.key, **more.pop("headers", {})}
-    return httpx2.get(f"{made.url}/api/v1{path}", headers=headers, timeout=30, trust_env=False, **more)
+    return plain_http.get(f"{made.url}/api/v1{path}", headers=headers, timeout=30, trust_env=False, **more)
 
 
 def test_a_service_lives(made: Stack, name: str) -> None:
@@ -99,7 +100,7 @@ def test_a_request_may_wait_itself(made: Stack, name: str) -> None:
 
     def post(**more: Any) -> httpx2.Response:
         headers = {"X-API-Key": made.key, "Prefer": "wait=60"}
-        return httpx2.post(
+        return plain_http.post(
             f"{made.url}/api/v1/services", json=body | more, headers=headers, timeout=90, trust_env=False
         )
 
@@ -144,7 +145,7 @@ def test_metrics_and_targets_name_whose_they_are(made: Stack, name: str) -> None
         assert set(one) == {"targets", "labels"}
         assert all(isinstance(value, str) for value in one["labels"].values())
         [target] = one["targets"]
-        assert httpx2.get(f"http://{target}/health", trust_env=False).status_code == 200
+        assert plain_http.get(f"http://{target}/health", trust_env=False).status_code == 200
 
 
 def test_followed_logs_show_who_comes_later_and_end_with_the_service(made: Stack, name: str) -> None:
@@ -169,7 +170,7 @@ def test_a_broken_stream_of_logs_goes_on_where_it_was(made: Stack, name: str) ->
     path = f"/services/{name}/logs?follow=true"
     before: list[tuple[str, str]] = []
     headers = {"X-API-Key": made.key}
-    with httpx2.stream("GET", f"{made.url}/api/v1{path}", headers=headers, timeout=30, trust_env=False) as response:
+    with plain_http.stream("GET", f"{made.url}/api/v1{path}", headers=headers, timeout=30, trust_env=False) as response:
         for event in httpx2.EventSource(response):
             if event.event == "log":
                 before.append((event.data, event.id))

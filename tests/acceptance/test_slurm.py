@@ -9,6 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests.support import plain_http
 from tests.support.embedded import wait_until
 from tests.support.slurm import Cluster, cluster, submitted
 from tests.support.sshd import Sshd, far_host
@@ -97,7 +98,7 @@ def _chat(made: Stack, model: str) -> httpx2.Response:
     body = {"model": model, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}
 
     def ask() -> httpx2.Response | None:
-        answer = httpx2.post(
+        answer = plain_http.post(
             f"{made.url}/v1/chat/completions", json=body, headers={"X-API-Key": made.key}, timeout=30, trust_env=False
         )
         return answer if answer.status_code == 200 else None

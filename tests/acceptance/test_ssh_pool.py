@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import psutil
 import pytest
 
 from app.engines.tiny_model import write_tiny_gguf
+from tests.support import plain_http
 from tests.support.embedded import wait_until
 from tests.support.sshd import Sshd, masters_in, running_sshd, short_folder
 from tests.support.stacks import Stack, stack
@@ -137,7 +137,7 @@ def test_down_ends_what_runs_there_and_the_connection(up: Stack) -> None:
 
 def chat(up: Stack, asked: dict[str, Any]) -> int:
     headers = {"Authorization": f"Bearer {up.key}"}
-    return httpx2.post(
+    return plain_http.post(
         f"{up.url}/v1/chat/completions", json=asked, headers=headers, timeout=30, trust_env=False
     ).status_code
 

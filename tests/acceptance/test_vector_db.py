@@ -26,6 +26,7 @@ from app.stack.processes import engines
 from app.stack.roles import ENGINE
 from tests.acceptance.test_openapi import CHECKS
 from tests.standins import QDRANT
+from tests.support import plain_http
 from tests.support.embedded import wait_until
 from tests.support.stacks import Stack, stack
 
@@ -45,7 +46,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 def ask(up: Stack, method: str, path: str, **more: Any) -> httpx2.Response:
     headers = {"X-API-Key": up.key, **more.pop("headers", {})}
-    return httpx2.request(method, f"{up.url}/api/v1{path}", headers=headers, timeout=60, trust_env=False, **more)
+    return plain_http.request(method, f"{up.url}/api/v1{path}", headers=headers, timeout=60, trust_env=False, **more)
 
 
 def service(up: Stack, recipe: str = "vector-db/qdrant-edge", **more: Any) -> str:
@@ -154,13 +155,13 @@ def test_it_is_listed_as_a_vector_database_and_as_no_model(up: Stack, store: str
         [replica_of(up, store)["base_url"]],
     )
     headers = {"X-API-Key": up.key}
-    models_of_door = httpx2.get(f"{up.url}/v1/models", headers=headers, trust_env=False).json()["data"]
+    models_of_door = plain_http.get(f"{up.url}/v1/models", headers=headers, trust_env=False).json()["data"]
     assert "qdrant" not in {one["id"] for one in models_of_door}
     assert "qdrant" not in {
-        one["id"] for one in httpx2.get(f"{up.url}/models", headers=headers, trust_env=False).json()["models"]
+        one["id"] for one in plain_http.get(f"{up.url}/models", headers=headers, trust_env=False).json()["models"]
     }
     chat = {"model": "qdrant", "messages": []}
-    refused = httpx2.post(f"{up.url}/v1/chat/completions", json=chat, headers=headers, trust_env=False)
+    refused = plain_http.post(f"{up.url}/v1/chat/completions", json=chat, headers=headers, trust_env=False)
     assert (refused.status_code, refused.json()["code"]) == (404, "model_not_found")
 
 

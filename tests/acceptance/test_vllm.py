@@ -20,6 +20,7 @@ from app.engines.tiny_model import write_tiny_gguf
 from tests.acceptance.test_model_api import curl, mock_state
 from tests.standins import VLLM
 from tests.standins.hub import TOKEN, Hub, hub
+from tests.support import plain_http
 from tests.support.embedded import wait_until
 from tests.support.stacks import Stack, stack
 
@@ -180,7 +181,7 @@ def test_lists(up: Stack, group: dict[str, Any], gpt2: dict[str, Any]) -> None:
 def test_openai_clients_reach_a_service_by_a_header(up: Stack, gpt2: dict[str, Any], by: str) -> None:
     address = {"X-API-Key": up.key, "X-Hostler-Service": gpt2[by]}
     wanted = gpt2["replicas"][0]["replica_id"]
-    with httpx2.Client(base_url=up.url, trust_env=False, headers=address, timeout=30) as client:
+    with plain_http.Client(base_url=up.url, trust_env=False, headers=address, timeout=30) as client:
         # large ones take the slow lane
         for prompt in ("Hello", "Hello" * 10_000):
             body = {"model": "gpt2", "prompt": prompt, "max_tokens": 3}
@@ -230,7 +231,7 @@ def test_a_service_that_starts_says_when_to_come_back(up: Stack) -> None:
         201,
         202,
     )
-    with httpx2.Client(base_url=up.url, trust_env=False, headers={"X-API-Key": up.key}, timeout=30) as client:
+    with plain_http.Client(base_url=up.url, trust_env=False, headers={"X-API-Key": up.key}, timeout=30) as client:
         answer = client.post(f"/api/v1/vllm/{made['id']}/prompt", json=JOKE)
     assert (answer.status_code, answer.json()["code"]) == (503, "no_ready_replica")
     assert int(answer.headers["Retry-After"]) > 0
@@ -259,7 +260,7 @@ def test_the_hub(up: Stack, there: Hub) -> None:
     there.fault = "hang"
     try:
         # the wait of the document, not a moment more
-        with httpx2.Client(timeout=10, trust_env=False) as client:
+        with plain_http.Client(timeout=10, trust_env=False) as client:
             answer = client.get(f"{up.url}/api/v1/vllm/model-info/a/b", headers={"X-API-Key": up.key})
     finally:
         there.fault = ""
@@ -297,7 +298,7 @@ class Asking:
         return [(one.status_code, one.text) for one in self.answers if one.status_code != 200]
 
     def _ask(self) -> None:
-        with httpx2.Client(timeout=60, trust_env=False, headers={"X-API-Key": self._up.key}) as client:
+        with plain_http.Client(timeout=60, trust_env=False, headers={"X-API-Key": self._up.key}) as client:
             for number in count():
                 if self._stop.is_set():
                     return

@@ -21,6 +21,7 @@ import pytest
 
 from app.engines.tiny_model import write_tiny_gguf
 from tests.standins import LLAMA_SERVER
+from tests.support import plain_http
 from tests.support.browsers import Site, browser, site
 from tests.support.embedded import wait_until
 from tests.support.stacks import Stack, stack
@@ -94,7 +95,7 @@ def idle(up: Stack) -> int:
 
 
 def ask(up: Stack, body: Any = None, *, key: str = KEY) -> httpx2.Response:
-    return httpx2.post(
+    return plain_http.post(
         f"{up.url}/chat", json=body or DISH, headers={"X-API-Key": key}, timeout=60, trust_env=False
     )  # fmt: skip
 
@@ -346,7 +347,7 @@ def test_busy_workers_are_not_idle(slow: Stack) -> None:
     for named in ({}, {"X-Hostler-Replica": worker}):
         headers = {"X-API-Key": KEY, **named}
         url = f"{slow.url}/v1/completions"
-        with httpx2.stream("POST", url, json=body, headers=headers, timeout=60, trust_env=False) as answer:
+        with plain_http.stream("POST", url, json=body, headers=headers, timeout=60, trust_env=False) as answer:
             pieces = answer.iter_raw()
             next(pieces)
             assert idle(slow) == WORKERS - 1

@@ -25,6 +25,7 @@ from app.usecases.context import Actor, Context
 from app.usecases.creates import request_create
 from app.usecases.outcomes import TaskOutcome
 from app.usecases.stops import request_stop
+from tests.support import plain_http
 from tests.support.bound import bound
 from tests.support.embedded import wait_until
 from tests.support.marks import end_marked
@@ -84,7 +85,7 @@ class Crew(Records):
                 probe.connect(address)
             except OSError as error:
                 raise httpx2.ConnectError(str(error)) from error
-        with httpx2.Client(transport=httpx2.HTTPTransport(uds=address), timeout=60) as client:
+        with plain_http.Client(transport=plain_http.HTTPTransport(uds=address), timeout=60) as client:
             return client.request(method, f"http://web{path}", **more)
 
     def await_heartbeat(self, name: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -91,15 +91,17 @@ def plain_url(url: str) -> str:
     return url.replace("postgresql+psycopg://", "postgresql://", 1)
 
 
-def wait_until(condition, timeout_s: float, what: str):  # type: ignore[no-untyped-def]
-    """The first true value of ``condition()``; AssertionError naming ``what`` after ``timeout_s``."""
-    deadline = time.monotonic() + timeout_s
+def wait_until(condition, timeout_s: float, what: str | Callable[[], str]):  # type: ignore[no-untyped-def]
+    """The first true value of ``condition()``; AssertionError naming ``what`` (as it is then) after ``timeout_s``."""
+    begun = time.monotonic()
     while True:
         value = condition()
         if value:
             return value
-        assert time.monotonic() < deadline, f"{timeout_s} s went by without {what}"
-        time.sleep(0.01)
+        waited_s = time.monotonic() - begun
+        assert waited_s < timeout_s, f"{timeout_s} s went by without {what() if callable(what) else what}"
+        # whoever waits long asks less often: most of a test run would be asking otherwise
+        time.sleep(min(0.1, max(0.01, waited_s / 20)))
 
 
 def _start(

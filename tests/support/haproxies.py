@@ -22,6 +22,7 @@ from app.haproxy.runtime import HaproxyAway, Session
 from app.settings import Settings
 from app.stack.haproxy import haproxy_program
 from app.stack.layout import Layout
+from tests.support import plain_http
 from tests.support.embedded import wait_until
 from tests.support.ports import free_port
 
@@ -113,12 +114,12 @@ frontend door
         }
 
     def get(self, path: str = "/v1/models", **headers: str) -> httpx2.Response:
-        return httpx2.get(f"http://127.0.0.1:{self.port}{path}", headers=_headers(headers), timeout=10)
+        return plain_http.get(f"http://127.0.0.1:{self.port}{path}", headers=_headers(headers), timeout=10)
 
     def stream(self, path: str, body: dict[str, Any], **headers: str) -> Any:
         """A context that yields the answer while it comes."""
         url = f"http://127.0.0.1:{self.port}{path}"
-        return httpx2.stream("POST", url, json=body, headers=_headers(headers), timeout=600)
+        return plain_http.stream("POST", url, json=body, headers=_headers(headers), timeout=600)
 
     def _answers(self) -> bool:
         assert self.process is not None

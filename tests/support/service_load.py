@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx2
 
+from tests.support import plain_http
 from tests.support.stacks import Stack
 
 CALLERS = 6
@@ -40,7 +41,7 @@ def under_load(up: Stack, service: str, model: str) -> Iterator[Load]:
     def run(number: int) -> None:
         headers = {"X-API-Key": up.key} | ({"X-Hostler-Service": service} if number % 2 else {})
         body = {**CHAT, "model": model, "stream": number % 3 == 0}
-        with httpx2.Client(headers=headers, timeout=30, trust_env=False) as client:
+        with plain_http.Client(headers=headers, timeout=30, trust_env=False) as client:
             while not over.is_set():
                 try:
                     answer = client.post(f"{up.url}/v1/chat/completions", json=body)

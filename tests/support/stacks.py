@@ -19,6 +19,7 @@ from app.stack.control import _end_rest
 from app.stack.layout import Layout, remove_run_dir
 from app.stack.places import remove_place
 from app.stack.processes import control_plane, end, engines, is_zombie
+from tests.support import plain_http
 from tests.support.embedded import wait_until
 from tests.support.ports import free_port
 
@@ -81,7 +82,7 @@ class Stack:
 
     def call(self, method: str, path: str, body: Any = None, expect: int | tuple[int, ...] = 200) -> Any:
         try:
-            answer = httpx2.request(
+            answer = plain_http.request(
                 method, f"{self.url}{path}", json=body, headers={"X-API-Key": self.key}, timeout=60, trust_env=False
             )
         except httpx2.TransportError as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx2
 
+from tests.support import plain_http
 from tests.support.bound import bound
 from tests.support.embedded import wait_until
 from tests.support.peers import PEERS, venv
@@ -61,7 +62,7 @@ def v2_server(folder: Path, model: str = "echo") -> Iterator[V2Server]:
 def _ready(server: V2Server, model: str, folder: Path) -> bool:
     assert server.process.poll() is None, (folder / "server.log").read_text()[-3000:]
     try:
-        answer = httpx2.get(f"http://{server.http}/v2/models/{model}/ready", timeout=5, trust_env=False)
+        answer = plain_http.get(f"http://{server.http}/v2/models/{model}/ready", timeout=5, trust_env=False)
     except httpx2.TransportError:
         return False
     return answer.status_code == 200

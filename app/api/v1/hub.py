@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+from types import ModuleType
 from typing import Any
 
 from flask import Response
@@ -10,7 +12,6 @@ from app.api import answers
 from app.api.auth import context
 from app.api.blueprint import Blueprint
 from app.api.schemas.hub import AvailableModels, HubModelInfo, HubModels, HubQuery
-from app.usecases import hub
 
 blueprint = Blueprint("hub", "Models that could be served, and whether vLLM can serve them.")
 
@@ -19,11 +20,16 @@ ALSO = ("infer",)
 ERRORS = (502,)
 
 
+def _hub() -> ModuleType:
+    """The library that asks it takes a tenth of a process's start, and few stacks ever ask."""
+    return importlib.import_module("app.usecases.hub")
+
+
 @blueprint.operation("/vllm/available-models", "GET", "read", also=ALSO, conditional=True)
 @blueprint.response(200, AvailableModels)
 def list_available_models() -> Response:
     """List the architectures that vLLM serves, and models to begin with"""
-    return answers.read(hub.available(context()))
+    return answers.read(_hub().available(context()))
 
 
 @blueprint.operation("/vllm/search-models", "GET", "read", also=ALSO, conditional=True, errors=ERRORS)
@@ -34,7 +40,7 @@ def search_models(query: dict[str, Any]) -> Response:
 
     What it says is kept for an hour. 503 within ten seconds when it cannot be asked.
     """
-    found = hub.search(context(), query["query"], query["limit"])
+    found = _hub().search(context(), query["query"], query["limit"])
     return answers.read({"models": found, "total": len(found), "query": query["query"]})
 
 
@@ -45,11 +51,11 @@ def get_model_info(owner: str, name: str) -> Response:
 
     403 for a gated model that the hub does not show to us. What it says is kept for an hour.
     """
-    return answers.read(hub.info(context(), f"{owner}/{name}"))
+    return answers.read(_hub().info(context(), f"{owner}/{name}"))
 
 
 @blueprint.operation("/vllm/model-info/<name>", "GET", "read", also=ALSO, conditional=True, errors=ERRORS)
 @blueprint.response(200, HubModelInfo)
 def get_plain_model_info(name: str) -> Response:
     """Show a model of the hub whose name has no owner, such as gpt2"""
-    return answers.read(hub.info(context(), name))
+    return answers.read(_hub().info(context(), name))

@@ -12,6 +12,7 @@ from typing import Any
 import httpx2
 
 from tests.faults.harness.world import replica_of
+from tests.support import plain_http
 from tests.support.embedded import wait_until
 from tests.support.stacks import MOCK, Stack
 
@@ -85,7 +86,7 @@ class Askers:
 
     def _client(self) -> httpx2.Client:
         headers = {"X-API-Key": self.key, "Content-Type": "application/json"}
-        return httpx2.Client(base_url=self.url, headers=headers, timeout=PATIENCE_S, trust_env=False)
+        return plain_http.Client(base_url=self.url, headers=headers, timeout=PATIENCE_S, trust_env=False)
 
     def _whole(self, client: httpx2.Client, content: str, first: dict[str, Any]) -> str:
         """What was wrong with the answer; empty when nothing was."""
@@ -139,7 +140,7 @@ def answers(up: Stack, replica: str) -> bool:
     headers = {"X-API-Key": up.key, "X-Hostler-Replica": replica}
     body = {"model": MODEL, "messages": [{"role": "user", "content": "?"}], "max_tokens": 1}
     try:
-        answer = httpx2.post(f"{up.url}{PATH}", json=body, headers=headers, timeout=PATIENCE_S, trust_env=False)
+        answer = plain_http.post(f"{up.url}{PATH}", json=body, headers=headers, timeout=PATIENCE_S, trust_env=False)
     except httpx2.TransportError:
         return False
     return answer.status_code == 200

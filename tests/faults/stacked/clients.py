@@ -14,6 +14,7 @@ import psycopg
 
 from app.settings import Settings
 from app.stack.urls import database_url
+from tests.support import plain_http
 from tests.support.embedded import plain_url, wait_until
 from tests.support.stacks import MOCK, Stack
 
@@ -64,7 +65,7 @@ class Clients:
 
 def send(up: Stack, method: str, path: str, body: Any = None, key: str = "") -> httpx2.Response:
     headers = {"X-API-Key": up.key} | ({"Idempotency-Key": key} if key else {})
-    return httpx2.request(method, f"{up.url}{path}", json=body, headers=headers, timeout=30, trust_env=False)
+    return plain_http.request(method, f"{up.url}{path}", json=body, headers=headers, timeout=30, trust_env=False)
 
 
 @contextmanager

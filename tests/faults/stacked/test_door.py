@@ -7,7 +7,6 @@ import signal
 import time
 from collections.abc import Iterator
 
-import httpx2
 import pytest
 
 from app.settings import Settings
@@ -15,6 +14,7 @@ from app.stack.processes import control_plane
 from app.stack.secrets import engine_key
 from tests.faults.stacked.askers import Askers, answers, askers, crew
 from tests.faults.stacked.clients import MENDED_S, mended, put_away
+from tests.support import plain_http
 from tests.support.embedded import wait_until
 from tests.support.stacks import Stack
 
@@ -138,7 +138,7 @@ def test_who_goes_away_in_mid_stream_frees_the_slot(up: Stack) -> None:
         headers = {"X-API-Key": up.key}
 
         def streams() -> bool:
-            with httpx2.stream(
+            with plain_http.stream(
                 "POST", f"{up.url}/v1/completions", json=body, headers=headers, timeout=30, trust_env=False
             ) as answer:
                 return answer.status_code == 200 and busy(up, url) == 1 and bool(next(answer.iter_lines()))
@@ -160,7 +160,9 @@ def busy(up: Stack, url: str) -> float:
 
 def counted(up: Stack, url: str, name: str) -> float:
     key = engine_key(Settings.load({}, state_dir=up.state_dir))
-    told = httpx2.get(f"{url}/metrics", headers={"Authorization": f"Bearer {key}"}, timeout=10, trust_env=False).text
+    told = plain_http.get(
+        f"{url}/metrics", headers={"Authorization": f"Bearer {key}"}, timeout=10, trust_env=False
+    ).text
     return float(next(line.split()[1] for line in told.splitlines() if line.startswith(f"{name} ")))
 
 

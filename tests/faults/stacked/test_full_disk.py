@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx2
 import pytest
 
 from tests.faults.stacked.clients import (
@@ -22,6 +21,7 @@ from tests.faults.stacked.clients import (
     send,
     starts,
 )
+from tests.support import plain_http
 from tests.support.embedded import wait_until
 from tests.support.stacks import MOCK, Stack
 
@@ -52,7 +52,7 @@ def test_a_full_disk_costs_answers_and_no_engine(up: Stack, disk: Path) -> None:
             assert int(answer.headers["Retry-After"]) > 0
             refused.append(answer.json()["detail"])
         assert "disk" in refused[0], refused
-        assert httpx2.get(f"{address}/health", trust_env=False).status_code == 200
+        assert plain_http.get(f"{address}/health", trust_env=False).status_code == 200
         [finding] = [row for row in json.loads(up.hostler("doctor", "-o", "json").stdout) if row["check"] == "disk"]
         assert finding["result"] == "fail"
         assert str(up.state_dir) in finding["fix"]

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
-import httpx2
 import psycopg
 import pytest
 
@@ -25,6 +24,7 @@ from tests.faults.stacked.clients import (
     put_away,
     send,
 )
+from tests.support import plain_http
 from tests.support.embedded import plain_url, wait_until
 from tests.support.stacks import MOCK, Stack, wait_gone
 
@@ -88,7 +88,7 @@ def test_no_connection_to_postgres_is_left(up: Stack) -> None:
         said = send(up, "GET", "/health").json()
         assert said["status"] == "degraded"
         assert "connections" in " ".join(said["problems"]), said
-        assert httpx2.get(f"{address}/health", trust_env=False).status_code == 200, "the engine serves on"
+        assert plain_http.get(f"{address}/health", trust_env=False).status_code == 200, "the engine serves on"
         accepted = len(at_work.accepted)
         taken.close()
         wait_until(lambda: len(at_work.accepted) > accepted, MENDED_S, "accepted creates after it")

@@ -25,6 +25,7 @@ from app.settings import Settings
 from app.stack.layout import Layout
 from app.usecases import events, keys
 from app.usecases.context import Context
+from tests.support import plain_http
 from tests.support.embedded import plain_url, wait_until
 
 ROOT = Path(__file__).parents[3]
@@ -82,14 +83,14 @@ def server(settings: Settings, tmp_path: Path) -> Iterator[Server]:
 
 def _answers(url: str) -> bool:
     try:
-        return httpx2.get(f"{url}/ready").status_code == 200
+        return plain_http.get(f"{url}/ready").status_code == 200
     except httpx2.TransportError:
         return False
 
 
 def test_kept_alive_requests_are_not_held_back(server: Server) -> None:
     """Without TCP_NODELAY each answer on a kept connection takes 40 ms."""
-    with httpx2.Client(base_url=server.url, headers=server.headers) as client:
+    with plain_http.Client(base_url=server.url, headers=server.headers) as client:
         times = []
         for _ in range(40):
             started = time.perf_counter()
@@ -99,7 +100,7 @@ def test_kept_alive_requests_are_not_held_back(server: Server) -> None:
 
 
 def test_waiting_requests_and_streams_hold_up_nobody(server: Server) -> None:
-    with httpx2.Client(base_url=server.url, headers=server.headers, timeout=60) as client:
+    with plain_http.Client(base_url=server.url, headers=server.headers, timeout=60) as client:
         streams = [_open_stream(server, "/api/v1/events") for _ in range(20)]
         for stream in streams:
             # whatever happens from here on is shown
@@ -126,7 +127,7 @@ def test_waiting_requests_and_streams_hold_up_nobody(server: Server) -> None:
 
 
 def test_a_caller_that_goes_away_ends_its_wait_and_not_the_launch(server: Server) -> None:
-    with httpx2.Client(base_url=server.url, headers=server.headers, timeout=60) as client:
+    with plain_http.Client(base_url=server.url, headers=server.headers, timeout=60) as client:
         gone = _send(server, "POST", "/api/v1/replicas", CREATE)
         wait_until(lambda: client.get("/api/v1/replicas").json()["total"] == 1, 10, "the create")
         assert _answered(client) == 0
@@ -140,10 +141,10 @@ def test_a_caller_that_goes_away_ends_its_wait_and_not_the_launch(server: Server
 def test_metrics_are_of_all_processes(server: Server) -> None:
     for _ in range(20):
         # a connection of its own each, so that both processes get some
-        assert httpx2.get(f"{server.url}/api/v1/nodes", headers=server.headers).status_code == 200
+        assert plain_http.get(f"{server.url}/api/v1/nodes", headers=server.headers).status_code == 200
     wanted = 'hostler_http_requests_total{method="GET",route="/api/v1/nodes",status="200"} 20.0'
     for _ in range(6):
-        assert wanted in httpx2.get(f"{server.url}/metrics", headers=server.headers).text
+        assert wanted in plain_http.get(f"{server.url}/metrics", headers=server.headers).text
 
 
 def test_a_lost_listener_comes_back(server: Server) -> None:

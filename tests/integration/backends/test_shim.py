@@ -70,7 +70,7 @@ def test_a_worker_goes_on_with_its_own_shim_when_another_is_laid_in_its_place(
 def test_a_shim_that_waits_ahead_carries_out_the_next_launch(world: World) -> None:
     world.backend.prepare()
     world.backend.prepare()
-    (waiting,) = _children_of_ours()
+    (waiting,) = _await_child()
     handle = world.launch("idle")
     world.wait_for_line(handle, "started")
     assert not _children_of_ours(), "one is enough, and none is left"
@@ -80,7 +80,7 @@ def test_a_shim_that_waits_ahead_carries_out_the_next_launch(world: World) -> No
 
 def test_a_shim_killed_while_it_waits_costs_nothing(world: World) -> None:
     world.backend.prepare()
-    (waiting,) = _children_of_ours()
+    (waiting,) = _await_child()
     waiting.kill()
     wait_until(lambda: waiting.status() == psutil.STATUS_ZOMBIE, WAIT_S, "its end")
     world.wait_for_line(world.launch("idle"), "started")
@@ -193,6 +193,12 @@ def test_no_signal_that_ends_a_worker_ends_a_shim(world: World) -> None:
 
 def _children_of_ours() -> list[psutil.Process]:
     return [child for child in psutil.Process().children() if "start" in child.cmdline()]
+
+
+def _await_child() -> list[psutil.Process]:
+    """A process has no command line for a moment while it becomes its program."""
+    found: list[psutil.Process] = wait_until(_children_of_ours, WAIT_S, "the shim that waits")
+    return found
 
 
 def find_pid(pid: int) -> object | None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import CheckConstraint, Connection, create_engine, pool, text
 from sqlalchemy.dialects.postgresql.base import ischema_names
 
+import migrations
 from app.db.engine import Database
 from app.db.migrate import standing, upgrade
 from app.db.models import metadata
@@ -37,6 +40,13 @@ def test_the_migrated_schema_is_the_models(database_url: str, monkeypatch: pytes
 def test_the_database_and_this_version_agree(database_url: str) -> None:
     found = standing(database_url)
     assert (found.current, found.behind, found.ahead) == (found.newest, False, False)
+
+
+def test_files_of_migrations_are_called_by_their_revision() -> None:
+    """How far a database is, is told by them, without loading what migrates."""
+    folder = Path(migrations.__file__).parent
+    revisions = [found.revision for found in ScriptDirectory(str(folder)).walk_revisions()]
+    assert revisions == sorted((path.name[:4] for path in (folder / "versions").glob("0*.py")), reverse=True)
 
 
 def test_a_database_that_a_later_version_migrated_is_left_alone(database_url: str) -> None:

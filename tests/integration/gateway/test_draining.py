@@ -17,6 +17,7 @@ from app.settings import Settings
 from app.usecases import keys
 from app.usecases.explain import explain
 from app.usecases.restarts import request_restart
+from tests.support import plain_http
 from tests.support.crew import Crew, crew_settings, running_crew
 from tests.support.embedded import fresh_database, wait_until
 from tests.support.ports import free_port
@@ -53,7 +54,9 @@ class Stream:
         try:
             with (
                 suppress(httpx2.HTTPError),
-                httpx2.stream("POST", url, json=body | {"stream": True}, headers=self._headers, timeout=60) as answer,
+                plain_http.stream(
+                    "POST", url, json=body | {"stream": True}, headers=self._headers, timeout=60
+                ) as answer,
             ):
                 for line in answer.iter_lines():
                     self.begun.set()
@@ -77,7 +80,7 @@ def streaming(crew: Crew, tokens: int = 40, **body: Any) -> Iterator[tuple[str, 
 
 def ask(crew: Crew, model: str) -> int:
     body = {"model": model, "prompt": "x", "max_tokens": 1}
-    return httpx2.post(f"{_base(crew)}/v1/completions", json=body, headers=_key(), timeout=20).status_code
+    return plain_http.post(f"{_base(crew)}/v1/completions", json=body, headers=_key(), timeout=20).status_code
 
 
 def test_what_is_in_flight_comes_to_its_end_and_nothing_new_comes_in(crew: Crew) -> None:

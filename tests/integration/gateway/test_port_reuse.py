@@ -7,13 +7,13 @@ import secrets
 import signal
 from collections.abc import Iterator
 
-import httpx2
 import psutil
 import pytest
 
 from app.settings import Settings
 from app.usecases import keys
 from app.usecases.explain import explain
+from tests.support import plain_http
 from tests.support.crew import Crew, crew_settings, running_crew
 from tests.support.embedded import fresh_database, wait_until
 from tests.support.ports import free_port
@@ -35,7 +35,7 @@ def crew(parts: Settings, migrated: str, tmp_path_factory: pytest.TempPathFactor
 
 def ask(crew: Crew, model: str) -> tuple[int, str]:
     """(status, the replica that answered)."""
-    answer = httpx2.post(
+    answer = plain_http.post(
         f"http://127.0.0.1:{crew.settings.port}/v1/completions",
         json={"model": model, "prompt": "x", "max_tokens": 1},
         headers={"Authorization": f"Bearer {KEY}"},

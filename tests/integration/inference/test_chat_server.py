@@ -14,6 +14,7 @@ import pytest
 from tests.integration.inference.conftest import Served
 from tests.integration.inference.test_chat import SEED
 from tests.integration.inference.test_server import SOON_S, Server, read_until, serve, state
+from tests.support import plain_http
 from tests.support.embedded import wait_until
 
 __all__ = ["serve"]
@@ -53,7 +54,7 @@ def test_tokens_come_as_they_are_made(serve: Callable[..., Server], served: Serv
 def test_one_token_of_a_real_model_at_a_time(serve: Callable[..., Server], served: Served) -> None:
     served.run("m")
     server = serve()
-    with httpx2.stream(
+    with plain_http.stream(
         "POST",
         f"http://127.0.0.1:{server.port}/chat",
         json=SEED | {"max_tokens": 40},
@@ -112,7 +113,7 @@ def test_clients_report_an_answer_that_broke_off(serve: Callable[..., Server], s
 
     def read() -> None:
         url, key = f"http://127.0.0.1:{server.port}/chat", {"X-API-Key": served.key}
-        with httpx2.stream("POST", url, json=LONG, headers=key, timeout=20, trust_env=False) as answer:
+        with plain_http.stream("POST", url, json=LONG, headers=key, timeout=20, trust_env=False) as answer:
             for number, _piece in enumerate(answer.iter_raw()):
                 if number == 2:
                     os.kill(it.process.pid, signal.SIGKILL)

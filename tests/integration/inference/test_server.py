@@ -23,6 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.stack.layout import Layout
 from tests.integration.inference.conftest import Served
+from tests.support import plain_http
 from tests.support.embedded import wait_until
 from tests.support.engines import KEY, Running
 from tests.support.ports import free_port
@@ -43,7 +44,7 @@ class Server:
     def ask(self, path: str, body: Any = None, **more: Any) -> httpx2.Response:
         headers = {"X-API-Key": self.served.key}
         method = "GET" if body is None else "POST"
-        return httpx2.request(
+        return plain_http.request(
             method,
             f"http://127.0.0.1:{self.port}{path}",
             json=body,
@@ -210,7 +211,7 @@ def test_hundreds_that_wait_hold_up_nobody(serve: Callable[..., Server], served:
 
 def figures(server: Server) -> dict[str, dict[str, float]]:
     """The inference families of `/metrics` by name and model."""
-    answer = httpx2.get(
+    answer = plain_http.get(
         f"http://127.0.0.1:{server.port}/metrics",
         headers={"X-API-Key": server.served.make_key("read")},
         trust_env=False,
@@ -255,7 +256,7 @@ def test_figures_have_the_names_and_types_that_are_promised(serve: Callable[...,
     server = serve()
     assert server.ask("/generate", {"prompt": "a"}).status_code == 200
     with_key = {"X-API-Key": served.make_key("read")}
-    text = httpx2.get(f"http://127.0.0.1:{server.port}/metrics", headers=with_key, trust_env=False).text
+    text = plain_http.get(f"http://127.0.0.1:{server.port}/metrics", headers=with_key, trust_env=False).text
     for name in ("total_requests", "successful_requests", "failed_requests", "total_tokens", "total_latency_ms"):
         assert f"# TYPE hostler_inference_{name} counter" in text
         assert f'\nhostler_inference_{name}{{model="say \\"m\\"\\\\"}} ' in text

@@ -25,6 +25,7 @@ from app.stack.environment import settings_environment
 from app.stack.layout import ensure_run_dir, remove_run_dir
 from app.usecases import keys
 from app.usecases.context import Actor, Context
+from tests.support import plain_http
 from tests.support.embedded import wait_until
 
 ROOT = Path(__file__).parents[3]
@@ -118,7 +119,7 @@ class Api:
     def ask(self, method: str, path: str, body: Any = None, key: str | None = None) -> httpx2.Response:
         """One request on a connection of its own: any of the processes may take it."""
         headers = {"X-API-Key": self.key if key is None else key}
-        return httpx2.request(method, self.url + path, json=body, headers=headers, timeout=30)
+        return plain_http.request(method, self.url + path, json=body, headers=headers, timeout=30)
 
     def register(
         self, replica_id: str, endpoint: str = "localhost:50051", *capabilities: dict[str, Any], key: str | None = None
@@ -156,7 +157,7 @@ class Api:
         for name, process in self.processes.items():
             assert process.poll() is None, f"{name} ended: {self.log.read_text()[-4000:]}"
         try:
-            return httpx2.get(f"{self.url}/ready").status_code == 200
+            return plain_http.get(f"{self.url}/ready").status_code == 200
         except httpx2.TransportError:
             return False
 

@@ -13,6 +13,7 @@ import pytest
 
 from app.settings import BadSetting, Settings
 from app.stack.ports import check_address
+from tests.support import plain_http
 from tests.support.certificates import NAME, write_certificate
 from tests.support.stacks import stack
 
@@ -47,7 +48,7 @@ def test_up_down_doctor_and_the_command_line_speak_tls(tmp_path: Path) -> None:
 
         # who speaks no TLS gets no answer, and leaves no traceback
         with pytest.raises(httpx2.TransportError):
-            httpx2.get(f"http://127.0.0.1:{made.port}/health", trust_env=False)
+            plain_http.get(f"http://127.0.0.1:{made.port}/health", trust_env=False)
         assert made.must("health")
         assert "Traceback" not in (made.layout.logs / "web.log").read_text()
         assert "stopping 1 " in made.hostler("down").stderr

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx2
 import pytest
 
 from app.settings import Settings
 from app.stack.layout import SOCKET_PATH_BYTES
 from app.stack.prepare import make_state_dir, prepare
+from tests.support import plain_http
 from tests.support.stacks import Stack, stack
 
 pytestmark = pytest.mark.timeout(180)
@@ -185,7 +185,7 @@ def test_a_first_start_with_models_recipes_and_a_key_of_ones_own(fresh: Stack) -
     fresh.up(HOSTLER_API_KEY="another key of any form, 24+")
     assert fresh.key == "another key of any form, 24+"
     for key, status in ((fresh.key, 200), ("a key of any form, 24+ ch.", 401)):
-        assert httpx2.get(f"{fresh.url}/api/v1/pools", headers={"X-API-Key": key}).status_code == status
+        assert plain_http.get(f"{fresh.url}/api/v1/pools", headers={"X-API-Key": key}).status_code == status
     fresh.must("down")
     # the one before ended, and asking for it does not cost the one that holds
     refused(fresh, "HOSTLER_API_KEY", "ended", HOSTLER_API_KEY="a key of any form, 24+ ch.")
