@@ -225,6 +225,8 @@ def _launching(now: Situation) -> Explanation:
 def _queued(now: Situation) -> str:
     """Where it stands in the queue of its cluster."""
     job = f"job {now.cluster['job_id']}" if now.cluster.get("job_id") else "it"
+    if now.cluster.get("seats"):
+        job += f", in which it has seat {now.cluster['seat']} of {now.cluster['seats']},"
     told = ", ".join(str(now.cluster[one]) for one in ("state", "why") if now.cluster.get(one)) or now.message
     start = now.cluster.get("expected_start")
     when = f"expects to start it at {start}" if start else "does not say when it may start"

@@ -54,7 +54,7 @@ def render_script(job: Job, options: Mapping[str, Any], key: str = KEY_NOT_SHOWN
 
     Raises NoDirective for a value that could end its line, whoever let it pass.
     """
-    directives = [f"#SBATCH {_directive(name, value)}" for name, value in directives_of(job, options)]
+    directives = directive_lines(job, options)
     setup = options.get("setup") or []
     lines = [
         "#!/bin/bash",
@@ -65,11 +65,16 @@ def render_script(job: Job, options: Mapping[str, Any], key: str = KEY_NOT_SHOWN
         f"cd -- {shlex.quote(job.folder)} || exit 1",
         *setup,
         f"exec {shlex.quote(options.get('python', 'python3'))} -I -S job.py {job.nonce} -- \\",
-        *_command(container_argv(job.argv, options)),
+        *_fed(command_lines(container_argv(job.argv, options))),
         key,
         "END",
     ]
     return "\n".join(lines) + "\n"
+
+
+def directive_lines(job: Job, options: Mapping[str, Any]) -> list[str]:
+    """``#SBATCH --NAME=VALUE`` for each of ``directives_of``. Raises NoDirective."""
+    return [f"#SBATCH {_directive(name, value)}" for name, value in directives_of(job, options)]
 
 
 def directives_of(job: Job, options: Mapping[str, Any]) -> list[tuple[str, str | None]]:
@@ -141,7 +146,7 @@ def _quoted(value: str) -> str:
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _command(argv: Sequence[str]) -> list[str]:
+def command_lines(argv: Sequence[str]) -> list[str]:
     """One line for each option with its value, which is how people read them."""
     lines: list[list[str]] = [[]]
     for word in argv:
@@ -149,7 +154,12 @@ def _command(argv: Sequence[str]) -> list[str]:
             lines.append([])
         lines[-1].append(shlex.quote(word))
     shown = ["    " + " ".join(line) for line in lines]
-    return [*(f"{line} \\" for line in shown[:-1]), f"{shown[-1]} <<'END'"]
+    return [*(f"{line} \\" for line in shown[:-1]), shown[-1]]
+
+
+def _fed(lines: list[str]) -> list[str]:
+    """The same with the lines that follow as its input."""
+    return [*lines[:-1], f"{lines[-1]} <<'END'"]
 
 
 def _text(value: object) -> str:

@@ -15,6 +15,7 @@ from app.db.repos import pools as repo
 from app.db.repos.newer import knows_services
 from app.domain.mounts import refused_mounts
 from app.domain.slurm_limits import refused_options
+from app.domain.slurm_shared import MOST_SEATS, SEATS, seats_of
 from app.errors import Forbidden, InvalidConfig, Unavailable
 from app.usecases.context import Actor, Context
 from app.usecases.option_rules import broken_rules
@@ -37,6 +38,8 @@ class Wish:
     engine: str = ""
     #: ``Engine.spans_hosts``
     spans_hosts: bool = False
+    #: so many replicas a recipe wants in one job, where jobs can be shared and nobody says otherwise
+    per_job: int = 1
 
 
 def settle(ctx: Context, connection: Connection, actor: Actor, pool: Any, wish: Wish) -> dict[str, Any]:
@@ -44,7 +47,7 @@ def settle(ctx: Context, connection: Connection, actor: Actor, pool: Any, wish: 
     fixes. Raises InvalidConfig and Forbidden, which name the field."""
     fixed = _fixed_by_key(ctx, connection, actor.key_id).get(pool.backend) or {}
     resources = amounts(wish.resources)
-    if not (fixed or resources or wish.own or wish.image):
+    if not (fixed or resources or wish.own or wish.image or wish.per_job > 1):
         return dict(pool.options)
     row = repo.backend(connection, pool.backend)
     if row is None:
@@ -63,7 +66,13 @@ def settle(ctx: Context, connection: Connection, actor: Actor, pool: Any, wish: 
     if "mounts" in wish.own and "allowed_mounts" in schema:
         _check_mounts(pool.options, wish, fixed, admin=actor.role == "admin")
     image = {"image": wish.image} if wish.image and "image" in schema else {}
-    return {**pool.options, **asked, **wish.own, **image, **fixed}
+    alone = resources.get("nodes", 1) > 1
+    shared = {SEATS: min(wish.per_job, MOST_SEATS)} if wish.per_job > 1 and SEATS in schema and not alone else {}
+    settled = {**shared, **pool.options, **asked, **wish.own, **image, **fixed}
+    if alone and seats_of(settled) > 1:
+        told = f"Must be 1: {SEATS} is {settled[SEATS]}, and only replicas on one host share a job."
+        raise InvalidConfig(f"resources.nodes: {told}", errors={"resources.nodes": [told]})
+    return settled
 
 
 def not_of_pool(

@@ -115,6 +115,7 @@ def resolve(ctx: Context, connection: Connection, actor: Actor, body: Mapping[st
         image=str(run.get("image") or ""),
         engine=engine.name,
         spans_hosts=engine.spans_hosts,
+        per_job=run.get("replicas_per_job") or 1,
     )
     options = backend_options.settle(ctx, connection, actor, pool, wish)
     not_of_pool = backend_options.not_of_pool(ctx, connection, actor, pool, wish, options)

@@ -59,6 +59,8 @@ def _rendered(ctx: Context, actor: Actor, body: Mapping[str, Any]) -> tuple[dict
             error.detail = error.detail.replace(f"{name}:", f"{_field(name, body)}:")
         raise
     made = dict(found.body)
+    # there is nobody to share a job with
+    made["run"] = {name: value for name, value in found.body["run"].items() if name != "replicas_per_job"}
     made["server_mode"] = _mode(body, found.body["run"]["engine"], found.body["server_mode"])
     for name in _OVER:
         if body.get(name) is not None:

@@ -71,10 +71,11 @@ class _Rendering:
     def finish(self, replicas: int | None, pool: str | None) -> Rendered:
         asked, settings = self.asked, self.settings
         count, gpus = self._counted(replicas)
+        per_job = self._per_job(count)
         config = self._engine_config(gpus)
         asked.refuse()
         with self.ctx.database.read() as connection:
-            body = self._body(connection, config, gpus, pool)
+            body = self._body(connection, config, gpus, pool, per_job)
             self._rehearse(connection, body)
         return Rendered(
             recipe=self.recipe.full_name,
@@ -112,6 +113,11 @@ class _Rendering:
         if per_replica and gpus:
             self._tell_left_over(gpus, count, each, by_number=wanted is not None)
         return count, each
+
+    def _per_job(self, count: int) -> int:
+        """How many replicas fit on the one node that the recipe's GPUs are of."""
+        per_replica, resources = self.settings.get("gpu_per_replica"), self.settings.get("resources") or {}
+        return max(1, min(count, int(resources.get("gpu") or 0) // per_replica)) if per_replica else 1
 
     def _tell_left_over(self, gpus: int, count: int, each: int, *, by_number: bool) -> None:
         left = gpus - count * each
@@ -178,7 +184,9 @@ class _Rendering:
         field_name = where.get("tensor_parallel_size", where.get("pipeline_parallel_size", field_name))
         self.asked.fail(field_name, f"Each replica gets {gpus} GPUs; this is written for {needed}. Make them the same.")
 
-    def _body(self, connection: Connection, config: dict[str, Any], gpus: int, pool: str | None) -> dict[str, Any]:
+    def _body(
+        self, connection: Connection, config: dict[str, Any], gpus: int, pool: str | None, per_job: int
+    ) -> dict[str, Any]:
         settings, recipe, asked = self.settings, self.recipe, self.asked
         model, model_name = asked.names()
         environment = {name: domain.environment_text(one) for name, one in (settings.get("environment") or {}).items()}
@@ -215,6 +223,7 @@ class _Rendering:
                 "program": list(settings.get("command") or ()) if recipe.engine != "command" else [],
                 "image": settings.get("image") or "",
                 "command_granted": asked.config.get("command") is None,
+                **({"replicas_per_job": per_job} if per_job > 1 else {}),
             },
         }
         return {name: value for name, value in body.items() if value not in (None, {}, "")}

@@ -7,10 +7,11 @@ from typing import Any
 
 from app.domain.path_maps import map_path
 from app.domain.slurm_script import Job, NoDirective, render_script
+from app.domain.slurm_shared import render_seat, render_shared, seats_of
 from app.errors import InvalidConfig
 
 #: What is known only once there is a replica and a launch of it.
-_REPLICA, _NONCE = "REPLICA", "NONCE"
+_REPLICA, _NONCE, _SHARED = "REPLICA", "NONCE", "shared-KEY-NUMBER"
 _FOLDER = "~/.hostler/slurm"
 
 
@@ -19,15 +20,20 @@ def script_of(
 ) -> str | None:
     """The script, with words in capitals for what is not known yet; None where the backend submits none."""
     render = _SCRIPTS.get(backend)
-    return render(f"hostler-{namespace}-{_REPLICA}-1", argv, gpus, nodes, options) if render else None
+    return render(f"hostler-{namespace}", argv, gpus, nodes, options) if render else None
 
 
-def _slurm(name: str, argv: Sequence[str], gpus: int, nodes: int, options: Mapping[str, Any]) -> str:
-    folder = f"{options.get('folder', _FOLDER).rstrip('/')}/{name}"
+def _slurm(namespace: str, argv: Sequence[str], gpus: int, nodes: int, options: Mapping[str, Any]) -> str:
+    root = options.get("folder", _FOLDER).rstrip("/")
     path_map = options.get("path_map", {})
     argv = [map_path(word, path_map) for word in argv]
+    name = f"{namespace}-{_REPLICA}-1"
     try:
-        return render_script(Job(name, _REPLICA, 1, _NONCE, folder, argv, gpus, nodes), options)
+        if seats_of(options) > 1:
+            folder = f"{root}/.shared/{_SHARED.removeprefix('shared-')}"
+            script = render_shared(f"{namespace}-{_SHARED}", _NONCE, folder, gpus, options)
+            return f"{script}\n{render_seat(argv, options)}"
+        return render_script(Job(name, _REPLICA, 1, _NONCE, f"{root}/{name}", argv, gpus, nodes), options)
     except NoDirective as error:
         told = f"{error}."
         raise InvalidConfig(told, errors={"replica_config.backend_options": [told]}) from error

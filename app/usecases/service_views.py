@@ -221,7 +221,8 @@ def _body(
         "warnings": spec["warnings"],
         "endpoint": endpoints[0] if endpoints else None,
         "endpoints": endpoints,
-        "job_id": shown[0]["job_id"] if len(shown) == 1 else None,
+        # one for all of them, or none
+        "job_id": shown[0]["job_id"] if len({one["job_id"] for one in shown}) == 1 else None,
         "replicas": shown,
         "cleanup": _cleanup(row, members),
         "plan": _plan(row, desired, observed, failure),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx2
+import psutil
 import pytest
 
 from tests.support import plain_http
@@ -88,6 +89,61 @@ def test_a_service_replaces_what_was_cancelled(made: Stack, cluster: Cluster) ->
     wait_until(lambda: _running(made, service), SEEN_S, "the service being healthy again")
     made.call("POST", f"/api/v1/services/{service}/status", {"status": "cancelled"}, (200, 202))
     wait_until(lambda: cluster.jobs() == [], SEEN_S, "its jobs being gone")
+
+
+def test_replicas_of_a_recipe_share_one_job_and_its_gpus(made: Stack, cluster: Cluster) -> None:
+    body = {"recipe_name": "inference/mock", "name": "together", "pool": "slurm-gpu"}
+    body["config"] = {"gpu_per_replica": 1, "resources": {"gpu": 3}, "parameters": {"model": "shared"}}
+    service = made.call("POST", "/api/v1/services", body, (201, 202))["id"]
+    wait_until(lambda: _running(made, service), SEEN_S, "the service being healthy")
+    ((job, _, _),) = cluster.jobs()
+    # what the cluster calls it is a name of all of them
+    group = made.call("GET", f"/api/v1/service-groups/{job}/status")
+    assert (group["total_replicas"], group["healthy_replicas"]) == (3, 3)
+    seen = made.call("GET", f"/api/v1/services/{job}")
+    assert (seen["id"], seen["job_id"]) == (service, job)
+    members = [made.call("GET", f"/api/v1/replicas/{one['replica_id']}") for one in seen["replicas"]]
+    assert sorted(one["cluster"]["seat"] for one in members) == [1, 2, 3]
+    assert len({one["port"] for one in members}) == 3
+    engines = {one["id"]: _engine(one) for one in members}
+    assert sorted(one.environ()["CUDA_VISIBLE_DEVICES"] for one in engines.values()) == ["0", "1", "2"]
+    assert made.call("GET", f"/api/v1/replicas/{job}", expect=409)["code"] == "conflict"
+    assert _chat(made, "shared").json()["choices"]
+    # one crashes and is replaced on its seat; the others serve on
+    lost = members[1]
+    engines.pop(lost["id"]).kill()
+    successor = wait_until(lambda: _newcomer(made, service, members), SEEN_S, "its successor")
+    wait_until(lambda: _running(made, service), SEEN_S, "the service being healthy again")
+    assert made.call("GET", f"/api/v1/replicas/{successor}")["cluster"]["seat"] == lost["cluster"]["seat"]
+    assert all(engine.is_running() for engine in engines.values())
+    assert [one[0] for one in cluster.jobs()] == [job]
+    assert _chat(made, "shared").json()["choices"]
+    made.call("POST", f"/api/v1/service-groups/{job}/status", {"status": "cancelled"}, (200, 202))
+    wait_until(lambda: cluster.jobs() == [], SEEN_S, "the job being gone")
+    wait_until(lambda: _used(made) == 0, SEEN_S, "no GPU being leased")
+
+
+def _used(made: Stack) -> int:
+    """Slots of the pool that are leased; the GPUs go with them."""
+    return int(made.call("GET", "/api/v1/pools/slurm-gpu")["slots_used"])
+
+
+def _newcomer(made: Stack, service: str, known: list[dict[str, Any]]) -> str | None:
+    """A replica of the service, or an attempt of one, that is ready and was not among those."""
+    before = {(one["id"], one["attempt"]) for one in known}
+    for member in made.call("GET", f"/api/v1/services/{service}")["replicas"]:
+        seen = made.call("GET", f"/api/v1/replicas/{member['replica_id']}")
+        if (seen["id"], seen["attempt"]) not in before and seen["status"] == "ready":
+            return str(seen["id"])
+    return None
+
+
+def _engine(replica: dict[str, Any]) -> psutil.Process:
+    """The process that listens where a replica is."""
+    for one in psutil.net_connections("tcp"):
+        if one.status == psutil.CONN_LISTEN and one.laddr.port == replica["port"] and one.pid:
+            return psutil.Process(one.pid)
+    raise AssertionError(f"nobody listens on {replica['port']}")
 
 
 def _mock(**more: Any) -> dict[str, Any]:

@@ -20,11 +20,14 @@ __all__ = ["cluster", "far_host", "podman"]
 
 #: The same backend, with its cluster's commands given on a host behind SSH.
 OVER_SSH = "slurm over ssh"
+#: The same, with attempts that share a job. It ends soon when nobody is in it.
+SHARED = "slurm shared"
+SHARING = {"replicas_per_job": 2, "job_stay_s": 1}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "backend_name" in metafunc.fixturenames:
-        metafunc.parametrize("backend_name", [*sorted(BACKENDS), OVER_SSH])
+        metafunc.parametrize("backend_name", [*sorted(BACKENDS), OVER_SSH, SHARED])
 
 
 @pytest.fixture
@@ -37,10 +40,10 @@ def context(backend_name: str, tmp_path: Path, request: pytest.FixtureRequest) -
     if backend_name == "ssh":
         options = {"ssh": host.ssh, "folder": str(tmp_path / "state" / "far"), "python": sys.executable}
         return replace(context, options=options)
-    if backend_name in ("slurm", OVER_SSH):
+    if backend_name in ("slurm", OVER_SSH, SHARED):
         nodes: Cluster = request.getfixturevalue("cluster")
-        behind = {"ssh": host.ssh} if backend_name == OVER_SSH else {}
-        return replace(context, options=nodes.options(tmp_path / "state" / "slurm") | behind)
+        more = {OVER_SSH: lambda: {"ssh": host.ssh}, SHARED: lambda: SHARING, "slurm": dict}[backend_name]()
+        return replace(context, options=nodes.options(tmp_path / "state" / "slurm") | more)
     if backend_name == "docker":
         service: Podman = request.getfixturevalue("podman")
         return replace(context, options=service.options(tmp_path / "shared"))
@@ -50,7 +53,7 @@ def context(backend_name: str, tmp_path: Path, request: pytest.FixtureRequest) -
 @pytest.fixture
 def world(backend_name: str, context: BackendContext, tmp_path: Path) -> Iterator[World]:
     """A backend with nothing in it; after the test nothing may be left."""
-    world = World(open_backend(backend_name.removesuffix(" over ssh"), context), tmp_path, context.options)
+    world = World(open_backend(backend_name.partition(" ")[0], context), tmp_path, context.options)
     yield world
     world.clean()
 

@@ -1,6 +1,7 @@
 """Runs engines as jobs of a Slurm cluster, whose commands are given on this host or on one that is reached by SSH.
 
-An attempt is a folder that its host and the nodes share (``slurm_there.py``) and a job of the same name. The folder
+An attempt is a folder that its host and the nodes share (``slurm_there.py``) and a job of the same name, or a seat of a
+job that several share (``slurm_seats.py``). The folder
 appears by one ``rename`` before the job is submitted, so that the name is taken by one launcher; and the job, before it
 starts anything, looks whether the folder is still that launch's (``slurm_job.py``). So a submission that nobody knows
 the outcome of can be made again: the job of the first one finds that it is not wanted.
@@ -20,7 +21,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from app.domain.path_maps import map_path
-from app.domain.slurm_script import Job, NoDirective, render_script
+from app.domain.slurm_script import Job, NoDirective, comment_of, container_argv, render_script
+from app.domain.slurm_shared import SEATS, render_seat, seats_of
 from workers.backends.base import (
     LOG_PART_BYTES,
     BackendContext,
@@ -37,11 +39,12 @@ from workers.backends.base import (
 from workers.backends.options import DEFAULT_PATH, DEFAULT_PORTS
 from workers.backends.output import as_lines, as_text
 from workers.backends.program import check_words
-from workers.backends.slurm_asking import JOB_SOURCE, Host, packed
+from workers.backends.slurm_asking import JOB_SOURCE, Host, packed, packed_text
 from workers.backends.slurm_cluster import describe, lacking
 from workers.backends.slurm_options import OPTIONS_SCHEMA
 from workers.backends.slurm_queue import QueuedJob, read_accounting
-from workers.backends.slurm_verdict import observe
+from workers.backends.slurm_sharing import share_of
+from workers.backends.slurm_verdict import job_name, observe
 from workers.transports.options import SshOptions, open_transport
 
 log = logging.getLogger(__name__)
@@ -52,7 +55,7 @@ STALE_S = 600.0
 _RESERVED = frozenset(
     {
         "launch", "launch.json", "script", "private", "submit.lock", "job.py", "job.json", "owner.json", "run.json",
-        "term.json", "exit.json", "stop.json", "kill.json", "over.json", "sealed", "slurm.out", "alive",
+        "term.json", "exit.json", "stop.json", "kill.json", "over.json", "seat.json", "sealed", "slurm.out", "alive",
     }
 )  # fmt: skip
 
@@ -106,23 +109,10 @@ class SlurmBackend:
         _check(launch)
         greeting = self._host.greet(timeout_s)
         nonce, key = secrets.token_hex(16), secrets.token_hex(32)
-        plan = self._plan(launch, nonce)
-        job = _job(launch, nonce, greeting["root"])
         try:
-            script = render_script(job, {**self._context.options, **launch.options}, key)
+            request = self._request(launch, nonce, key, greeting)
         except NoDirective as error:
             raise LaunchRefused(str(error)) from error
-        files = {
-            "job.py": packed(JOB_SOURCE),
-            "script": packed(script.replace(key, "").encode("utf-8", "surrogateescape")),
-            "private": packed(_sealed(launch, key)),
-        }
-        request = {
-            "name": launch.name,
-            "records": {"launch.json": plan},
-            "files": files,
-            "script": packed(script.encode("utf-8", "surrogateescape")),
-        }
         answer = self._host.ask_by(deadline_s, "launch", timeout_s, request)
         return Handle(self.name, launch.name, {"job_id": answer["job_id"]})
 
@@ -197,10 +187,15 @@ class SlurmBackend:
         answer = self._host.look("list", 10, prefix=prefix)
         if answer["jobs"] is None:
             raise BackendUnavailable(self._host.silence(answer))
+        # those that several attempts share are theirs, and end with the last of them
+        shared = {comment_of(name, nonce) for name, nonce in answer["shared"]}
         running = {
             job.name
             for job in answer["jobs"]
-            if not job.over and job.name.startswith(prefix) and job.comment.startswith(f"hostler:{job.name}:")
+            if not job.over
+            and job.name.startswith(prefix)
+            and job.comment.startswith(f"hostler:{job.name}:")
+            and job.comment not in shared
         }
         return sorted({*answer["names"], *running})
 
@@ -222,16 +217,32 @@ class SlurmBackend:
     ) -> Observation:
         if name not in answer["attempts"]:
             return Observation(Liveness.UNKNOWN, message=f"{name!r} is not the name of an attempt")
+        attempt = answer["attempts"][name]
         silence = "" if answer["jobs"] is not None else self._host.silence(answer)
         accounted = read_accounting(answer["queue"].get("ended", ""))
         return observe(
             name,
-            answer["attempts"][name],
-            None if named is None else named.get(name, ()),
+            attempt,
+            None if named is None else named.get(job_name(name, attempt), ()),
             silence=silence,
             accounted=accounted,
             now=answer["now"],
         )
+
+    def _request(self, launch: Launch, nonce: str, key: str, greeting: Mapping[str, Any]) -> dict[str, Any]:
+        """What the host is asked to do for a launch. Raises NoDirective."""
+        options = {**self._context.options, **launch.options}
+        plan, job = self._plan(launch, nonce), _job(launch, nonce, greeting["root"])
+        files = {"job.py": packed(JOB_SOURCE), "private": packed(_sealed(launch, key))}
+        request: dict[str, Any] = {"name": launch.name, "records": {"launch.json": plan}, "files": files}
+        if seats_of(options) > 1:
+            share = share_of(launch, options, greeting["root"], key)
+            plan |= {"argv": container_argv(job.argv, options), "share": share["key"]}
+            files["script"] = packed_text(render_seat(job.argv, options))
+            return request | {"share": share, "format": greeting["form"]}
+        script = render_script(job, options, key)
+        files["script"] = packed_text(script.replace(key, ""))
+        return request | {"script": packed_text(script)}
 
     def _plan(self, launch: Launch, nonce: str) -> dict[str, Any]:
         """What the job needs to know, without secrets."""
@@ -287,6 +298,8 @@ def _sealed(launch: Launch, key: str) -> bytes:
 
 def _check(launch: Launch) -> None:
     check_words(launch)
+    if launch.nodes > 1 and seats_of(launch.options) > 1:
+        raise LaunchRefused(f"a replica on {launch.nodes} nodes shares its job with no other; {SEATS} must be 1")
     if not _is_name(launch.name):
         raise LaunchRefused(f"{launch.name!r} cannot be the name of an attempt")
     for file in launch.files:

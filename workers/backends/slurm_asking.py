@@ -3,28 +3,44 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import time
+import zipfile
 import zlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from workers.backends import slurm_job, slurm_there
+from workers.backends import slurm_job, slurm_seal, slurm_seats, slurm_share, slurm_there
 from workers.backends.base import AlreadyLaunched, BackendError, BackendUnavailable, LaunchRefused
 from workers.backends.slurm_queue import QueuedJob, format_of, read_fixed, read_json, version_of
 from workers.transports.base import Transport, TransportError
 
 DEFAULT_FOLDER = "~/.hostler/slurm"
-#: What the interpreter there is told: to unpack the program and the request. What did not come whole is dropped.
+#: What the interpreter there is told: to unpack the program and the request. What did not come whole is dropped. One
+#: line, for some shells take no others.
 _UNPACK = (
     "import sys; i = sys.stdin.buffer; n, m = map(int, i.readline().split() or (0, 0)); s = i.read(n); r = i.read(m); "
-    "g = {'__name__': 'there'}; len(r) == m > 0 and (exec(compile(s, 'there', 'exec'), g), g['begin'](s, r))"
+    "g = {'__name__': 'there'}; len(r) == m > 0 and (exec(compile(s, 'there', 'exec'), g), g['begin'](r))"
 )
-_SOURCE = Path(slurm_there.__file__).read_bytes()
 #: Read with the rest of this version: an upgrade may lay another one in its place while this process works.
-JOB_SOURCE = Path(slurm_job.__file__).read_bytes()
+_SOURCES = {
+    one: Path(str(one.__file__)).read_text("ascii")
+    for one in (slurm_job, slurm_seal, slurm_share, slurm_there, slurm_seats)
+}
+#: The program: modules under their own names, each after those that it imports; the last one is asked.
+_PROGRAM = f"""\
+import sys, types
+def begin(request):
+    module.begin(request)
+for name, source in {[(one.__name__, _SOURCES[one]) for one in (slurm_seal, slurm_there, slurm_seats)]!r}:
+    module = sys.modules[name] = types.ModuleType(name)
+    exec(compile(source, name, "exec"), module.__dict__)
+""".encode("ascii")
+JOB_SOURCE = _SOURCES[slurm_job].encode("ascii")
 #: Beyond what the request itself may take: to start an interpreter there and bring the answer back.
 _ROUND_S = 5.0
 
@@ -104,7 +120,7 @@ class Host:
             **request,
         }
         data = json.dumps(whole).encode("ascii")
-        stdin = f"{len(_SOURCE)} {len(data)}\n".encode() + _SOURCE + data
+        stdin = f"{len(_PROGRAM)} {len(data)}\n".encode() + _PROGRAM + data
         asked_s = time.clock_gettime(time.CLOCK_BOOTTIME)
         try:
             done = self._transport.run(
@@ -149,5 +165,22 @@ def read_jobs(queue: Mapping[str, Any]) -> list[QueuedJob]:
     return read_fixed(text)
 
 
+@cache
+def share_program() -> bytes:
+    """What a job with several attempts runs (``slurm_share.py``), as one file."""
+    content = {"__main__.py": "from workers.backends.slurm_share import main\n\nmain()\n"}
+    content |= {"workers/__init__.py": "", "workers/backends/__init__.py": ""}
+    content |= {f"{one.__name__.replace('.', '/')}.py": _SOURCES[one] for one in (slurm_job, slurm_seal, slurm_share)}
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as program:
+        for path, data in content.items():
+            program.writestr(path, data)
+    return file.getvalue()
+
+
 def packed(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
+
+
+def packed_text(text: str) -> str:
+    return packed(text.encode("utf-8", "surrogateescape"))

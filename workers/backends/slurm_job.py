@@ -48,6 +48,8 @@ LEFT_LOOK_S = 0.1
 WHY_S = 3.0
 #: What of Slurm's environment is the engine's: the devices that it may use.
 DEVICES = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK", "GPU_DEVICE_ORDINAL")
+#: Names the folder of the job's supervisor (``slurm_share.py``) where the job has several attempts.
+SHARED = "HOSTLER_SHARED"
 PORT_LATER, HOST_LATER = "@HOSTLER_PORT@", "@HOSTLER_HOST@"
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
@@ -217,9 +219,7 @@ class Run:
         if self.told_alive and now - self.told_alive < ALIVE_S:
             return
         self.told_alive = now
-        with contextlib.suppress(OSError):  # a full disk ends no engine
-            os.close(os.open("alive", os.O_WRONLY | os.O_CREAT, 0o600))
-            os.utime("alive")
+        tell_alive()
 
     def port_pause_s(self, running_s: float) -> float:
         if self.owns is not None:
@@ -590,8 +590,8 @@ def prctl(option: int, value: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
 
-def descendants() -> list:
-    """Living processes below this one."""
+def descendants(root: Any = None) -> list:
+    """Living processes below that one; without one, below this one."""
     children: dict = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -605,7 +605,7 @@ def descendants() -> list:
             else:
                 # a zombie's threads and children are found through it all the same
                 children.setdefault(int(words[1]), []).append(-int(name))
-    found, ahead = [], [os.getpid()]
+    found, ahead = [], [os.getpid() if root is None else root]
     while ahead:
         for pid in children.get(ahead.pop(), ()):
             ahead.append(abs(pid))
@@ -666,6 +666,8 @@ def cgroup_counters() -> Any:
 def why_slurm_ends_it(job: str) -> dict:
     """The state that Slurm gave the job; it knows it before it sends the signal."""
     told = {"at": time.time()}
+    if SHARED in os.environ:
+        return dict(told, **told_by_shared_job())
     try:
         done = subprocess.run(
             ["squeue", "-h", "-j", job, "-o", "%T|%r"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
@@ -677,7 +679,24 @@ def why_slurm_ends_it(job: str) -> dict:
     return dict(told, state=state, reason=reason)
 
 
+def told_by_shared_job() -> dict:
+    """The same, of a job with several attempts: its supervisor asks Slurm once for all of them."""
+    until = time.monotonic() + WHY_S
+    restarts = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+    while True:
+        told = read(os.path.join(os.environ[SHARED], "term.json")) or {}
+        if (told.get("restarts") == restarts and "state" in told) or time.monotonic() > until:
+            return {name: told[name] for name in ("state", "reason") if name in told}
+        time.sleep(0.05)
+
+
 # -- records
+
+
+def tell_alive() -> None:
+    with contextlib.suppress(OSError):  # a full disk ends no engine
+        os.close(os.open("alive", os.O_WRONLY | os.O_CREAT, 0o600))
+        os.utime("alive")
 
 
 def read(record: str) -> Any:
@@ -699,7 +718,7 @@ def write(record: str, value: dict) -> None:
 
 
 def replace(name: str, data: bytes) -> None:
-    draft = ".%s.%d" % (name, os.getpid())
+    draft = os.path.join(os.path.dirname(name), ".%s.%d" % (os.path.basename(name), os.getpid()))
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(data)
         file.flush()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from app.domain.slurm_shared import DEFAULT_STAY_S, MOST_SEATS, SEATS
 from workers.backends.options import LOG_BYTES_SCHEMA, PATH_MAP_SCHEMA, PATH_SCHEMA, ports_schema
 from workers.transports.options import SSH_SCHEMA, TUNNEL_SCHEMA
 
@@ -99,6 +100,20 @@ OPTIONS_SCHEMA: dict[str, Any] = {
             "type": "string",
             "pattern": r"^[0-9]{1,9}[KMGT]?$(?!\n)",
             "description": "Memory on each node, such as `64G`; `0`: all of it.",
+        },
+        SEATS: {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": MOST_SEATS,
+            "description": "So many replicas share one job, each with GPUs, CPUs, memory and a port of its own; 1 by"
+            " default. A service by a recipe with `gpu_per_replica` sets it to the replicas of one node.",
+        },
+        "job_stay_s": {
+            "type": "integer",
+            "minimum": 0,
+            "maximum": 3600,
+            "description": "For so long (s) a shared job that has no replica left waits for the next one; "
+            f"{DEFAULT_STAY_S} by default.",
         },
         "exclusive": _flag("The nodes are shared with no other job."),
         "nice": {"type": "integer", "minimum": 0, "maximum": 2147483645, "description": "Be less urgent by so much."},

@@ -34,7 +34,10 @@ STAGED, LEAVING = ".new-", ".gone-"
 #: CLOCK_BOOTTIME, which Python names since 3.7.
 BOOTTIME = 7
 #: Records that a look returns; small, each.
-LOOKED_AT = ("launch.json", "job.json", "run.json", "exit.json", "term.json", "stop.json", "kill.json", "owner.json")
+LOOKED_AT = (
+    "launch.json", "job.json", "run.json", "exit.json", "term.json", "stop.json", "kill.json", "owner.json",
+    "over.json", "seat.json",
+)  # fmt: skip
 #: What a job's part may take to end itself after it was told to kill; then Slurm is told.
 KILLING_S = 8.0
 #: sbatch did not say whether the job was accepted: a line of Slurm's own begins so, after the names of its functions.
@@ -64,9 +67,10 @@ class Refused(Exception):
         self.kind = kind
 
 
-def serve(request: dict) -> None:
+def serve(request: dict, kind: Any) -> None:
+    """Carry out what is asked for, by a ``There`` of that kind."""
     os.umask(0o077)
-    there = There(request)
+    there = kind(request)
     try:
         answer = getattr(there, "do_" + request["verb"])(request)
     except Refused as refusal:
@@ -137,34 +141,39 @@ class There:
         return self.submit(folder, request, lock)
 
     def submit(self, folder: str, request: dict, lock: int) -> dict:
-        words = ["sbatch", "--parsable"]
-        left_s = request["deadline_s"] - time.clock_gettime(BOOTTIME)
+        self.refuse_stopped(folder)
+        try:
+            job = self.sbatch(base64.b64decode(request["script"]), request["deadline_s"], (lock,))
+        except Refused as refusal:
+            if refusal.kind == "refused":
+                self.remove(folder)
+            raise
+        self.write(folder, "job.json", {"job_id": job})
+        return {"job_id": job}
+
+    def refuse_stopped(self, folder: str) -> None:
         if os.path.exists(os.path.join(folder, "stop.json")):
             self.remove(folder)
             raise Refused("sealed", "was stopped before it was launched; nothing was started")
-        script = base64.b64decode(request["script"])
-        code, out, err = self.run(words, script, max(0.05, left_s), keep=(lock,))
+
+    def sbatch(self, script: bytes, deadline_s: float, locks: tuple) -> str:
+        """The job's id. ``Refused``: by Slurm (``refused``), or nobody knows (``unavailable``)."""
+        left_s = deadline_s - time.clock_gettime(BOOTTIME)
+        code, out, err = self.run(["sbatch", "--parsable"], script, max(0.05, left_s), keep=locks)
         job = out.strip().split(";")[0]
         if code == 0 and job.isdigit():
-            self.write(folder, "job.json", {"job_id": job})
-            return {"job_id": job}
+            return job
         said = (err.strip() or out.strip())[-2000:]
-        if code == 127:
-            self.remove(folder)
-            raise Refused("refused", said)
-        if code is None or UNSURE.search(said):
+        if code is None or (code != 127 and UNSURE.search(said)):
             # it may have been accepted: whoever looks next finds it by its name, or withdraws the folder
             raise Refused("unavailable", said or "sbatch did not answer in time")
-        self.remove(folder)
         raise Refused("refused", said)
 
     def do_adopt(self, request: dict) -> dict:
         """Whether it was launched. A launch that never reached Slurm is withdrawn, so that it can be made again."""
         folder = self.path(request["name"])
         records = self.records(folder)
-        if records is None or "sealed" in records or "job.json" in records or "owner.json" in records:
-            return {"attempt": self.attempt(request["name"], records)}
-        if self.is_held(folder):
+        if is_launched(records) or self.is_held(folder):
             return {"attempt": self.attempt(request["name"], records)}
         queue = self.queue([request["name"]], request["format"])
         if not queue["ok"]:
@@ -184,7 +193,7 @@ class There:
         held = {name for name in names if self.is_unsubmitted(self.path(name))}
         # an end that was there before shows what Slurm makes of it: a requeue is known there before anything is ended
         ended = {name: self.ended_run(self.path(name)) for name in names}
-        queue = self.queue(names, request["format"])
+        queue = self.queue(self.job_names(names), request["format"])
         over = jobs_over(queue)
         attempts = {}
         for name in names:
@@ -197,6 +206,10 @@ class There:
         if queue["ok"] and request.get("accounting"):
             queue["ended"] = self.accounting(attempts, queue)
         return {"attempts": attempts, "queue": queue}
+
+    def job_names(self, names: list) -> list:
+        """Of the jobs that these attempts run in."""
+        return names
 
     def do_end(self, request: dict) -> dict:
         """Attempts that are gone, whatever proved it: nothing of them runs again, and no secret of theirs is kept."""
@@ -225,13 +238,7 @@ class There:
     def end_job(self, folder: str, records: Any, request: dict) -> None:
         if os.path.exists(os.path.join(folder, "over.json")):
             return
-        now = clock()
-        asked = self.write_once(folder, "stop.json", now)
-        passed_s = now["now_s"] - asked["now_s"] if asked["boot_id"] == now["boot_id"] else time.time() - asked["at"]
-        kills = request["force"] or passed_s >= request["grace_s"]
-        if kills:
-            killed = self.write_once(folder, "kill.json", now)
-            killing_s = now["now_s"] - killed["now_s"] if killed["boot_id"] == now["boot_id"] else KILLING_S
+        kills, killing_s = self.wish_end(folder, request)
         job = (records.get("job.json") or records.get("owner.json") or {}).get("job_id")
         if not job:
             found = self.queue([request["name"]], request["format"])
@@ -249,6 +256,16 @@ class There:
             self.ask_slurm(job, "--batch", "--signal=TERM", "--state=RUNNING")
         if kills:
             self.ask_slurm(job, "--state=SUSPENDED")
+
+    def wish_end(self, folder: str, request: dict) -> tuple:
+        """Write down that it is to end; whether it is to be killed by now, and since how long (s)."""
+        now = clock()
+        asked = self.write_once(folder, "stop.json", now)
+        passed_s = now["now_s"] - asked["now_s"] if asked["boot_id"] == now["boot_id"] else time.time() - asked["at"]
+        if not request["force"] and passed_s < request["grace_s"]:
+            return False, 0.0
+        killed = self.write_once(folder, "kill.json", now)
+        return True, now["now_s"] - killed["now_s"] if killed["boot_id"] == now["boot_id"] else KILLING_S
 
     def ask_slurm(self, job: str, *how: str) -> None:
         """The job reads the files as well, so that a controller that does not answer delays the end, no more."""
@@ -622,6 +639,11 @@ class There:
         return process.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
 
 
+def is_launched(records: Any) -> bool:
+    """Whether it is settled what became of the launch: it has a job, was stopped before it, or is not there."""
+    return records is None or any(name in records for name in ("sealed", "job.json", "owner.json"))
+
+
 def marked_jobs(queue: dict, name: str, nonce: str = "") -> list:
     """Id, and whether it is over, of each job of that name which carries our mark (and the nonce of that launch)."""
     mark = "hostler:" + name + ":" + nonce
@@ -652,11 +674,26 @@ def jobs_over(queue: dict) -> set:
     return found
 
 
+def job_states(queue: dict) -> dict:
+    """Per job's id the state that it has, its first word."""
+    found = {str(job["job_id"]): state_words(job).split(" ")[0] for job in queue.get("jobs", ())}
+    for line in queue["text"].splitlines() if queue["form"] == "fixed" else ():
+        words = line.split(None, 2)
+        if len(words) > 1:
+            found[words[0]] = words[1]
+    return found
+
+
 def is_over(job: dict) -> bool:
     """Of a job in JSON."""
-    state = job.get("job_state")
-    state = state if isinstance(state, str) else " ".join(state or ())
+    state = state_words(job)
     return state.startswith(OVER) and not any(word in state for word in ("COMPLETING", "REQUEUE"))
+
+
+def state_words(job: dict) -> str:
+    """Of a job in JSON; newer versions list them."""
+    state = job.get("job_state")
+    return state if isinstance(state, str) else " ".join(state or ())
 
 
 def last_lines(data: bytes, lines: int, limit: int) -> bytes:
@@ -672,8 +709,3 @@ def lock_file(file: int) -> None:
 
 def encode(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
-
-
-def begin(source: bytes, request: bytes) -> None:
-    """Called by the line that unpacked us; a request that did not come whole is of a caller that died."""
-    serve(json.loads(request.decode("ascii")))

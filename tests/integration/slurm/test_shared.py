@@ -1,0 +1,337 @@
+"""Several attempts in one job, on a real cluster: seats, GPUs, ports, and ends that are each one's own."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from app.domain.lifecycle import Reason
+from tests.conformance.stepping import lines_of, signalled_at
+from tests.conformance.world import WAIT_S, World
+from tests.support.embedded import wait_until
+from tests.support.slurm import Cluster, submitted
+from tests.support.stacks import gone
+from workers.backends.base import Handle, Launch, LaunchRefused, Liveness
+
+pytestmark = pytest.mark.slow
+SAY_GPUS = ("/bin/sh", "-c", 'echo "gpus $CUDA_VISIBLE_DEVICES"; exec sleep 600')
+SECRET = "s3cr3t-of-one-of-them"
+
+
+@pytest.fixture
+def shared(world: World) -> World:
+    """Each job has four seats."""
+    world.options = {**world.options, "replicas_per_job": 4, "job_stay_s": 1}
+    return world
+
+
+def test_members_of_one_job_have_gpus_and_ports_of_their_own(
+    shared: World, server: tuple[str, ...], cluster: Cluster
+) -> None:
+    handles = [shared.backend.launch(shared.plan("idle", argv=SAY_GPUS, gpus=(0,))) for _ in range(4)]
+    assert len({handle.ref["job_id"] for handle in handles}) == 1
+    assert len(cluster.jobs()) == 1
+    told = [wait_until(lambda one=one: list(shared.backend.logs(one)), 2 * WAIT_S, "its GPU") for one in handles]
+    assert sorted(lines[0] for lines in told) == [f"gpus {number}" for number in range(4)]
+    listening = [shared.launch("idle", argv=server) for _ in range(3)]
+    seen = [shared.wait_for_owner(handle, True) for handle in listening]
+    assert len({one.port for one in seen}) == 3
+    assert {(one.told or {})["job_id"] for one in seen}.isdisjoint({handles[0].ref["job_id"]}), "others ask for less"
+    assert sorted((one.told or {})["seat"] for one in seen) == [1, 2, 3]
+    assert {(one.told or {})["seats"] for one in seen} == {4}
+
+
+def test_one_that_ends_leaves_the_others_and_its_seat_to_the_next(shared: World, cluster: Cluster) -> None:
+    handles = _started(shared, 3)
+    pids = _pids(shared, handles)
+    os.kill(pids[1], signal.SIGKILL)
+    seen = shared.wait_for(handles[1], Liveness.EXITED)
+    assert (seen.signal, seen.reason) == (signal.SIGKILL, None)
+    # at the sight of its end the seat is free
+    (job,) = cluster.jobs()
+    after = shared.launch("idle")
+    assert after.ref["job_id"] == job[0] == handles[0].ref["job_id"]
+    assert (shared.wait_for(after, Liveness.RUNNING).told or {})["seat"] == 2
+    assert shared.see(handles[1]).liveness is Liveness.EXITED
+    assert _pids(shared, [handles[0], handles[2]]) == [pids[0], pids[2]]
+
+
+def test_a_stop_ends_one_and_the_last_one_ends_the_job(shared: World, cluster: Cluster) -> None:
+    handles = _started(shared, 3)
+    pids = _pids(shared, handles)
+    shared.end(handles[0])
+    assert _pids(shared, handles[1:]) == pids[1:]
+    shared.backend.stop(handles[1], grace_s=30)
+    assert shared.wait_for(handles[1], Liveness.EXITED).reason is None
+    assert _pids(shared, handles[2:]) == pids[2:]
+    assert [state for _, _, state in cluster.jobs()] == ["RUNNING"]
+    shared.end(handles[2])
+    wait_until(lambda: cluster.jobs() == [], 3 * WAIT_S, "the job's end")
+    assert [shared.see(handle).liveness for handle in handles] == [Liveness.EXITED] * 3
+
+
+def test_a_cancel_of_the_job_is_named_for_each(shared: World, cluster: Cluster) -> None:
+    handles = _started(shared, 3)
+    shared.end(handles[2])
+    cluster.ask("scancel", handles[0].ref["job_id"])
+    for handle in handles[:2]:
+        assert shared.wait_for(handle, Liveness.EXITED).reason is Reason.CANCELLED
+    assert shared.see(handles[2]).reason is None
+
+
+def test_a_requeued_job_runs_all_again_but_those_that_had_ended(shared: World, cluster: Cluster) -> None:
+    handles = _started(shared, 3, options={"requeue": True}, env={"SECRET": SECRET})
+    os.kill(_pids(shared, handles)[0], signal.SIGKILL)
+    shared.wait_for(handles[0], Liveness.EXITED)
+    before = shared.starts()
+    job = handles[0].ref["job_id"]
+    cluster.ask("scontrol", "requeue", job)
+    for handle in handles[1:]:
+        assert (shared.wait_for(handle, Liveness.QUEUED).told or {})["restarts"] == 1
+    # one more is stopped while all wait
+    shared.backend.stop(handles[2], grace_s=30)
+    assert shared.wait_for(handles[2], Liveness.EXITED).reason is None
+    cluster.hasten(job)
+    wait_until(lambda: shared.see(handles[1]).liveness is Liveness.RUNNING, 60, "its next run")
+    wait_until(lambda: shared.starts() == before + 1, WAIT_S, "one start more")
+    pid = _pids(shared, handles[1:2])[0]
+    assert f"SECRET={SECRET}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    assert [shared.see(handle).liveness for handle in (handles[0], handles[2])] == [Liveness.EXITED] * 2
+    assert shared.see(handles[0]).signal == signal.SIGKILL
+    assert shared.starts() == before + 1
+
+
+def test_a_job_that_waits_and_is_wanted_by_nobody_is_cancelled(shared: World, cluster: Cluster) -> None:
+    holder = submitted(cluster, "--hold", script="true")
+    plans = [shared.plan("idle", options={"dependency": f"afterany:{holder}"}) for _ in range(2)]
+    handles = [shared.backend.launch(plan) for plan in plans]
+    assert len({handle.ref["job_id"] for handle in handles}) == 1
+    shared.backend.stop(handles[0], grace_s=30)
+    assert shared.wait_for(handles[0], Liveness.EXITED).reason is None
+    assert shared.see(handles[1]).liveness is Liveness.QUEUED
+    shared.backend.stop(handles[1], grace_s=30)
+    assert shared.wait_for(handles[1], Liveness.EXITED).reason is None
+    wait_until(lambda: [job[0] for job in cluster.jobs()] == [holder], WAIT_S, "its end")
+    cluster.ask("scancel", holder)
+    assert shared.starts() == 0
+
+
+def test_a_supervisor_that_was_killed_leaves_no_engine(shared: World) -> None:
+    handles = _started(shared, 2)
+    pids = _pids(shared, handles)
+    member = psutil.Process(pids[0]).parent()
+    assert member is not None
+    supervisor = member.parent()
+    assert supervisor is not None
+    assert any("share.pyz" in word for word in supervisor.cmdline())
+    supervisor.kill()
+    for handle in handles:
+        assert shared.wait_for(handle, Liveness.EXITED).liveness is Liveness.EXITED
+    assert all(gone(pid) for pid in pids)
+
+
+def test_a_member_whose_part_of_ours_was_killed_takes_its_engine_along_and_nobody_else(shared: World) -> None:
+    handles = _started(shared, 2)
+    pids = _pids(shared, handles)
+    member = psutil.Process(pids[0]).parent()
+    assert member is not None
+    assert "job.py" in member.cmdline()
+    member.kill()
+    seen = shared.wait_for(handles[0], Liveness.EXITED)
+    assert seen.signal == signal.SIGKILL
+    assert gone(pids[0])
+    assert _pids(shared, handles[1:]) == pids[1:]
+
+
+def test_launchers_at_one_instant_share_one_job(shared: World, cluster: Cluster) -> None:
+    plans = [shared.plan("idle") for _ in range(4)]
+    launchers = [_launched(shared, plan) for plan in plans]
+    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in launchers] == [0] * 4
+    handles = [Handle(shared.backend.name, plan.name) for plan in plans]
+    seen = [shared.wait_for(handle, Liveness.RUNNING) for handle in handles]
+    assert sorted((one.told or {})["seat"] for one in seen) == [1, 2, 3, 4]
+    assert len({(one.told or {})["job_id"] for one in seen}) == 1
+    assert len(cluster.jobs()) == 1
+
+
+def test_seats_outlast_launchers_that_die(shared: World, cluster: Cluster) -> None:
+    """Whoever is asked again finds the attempt, or launches it anew; nothing starts twice, and no seat has two."""
+    first = shared.launch("idle")
+    second = shared.plan("idle")
+    places = lines_of(lambda: shared.backend.launch(second))
+    shared.end(Handle(shared.backend.name, second.name))
+    begun = shared.starts()
+    for count, place in enumerate(places[-12::2], start=1):
+        plan = shared.plan("idle")
+        os.waitpid(signalled_at(place, lambda plan=plan: shared.backend.launch(plan), signal.SIGKILL), 0)
+        handle = shared.backend.adopt(plan.name) or shared.backend.launch(plan)
+        assert (shared.wait_for(handle, Liveness.RUNNING).told or {})["job_id"] == first.ref["job_id"]
+        wait_until(lambda count=count: shared.starts() == begun + count, WAIT_S, "one start")
+        shared.end(handle)
+    assert len(cluster.jobs()) == 1
+
+
+def test_a_seat_of_nobody_is_started_by_nobody_and_ends_with_the_job(shared: World, cluster: Cluster) -> None:
+    """Its launcher died after it had the seat, and the attempt was launched anew."""
+    first = shared.launch("idle")
+    share = _share(shared, first)
+    (share / "seats" / "3").write_text('{"name": "nobody-1", "nonce": "gone", "key": {}}')
+    second = shared.launch("idle")
+    assert len(list((share / "seats").iterdir())) == 3
+    assert len(cluster.jobs()) == 1
+    for handle in (first, second):
+        shared.wait_for(handle, Liveness.RUNNING)
+        shared.end(handle)
+    assert shared.starts() == 2
+    wait_until(lambda: cluster.jobs() == [], 60, "the job's end")
+
+
+def test_secrets_of_members_lie_sealed(shared: World, cluster: Cluster) -> None:
+    handles = _started(shared, 2, behaviour="stubborn", line="ready", env={"ENGINE_KEY": SECRET})
+    script = cluster.ask("scontrol", "write", "batch_script", handles[0].ref["job_id"], "-")
+    key = script.rstrip().splitlines()[-2]
+    assert len(key) == 64
+    root = Path(shared.options["folder"])
+    for path in root.rglob("*"):
+        if path.is_file():
+            assert SECRET.encode() not in path.read_bytes(), path
+            assert key.encode() not in path.read_bytes(), path
+    assert SECRET not in script
+    shared.end(handles[1])
+    assert not (root / handles[1].name / "private").exists()
+    assert (root / handles[0].name / "private").exists()
+
+
+def test_the_job_is_no_orphan_while_it_has_members_and_is_one_when_its_folder_is_lost(
+    shared: World, cluster: Cluster
+) -> None:
+    handles = _started(shared, 2)
+    assert shared.backend.list_marked(shared.prefix) == sorted(handle.name for handle in handles)
+    root = Path(shared.options["folder"])
+    names = {handle.name for handle in handles}
+    os.rename(root / ".shared", root / ".lost")
+    ((job, name, _),) = cluster.jobs()
+    assert set(shared.backend.list_marked(shared.prefix)) == names | {name}
+    assert {(shared.see(handle).told or {})["job_id"] for handle in handles} == {job}
+    bare = Handle(shared.backend.name, name)
+    wait_until(lambda: shared.backend.stop(bare, grace_s=0, force=True).liveness.gone, WAIT_S, "its end")
+    for handle in handles:
+        shared.wait_for(handle, Liveness.EXITED)
+
+
+def test_what_is_left_of_a_job_goes_with_its_last_member_or_is_tidied(shared: World) -> None:
+    handles = _started(shared, 2)
+    share = _share(shared, handles[0])
+    for handle in handles:
+        shared.end(handle)
+    wait_until(lambda: not (share / "seats").exists(), 2 * WAIT_S, "the job being closed")
+    shared.backend.close(handles[0])
+    assert share.exists()
+    shared.backend.close(handles[1])
+    assert not share.exists()
+    handle = shared.launch("idle")
+    share = _share(shared, handle)
+    shared.end(handle)
+    shared.backend.close(handle)  # its job waits for a next one
+    wait_until(lambda: not (share / "seats").exists(), 2 * WAIT_S, "the job being closed")
+    os.utime(share, (1, 1))
+    found = shared.backend.tidy()
+    assert found == [f".shared/{share.name}"] or not share.exists()
+    assert not share.exists()
+
+
+def test_what_slurm_refuses_is_refused_to_each(shared: World) -> None:
+    plans = [shared.plan("idle", gpus=(0, 1)) for _ in range(2)]
+    for plan in plans:
+        with pytest.raises(LaunchRefused, match="configuration"):
+            shared.backend.launch(plan)
+        assert shared.backend.adopt(plan.name) is None
+
+
+def test_others_get_no_seat(shared: World, cluster: Cluster) -> None:
+    """Who asks for something else of Slurm, or is of another service."""
+    first = shared.launch("idle")
+    others: Sequence[dict[str, Any]] = (
+        {"options": {"partition": "main"}},
+        {"labels": {"service_id": "abc"}},
+        {"options": {"cpus": 2}},
+    )
+    jobs = {shared.launch("idle", **more).ref["job_id"] for more in others}
+    assert len(jobs | {first.ref["job_id"]}) == 4
+    assert len(cluster.jobs()) == 4
+
+
+def test_the_controller_is_not_needed_to_end_one(shared: World, cluster: Cluster) -> None:
+    handles = _started(shared, 2)
+    cluster.stop("slurmctld")
+    shared.backend.stop(handles[0], grace_s=30)
+    assert shared.wait_for(handles[0], Liveness.EXITED).reason is None
+    assert shared.see(handles[1]).liveness is Liveness.UNKNOWN
+
+
+def test_too_few_gpus_for_a_seat_are_told(shared: World) -> None:
+    first = shared.launch("idle", gpus=(0,), options={"gres": "gpu:1"})
+    shared.wait_for(first, Liveness.RUNNING)
+    second = shared.backend.launch(shared.plan("idle", gpus=(0,), options={"gres": "gpu:1"}))
+    assert "too few" in shared.wait_for(second, Liveness.EXITED).message
+    assert shared.see(first).liveness is Liveness.RUNNING
+
+
+def test_one_sweep_over_many_is_one_question(shared: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    handles = [*_started(shared, 4), *_started(shared, 2)]
+    asked: list[str] = []
+    host = shared.backend._host  # type: ignore[attr-defined]
+    run = host._transport.run
+
+    def counted(argv: Sequence[str], **more: Any) -> Any:
+        asked.append(argv[0])
+        return run(argv, **more)
+
+    monkeypatch.setattr(host._transport, "run", counted)
+    assert {one.liveness for one in shared.backend.inspect(handles)} == {Liveness.RUNNING}
+    assert len(asked) == 1
+
+
+def test_a_replica_on_two_nodes_shares_with_nobody(shared: World) -> None:
+    plan = replace(shared.plan("idle"), nodes=2)
+    with pytest.raises(LaunchRefused, match="replicas_per_job"):
+        shared.backend.launch(plan)
+
+
+def _started(world: World, count: int, behaviour: str = "idle", line: str = "started", **more: Any) -> list[Handle]:
+    handles = [world.backend.launch(world.plan(behaviour, **more)) for _ in range(count)]
+    for handle in handles:
+        world.wait_for_line(handle, line)
+        world.wait_for(handle, Liveness.RUNNING)
+    return handles
+
+
+def _pids(world: World, handles: Sequence[Handle]) -> list[int]:
+    seen = [world.wait_for(handle, Liveness.RUNNING).pid for handle in handles]
+    return [pid for pid in seen if pid is not None]
+
+
+def _share(world: World, handle: Handle) -> Path:
+    root = Path(world.options["folder"])
+    found = [path for path in (root / ".shared").iterdir() if (path / "members" / handle.name).exists()]
+    assert len(found) == 1
+    return found[0]
+
+
+def _launched(world: World, plan: Launch) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        world.backend.launch(plan)
+        status = 0
+    finally:
+        os._exit(status)
