@@ -25,6 +25,22 @@ def seats_of(options: Mapping[str, Any]) -> int:
     return int(options.get(SEATS) or 1)
 
 
+def limit_s(options: Mapping[str, Any]) -> int | None:
+    """The job's time limit in seconds; None where there is none, or the partition's applies."""
+    said = options.get("time_limit")
+    if said is None or said == "UNLIMITED":
+        return None
+    days, _, rest = str(said).rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    if days:  # D-HH, D-HH:MM, D-HH:MM:SS
+        hours, minutes, seconds = (*parts, 0, 0)[:3]
+        return ((int(days) * 24 + hours) * 60 + minutes) * 60 + seconds
+    if len(parts) < 3:  # MM, MM:SS
+        minutes, seconds = (*parts, 0)[:2]
+        return minutes * 60 + seconds
+    return (parts[0] * 60 + parts[1]) * 60 + parts[2]
+
+
 def key_of(namespace: str, service: str, options: Mapping[str, Any], gpus: int) -> str:
     """Stands for all that two replicas must have in common to share a job: their service (or none), what is asked of
     Slurm, what runs before them, and GPUs of each."""

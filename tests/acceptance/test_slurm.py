@@ -105,13 +105,13 @@ def test_replicas_of_a_recipe_share_one_job_and_its_gpus(made: Stack, cluster: C
     members = [made.call("GET", f"/api/v1/replicas/{one['replica_id']}") for one in seen["replicas"]]
     assert sorted(one["cluster"]["seat"] for one in members) == [1, 2, 3]
     assert len({one["port"] for one in members}) == 3
-    engines = {one["id"]: _engine(one) for one in members}
+    engines = {one["replica_id"]: _engine(one) for one in members}
     assert sorted(one.environ()["CUDA_VISIBLE_DEVICES"] for one in engines.values()) == ["0", "1", "2"]
     assert made.call("GET", f"/api/v1/replicas/{job}", expect=409)["code"] == "conflict"
     assert _chat(made, "shared").json()["choices"]
     # one crashes and is replaced on its seat; the others serve on
     lost = members[1]
-    engines.pop(lost["id"]).kill()
+    engines.pop(lost["replica_id"]).kill()
     successor = wait_until(lambda: _newcomer(made, service, members), SEEN_S, "its successor")
     wait_until(lambda: _running(made, service), SEEN_S, "the service being healthy again")
     assert made.call("GET", f"/api/v1/replicas/{successor}")["cluster"]["seat"] == lost["cluster"]["seat"]
@@ -130,11 +130,11 @@ def _used(made: Stack) -> int:
 
 def _newcomer(made: Stack, service: str, known: list[dict[str, Any]]) -> str | None:
     """A replica of the service, or an attempt of one, that is ready and was not among those."""
-    before = {(one["id"], one["attempt"]) for one in known}
+    before = {(one["replica_id"], one["attempt"]) for one in known}
     for member in made.call("GET", f"/api/v1/services/{service}")["replicas"]:
         seen = made.call("GET", f"/api/v1/replicas/{member['replica_id']}")
-        if (seen["id"], seen["attempt"]) not in before and seen["status"] == "ready":
-            return str(seen["id"])
+        if (seen["replica_id"], seen["attempt"]) not in before and seen["status"] == "ready":
+            return str(seen["replica_id"])
     return None
 
 

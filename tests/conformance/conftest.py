@@ -27,7 +27,9 @@ SHARING = {"replicas_per_job": 2, "job_stay_s": 1}
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "backend_name" in metafunc.fixturenames:
-        metafunc.parametrize("backend_name", [*sorted(BACKENDS), OVER_SSH, SHARED])
+        # what a program finds around it is the same in a job of its own; each of these costs a job's beginning and end
+        shared = [] if metafunc.module.__name__.endswith("test_processes") else [SHARED]
+        metafunc.parametrize("backend_name", [*sorted(BACKENDS), OVER_SSH, *shared])
 
 
 @pytest.fixture

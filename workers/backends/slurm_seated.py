@@ -23,8 +23,8 @@ class Seated(Look):
         by = (self.attempt.get("over") or {}).get("by")
         if by is None:
             return None
-        # also where the job ran again since
-        self.ended = self.attempt.get("exit") or {}
+        # also where the job ran again since, or is over by now: that is nothing of this one's any more
+        self.ended, self.run, self.job = self.attempt.get("exit") or {}, self.attempt.get("run") or {}, None
         if by == "stop" and not self.ended:
             return Observation(Liveness.EXITED, message="was stopped while it was queued", told=self._told())
         return self._exited()

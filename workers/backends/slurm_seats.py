@@ -93,9 +93,20 @@ class Seats(There):
         for share in shares:
             if share in others and not self.job_of(share):
                 self.note_job(share, queue)
-            if share in held or states.get(self.job_of(share)) in OPEN:
+            state = states.get(self.job_of(share), "")
+            is_open = state.split(" ")[0] in OPEN and "COMPLETING" not in state and not self.is_late(share)
+            if share in held or is_open:
                 found.append(share)
         return found
+
+    def is_late(self, share: str) -> bool:
+        """More than half of its time is over: who comes now may come because of that, and wants more."""
+        limit_s = self.read(share, "launch.json").get("limit_s")
+        try:
+            begun = os.stat(os.path.join(share, "run.json")).st_mtime
+        except FileNotFoundError:
+            return False
+        return limit_s is not None and self.time_of_files() - begun > limit_s / 2
 
     def claim(self, share: str, folder: str, request: dict) -> bool:
         """Take a free seat of it; False when it has none or is closed."""
@@ -201,7 +212,11 @@ class Seats(There):
         names = request["names"]
         asked = [name for name in names if os.path.exists(os.path.join(self.path(name), "stop.json"))]
         answer = There.do_look(self, request)
-        waiting = {job for job, state in job_states(answer["queue"]).items() if state == "PENDING"}
+        waiting = {
+            job
+            for job, state in job_states(answer["queue"]).items()
+            if state.startswith("PENDING") and "COMPLETING" not in state
+        }
         for name in asked:
             told = answer["attempts"][name]
             if "seat" in told and told.get("job", {}).get("job_id") in waiting and "by" not in told.get("over", {}):

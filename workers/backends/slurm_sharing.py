@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.domain.routing import SERVICE_LABEL
-from app.domain.slurm_shared import DEFAULT_STAY_S, key_of, render_shared, seats_of
+from app.domain.slurm_shared import DEFAULT_STAY_S, key_of, limit_s, render_shared, seats_of
 from workers.backends.base import Launch
 from workers.backends.slurm_asking import packed, packed_text, share_program
 from workers.backends.slurm_seal import public_of
@@ -28,6 +28,7 @@ def share_of(launch: Launch, options: Mapping[str, Any], root: str, opens: str) 
         "seats": seats_of(options),
         "gpus": gpus,
         "stay_s": options.get("job_stay_s", DEFAULT_STAY_S),
+        "limit_s": limit_s(options),
         "public": public_of(key.encode()),
     }
     files = {"share.pyz": packed(share_program()), "script": packed_text(script.replace(key, ""))}

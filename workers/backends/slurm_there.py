@@ -675,8 +675,8 @@ def jobs_over(queue: dict) -> set:
 
 
 def job_states(queue: dict) -> dict:
-    """Per job's id the state that it has, its first word."""
-    found = {str(job["job_id"]): state_words(job).split(" ")[0] for job in queue.get("jobs", ())}
+    """Per job's id the state that it has, with the flags that newer versions tell beside it."""
+    found = {str(job["job_id"]): state_words(job) for job in queue.get("jobs", ())}
     for line in queue["text"].splitlines() if queue["form"] == "fixed" else ():
         words = line.split(None, 2)
         if len(words) > 1:
