@@ -57,10 +57,12 @@ def refused_mounts(
     allowed: Sequence[Mapping[str, Any]],
     *,
     admin: bool,
+    programs: Sequence[str] = (),
 ) -> dict[str, str]:
     """Message per mount of a request, by ``mounts.N``, that it may not have, as far as paths alone tell.
 
     ``pool``: the pool's options; ``granted``: those that an admin set. Their own mounts may be asked for again.
+    ``programs``: paths in the image of what is run there, as far as they are known.
     """
     given = [*pool.get("mounts", ()), *granted.get("mounts", ())]
     maps = [*pool.get("path_map", {}).values(), *granted.get("path_map", {}).values()]
@@ -68,7 +70,7 @@ def refused_mounts(
     for place, mount in enumerate(own):
         told = "" if mount in given else _not_allowed(mount, allowed)
         if not told and not admin and mount not in given:
-            told = _covers(mount, given, maps)
+            told = _covers(mount, given, maps, programs)
         if told:
             refused[f"mounts.{place}"] = told
     return refused
@@ -83,7 +85,9 @@ def _not_allowed(mount: Mapping[str, Any], allowed: Sequence[Mapping[str, Any]])
     return ""
 
 
-def _covers(mount: Mapping[str, Any], given: Sequence[Mapping[str, Any]], maps: Sequence[str]) -> str:
+def _covers(
+    mount: Mapping[str, Any], given: Sequence[Mapping[str, Any]], maps: Sequence[str], programs: Sequence[str]
+) -> str:
     source, target = mount["source"], mount.get("target", mount["source"])
     for one in given:
         over = one.get("target", one["source"])
@@ -92,6 +96,9 @@ def _covers(mount: Mapping[str, Any], given: Sequence[Mapping[str, Any]], maps: 
     for over in maps:
         if overlaps(target, over):
             return f"Target {target} covers {over}, a path of the option path_map; only role admin may."
+    for over in programs:
+        if source != target and PurePosixPath(over).is_relative_to(target):
+            return f"Target {target} covers {over}, the program that runs in the image; only role admin may."
     if source != target and any(overlaps(target, over) for over in _PROGRAMS):
         return f"Target {target} covers the image's own programs; only role admin may."
     return ""

@@ -176,7 +176,11 @@ _BOTH: dict[str, Any] = {
         _seconds(0, _YEAR_S, "So long before its lifetime ends a replica's successor is started.")
     ),
     "command": _COMMAND,
-    "image": _text(1000, "Image, for pools whose backend runs images; others leave it out."),
+    "image": _text(
+        1000,
+        "Image, for pools whose backend runs images (`docker`; `slurm` where the pool sets `apptainer`); others"
+        " leave it out.",
+    ),
     "secrets": _SECRETS,
 }
 #: Only a recipe's author or an admin decides over these.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -20,13 +20,19 @@ def refused_options(pool: Mapping[str, Any], own: Mapping[str, Any], *, admin: b
         if option == "allow":
             refused[option] = "Only an admin sets what a request may ask for, in the pool."
         elif option == "extra":
-            names = [flag.partition("=")[0] for flag in value]
+            names = [flag.partition("=")[0] for flag in value if flag not in pool.get("extra", ())]
             strangers = [name for name in names if not _allows(allow.get("extra", []), name)]
             if strangers:
                 refused[option] = f"The pool allows no {', '.join(strangers)}.{_known(allow.get('extra', []))}"
         elif option in allow and not _allows(allow[option], value):
             refused[option] = f"The pool does not allow {value!r}.{_known(allow[option])}"
     return refused
+
+
+def merged_flags(pool: Sequence[str], own: Sequence[str]) -> list[str]:
+    """The pool's flags of sbatch, which no request drops, and the request's, each of which replaces its namesake."""
+    names = {flag.partition("=")[0] for flag in own}
+    return [*(flag for flag in pool if flag.partition("=")[0] not in names), *own]
 
 
 def _allows(allowed: list[Any], value: object) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -14,7 +14,7 @@ from app.db.repos import keys
 from app.db.repos import pools as repo
 from app.db.repos.newer import knows_services
 from app.domain.mounts import refused_mounts
-from app.domain.slurm_limits import refused_options
+from app.domain.slurm_limits import merged_flags, refused_options
 from app.domain.slurm_shared import MOST_SEATS, SEATS, seats_of
 from app.errors import Forbidden, InvalidConfig, Unavailable
 from app.usecases.context import Actor, Context
@@ -36,6 +36,8 @@ class Wish:
     gpus: int = 0
     image: str = ""
     engine: str = ""
+    #: absolute paths in the command that is to run
+    programs: Sequence[str] = ()
     #: ``Engine.spans_hosts``
     spans_hosts: bool = False
     #: so many replicas a recipe wants in one job, where jobs can be shared and nobody says otherwise
@@ -65,14 +67,34 @@ def settle(ctx: Context, connection: Connection, actor: Actor, pool: Any, wish: 
         _refuse({_named(name, wish): told for name, told in refused.items()})
     if "mounts" in wish.own and "allowed_mounts" in schema:
         _check_mounts(pool.options, wish, fixed, admin=actor.role == "admin")
-    image = {"image": wish.image} if wish.image and "image" in schema else {}
+    own = dict(wish.own)
+    if "allow" in schema and "extra" in own:
+        own["extra"] = merged_flags(pool.options.get("extra", ()), own["extra"])
     alone = resources.get("nodes", 1) > 1
     shared = {SEATS: min(wish.per_job, MOST_SEATS)} if wish.per_job > 1 and SEATS in schema and not alone else {}
-    settled = {**shared, **pool.options, **asked, **wish.own, **image, **fixed}
+    settled = {**shared, **pool.options, **asked, **own, **fixed}
+    settled |= {name: value for name, value in _with_image(schema, settled, wish.image).items() if name not in fixed}
     if alone and seats_of(settled) > 1:
         told = f"Must be 1: {SEATS} is {settled[SEATS]}, and only replicas on one host share a job."
         raise InvalidConfig(f"resources.nodes: {told}", errors={"resources.nodes": [told]})
+    _check_whole(row.options_schema, pool, settled, {**asked, **own}, wish)
     return settled
+
+
+def image_left_out(
+    connection: Connection, pool: str, backend: str, options: Mapping[str, Any], image: str, *, asked: bool
+) -> str:
+    """Why a replica with the settled ``options`` does not run in a recipe's ``image``, and what to set.
+
+    Empty when it does, and where nobody asked for it who did not write the recipe and no pool of that backend could.
+    """
+    row = repo.backend(connection, backend)
+    schema = (row.options_schema.get("properties") or {}) if row is not None else {}
+    if _with_image(schema, options, image):
+        return ""
+    if _APPTAINER in schema:
+        return f"image is left out: pool {pool} runs none. An admin sets its option {_APPTAINER}, which names one."
+    return f"image is left out: pool {pool} runs no images." if asked else ""
 
 
 def not_of_pool(
@@ -134,7 +156,7 @@ def _check_mounts(of_pool: Mapping[str, Any], wish: Wish, fixed: Mapping[str, An
     """Raises Forbidden for mounts that no host need be asked about; links are followed where they are made."""
     allowed = {**of_pool, **wish.own, **fixed}.get("allowed_mounts", ())
     given = {"mounts": [*wish.granted.get("mounts", ()), *fixed.get("mounts", ())]}
-    refused = refused_mounts(wish.own.get("mounts", ()), of_pool, given, allowed, admin=admin)
+    refused = refused_mounts(wish.own.get("mounts", ()), of_pool, given, allowed, admin=admin, programs=wish.programs)
     _refuse({f"{_FIELD}.{name}": told for name, told in refused.items()})
 
 
@@ -190,6 +212,52 @@ def _refuse(refused: Mapping[str, str]) -> None:
     if refused:
         field, told = next(iter(refused.items()))
         raise Forbidden(f"{field}: {told}", errors={name: [why] for name, why in refused.items()})
+
+
+def _with_image(schema: Mapping[str, Any], options: Mapping[str, Any], image: str) -> dict[str, Any]:
+    """The option by which a recipe's image is run, where the backend runs images, or the pool by Apptainer."""
+    if not image:
+        return {}
+    if "image" in schema:
+        return {"image": image}
+    if _APPTAINER in schema and options.get(_APPTAINER):
+        # a name without a place is one of a registry, to Docker and to recipes
+        source = image if image.startswith("/") or "://" in image else f"docker://{image}"
+        return {_APPTAINER: {**options[_APPTAINER], "image": source}}
+    return {}
+
+
+_APPTAINER = "apptainer"
+
+
+def _check_whole(
+    schema: Mapping[str, Any], pool: Any, settled: Mapping[str, Any], asked: Mapping[str, Any], wish: Wish
+) -> None:
+    """Raises InvalidConfig where options that are right by themselves do not go together: the pool's, the request's
+    and the key's."""
+    errors: dict[str, list[str]] = {}
+    for path, told in broken_rules(schema, settled):
+        # what the request could leave out to be right, else what it said, else the pool
+        guilty = [name for name in asked if _is_right_without(schema, pool.options, settled, name)]
+        if not guilty and path and path[0] in asked:
+            guilty = [path[0]]
+        if guilty:
+            errors.setdefault(_named(guilty[0], wish), []).append(f"{told} (with the options of pool {pool.name})")
+        else:
+            errors.setdefault("pool", []).append(
+                f"Its options do not go together with your key's: {'.'.join(path)}: {told}. `hostler pool get"
+                f" {pool.name}` shows them."
+            )
+    _raise_invalid(errors)
+
+
+def _is_right_without(
+    schema: Mapping[str, Any], of_pool: Mapping[str, Any], settled: Mapping[str, Any], name: str
+) -> bool:
+    rest = {option: value for option, value in settled.items() if option != name}
+    if name in of_pool:
+        rest[name] = of_pool[name]
+    return not any(True for _ in broken_rules(schema, rest))
 
 
 def _check_fixed(fixed: Mapping[str, Any], wish: Wish) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,13 +107,16 @@ def resolve(ctx: Context, connection: Connection, actor: Actor, body: Mapping[st
     by_admin = [
         (one or {}).get("backend_options") or {} for one in (pool.defaults.get("replica_config"), run.get("granted"))
     ]
+    own_options = _object(config, "backend_options", "replica_config.")
+    words = _words(ctx, engine, run, config) if own_options.get("mounts") else ()
     wish = Wish(
-        own=_object(config, "backend_options", "replica_config."),
+        own=own_options,
         granted={**by_admin[0], **by_admin[1]},
         resources=body.get("resources") or {},
         gpus=gpus,
         image=str(run.get("image") or ""),
         engine=engine.name,
+        programs=tuple(word for word in words if word.startswith("/")),
         spans_hosts=engine.spans_hosts,
         per_job=run.get("replicas_per_job") or 1,
     )
@@ -141,6 +144,13 @@ def resolve(ctx: Context, connection: Connection, actor: Actor, body: Mapping[st
     )
     _rehearse(ctx, plan, body)
     return plan
+
+
+def _words(ctx: Context, engine: Engine, run: Mapping[str, Any], config: Mapping[str, Any]) -> Sequence[str]:
+    """What is known of the command before it is made: the program that a recipe, a setting or the request names."""
+    if engine.name == "command":
+        return [word for word in config.get("command") or () if isinstance(word, str)][:1]
+    return tuple(run.get("program") or ()) or _program(ctx, engine)
 
 
 def _rehearse(ctx: Context, plan: Plan, body: Mapping[str, Any]) -> None:
@@ -343,7 +353,7 @@ def _gpus(body: Mapping[str, Any]) -> int:
     wanted = resources.get("gpus", resources.get("gpu")) or 0
     try:
         gpus = int(wanted)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         gpus = -1
     if not 0 <= gpus <= 1024:
         raise InvalidConfig(

@@ -15,7 +15,7 @@ from app.domain.services.desired import Restart, Update
 from app.engines.base import Engine
 from app.engines.schema import for_admins
 from app.errors import Forbidden, HostlerError, UnknownPool
-from app.usecases import models, plans
+from app.usecases import backend_options, models, plans
 from app.usecases.context import Actor, Context
 from app.usecases.recipe_asked import Asked
 from app.usecases.recipe_check import engine_config, unknown_members
@@ -255,9 +255,16 @@ class _Rendering:
             raise
         warnings = self.asked.warnings
         warnings += [one for one in plan.warnings if one not in warnings]
-        image = self.asked.config.get("image")
-        if image is not None and plan.backend_options.get("image") != image:
-            warnings.append(f"image is left out: pool {plan.pool} runs no images.")
+        if self.settings.get("image"):
+            told = backend_options.image_left_out(
+                connection,
+                plan.pool,
+                plan.backend,
+                plan.backend_options,
+                str(self.settings["image"]),
+                asked=self.asked.config.get("image") is not None,
+            )
+            warnings += [told] if told and told not in warnings else []
         takes_command = self.engine.name == "command" or self.engine.program_setting
         if self.asked.config.get("command") is not None and not takes_command:
             warnings.append(f"command is left out: engine {self.engine.name} starts a program of Hostler's own.")

@@ -17,6 +17,7 @@ from app.usecases.context import Actor, Context
 from app.usecases.creates import plan_create, request_create
 from tests.support.elsewhere import ElsewhereBackend
 from workers.backends.docker_options import OPTIONS_SCHEMA as DOCKER_OPTIONS
+from workers.backends.slurm_options import OPTIONS_SCHEMA as SLURM_OPTIONS
 
 ADMIN = Actor("000000000000", "admin", "admin")
 
@@ -219,3 +220,105 @@ def test_mounts_of_a_request_are_checked_by_field_before_any_host_is_asked(ctx: 
     ):
         error = refusal(ctx, operator, {"mounts": [wrong]}, pool="boxes")
         assert (type(error), list(error.errors)) == (refused, [name])
+
+
+@pytest.fixture
+def slurm(ctx: Context) -> Context:
+    """With a pool ``slurm`` on this host's own cluster, and one ``images`` that runs commands by Apptainer."""
+    with ctx.database.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO backends (name, host_bound, serves_http, options_schema)"
+                " VALUES ('slurm', false, true, CAST(:schema AS jsonb))"
+            ),
+            {"schema": json.dumps(SLURM_OPTIONS)},
+        )
+        apptainer = {"image": "/srv/default.sif", "nv": True, "binds": ["/srv/models"]}
+        pools = {
+            "slurm": {"partition": "cpu", "extra": ["--switches=1"], "allow": {"extra": ["--hint"]}},
+            "images": {"apptainer": apptainer},
+        }
+        for name, options in pools.items():
+            connection.execute(
+                text("INSERT INTO pools (name, backend, slots, options) VALUES (:name, 'slurm', 4, CAST(:o AS jsonb))"),
+                {"name": name, "o": json.dumps(options)},
+            )
+    return ctx
+
+
+def test_options_that_do_not_go_together_name_who_said_so(slurm: Context) -> None:
+    refused = refusal(slurm, ADMIN, {"tunnel": True}, pool="slurm")
+    assert (refused.status, list(refused.errors)) == (422, ["replica_config.backend_options.tunnel"])
+    assert "'ssh' is a required property" in refused.errors["replica_config.backend_options.tunnel"][0]
+    assert planned(slurm, ADMIN, {"tunnel": True, "ssh": {"host": "login"}}, pool="slurm")["tunnel"] is True
+    make_pool(slurm, {}, "far")
+    body = {"name": "a", "role": "operate", "backend_options": {"slurm": {"tunnel": True}}}
+    made = keys.create(slurm, ADMIN, body, None)
+    who = keys.authenticate(slurm, made.key or "")
+    assert who is not None
+    refused = refusal(slurm, who, pool="slurm")
+    assert (refused.status, list(refused.errors)) == (422, ["pool"])
+    assert "hostler pool get slurm" in refused.errors["pool"][0]
+
+
+def test_a_requests_flags_are_added_to_the_pools(slurm: Context) -> None:
+    who = key(slurm)
+    assert planned(slurm, who, {"extra": ["--hint=nomultithread"]}, pool="slurm")["extra"] == [
+        "--switches=1", "--hint=nomultithread"
+    ]  # fmt: skip
+    assert planned(slurm, who, {"extra": []}, pool="slurm")["extra"] == ["--switches=1"]
+    assert planned(slurm, who, {"extra": ["--switches=1"]}, pool="slurm")["extra"] == ["--switches=1"]
+    assert refusal(slurm, who, {"extra": ["--switches=9"]}, pool="slurm").status == 403
+    assert planned(slurm, ADMIN, {"extra": ["--switches=9"]}, pool="slurm")["extra"] == ["--switches=9"]
+
+
+@pytest.mark.parametrize(
+    "image, run",
+    [
+        ("vllm/vllm-openai:v1", "docker://vllm/vllm-openai:v1"),
+        ("/srv/images/x.sif", "/srv/images/x.sif"),
+        ("oras://registry/x:1", "oras://registry/x:1"),
+        ("--writable", "docker://--writable"),
+    ],
+)
+def test_a_recipes_image_is_run_by_apptainer_where_the_pool_does(slurm: Context, image: str, run: str) -> None:
+    who = key(slurm)
+    asked = {"server_mode": "replica_mock", "model_name": "m", "run": {"engine": "mock", "image": image}}
+    plan = plan_create(slurm, who, {**asked, "pool": "images"})
+    assert plan["backend_options"]["apptainer"] == {"image": run, "nv": True, "binds": ["/srv/models"]}
+    script = " ".join(plan["script"].split())
+    quoted = run if run != "docker://--writable" else "docker://--writable"
+    assert "apptainer exec \\ --nv \\ --bind /srv/models " + quoted in script
+    # no image is gained where the pool runs none
+    plan = plan_create(slurm, who, {**asked, "pool": "slurm"})
+    assert "apptainer" not in plan["backend_options"]
+    assert image not in plan["script"]
+    own = {"backend_options": {"apptainer": {"image": image}}}
+    refused = refusal(slurm, who, own["backend_options"], pool="images")
+    assert list(refused.errors) == ["replica_config.backend_options.apptainer"]
+
+
+HOSTILE: list[Any] = [
+    None, True, -1, 1e400, 10**40, "", "\x00", "a\nb", "\u2028", "\ud800", "x" * 100_000, [], [[]], {}, {"": {}},
+    {"a": "\x00"}, ["\x00"], [None], "--x", "$(id)", "`id`", "\u0663", "../..", {"host": "\x00"}, {"host": ["x"]},
+    {"host": "-oProxyCommand=x"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("option", [*SLURM_OPTIONS["properties"], "nonesuch", "", "\x00", "\u2028"])
+def test_no_value_of_an_option_is_our_own_fault(slurm: Context, option: str) -> None:
+    for value in HOSTILE:
+        told = told_of(slurm, {option: value})
+        if told is not None:
+            assert told.status in (400, 403, 422), (option, value, told)
+            assert told.errors, (option, value, told)
+            assert all(name.startswith("replica_config.backend_options") for name in told.errors), (value, told.errors)
+
+
+def told_of(ctx: Context, own: Mapping[str, Any]) -> HostlerError | None:
+    """What is wrong with these options."""
+    try:
+        planned(ctx, ADMIN, own, pool="slurm")
+    except HostlerError as error:
+        return error
+    return None
