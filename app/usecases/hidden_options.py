@@ -19,7 +19,7 @@ from app.usecases.context import Context
 #: In the place of a text that names such a value.
 NOT_SHOWN = "Not shown: it names what only keys of role operate or admin may see. Ask one who has such a key."
 #: Members whose text a backend may have written.
-_TEXTS = frozenset({"message", "detail", "error", "text", "why", "command"})
+_TEXTS = frozenset({"message", "detail", "error", "text", "why", "command", "stop_trouble"})
 #: What users wrote themselves, and what engines did.
 _USERS = frozenset({"labels", "environment", "capabilities", "log_tail", "payload", "parameters"})
 #: A backend's own handle of an attempt.

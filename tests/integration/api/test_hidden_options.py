@@ -43,8 +43,8 @@ def replica_id(admin: Caller, ctx: Context) -> str:
         connection.execute(
             text(
                 "INSERT INTO attempts (replica_id, number, name, pool, backend, launching_at, backend_ref, message,"
-                " told, job_id) VALUES (:id, 1, 'a-' || :id, 'far', 'slurm', hostler_now(), CAST(:ref AS jsonb),"
-                " :words, CAST(:told AS jsonb), '77')"
+                " stop_trouble, told, job_id) VALUES (:id, 1, 'a-' || :id, 'far', 'slurm', hostler_now(),"
+                " CAST(:ref AS jsonb), :words, :words, CAST(:told AS jsonb), '77')"
             ),
             {"id": found, "ref": json.dumps({"folder": FOLDER}), "words": WORDS, "told": json.dumps(told)},
         )
