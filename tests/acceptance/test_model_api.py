@@ -17,6 +17,7 @@ import pytest
 from app.engines.registry import engine
 from app.engines.tiny_model import write_tiny_gguf
 from tests.support import plain_http
+from tests.support.curl import curl, post
 from tests.support.embedded import wait_until
 from tests.support.engines import running
 from tests.support.stacks import Stack, stack
@@ -39,29 +40,6 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
             # ready is ready: no request may come too early
             assert made.call("POST", "/tokenize", {"text": "a", "model_id": name})["num_tokens"] > 0
         yield made
-
-
-def curl(up: Stack, *words: str) -> tuple[int, str]:
-    """What curl prints, and the status. The key comes over stdin and not in its arguments."""
-    done = subprocess.run(
-        ["curl", "-sS", "-N", "--max-time", "60", "-H", "@-", "-w", "\n%{http_code}", *words],
-        input=f"X-API-Key: {up.key}\n",
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=90,
-    )
-    body, _, status = done.stdout.rpartition("\n")
-    return int(status), body
-
-
-def post(up: Stack, path: str, body: Any, *expect: int) -> Any:
-    """As the document writes it: ``curl -X POST ... -H ... -d ...``."""
-    status, text = curl(
-        up, "-X", "POST", f"{up.url}{path}", "-H", "Content-Type: application/json", "-d", json.dumps(body)
-    )
-    assert status in (expect or (200,)), text
-    return json.loads(text) if text.startswith("{") else text
 
 
 def test_health(up: Stack) -> None:

@@ -17,10 +17,11 @@ import httpx2
 import pytest
 
 from app.engines.tiny_model import write_tiny_gguf
-from tests.acceptance.test_model_api import curl, mock_state
+from tests.acceptance.test_model_api import mock_state
 from tests.standins import VLLM
 from tests.standins.hub import TOKEN, Hub, hub
 from tests.support import plain_http
+from tests.support.curl import curl, post
 from tests.support.embedded import wait_until
 from tests.support.stacks import Stack, stack
 
@@ -58,15 +59,6 @@ def get(up: Stack, path: str, expect: int = 200) -> Any:
     status, text = curl(up, f"{up.url}{path}")
     assert status == expect, text
     return json.loads(text) if text.startswith(("{", "[")) else text
-
-
-def post(up: Stack, path: str, body: Any, *expect: int) -> Any:
-    """As the document writes it: ``curl -X POST ... -H ... -d ...``."""
-    status, text = curl(
-        up, "-X", "POST", f"{up.url}{path}", "-H", "Content-Type: application/json", "-d", json.dumps(body)
-    )
-    assert status in (expect or (200,)), text
-    return json.loads(text) if text.startswith("{") else text
 
 
 def service(up: Stack, recipe: str, config: dict[str, Any] | None = None) -> dict[str, Any]:

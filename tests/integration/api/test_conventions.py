@@ -8,24 +8,12 @@ import json
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from werkzeug.test import TestResponse
 
 from app.settings import Settings
 from tests.integration.api.conftest import Caller
+from tests.support.problems import assert_problem
 
 POOL = {"name": "dh1", "backend": "mock", "slots": 4}
-
-
-def assert_problem(answer: TestResponse, status: int, code: str) -> dict:
-    assert answer.status_code == status, answer.get_data(as_text=True)
-    assert answer.mimetype == "application/problem+json"
-    body = answer.get_json(force=True)
-    assert body["status"] == status
-    assert body["code"] == code
-    assert isinstance(body["error"], str)
-    assert body["request_id"] == answer.headers["X-Request-Id"]
-    assert {"type", "title", "detail", "instance", "errors"} <= set(body)
-    return body
 
 
 def test_open_routes_need_no_key(anybody: FlaskClient) -> None:

@@ -13,8 +13,8 @@ from app.db.repos import events as repo
 from app.usecases import events, feed
 from app.usecases.context import Context
 from tests.integration.api.conftest import Caller
-from tests.integration.api.test_conventions import assert_problem
 from tests.support.embedded import wait_until
+from tests.support.problems import assert_problem
 
 SSE = {"Accept": "text/event-stream"}
 

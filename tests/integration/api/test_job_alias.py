@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from app.usecases.context import Context
 from tests.integration.api.conftest import Caller
-from tests.integration.api.test_conventions import assert_problem
+from tests.support.problems import assert_problem
 
 CREATE = {"server_mode": "replica_mock", "model_name": "m", "pool": "mock", "wait_for_ready": False}
 

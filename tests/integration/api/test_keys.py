@@ -18,7 +18,7 @@ from app.usecases import keys
 from app.usecases.context import Context
 from app.usecases.known_keys import CACHED_S
 from tests.integration.api.conftest import Caller
-from tests.integration.api.test_conventions import assert_problem
+from tests.support.problems import assert_problem
 
 
 def test_a_key_lives(admin: Caller, ctx: Context) -> None:

@@ -11,7 +11,7 @@ from app.settings import Settings
 from app.usecases import models
 from app.usecases.context import Context
 from tests.integration.api.conftest import Caller
-from tests.integration.api.test_conventions import assert_problem
+from tests.support.problems import assert_problem
 
 
 @pytest.fixture

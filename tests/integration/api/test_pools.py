@@ -9,7 +9,8 @@ from sqlalchemy import text
 
 from app.usecases.context import Context
 from tests.integration.api.conftest import Caller
-from tests.integration.api.test_conventions import POOL, assert_problem
+from tests.integration.api.test_conventions import POOL
+from tests.support.problems import assert_problem
 
 
 def capacity(ctx: Context, kind: str, pool: str) -> int:

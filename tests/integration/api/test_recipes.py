@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 
 from app.settings import Settings
 from tests.integration.api.conftest import Caller
-from tests.integration.api.test_conventions import assert_problem
+from tests.support.problems import assert_problem
 
 BUILT_IN = (
     "inference/llama-cpp",

@@ -13,8 +13,9 @@ from sqlalchemy import text
 
 from app.usecases.context import Context
 from tests.integration.api.conftest import Caller
-from tests.integration.api.test_conventions import POOL, assert_problem
+from tests.integration.api.test_conventions import POOL
 from tests.integration.api.test_events import SSE, messages
+from tests.support.problems import assert_problem
 
 CREATE = {"server_mode": "replica_mock", "model_name": "any", "pool": "mock", "wait_for_ready": False}
 SEED = {

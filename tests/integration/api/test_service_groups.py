@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tests.integration.api.conftest import Caller
-from tests.integration.api.test_conventions import assert_problem
 from tests.integration.api.test_services import make
+from tests.support.problems import assert_problem
 
 GROUPS, SERVICES = "/api/v1/service-groups", "/api/v1/services"
 

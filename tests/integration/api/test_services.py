@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 
 from app.usecases.context import Context
 from tests.integration.api.conftest import Caller
-from tests.integration.api.test_conventions import assert_problem
+from tests.support.problems import assert_problem
 from tests.support.services import Hands
 
 CREATE: dict[str, Any] = {"recipe_name": "inference/mock", "pool": "mock"}

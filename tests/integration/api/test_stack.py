@@ -13,8 +13,8 @@ from app import create_app
 from app.settings import Settings
 from app.usecases.context import Context
 from tests.integration.api.conftest import Caller
-from tests.integration.api.test_conventions import assert_problem
 from tests.support.embedded import plain_url
+from tests.support.problems import assert_problem
 
 
 def test_health_names_what_is_missing(anybody: FlaskClient) -> None:

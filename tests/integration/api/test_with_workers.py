@@ -13,11 +13,11 @@ from app.engines.tiny_model import write_tiny_gguf
 from app.settings import Settings
 from app.usecases import keys
 from tests.integration.api.conftest import Caller
-from tests.integration.api.test_conventions import assert_problem
 from tests.integration.api.test_events import SSE, messages
 from tests.integration.api.test_replicas import SEED
 from tests.support.crew import Crew, crew_settings, running_crew
 from tests.support.embedded import fresh_database, wait_until
+from tests.support.problems import assert_problem
 
 CREATE = {"server_mode": "replica_mock", "model_name": "any"}
 

@@ -14,10 +14,10 @@ from app.engines.vllm_models import DEFAULT_MODEL
 from app.hub import asking
 from app.usecases.context import Context
 from tests.integration.api.conftest import Caller
-from tests.integration.api.test_conventions import assert_problem
 from tests.standins.hub import TOKEN, Hub
 from tests.support.embedded import wait_until
 from tests.support.ports import free_port
+from tests.support.problems import assert_problem
 
 SEARCH = "/api/v1/vllm/search-models?query=qwen&limit=10"
 INFO = "/api/v1/vllm/model-info/Qwen/Qwen2.5-7B-Instruct"

@@ -11,8 +11,9 @@ from werkzeug.test import TestResponse
 
 from tests.integration.inference.conftest import Served
 from tests.integration.inference.test_server import state
-from tests.integration.inference.test_trouble import STREAM, assert_problem, behind, chunk, http
+from tests.integration.inference.test_trouble import STREAM, behind, chunk, http
 from tests.support.embedded import wait_until
+from tests.support.problems import assert_problem
 
 SEED = {
     "prompt": "Hello, world!",

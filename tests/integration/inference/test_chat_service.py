@@ -12,8 +12,8 @@ from tests.integration.inference.conftest import Served
 from tests.integration.inference.test_chat import SEED, said
 from tests.integration.inference.test_prompts import Service, asked, run
 from tests.integration.inference.test_server import state
-from tests.integration.inference.test_trouble import assert_problem
 from tests.support.embedded import wait_until
+from tests.support.problems import assert_problem
 
 ASK = SEED | {"max_tokens": 5}
 

@@ -17,10 +17,11 @@ from app.usecases import services
 from app.usecases.context import Actor
 from tests.integration.inference.conftest import Served, events
 from tests.integration.inference.test_server import state
-from tests.integration.inference.test_trouble import STREAM, answering, assert_problem, chunk, http
+from tests.integration.inference.test_trouble import STREAM, answering, chunk, http
 from tests.support import services as made
 from tests.support.embedded import wait_until
 from tests.support.engines import Running, running
+from tests.support.problems import assert_problem
 from tests.support.services import Hands
 
 PROMPT = {"prompt": "Tell me a joke about programming", "max_tokens": 5}

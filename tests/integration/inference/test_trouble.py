@@ -13,16 +13,9 @@ import pytest
 
 from tests.integration.inference.conftest import Served, events
 from tests.support.embedded import wait_until
+from tests.support.problems import assert_problem
 
 GENERATE = {"prompt": "Hello", "max_tokens": 10, "model_id": "m"}
-
-
-def assert_problem(answer: Any, status: int, code: str) -> dict[str, Any]:
-    assert (answer.status_code, answer.mimetype) == (status, "application/problem+json"), answer.get_data(as_text=True)
-    problem: dict[str, Any] = answer.get_json(force=True)
-    assert problem["code"] == code
-    assert problem["request_id"] == answer.headers["X-Request-Id"]
-    return problem
 
 
 @contextmanager

@@ -15,9 +15,9 @@ from app import create_app
 from app.settings import Settings
 from app.usecases import far_logs, keys, logs, services
 from tests.integration.api.conftest import Caller
-from tests.integration.api.test_conventions import assert_problem
 from tests.support.crew import Crew, crew_settings, running_crew
 from tests.support.embedded import fresh_database
+from tests.support.problems import assert_problem
 from tests.support.services import create
 
 LINES = [f"line {number}" for number in range(30)]
