@@ -8,19 +8,32 @@ import pytest
 
 from tests.faults.harness.facts import PlaceFacts
 from tests.faults.harness.places import CI_SEEDS, FIRST_SEED
+from tests.faults.harness.places.beneath import BENEATH
+from tests.faults.harness.places.beside import BREAKS_BESIDE
 from tests.faults.harness.places.faults import BREAKS, STANDS_ON
 from tests.faults.harness.places.parts import Parts
 from tests.faults.harness.places.pools import CLUSTER, PLACES, PODMAN, SSHD
+from tests.faults.harness.places.worker_host import POOL
 from tests.faults.harness.plants import PLACE_PLANTS
 from tests.faults.harness.script import as_json, script
 from tests.faults.harness_run import folder, must_find, run
-from tests.support import slurm
+from tests.support import podman, slurm
+from tests.support.sampling import sampled
 from tests.support.sshd import _program as sshd_program
 
 __all__ = ["folder"]
 
 #: plant -> the part on which it shows
-_PARTS = {"slurm_adopts_nothing": CLUSTER, "far_silence_is_death": SSHD}
+_PARTS = {
+    "slurm_adopts_nothing": CLUSTER,
+    "far_silence_is_death": SSHD,
+    "forgotten_is_lost": CLUSTER,
+    "log_begins_at_chunk": SSHD,
+    "secrets_are_kept": CLUSTER,
+    "tunnel_left_open": SSHD,
+    "volumes_stay": PODMAN,
+}
+_LACKS = {CLUSTER: slurm.lacks, PODMAN: podman.lacks, SSHD: lambda: "" if sshd_program() else "no sshd on this machine"}
 
 
 def test_a_seed_means_the_same_script_in_every_process(folder: str) -> None:
@@ -31,8 +44,11 @@ def test_a_seed_means_the_same_script_in_every_process(folder: str) -> None:
 
 def test_seeds_in_a_row_use_every_pool_and_every_fault() -> None:
     steps = [step for seed in range(FIRST_SEED, FIRST_SEED + len(BREAKS)) for step in script(seed)]
-    assert {step.what for step in steps} >= BREAKS.keys()
-    assert {step.arguments.get("pool") for step in steps} >= PLACES.keys()
+    assert {step.what for step in steps} >= BREAKS.keys() | BREAKS_BESIDE.keys()
+    assert {step.arguments.get("pool") for step in steps} >= {*PLACES, POOL}
+    # drawn beside the others, by most seeds
+    more = {step.what for seed in range(FIRST_SEED, FIRST_SEED + 4 * len(BENEATH)) for step in script(seed)}
+    assert more >= BENEATH.keys()
 
 
 def test_what_breaks_is_known_where_something_is_made_for_it() -> None:
@@ -62,9 +78,9 @@ def test_seeds_of_other_places_find_nothing(folder: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("plant", sorted(PLACE_PLANTS))
+@pytest.mark.parametrize("plant", sampled(sorted(PLACE_PLANTS)))
 def test_a_planted_bug_is_found(plant: str, folder: str) -> None:
-    lacks = slurm.lacks() if _PARTS[plant] == CLUSTER else "" if sshd_program() else "no sshd on this machine"
+    lacks = _LACKS[_PARTS[plant]]()
     if lacks:
         pytest.skip(lacks)
     must_find(plant, PLACE_PLANTS[plant], folder)

@@ -115,6 +115,15 @@ def test_a_rest_that_came_late_is_found(story: Story) -> None:
     assert "convergence: it came to rest too late" in story.findings()
 
 
+def test_a_launch_that_waits_for_its_next_try_may_be_late_by_that_much(story: Story) -> None:
+    story._line("journal.jsonl", seed=SEED, t=100.0, op="faults_end")
+    story._line("journal.jsonl", seed=SEED, t=130.0, op="tried_again", moving=["task"], more_s=25.0)
+    story._line("journal.jsonl", seed=SEED, t=154.0, op="converged")
+    assert story.findings() == set()
+    story._line("journal.jsonl", seed=SEED, t=157.0, op="converged")
+    assert "convergence: it came to rest too late" in story.findings()
+
+
 def test_answers_as_they_should_be_are_no_finding(story: Story) -> None:
     _answer(story, 503, wait="2")
     story.asked(55, "/api/v1/replicas", "key-1", status=202, replica_id=A, task_id=f"create-{A}")

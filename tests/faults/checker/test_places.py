@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,8 @@ class Elsewhere:
     containers: list[Container] | None
     connections: list[Connection]
     folder: Path
+    volumes: list[str] = field(default_factory=list)
+    networks: list[str] = field(default_factory=list)
 
     def engine(self, replica: str, port: int) -> subprocess.Popen[bytes]:
         """An engine of that replica, in the place of a cluster."""
@@ -72,7 +76,10 @@ def elsewhere(story: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(far_world, "jobs", lambda _: made.jobs)
     monkeypatch.setattr(far_world, "containers", lambda _: made.containers)
     monkeypatch.setattr(far_world, "connections", lambda _: made.connections)
-    story.run = replace(story.run, stack=replace(story.run.stack, places=PlaceFacts(PREFIX)))
+    monkeypatch.setattr(far_world, "volumes", lambda _: made.volumes)
+    monkeypatch.setattr(far_world, "networks", lambda _: made.networks)
+    facts = replace(story.run.stack, places=PlaceFacts(PREFIX), haproxy_socket=folder / "haproxy.sock")
+    story.run = replace(story.run, stack=facts)
     port = free_port()
     # workers write down what they know to run
     story.sql(
@@ -119,6 +126,35 @@ def _in_a_container(world: Elsewhere) -> None:
     world.story.sql("UPDATE attempts SET backend = 'docker', job_id = NULL WHERE replica_id = %s", A)
 
 
+def _secrets_of(world: Elsewhere, replica: str, place: str) -> None:
+    folder = world.story.folder / place / name_of(replica)
+    folder.mkdir(parents=True)
+    (folder / "private").touch()
+
+
+def _deleted(world: Elsewhere, ago_s: float) -> None:
+    (world.story.folder / "far" / "attempts" / name_of(B)).mkdir(parents=True)
+    world.story.journal("request", id=99, method="DELETE", path=f"/api/v1/replicas/{B}", body=None, key=None)
+    world.story.journal("answer", id=99, status=204, body=None, headers={}, at=time.time() - ago_s)
+
+
+def _socket(world: Elsewhere, name: str) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(world.folder / name))
+
+
+def _read(world: Elsewhere, *heard: tuple[int, int], said: int | None = None, op: str = "log") -> None:
+    rows = [["0123abcd", first, last] for first, last in heard]
+    world.story.journal(op, replica=A, heard=rows, said=None if said is None else ["0123abcd", said])
+
+
+def _answered(world: Elsewhere, query: str, *numbers: int) -> None:
+    lines = "".join(f"talks 0123abcd {number}\n" for number in numbers)
+    path = f"/api/v1/replicas/{A}/logs{query}"
+    world.story.journal("request", id=98, method="GET", path=path, body=None, key=None)
+    world.story.journal("answer", id=98, status=200, body=f"a word of the shell\n{lines}", headers={})
+
+
 def _say_jobs(*jobs: Job) -> Callable[[Elsewhere], None]:
     def say(world: Elsewhere) -> None:
         world.jobs = list(jobs)
@@ -131,6 +167,7 @@ def _start_twice(world: Elsewhere, *jobs: str, restarts: int = 0) -> None:
     (world.story.folder / "starts" / name_of(A)).write_text("".join(lines))
 
 
+_ROWS = "logs: lines of a log are missing, doubled or out of order"
 _OURS = Job("7", name_of(A), "RUNNING")
 SPOILS: dict[str, tuple[Callable[[Elsewhere], None], str]] = {
     "its engine died": (_kill_engine_of_a, "places: a replica is ready and nothing of it runs elsewhere"),
@@ -196,6 +233,31 @@ SPOILS: dict[str, tuple[Callable[[Elsewhere], None], str]] = {
     ),
     "started by two jobs": (lambda w: _start_twice(w, "7", "8"), "launches: an engine was started more than once"),
     "started twice by one job": (lambda w: _start_twice(w, "7", "7"), "launches: an engine was started more than once"),
+    "secrets of one that is over": (
+        lambda w: _secrets_of(w, B, "queue"),
+        "leftovers: secrets are kept of an attempt that is over",
+    ),
+    "a folder of one that was deleted": (
+        lambda w: _deleted(w, 600),
+        "leftovers: a folder is left of an attempt that was deleted long ago",
+    ),
+    "a volume": (
+        lambda w: w.volumes.append("v"),
+        "leftovers: a volume is left of a container that is gone",
+    ),
+    "a network": (lambda w: w.networks.append("n"), "leftovers: a network is left that nobody asked for"),
+    "a socket": (
+        lambda w: _socket(w, "ssh-0123456789.abcdef01"),
+        "leftovers: a socket is left of a connection that is gone",
+    ),
+    "a line that is missing": (lambda w: _read(w, (0, 5), (7, 9)), _ROWS),
+    "a line that was told twice": (lambda w: _read(w, (0, 5), (5, 9), op="followed"), _ROWS),
+    "lines before the first": (lambda w: _read(w, (3, 9)), _ROWS),
+    "lines after the last": (lambda w: _read(w, (0, 9), said=10), "logs: a log lacks what was said long before"),
+    "nothing that was said": (lambda w: _read(w, said=1, op="followed"), "logs: a log lacks what was said long before"),
+    "an answer that lacks lines": (lambda w: _answered(w, "", 0, 1, 3), _ROWS),
+    "an answer that begins late": (lambda w: _answered(w, "", 4, 5), _ROWS),
+    "last lines that lack some": (lambda w: _answered(w, "?tail=20", 4, 6), _ROWS),
     "two at once": (
         lambda w: w.story.sighting("doubled", attempt=name_of(A), pids=[1, 2]),
         "launches: two engines of one attempt ran at once",
@@ -221,6 +283,25 @@ def test_what_is_spoiled_is_found(spoil: str, elsewhere: Elsewhere) -> None:
 def test_a_tunnel_that_leads_there_is_right(elsewhere: Elsewhere) -> None:
     _tunnelled(elsewhere)
     assert elsewhere.story.findings() == set()
+
+
+def test_what_may_be_kept_is_no_finding(elsewhere: Elsewhere) -> None:
+    _secrets_of(elsewhere, A, "login")
+    _deleted(elsewhere, 10)
+    _socket(elsewhere, "ssh-0123456789")
+    _socket(elsewhere, "ssh-0123456789.abcdef01")
+    elsewhere.connections = [Connection(1, "ssh", f"ssh -M -S {elsewhere.folder}/ssh-0123456789.abcdef01 there")]
+    _read(elsewhere, (0, 12), said=10)
+    _answered(elsewhere, "?tail=20", 4, 5)
+    assert elsewhere.story.findings() == set()
+
+
+def test_who_keeps_the_output_of_a_container_may_take_it_along(elsewhere: Elsewhere) -> None:
+    elsewhere.story.journal("fault", name="kill-conmon", target={}, hit={})
+    _read(elsewhere, (0, 9), said=10)
+    assert elsewhere.story.findings() == set()
+    _read(elsewhere, (0, 9), (9, 10), said=10)
+    assert _ROWS in elsewhere.story.findings()
 
 
 def test_what_its_cluster_begins_anew_is_unhealthy_and_starts_once_more(elsewhere: Elsewhere) -> None:

@@ -16,9 +16,13 @@ import psycopg
 from tests.faults.harness import door
 from tests.faults.harness.faults import DOOR, FAULTS, RARE, SERVICES
 from tests.faults.harness.faults.points import fired_by
+from tests.faults.harness.following import Follow
 from tests.faults.harness.journal import Journal
+from tests.faults.harness.places import talking
+from tests.faults.harness.places.beneath import BENEATH
+from tests.faults.harness.places.beside import BREAKS_BESIDE
 from tests.faults.harness.places.faults import BREAKS
-from tests.faults.harness.script import Step
+from tests.faults.harness.script import ASKED, Step
 from tests.faults.harness.services import OF
 from tests.faults.harness.stack import FaultyStack
 
@@ -51,6 +55,7 @@ class Driver:
         self.stack = stack
         self.journal = journal
         self._run = 0
+        self._follows: list[Follow] = []
         self._replicas: dict[str, str] = {}
         self._services: dict[str, str] = {}
         self._tasks: dict[str, str] = {}
@@ -62,12 +67,14 @@ class Driver:
         self._replicas, self._services, self._tasks = {}, {}, {}
         began = time.monotonic()
         with ThreadPoolExecutor(64) as pool:
-            asked = ("request", "ask")
-            waiting = [pool.submit(self._break, step, began) for step in steps if step.what not in asked]
+            waiting = [pool.submit(self._break, step, began) for step in steps if step.what not in ASKED]
             for step in steps:
-                if step.what not in asked:
+                if step.what not in ASKED:
                     continue
                 _sleep_until(began + step.at_s)
+                if step.what == "follow":
+                    waiting.append(pool.submit(self._follow, step.arguments))
+                    continue
                 if step.what == "ask":
                     waiting.append(pool.submit(self._ask_model, step.arguments))
                     continue
@@ -76,6 +83,11 @@ class Driver:
                     waiting.append(pool.submit(self._ask, step.arguments, step.arguments["again_s"]))
             for one in waiting:
                 one.result()
+
+    def follows(self) -> list[Follow]:
+        """Those who follow a log since this seed began; they are the caller's to close."""
+        found, self._follows = self._follows, []
+        return found
 
     def send(
         self, method: str, path: str, body: Any = None, key: str | None = None, wait_s: float | None = None
@@ -92,7 +104,8 @@ class Driver:
             connection.request(method, path, None if body is None else json.dumps(body), headers)
             answer = connection.getresponse()
             raw = answer.read()
-            found = json.loads(raw) if raw else None
+            is_text = answer.headers.get_content_type() == "text/plain"
+            found = raw.decode() if is_text else json.loads(raw) if raw else None
         except (OSError, http.client.HTTPException, ValueError) as error:
             self.journal.write("lost", id=number, why=f"{type(error).__name__}: {error}")
             return 0, None
@@ -110,6 +123,8 @@ class Driver:
             return
         key = self._named(act["key"]) if act.get("key") else None
         body = act["body"]
+        if act.get("kind") == talking.KIND:
+            body = talking.with_command(body, self.stack.folder)
         if "makes" in act:
             body = {**body, "labels": {LABEL: self._named(act["makes"])}}
         for _ in range(TRIES if key else 1):
@@ -130,6 +145,13 @@ class Driver:
                 return
         key = self.stack.limited_key if act["key"] == "limited" else self.stack.facts.api_key
         door.ask(self.stack.url, self.journal, act, named, key)
+
+    def _follow(self, act: Mapping[str, Any]) -> None:
+        replica = self._resolve({**act, "path": "{id}"})
+        if replica is None:
+            self.journal.write("skipped", act=act)
+        else:
+            self._follows.append(Follow(self.stack.url, self.stack.facts.api_key, replica, self.journal))
 
     def _named(self, text: str) -> str:
         return f"{self.journal.seed}-{self._run}-{text}"
@@ -188,7 +210,7 @@ class Driver:
             self._known.notify_all()
 
     def _break(self, step: Step, began: float) -> None:
-        fault = (FAULTS | RARE | DOOR | SERVICES | BREAKS)[step.what]
+        fault = (FAULTS | RARE | DOOR | SERVICES | BREAKS | BENEATH | BREAKS_BESIDE)[step.what]
         _sleep_until(began + step.at_s)
         hit = fault.inject(self.stack, step.arguments)
         self.journal.write("fault", name=step.what, target=step.arguments, hit=hit)

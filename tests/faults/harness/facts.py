@@ -19,6 +19,9 @@ class PlaceFacts:
     prefix: str
     slurm_conf: Path | None = None
     podman_socket: Path | None = None
+    #: node of the stack that is another host by its own words, and its state dir
+    node: str = ""
+    node_state_dir: Path | None = None
 
 
 @dataclass(frozen=True)

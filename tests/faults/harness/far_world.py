@@ -18,10 +18,12 @@ from tests.faults.harness import world
 from tests.faults.harness.facts import PlaceFacts
 
 _ASK_S = 10.0
+_OVER = frozenset({"COMPLETING", "COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "PREEMPTED"})
 _COMMANDS = "/usr/sbin:/usr/bin:/sbin:/bin"
 #: The label by which containers name their attempt.
 _ATTEMPT = "hostler.attempt"
 _MARK, _HOME, _RUN = b"HOSTLER_MARK=", b"HOME=", b"SLURM_RESTART_COUNT="
+_JOB = b"SLURM_JOB_NAME="
 _ROLE, _STATE = b"HOSTLER_ROLE=", b"HOSTLER_STATE_DIR="
 
 
@@ -33,6 +35,11 @@ class Job:
     name: str
     state: str
 
+    @property
+    def is_over(self) -> bool:
+        """Also one whose processes the cluster is still taking away."""
+        return self.state in _OVER
+
 
 @dataclass(frozen=True)
 class Container:
@@ -41,6 +48,10 @@ class Container:
     id: str
     attempt: str
     state: str
+
+    @property
+    def is_living(self) -> bool:
+        return self.state not in ("exited", "dead", "stopped")
 
 
 @dataclass(frozen=True)
@@ -61,6 +72,11 @@ class Connection:
     pid: int
     role: str
     words: str
+
+    @property
+    def keeps(self) -> bool:
+        """It is the one that others go through (``-M``)."""
+        return " -M " in f" {self.words} "
 
 
 def jobs(places: PlaceFacts) -> list[Job] | None:
@@ -91,6 +107,27 @@ def containers(places: PlaceFacts) -> list[Container] | None:
     return [one for one in known if one.attempt.startswith(places.prefix)]
 
 
+def volumes(places: PlaceFacts) -> list[str] | None:
+    """Volumes that no container has; None when Podman does not answer. All are the stack's: it is alone there."""
+    return _listed(places, "volumes?filters=" + quote(json.dumps({"dangling": ["true"]})), "Volumes")
+
+
+def networks(places: PlaceFacts) -> list[str] | None:
+    """Networks beside the one that is always there, which has two names."""
+    found = _listed(places, "networks")
+    return None if found is None else [name for name in found if name not in ("podman", "bridge")]
+
+
+def _listed(places: PlaceFacts, what: str, key: str = "") -> list[str] | None:
+    if places.podman_socket is None:
+        return []
+    try:
+        found = _get(places.podman_socket, f"/v1.41/{what}")
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
+    return [one["Name"] for one in ((found[key] or ()) if key else found)]
+
+
 def processes(places: PlaceFacts, state_dir: Path) -> list[FarProcess]:
     """Everything that runs for the stack's attempts in other places now."""
     prefix, attempts = os.fsencode(places.prefix), os.fsencode(state_dir / "attempts") + b"/"
@@ -111,24 +148,64 @@ def connections(state_dir: Path) -> list[Connection]:
     for pid, environ in _environs():
         if _value(environ, _STATE) != os.fsencode(state_dir) or world.identity(pid) is None:
             continue
-        try:
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
+        words = _words(pid)
         if os.path.basename(words[0]).startswith(b"ssh"):
             role = os.fsdecode(_value(environ, _ROLE))
             found.append(Connection(pid, role, os.fsdecode(b" ".join(words)).strip()))
     return found
 
 
+def left(places: PlaceFacts, state_dir: Path) -> list[str]:
+    """What still is there of a stack, in words."""
+    found = [f"a process of {one.name} elsewhere" for one in processes(places, state_dir)]
+    found += [f"job {one.id} of {one.name}, {one.state}" for one in jobs(places) or () if not one.is_over]
+    found += [f"a container of {one.attempt}" for one in containers(places) or () if one.is_living]
+    return found + [f"an ssh of {one.role}: {one.words[:80]}" for one in connections(state_dir)]
+
+
+def job_programs(places: PlaceFacts) -> list[int]:
+    """Pids of the programs of ours around the engines of jobs."""
+    prefix = os.fsencode(places.prefix)
+    jobs = (pid for pid, environ in _environs() if _value(environ, _JOB).startswith(prefix))
+    return [pid for pid in jobs if b"job.py" in _words(pid)]
+
+
+def conmons(places: PlaceFacts) -> list[int]:
+    """Pids of Podman's programs that keep one container of ours each: its output, and how it ended."""
+    prefix = os.fsencode(places.prefix)
+    found = [(pid, _words(pid)) for pid in _pids()]
+    return [
+        pid
+        for pid, words in found
+        if os.path.basename(words[0]) == b"conmon" and any(word.startswith(prefix) for word in words)
+    ]
+
+
+def far_ends(folder: Path) -> list[int]:
+    """Pids of our code on a host behind SSH whose attempts lie in ``folder``, while it answers."""
+    code = os.fsencode(folder) + b"/code-"
+    return [pid for pid in _pids() if any(word.startswith(code) for word in _words(pid))]
+
+
+def _pids() -> list[int]:
+    return [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
+
+
+def _words(pid: int) -> list[bytes]:
+    """Of its command line; one empty word when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return [b""]
+
+
 def _environs() -> list[tuple[int, list[bytes]]]:
     found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                found.append((int(entry), Path(f"/proc/{entry}/environ").read_bytes().split(b"\0")))
-            except OSError:
-                continue
+    for pid in _pids():
+        try:
+            found.append((pid, Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")))
+        except OSError:
+            continue
     return found
 
 

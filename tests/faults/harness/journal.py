@@ -12,6 +12,10 @@ Each line has ``t`` (monotonic seconds), ``at`` (unix seconds), ``seed`` and ``o
 - ``registration``: ``status`` or ``broke`` of a registrar's stream; ``told``: ``path, headers`` of a request with a key
   that a registered server got; ``left``: ``found, asked``, what ``/route`` and the door said after it had gone
 - ``revoked``: ``key, before, after``: what was answered with it, and a second after its end was acknowledged
+- ``followed``: ``replica, heard, streams, over, words, said``, what one who follows a log heard (``speech.py``), over
+  how many streams, whether the server said that it was all, what else it said, and what must have been heard by then;
+  ``log``: ``replica, attempt, status, heard, said``, the same of one who read it when all was at rest
+- ``tried_again``: ``moving, more_s``, what was waited for longer because a launch waits for its next try
 - ``moving``: ``what`` is not at rest yet, told when it changes; ``skipped``: an act about a replica nobody knows
 - ``seed_begin`` (``after_event, after_task``), ``faults_end``, ``converged`` (``after_s``) or ``not_converged``
   (``moving``), ``seed_end``

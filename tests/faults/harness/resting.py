@@ -1,11 +1,11 @@
-"""What is asked of the door when all has come to rest: each replica that is ready answers, and a key that was taken
-away lets nobody in a second later."""
+"""What is asked when all has come to rest: of the door that each replica that is ready answers, and that a key that was
+taken away lets nobody in a second later; of the logs, what was said."""
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
@@ -13,8 +13,10 @@ import psycopg
 from tests.faults.harness import door
 from tests.faults.harness.acts import MODELS
 from tests.faults.harness.asks import FOREIGN, PLAIN
+from tests.faults.harness.following import Follow
 from tests.faults.harness.foreign import Foreign
 from tests.faults.harness.journal import Journal
+from tests.faults.harness.speech import Speech, said
 from tests.faults.harness.stack import FaultyStack
 
 #: Within this the door must let in who may, and lead to who is ready.
@@ -31,6 +33,11 @@ SELECT id, model_name FROM replicas WHERE state = 'ready' AND engine = 'mock' AN
 _SERVING = f"""
 SELECT DISTINCT m.service_id, ready.model_name FROM ({_READY}) AS ready
 JOIN service_members m ON m.replica_id = ready.id ORDER BY 1, 2
+"""
+#: Replicas of commands that run, with the name of their attempt.
+_RUNNING = """
+SELECT r.id, a.name FROM replicas r JOIN attempts a ON a.replica_id = r.id AND a.number = r.attempt
+WHERE r.state = 'ready' AND r.engine = 'command' AND r.desired_state = 'running' ORDER BY r.id
 """
 KEYS = "/api/v1/keys"
 LIST = "/v1/models"
@@ -52,6 +59,28 @@ def ask_at_rest(stack: FaultyStack, journal: Journal, send: Callable[..., tuple[
     foreign.leave()
     _forgotten(stack, journal)
     _revoke(stack, journal, send)
+
+
+def read_at_rest(
+    stack: FaultyStack, journal: Journal, send: Callable[..., tuple[int, Any]], follows: Sequence[Follow]
+) -> None:
+    """What who talks has said by now, by who follows and by who reads (``log`` in the journal)."""
+    for replica, attempt in _pairs(stack, _RUNNING):
+        expected = said(stack.folder, attempt)
+        if expected is None:
+            continue
+        deadline = time.monotonic() + OPENS_S
+        for one in follows:
+            if one.replica == replica:
+                one.expect(expected, deadline)
+        while True:
+            over = time.monotonic() > deadline
+            status, text = send("GET", f"/api/v1/replicas/{replica}/logs")
+            speech = Speech.of(text.splitlines()) if status == 200 else Speech()
+            if over or speech.reaches(expected):
+                break
+            time.sleep(_LOOK_S)
+        journal.write("log", replica=replica, attempt=attempt, status=status, heard=speech.heard, said=expected)
 
 
 def _forgotten(stack: FaultyStack, journal: Journal) -> None:

@@ -20,6 +20,8 @@ from tests.faults.harness.places import is_of_places
 from tests.faults.harness.places.script import place_steps
 from tests.faults.harness.services import services
 
+#: Steps that ask for something; all others break something.
+ASKED = ("request", "ask", "follow")
 #: The faults' own time is at most this much longer, so that what was frozen thaws after its lease.
 LENGTH_S = 3.0
 #: At most so many faults a seed: more would only hide each other.
@@ -36,7 +38,7 @@ SERVICE_SHARE = 0.85
 
 @dataclass(frozen=True)
 class Step:
-    """``what`` is ``request``, ``ask`` or the name of a fault; ``at_s`` counts from the seed's begin."""
+    """``what`` is one of ``ASKED`` or the name of a fault; ``at_s`` counts from the seed's begin."""
 
     at_s: float
     what: str

@@ -75,6 +75,26 @@ def moving(stack: FaultyStack) -> list[str]:
         return [f"the database: {error}".strip()]
 
 
+#: Launches that a backend was away for, and that are tried again by then: after 2, 8 and then each 32 s.
+_TRIED_AGAIN = """
+SELECT extract(epoch FROM max(t.not_before) - hostler_now()) FROM tasks t JOIN replicas r ON r.id = t.replica_id
+WHERE t.state = 'queued' AND t.kind IN ('create', 'restart') AND r.state = 'scheduling'
+    AND t.not_before > hostler_now()
+"""
+#: From then on it has so long to come to rest.
+_AFTER_TRY_S = 10.0
+
+
+def until_tried_again(stack: FaultyStack) -> float:
+    """How much longer (s) rest is to be waited for, because a launch waits for its next try; 0: none does."""
+    try:
+        with stack.sql() as connection:
+            row = connection.execute(_TRIED_AGAIN).fetchone()
+    except psycopg.Error:
+        return 0.0
+    return float(row[0]) + _AFTER_TRY_S if row is not None and row[0] is not None else 0.0
+
+
 def await_rest(stack: FaultyStack, journal: Journal, deadline: float) -> list[str]:
     """Wait until nothing moves in the database and every process of the stack runs, or ``deadline`` (monotonic)."""
     before: list[str] = []

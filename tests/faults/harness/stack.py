@@ -8,7 +8,8 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ from tests.faults.harness.facts import StackFacts
 from tests.faults.harness.injection import FOLDER, PLANT
 from tests.faults.harness.interpreter import make_interpreter
 from tests.faults.harness.places.parts import Parts
-from tests.faults.harness.places.pools import PLACES
+from tests.faults.harness.places.pools import LEASE_S, PLACES
+from tests.faults.harness.places.worker_host import NODE, POOL, SLOTS, WorkerHost, worker_host
 from tests.support.stacks import Stack, stack
 
 #: Short, so that what is repaired is repaired within the 30 s in which everything must converge.
@@ -49,6 +51,8 @@ POOLS = {"tight": ("process", 2), "few": ("mock", 3)}
 #: The attempts' folders (plans, records and logs of engines) on a disk of their own, which a fault fills.
 DISK_BYTES = 64 * 1024 * 1024
 SETTLED_S = 60.0
+#: What was ended is gone within this.
+GONE_S = 10.0
 NAMESPACE = "HOSTLER_NAMESPACE"
 #: A recipe of our own, which a fault spoils.
 RECIPE = """\
@@ -77,8 +81,10 @@ def recipe_path(folder: Path) -> Path:
 class FaultyStack:
     """A running stack, and what faults need to know of it. All of it may fail while a fault holds."""
 
-    def __init__(self, made: Stack, folder: Path, parts: Parts | None = None) -> None:
+    def __init__(self, made: Stack, folder: Path, parts: Parts | None = None, beside_dir: Path | None = None) -> None:
+        """``beside_dir``: state dir of another host that it will have."""
         self._made = made
+        self._beside_dir = beside_dir
         self.folder = folder
         self.layout: Layout = made.layout
         self.settings = Settings.load({}, state_dir=made.state_dir)
@@ -88,6 +94,10 @@ class FaultyStack:
         self.parts = parts
         #: that acts may name as what they need; None is what needs none
         self.pools: set[str | None] = {None}
+        #: another host of it, where it has one
+        self.beside: WorkerHost | None = None
+        #: what was left of it when it had ended
+        self.left: list[str] = []
         #: lets in whom it is given to, for one model only
         self.limited_key = ""
         self.facts = StackFacts(folder, made.state_dir, "", made.url, "", self.layout.haproxy_socket)
@@ -103,6 +113,8 @@ class FaultyStack:
         place, socket = self._made.state_dir, self.layout.haproxy_socket
         prefix = f"hostler-{self._made.environ.get(NAMESPACE)}-"
         far = self.parts.facts(prefix) if self.parts is not None else None
+        if far is not None and self._beside_dir is not None:
+            far = replace(far, node=NODE, node_state_dir=self._beside_dir)
         self.facts = StackFacts(self.folder, place, url, self._made.url, self._made.key, socket, far)
 
     def equip(self) -> None:
@@ -110,6 +122,10 @@ class FaultyStack:
         self._made.must("model", "make-tiny", "tiny")
         for name, (backend, slots) in POOLS.items():
             self._made.call("POST", "/api/v1/pools", {"name": name, "backend": backend, "slots": slots}, 201)
+        if self._beside_dir is not None:
+            body = {"name": POOL, "backend": "process", "slots": SLOTS}
+            self._made.call("POST", "/api/v1/pools", body, 201)
+            self.pools.add(POOL)
         for name, (backend, slots, _) in PLACES.items() if self.parts is not None else ():
             options = self.parts.options(name, self.folder)
             if options is not None:
@@ -189,8 +205,19 @@ class FaultyStack:
             return f"database: {error}"
         if count is None or count[0] < 3:
             return f"only {count} roles are heard of"
-        frozen = [one.process.pid for one in self.processes() if _status(one.process) == psutil.STATUS_STOPPED]
-        return f"frozen: {frozen}" if frozen else ""
+        frozen = self._frozen()
+        if frozen:
+            return f"frozen: {frozen}"
+        return self.beside.trouble() if self.beside is not None else ""
+
+    def thaw(self) -> None:
+        """SIGCONT to whatever of it stands still."""
+        self.send(self._frozen(), signal.SIGCONT)
+
+    def _frozen(self) -> list[int]:
+        processes = [one.process for one in self.processes()]
+        processes += self.beside.processes() if self.beside is not None else []
+        return [one.pid for one in processes if _status(one) == psutil.STATUS_STOPPED]
 
     def await_serving(self, timeout_s: float = SETTLED_S) -> str:
         """Wait until nothing is the trouble; what still is after ``timeout_s``."""
@@ -201,17 +228,31 @@ class FaultyStack:
             time.sleep(0.2)
         return said
 
+    def after_down(self) -> list[str]:
+        """What still is of it a while after its end, in words."""
+        deadline = time.monotonic() + GONE_S
+        while True:
+            left = [f"a process of {one.name}" for one in world.processes(self.facts.state_dir)]
+            if self.facts.places is not None:
+                left += far_world.left(self.facts.places, self.facts.state_dir)
+            if not left or time.monotonic() > deadline:
+                return left
+            time.sleep(0.2)
+
     def last_words(self) -> str:
         return self._made.last_words()
 
 
 @contextmanager
-def faulty_stack(folder: Path, plant: str = "", parts: Parts | None = None) -> Iterator[FaultyStack]:
+def faulty_stack(
+    folder: Path, plant: str = "", parts: Parts | None = None, *, with_host: bool = False
+) -> Iterator[FaultyStack]:
     """A stack in ``folder``, up and equipped; nothing of it is left afterwards but the harness's own files.
 
-    With ``parts`` it has the pools of other places too, and runs as whoever runs this: they let in nobody else.
+    With ``parts`` it has the pools of other places too, and runs as whoever runs this: they let in nobody else. Then it
+    may have another host, ``with_host``.
     """
-    for name in ("armed", "fired", "starts"):
+    for name in ("armed", "fired", "starts", "talks"):
         (folder / name).mkdir()
     # the stack may run as another user
     for path in (folder, *folder.iterdir()):
@@ -228,30 +269,38 @@ def faulty_stack(folder: Path, plant: str = "", parts: Parts | None = None) -> I
     if parts is not None:
         (folder / "python").chmod(0o700)
         environ[NAMESPACE] = f"f{secrets.token_hex(4)}"
+        # what is launched there is so within a lease, and a container takes seconds on a busy machine
+        environ["HOSTLER_LEASE_S"] = str(LEASE_S)
+    there = folder / "beside" if with_host else None
+    if there is not None:
+        # what is not its own is the other's
+        environ["HOSTLER_NODE_POOLS"] = ",".join(("local", "mock", *POOLS, *PLACES))
     with stack(folder / "state", python, **environ) as made:
-        found = FaultyStack(made, folder, parts)
+        found, held = FaultyStack(made, folder, parts, there), ExitStack()
         try:
             found.up()
             found.mount()
             found.equip()
+            if there is not None:
+                first = 29000 + os.getpid() % 50 * 20
+                own = {**environ, "HOSTLER_PORTS": f"{first}-{first + 19}"}
+                del own["HOSTLER_NODE_POOLS"]
+                host = worker_host(there, python, made, found.settings, **own)
+                found.beside = held.enter_context(host)
             yield found
         finally:
             if parts is not None:
                 parts.mend()
-            thaw_all(found)
+            found.thaw()
+            held.close()
             made.hostler("down")
+            found.left = [] if plant else found.after_down()
             # what a planted bug lost sight of is nobody's but ours
             found.send([one.pid for one in world.processes(found.facts.state_dir)], signal.SIGKILL)
             if found.facts.places is not None:
                 far = far_world.processes(found.facts.places, found.facts.state_dir)
                 found.send([one.pid for one in far], signal.SIGKILL)
             found.unmount()
-
-
-def thaw_all(found: FaultyStack) -> None:
-    """SIGCONT to whatever of the stack stands still."""
-    frozen = [one.process.pid for one in found.processes() if _status(one.process) == psutil.STATUS_STOPPED]
-    found.send(frozen, signal.SIGCONT)
 
 
 def _status(process: psutil.Process) -> str:

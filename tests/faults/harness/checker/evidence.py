@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,6 +14,9 @@ from tests.faults.harness.facts import RunFacts
 from tests.faults.harness.far_world import Connection, Container, FarProcess, Job
 from tests.faults.harness.world import Process, Server
 
+#: Backends that run things in other places.
+ELSEWHERE = frozenset({"slurm", "ssh", "docker"})
+
 
 @dataclass
 class Far:
@@ -22,6 +26,9 @@ class Far:
     containers: list[Container] | None
     processes: list[FarProcess]
     connections: list[Connection]
+    #: Podman's, that no container has, and its networks
+    volumes: list[str] | None = None
+    networks: list[str] | None = None
 
 
 @dataclass
@@ -39,6 +46,8 @@ class Evidence:
     starts: dict[str, int]
     #: what HAProxy holds; None when it could not be asked
     routed: list[Server] | None
+    #: when it was gathered, unix seconds
+    at: float
     #: what other places say; None for a stack that runs on this host only
     far: Far | None = None
 
@@ -53,6 +62,11 @@ class Evidence:
         if task is not None:
             return task.replica_id is None
         return request.path.startswith(("/api/v1/services", "/api/v1/service-groups"))
+
+    def is_elsewhere(self, attempt: Any) -> bool:
+        """Whether it runs in another place than this host."""
+        places = self.run.stack.places
+        return attempt.backend in ELSEWHERE or (places is not None and attempt.node == places.node)
 
     @property
     def controller_was_killed(self) -> bool:
@@ -81,6 +95,7 @@ def gather(run: RunFacts) -> Evidence:
         listeners=world.listeners(),
         starts=world.told_starts(run.folder, run.state_dir),
         routed=world.routed(run.stack.haproxy_socket),
+        at=time.time(),
         far=_far(run) if run.stack.places is not None else None,
     )
 
@@ -93,4 +108,6 @@ def _far(run: RunFacts) -> Far:
         containers=far_world.containers(places),
         processes=far_world.processes(places, run.state_dir),
         connections=far_world.connections(run.state_dir),
+        volumes=far_world.volumes(places),
+        networks=far_world.networks(places),
     )

@@ -7,14 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.faults.harness.checker.evidence import Evidence, Far
+from tests.faults.harness.checker.owners import judge_named
 from tests.faults.harness.checker.processes import RUNNING
 from tests.faults.harness.facts import Finding
 from tests.faults.harness.far_world import FarProcess, Job
 
-#: Backends that run things in other places.
-ELSEWHERE = frozenset({"slurm", "ssh", "docker"})
-#: Jobs whose processes the cluster is still taking away are over.
-_OVER = frozenset({"COMPLETING", "COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "PREEMPTED"})
 #: What keeps a connection ends a while after the last use; more of one kind is a leak.
 MOST_CONNECTIONS = 6
 
@@ -26,9 +23,9 @@ def check_places(found: Evidence) -> Iterator[Finding]:
     alive: dict[str, list[FarProcess]] = defaultdict(list)
     for process in far.processes:
         alive[process.name].append(process)
-    attempts = {one.name: one for one in found.rows.open_attempts() if one.backend in ELSEWHERE}
+    attempts = {one.name: one for one in found.rows.open_attempts() if found.is_elsewhere(one)}
     for name, processes in alive.items():
-        yield from _judge_named(found, name, processes, attempts.get(name))
+        yield from judge_named(found, "places", name, processes, attempts.get(name))
     for attempt in attempts.values():
         yield from _judge_attempt(found, attempt, alive[attempt.name])
     yield from _judge_jobs(found, far, attempts)
@@ -37,21 +34,6 @@ def check_places(found: Evidence) -> Iterator[Finding]:
     if len(far.connections) > MOST_CONNECTIONS:
         told = {"connections": [f"{one.pid} {one.role}" for one in far.connections]}
         yield Finding("places", "connections to one host pile up", told)
-
-
-def _judge_named(found: Evidence, name: str, processes: list[FarProcess], attempt: Any | None) -> Iterator[Finding]:
-    told = {"attempt": name, "pids": [process.pid for process in processes]}
-    if attempt is None:
-        yield Finding("places", "something runs elsewhere for an attempt that is over or unknown", told)
-        return
-    replica = found.rows.replicas.get(attempt.replica_id)
-    if replica is None or replica.attempt != attempt.number:
-        yield Finding("places", "something runs elsewhere for an attempt that is not the replica's", told)
-    elif replica.state in ("stopped", "failed", "pending"):
-        yield Finding("places", f"something runs elsewhere for a replica that is {replica.state}", told)
-    leaders = [process.pid for process in processes if process.leads]
-    if len(leaders) > 1:
-        yield Finding("places", "an attempt has more than one engine elsewhere", {**told, "engines": leaders})
 
 
 def _judge_attempt(found: Evidence, attempt: Any, processes: list[FarProcess]) -> Iterator[Finding]:
@@ -78,7 +60,7 @@ def _judge_jobs(found: Evidence, far: Far, attempts: dict[str, Any]) -> Iterator
         return
     jobs: dict[str, list[Job]] = defaultdict(list)
     for job in far.jobs:
-        if job.state not in _OVER:
+        if not job.is_over:
             jobs[job.name].append(job)
     for name, held in jobs.items():
         told = {"attempt": name, "jobs": [f"{job.id} {job.state}" for job in held]}
@@ -114,7 +96,7 @@ def _judge_containers(found: Evidence, far: Far, attempts: dict[str, Any]) -> It
         return
     running: dict[str, list[str]] = defaultdict(list)
     for one in far.containers:
-        if one.state not in ("exited", "dead", "stopped"):
+        if one.is_living:
             running[one.attempt].append(f"{one.id[:12]} {one.state}")
     for name, held in running.items():
         told = {"attempt": name, "containers": held}

@@ -8,6 +8,7 @@ from typing import Any
 
 from tests.faults.harness import world
 from tests.faults.harness.checker.evidence import Evidence
+from tests.faults.harness.checker.owners import judge_named
 from tests.faults.harness.facts import Finding
 from tests.faults.harness.world import Process
 
@@ -21,29 +22,14 @@ def check_processes(found: Evidence) -> Iterator[Finding]:
         alive[process.name].append(process)
     attempts = {attempt.name: attempt for attempt in found.rows.open_attempts()}
     for name, processes in alive.items():
-        yield from _judge_named(found, name, processes, attempts.get(name))
+        yield from judge_named(found, "processes", name, processes, attempts.get(name))
     for pid, name in found.shims.items():
         if name.startswith("hostler-") and name not in attempts and world.identity(pid) is not None:
             yield Finding("processes", "a shim is left of an attempt that is over", {"pid": pid, "attempt": name})
     for attempt in attempts.values():
-        if attempt.backend == "process":
+        if attempt.backend == "process" and not found.is_elsewhere(attempt):
             yield from _judge_attempt(found, attempt, alive[attempt.name])
     yield from _judge_ports(found, alive)
-
-
-def _judge_named(found: Evidence, name: str, processes: list[Process], attempt: Any | None) -> Iterator[Finding]:
-    told = {"attempt": name, "pids": [process.pid for process in processes]}
-    if attempt is None:
-        yield Finding("processes", "something runs for an attempt that is over or unknown", told)
-        return
-    replica = found.rows.replicas.get(attempt.replica_id)
-    if replica is None or replica.attempt != attempt.number:
-        yield Finding("processes", "something runs for an attempt that is not the replica's", told)
-    elif replica.state in ("stopped", "failed", "pending"):
-        yield Finding("processes", f"something runs for a replica that is {replica.state}", told)
-    leaders = [process.pid for process in processes if process.leads]
-    if len(leaders) > 1:
-        yield Finding("processes", "an attempt has more than one engine", {**told, "engines": leaders})
 
 
 def _judge_attempt(found: Evidence, attempt: Any, processes: list[Process]) -> Iterator[Finding]:

@@ -12,6 +12,8 @@ from tests.faults.harness.checker.history import check_history
 from tests.faults.harness.checker.keys import check_keys
 from tests.faults.harness.checker.launches import check_launches
 from tests.faults.harness.checker.leases import check_leases
+from tests.faults.harness.checker.leftovers import check_leftovers
+from tests.faults.harness.checker.logs import check_logs
 from tests.faults.harness.checker.outcomes import check_outcomes
 from tests.faults.harness.checker.places import check_places
 from tests.faults.harness.checker.processes import check_processes
@@ -38,6 +40,8 @@ CHECKS: tuple[Check, ...] = (
     check_processes,
     check_launches,
     check_places,
+    check_leftovers,
+    check_logs,
     check_strangers,
     check_door,
     check_routes,

@@ -22,6 +22,9 @@ class Request:
     status: int | None = None
     answer: Any = None
     headers: dict[str, str] = field(default_factory=dict)
+    query: str = ""
+    #: unix seconds
+    answered_at: float | None = None
 
     @property
     def request_id(self) -> str:
@@ -86,11 +89,13 @@ def requests_of(lines: Iterable[dict[str, Any]]) -> list[Request]:
     found: dict[int, Request] = {}
     for line in lines:
         if line["op"] == "request":
+            path, _, query = line["path"].partition("?")
             found[line["id"]] = Request(
-                line["id"], line["seed"], line["method"], line["path"].partition("?")[0], line["body"], line["key"]
+                line["id"], line["seed"], line["method"], path, line["body"], line["key"], query=query
             )
         elif line["op"] == "answer" and line["id"] in found:
             request = found[line["id"]]
             request.status, request.answer = line["status"], line["body"]
+            request.answered_at = line.get("at")
             request.headers = {name.lower(): value for name, value in (line.get("headers") or {}).items()}
     return list(found.values())

@@ -40,9 +40,12 @@ def _judge_rest(found: Evidence) -> Iterator[Finding]:
         elif (port := ports.get((replica.id, replica.attempt)) or replica.port) != server.port:
             told |= {"port": port, "routed to": server.port}
             yield Finding("routes", "HAProxy routes to another port than the replica's", told)
+    places = found.run.stack.places
     for replica in found.rows.replicas.values():
         if replica.state != "ready" or replica.port is None:
             continue
+        if places is not None and replica.node == places.node:
+            continue  # at a loopback address, which for a gateway of this host would be its own
         if f"{replica.id}-{replica.attempt}" not in taking:
             yield Finding(
                 "routes", "a ready replica is not routed", {"replica": replica.id, "attempt": replica.attempt}

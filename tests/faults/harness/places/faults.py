@@ -123,7 +123,7 @@ class KillContainer:
             return {}
         chosen = found[arguments["pick"] % len(found)]
         with stack.parts.podman.client() as client:
-            client.remove_container(chosen.id, force=True)
+            client.remove_container(chosen.id, force=True, v=True)
         return {"container": chosen.id, "attempt": chosen.attempt}
 
     def heal(self, stack: FaultyStack, arguments: Mapping[str, Any], hit: Hit) -> None:

@@ -29,9 +29,13 @@ from tests.support.slurm import Cluster, running_cluster
 from tests.support.sshd import Sshd, running_sshd
 
 SLURMCTLD = "slurmctld"
-#: For engines of other places: no port that a stack leases on this host, where they run in truth.
-JOB_PORTS, FAR_PORTS = [31000, 31499], [31500, 31999]
+#: For engines of other places: no port that a stack leases on this host, where they run in truth, nor one of another
+#: run of the harness at the same time, whose engines would be strangers who answer in the place of ours.
+_OWN = os.getpid() % 25 * 40
+JOB_PORTS, FAR_PORTS = [30000 + _OWN, 30000 + _OWN + 39], [31000 + _OWN, 31000 + _OWN + 39]
 _START_S = 60
+#: With a volume, as many have: one more thing that must go with each container.
+IMAGE = "localhost/hostler-faults:latest"
 #: What the engine of a job is told of it, for who counts the starts.
 _COUNTED = ["SLURM_JOB_ID", "SLURM_RESTART_COUNT"]
 
@@ -135,7 +139,7 @@ class Parts:
     def _contained(self, folder: Path) -> dict[str, Any]:
         """With the interpreter of the stack mounted too, and where starts are counted."""
         assert self.podman is not None
-        options = self.podman.options(folder / "starts")
+        options = {**self.podman.options(folder / "starts", folder / "talks"), "image": IMAGE}
         more = {"source": str(folder / "python")}
         return {**options, "mounts": [*options["mounts"], more], "allowed_mounts": [*options["allowed_mounts"], more]}
 
@@ -156,6 +160,9 @@ def running_parts(folder: Path) -> Iterator[Parts]:
             parts.missing[PODMAN] = lacks
         else:
             parts.podman = held.enter_context(running_podman())
+            with parts.podman.client() as client:
+                named = {"repository": IMAGE.rpartition(":")[0], "tag": "latest"}
+                client.import_image_from_data(podmen.image_tar(), **named, changes=["VOLUME /scratch"])
         run_dir = Path(tempfile.mkdtemp(prefix="hs"))
         held.callback(shutil.rmtree, run_dir, ignore_errors=True)
         try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+#: Of stacks that run in other places; what is frozen there longer than a lease is so by as much more.
+LEASE_S, LONGER_S = 5, 3.0
 CLUSTER, SSHD, PODMAN = "cluster", "sshd", "podman"
 #: pool -> backend, slots, parts without which it cannot be.
 PLACES: Mapping[str, tuple[str, int, tuple[str, ...]]] = {

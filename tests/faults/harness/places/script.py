@@ -11,11 +11,12 @@ from tests.faults.harness.asks import asks
 from tests.faults.harness.faults import FAULTS
 from tests.faults.harness.faults.base import Fault
 from tests.faults.harness.faults.points import ArmPoint
-from tests.faults.harness.places import FIRST_SEED
+from tests.faults.harness.faults.signals import Freeze
+from tests.faults.harness.places import FIRST_SEED, beneath, beside, talking
 from tests.faults.harness.places.acts import draw, serving
 from tests.faults.harness.places.faults import BREAKS, STANDS_ON
 from tests.faults.harness.places.points import POOL_OF
-from tests.faults.harness.places.pools import PLACES
+from tests.faults.harness.places.pools import LONGER_S, PLACES
 
 #: A launch there takes a second or two.
 LENGTH_S = 5.0
@@ -41,12 +42,15 @@ def place_steps(seed: int) -> list[tuple[float, str, dict[str, Any]]]:
     for name in names:
         fault = faults[name]
         at_s = round(rng.uniform(0.3, LENGTH_S * (0.4 if isinstance(fault, ArmPoint) else 0.9)), 2)
-        steps.append((at_s, name, dict(fault.draw(rng))))
+        drawn = dict(fault.draw(rng))
+        if isinstance(fault, (ArmPoint, Freeze)) and "for_s" in drawn:
+            drawn["for_s"] = round(drawn["for_s"] + LONGER_S, 2)
+        steps.append((at_s, name, drawn))
         steps += [(round(at_s + after_s, 2), "request", dict(act)) for after_s, act in _baits(fault, steps[-1][2])]
         if name in STANDS_ON:
             standing = serving(f"stands-{name}", STANDS_ON[name])
             steps.append((max(0.0, round(at_s - BEFORE_S, 2)), "request", standing))
-    return steps
+    return steps + [one for more in (talking, beneath, beside) for one in more.draw(seed, LENGTH_S)]
 
 
 def _baits(fault: Fault, arguments: Mapping[str, Any]) -> Sequence[tuple[float, Act]]:

@@ -7,6 +7,12 @@ the moment that module was loaded, before anything else can take the name from i
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
 #: plant -> the CI seed that is known to catch it
 PLANTS: dict[str, int] = {
     "ring_before_commit": 1,
@@ -27,4 +33,28 @@ PLANTS: dict[str, int] = {
 PLACE_PLANTS: dict[str, int] = {
     "slurm_adopts_nothing": 1001,
     "far_silence_is_death": 1130,
+    "forgotten_is_lost": 1039,
+    "log_begins_at_chunk": 1002,
+    "secrets_are_kept": 1001,
+    "tunnel_left_open": 1004,
+    "volumes_stay": 1001,
 }
+
+
+def into_a_new_folder(
+    folder_of: Callable[[Any, str], Path], before: Callable[[Path], None] = lambda _: None
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Around the ``launch`` of a backend whose attempts' folders stand against a second one: what stands there is moved
+    away, as if each launch had a folder of its own. ``before`` that is waited for what it asks."""
+
+    def around(original: Callable[..., Any]) -> Callable[..., Any]:
+        def launch_anew(backend: Any, launch: Any, *more: Any, **named: Any) -> Any:
+            folder = folder_of(backend, launch.name)
+            if folder.exists():
+                before(folder)
+                os.rename(folder, folder.with_name(f".was-{launch.name}-{uuid4().hex[:8]}"))
+            return original(backend, launch, *more, **named)
+
+        return launch_anew
+
+    return around

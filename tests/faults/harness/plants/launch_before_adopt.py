@@ -6,10 +6,10 @@ both hang on the attempt's folder: what stands there is moved away, as if each l
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
-from uuid import uuid4
+
+from tests.faults.harness.plants import into_a_new_folder
 
 
 class _Blind:
@@ -33,17 +33,7 @@ def _launch_first(original: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def _into_a_new_folder(original: Callable[..., Any]) -> Callable[..., Any]:
-    def launch_anew(backend: Any, launch: Any, *more: Any, **named: Any) -> Any:
-        folder = backend._attempts / launch.name
-        if folder.exists():
-            os.rename(folder, folder.with_name(f".was-{launch.name}-{uuid4().hex[:8]}"))
-        return original(backend, launch, *more, **named)
-
-    return launch_anew
-
-
 PATCHES: dict[str, Callable[[Any], Any]] = {
     "workers.launching:_Launch.run": _launch_first,
-    "workers.backends.process:ProcessBackend.launch": _into_a_new_folder,
+    "workers.backends.process:ProcessBackend.launch": into_a_new_folder(lambda backend, name: backend._attempts / name),
 }

@@ -6,12 +6,12 @@ its submission and the record of it leaves a job that its successor submits agai
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+
+from tests.faults.harness.plants import into_a_new_folder
 
 #: A job that was submitted runs within this.
 _BEGINS_S = 4.0
@@ -24,21 +24,16 @@ def _nothing(_: Callable[..., Any]) -> Callable[..., Any]:
     return adopt
 
 
-def _into_a_new_folder(original: Callable[..., Any]) -> Callable[..., Any]:
-    def launch(backend: Any, launch: Any, *more: Any, **named: Any) -> Any:
-        folder = Path(backend._context.options["folder"]) / launch.name
-        if folder.exists():
-            # the first job finds its folder as it was, or starts nothing: that is what else stands against two
-            deadline = time.monotonic() + _BEGINS_S
-            while not (folder / "run.json").exists() and time.monotonic() < deadline:
-                time.sleep(0.05)
-            os.rename(folder, folder.with_name(f".was-{launch.name}-{uuid4().hex[:8]}"))
-        return original(backend, launch, *more, **named)
-
-    return launch
+def _await_begin(folder: Path) -> None:
+    """The first job finds its folder as it was, or starts nothing: that is what else stands against two."""
+    deadline = time.monotonic() + _BEGINS_S
+    while not (folder / "run.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 PATCHES: dict[str, Callable[[Any], Any]] = {
     "workers.backends.slurm:SlurmBackend.adopt": _nothing,
-    "workers.backends.slurm:SlurmBackend.launch": _into_a_new_folder,
+    "workers.backends.slurm:SlurmBackend.launch": into_a_new_folder(
+        lambda backend, name: Path(backend._context.options["folder"]) / name, _await_begin
+    ),
 }
