@@ -133,7 +133,8 @@ class Observation:
     #: why it ended, where the backend knows better than an exit code tells (``walltime``, ``preempted``)
     reason: Reason | None = None
     #: what else the backend knows, for ``explain``: ``job_id``, ``state``, ``why`` it waits, ``expected_start`` (ISO
-    #: 8601), ``nodes``, ``restarts``, the ``command`` that shows it there. JSON-able; None leaves what is known
+    #: 8601), ``nodes``, ``restarts``, the ``command`` that shows it there; of a job that several share, its ``seat``
+    #: of so many ``seats``. JSON-able; None leaves what is known
     told: Mapping[str, Any] | None = None
 
 

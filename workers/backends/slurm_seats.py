@@ -319,7 +319,8 @@ class Seats(There):
         if seat is not None:
             share = self.share_of(seat)
             self.unmark_member(share, request["name"])
-            if not os.path.isdir(os.path.join(share, "seats")) and self.is_left(share):
+            closed = not os.path.isdir(os.path.join(share, "seats")) or os.path.exists(os.path.join(share, "over.json"))
+            if closed and self.is_left(share):
                 self.remove(share)
         return answer
 
@@ -343,7 +344,8 @@ class Seats(There):
             alive = os.stat(os.path.join(share, "alive")).st_mtime
         except FileNotFoundError:
             return True
-        return self.time_of_files() - alive > ALIVE_S or not os.path.isdir(os.path.join(share, "seats"))
+        parts = {part: os.path.exists(os.path.join(share, part)) for part in ("seats", "over.json")}
+        return parts["over.json"] or not parts["seats"] or self.time_of_files() - alive > ALIVE_S
 
     # -- folders
 

@@ -42,7 +42,9 @@ from workers.backends.slurm_job import (
 from workers.backends.slurm_seal import opened
 
 #: How often it is looked for seats that were taken.
-LOOK_S = 0.5
+LOOK_S = 1.0
+#: What a killed member left is killed for so long at a time; then the others are looked at.
+LEFT_S = 2.0
 #: A member's part of ours that was to kill its engine is killed itself after so long.
 KILLING_S = 8.0
 #: A seat of what is not there is free after so long: a file system may show things late.
@@ -76,10 +78,11 @@ class Member:
 
     def __init__(self, name: str, nonce: str, folder: str) -> None:
         self.name, self.nonce, self.folder = name, nonce, folder
-        #: None once it ended in this run, for which Slurm asked: a next run may start it again
+        #: None once it ended in this run; ``code`` tells how
         self.process: Any = None
+        self.code: Any = None
         self.kill_seen: Any = None
-        self.ended_at: Any = None
+        self.ended_at = 0.0
 
     def has(self, record: str) -> bool:
         return os.path.exists(os.path.join(self.folder, record))
@@ -99,6 +102,7 @@ class Share:
         self.members: dict = {}
         self.strangers: dict = {}
         self.asked = self.hurried = self.ending = False
+        self.pid = os.getpid()
         self.told_alive = 0.0
         self.empty_since: Any = None
 
@@ -110,7 +114,10 @@ class Share:
         poll = select.poll()
         poll.register(wake, select.POLLIN)
         while True:
-            self.look()
+            try:
+                self.look()
+            except OSError as error:  # a file system that stumbles ends nobody; what was left is done at the next look
+                sys.stderr.write("%s\n" % error)
             poll.poll(LOOK_S * 1000)
             drain(wake)
 
@@ -138,11 +145,13 @@ class Share:
         if self.asked:
             self.asked = False
             self.end_all()
-        self.reap()
+        self.reap(now)
+        for seat, member in list(self.members.items()):
+            if member.process is None:
+                self.after(seat, member, now)
         taken = self.taken()
         if not self.ending:
             self.start_taken(taken)
-            self.let_go_unended(now)
         self.heed_kills(now)
         if self.hurried:
             self.hurried = False
@@ -162,11 +171,11 @@ class Share:
         found: dict = {}
         try:
             names = os.listdir(SEATS)
-        except FileNotFoundError:
+        except OSError:
             return found
         for name in names:
             entry = read(os.path.join(SEATS, name))
-            if name.isdigit() and entry:
+            if name.isdigit() and entry and {"name", "nonce", "key"} <= set(entry):
                 found[int(name)] = entry
         return found
 
@@ -177,12 +186,17 @@ class Share:
                 continue
             member = Member(entry["name"], entry["nonce"], os.path.join(self.root, entry["name"]))
             launch = member.read("launch.json")
-            if launch.get("nonce") != member.nonce or member.has("over.json"):
+            if launch.get("nonce") != member.nonce or "argv" not in launch or member.has("over.json"):
+                self.free_stranger(seat, entry)
+                continue
+            try:
+                key = opened(self.key, entry["key"], member.name + ":" + member.nonce)
+            except (KeyError, TypeError, ValueError):
                 self.free_stranger(seat, entry)
                 continue
             self.strangers.pop(seat, None)
             self.members[seat] = member
-            self.start(seat, member, launch, opened(self.key, entry["key"], member.name + ":" + member.nonce))
+            self.start(seat, member, launch, key)
 
     def free_stranger(self, seat: int, entry: dict) -> None:
         now = time.monotonic()
@@ -243,7 +257,7 @@ class Share:
             try:
                 member.process = subprocess.Popen(
                     words, stdin=subprocess.PIPE, stdout=output, stderr=output, cwd=member.folder, env=environ,
-                    preexec_fn=die_with_parent,
+                    preexec_fn=self.die_with_us,
                 )  # fmt: skip
             finally:
                 os.close(output)
@@ -254,12 +268,17 @@ class Share:
             member.process.stdin.write(key + b"\n")
             member.process.stdin.close()
 
+    def die_with_us(self) -> None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != self.pid:
+            os._exit(1)  # too late to be told
+
     def end_without_start(self, seat: int, member: Member, message: str) -> None:
         del self.members[seat]
         self.write_end(member, None, None, message)
         self.let_go(seat, member)
 
-    def reap(self) -> None:
+    def reap(self, now: float) -> None:
         """Let zombies go: members, and what a killed member left to us."""
         ours = {member.process.pid: seat for seat, member in self.members.items() if member.process is not None}
         while True:
@@ -272,17 +291,14 @@ class Share:
             if result.si_pid not in ours:
                 os.waitpid(result.si_pid, 0)
                 continue
-            seat = ours[result.si_pid]
-            member = self.members[seat]
-            member.process.wait()
-            self.after(seat, member, member.process.returncode)
+            member = self.members[ours[result.si_pid]]
+            member.code, member.process, member.ended_at = member.process.wait(), None, now
 
-    def after(self, seat: int, member: Member, code: int) -> None:
-        """A member's part of ours ended. Whether the attempt did, Slurm may still have to say."""
-        member.process = None
-        member.ended_at = time.monotonic()
-        if code < 0:
-            self.kill_left()
+    def after(self, seat: int, member: Member, now: float) -> None:
+        """Its part of ours ended. Whether the attempt did, Slurm may still have to say."""
+        code = member.code
+        if code < 0 and not self.kill_left():
+            return
         stopped = member.has("stop.json")
         if self.ending and not stopped:
             return
@@ -291,22 +307,17 @@ class Share:
             self.free(seat, member.nonce)
             return
         ended = member.read("exit.json")
-        if ended.get("restarts") == self.restarts and not ended["left"]:
-            if not ended["own"] and not stopped:
+        if ended.get("restarts") == self.restarts:
+            if not ended["own"] and not stopped and now - member.ended_at < ENDING_S:
                 return
+            if ended["left"]:
+                write_in(member.folder, "exit.json", dict(ended, left=0))
         elif code < 0:
             self.write_end(member, None, -code, "its part of ours on the node was killed by signal %d" % -code)
         else:
             self.write_end(member, code, None, "did not begin: %s" % last_words(member.folder))
         del self.members[seat]
         self.let_go(seat, member)
-
-    def let_go_unended(self, now: float) -> None:
-        """Somebody told members that Slurm ends the job, and it was not Slurm."""
-        for seat, member in list(self.members.items()):
-            if member.process is None and now - member.ended_at >= ENDING_S:
-                del self.members[seat]
-                self.let_go(seat, member)
 
     def is_ours(self, member: Member) -> bool:
         owner = member.read("owner.json").get("job_id", self.job)
@@ -325,8 +336,9 @@ class Share:
             write_in(member.folder, "over.json", {"at": time.time(), "by": "job"})
             remove(os.path.join(member.folder, "private"))
 
-    def kill_left(self) -> None:
-        """What is below no member that lives: a member that was killed left it."""
+    def kill_left(self) -> bool:
+        """Whether all is gone that is below no member that lives: a member that was killed left it."""
+        until = time.monotonic() + LEFT_S
         while True:
             kept = set()
             for member in self.members.values():
@@ -334,8 +346,8 @@ class Share:
                     kept.add(member.process.pid)
                     kept.update(descendants(member.process.pid))
             left = [pid for pid in descendants() if pid not in kept]
-            if not left:
-                return
+            if not left or time.monotonic() > until:
+                return not left
             for pid in left:
                 send(pid, signal.SIGKILL)
             time.sleep(0.02)
@@ -360,15 +372,12 @@ class Share:
         """Slurm ends this run. It signals members itself, mostly; a notice ahead of the end reaches us alone."""
         if not self.ending:
             self.ending = True
-            write("term.json", {"at": time.time(), "restarts": self.restarts})
-            write("term.json", dict({"state": ""}, **why_slurm_ends_it(self.job), restarts=self.restarts))
+            why = dict({"state": ""}, **why_slurm_ends_it(self.job))
+            with contextlib.suppress(OSError):
+                write("term.json", dict(why, restarts=self.restarts))
         for member in self.members.values():
             if member.process is not None and member.read("term.json").get("restarts") != self.restarts:
                 member.process.send_signal(signal.SIGTERM)
-
-
-def die_with_parent() -> None:
-    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def last_words(folder: str) -> str:

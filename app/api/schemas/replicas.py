@@ -213,7 +213,8 @@ class Replica(Answer):
         allow_none=True,
         metadata={
             "description": "What its cluster tells of the last attempt: state, why it waits, when it is expected to"
-            " start, on which nodes it runs, how often it was requeued (not in lists)."
+            " start, on which nodes it runs, how often it was requeued, which seat of a job that several share it has"
+            " (not in lists)."
         },
     )
     backend_ref = ma.fields.Raw(

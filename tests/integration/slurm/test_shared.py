@@ -86,6 +86,29 @@ def test_a_cancel_of_the_job_is_named_for_each(shared: World, cluster: Cluster) 
     assert shared.see(handles[2]).reason is None
 
 
+def test_a_node_that_fails_is_told_to_each(shared: World, cluster: Cluster) -> None:
+    handles = _started(shared, 2, options={"requeue": False, "nodelist": cluster.nodes[0]})
+    cluster.ask("scontrol", "update", f"nodename={cluster.nodes[0]}", "state=down", "reason=test")
+    for handle in handles:
+        assert shared.wait_for(handle, Liveness.EXITED).reason is Reason.NODE_LOST
+
+
+def test_a_job_that_the_controller_forgot_is_not_lost_while_it_lives(shared: World, cluster: Cluster) -> None:
+    handles = _started(shared, 2)
+    pids, share = _pids(shared, handles), _share(shared, handles[0])
+    cluster.ask("scontrol", "update", f"jobid={handles[0].ref['job_id']}", "jobname=renamed", "comment=other")
+    for folder in (share, *(share.parent.parent / handle.name for handle in handles)):
+        for record in ("job.json", "owner.json"):
+            (folder / record).write_text('{"job_id": "999999"}')
+    assert _pids(shared, handles) == pids
+    shared.backend.stop(handles[0], grace_s=30)
+    # somebody else's record by now: the seat is left, and the end is read from what the attempt wrote
+    assert shared.wait_for(handles[0], Liveness.EXITED).reason is None
+    assert _pids(shared, handles[1:]) == pids[1:]
+    shared.backend.stop(handles[1], grace_s=30)
+    assert shared.wait_for(handles[1], Liveness.EXITED).reason is None
+
+
 def test_a_requeued_job_runs_all_again_but_those_that_had_ended(shared: World, cluster: Cluster) -> None:
     handles = _started(shared, 3, options={"requeue": True}, env={"SECRET": SECRET})
     os.kill(_pids(shared, handles)[0], signal.SIGKILL)
