@@ -70,7 +70,7 @@ def record_failed(
             result={"log_tail": end.log_tail} if end.log_tail else None,
         )
         row = replicas.read(connection, replica_id)
-        gone = end.gone or not was_launched(connection, replica_id, attempt)
+        gone = end.gone or never_launched(connection, replica_id, attempt)
         if gone:
             replicas.record_released(connection, replica_id, attempt)
         rung = waiting_pools(connection, row) if gone else []
@@ -102,10 +102,13 @@ def record_gone(ctx: Context, replica_id: str, attempt: int, end: End | None = N
     return released
 
 
-def was_launched(connection: Connection, replica_id: str, attempt: int) -> bool:
-    """Whether a backend may have been asked to launch that attempt. In a transaction that ended its launch tasks: who
-    still held one is refused when it is about to ask, so that a no stays one."""
-    query = text("SELECT 1 FROM attempts WHERE replica_id = :id AND number = :number AND launching_at IS NOT NULL")
+def never_launched(connection: Connection, replica_id: str, attempt: int) -> bool:
+    """Whether that attempt is open and no backend was asked to launch it. In a transaction that ends its launch tasks:
+    who still holds one is refused when it is about to ask, so that this stays so."""
+    query = text(
+        "SELECT 1 FROM attempts WHERE replica_id = :id AND number = :number AND released_at IS NULL"
+        " AND launching_at IS NULL"
+    )
     return connection.execute(query, {"id": replica_id, "number": attempt}).first() is not None
 
 

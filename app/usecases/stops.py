@@ -118,7 +118,7 @@ def _set_off(
     if state in LAUNCHING:
         # why it took so long, if it did
         common["message"] = row.message
-    if state in LAUNCHING and not ends.was_launched(connection, row.id, row.attempt):
+    if state is State.PENDING or (state in LAUNCHING and ends.never_launched(connection, row.id, row.attempt)):
         # no backend was asked for it, and none will be: it is gone at once, whether or not its place can be asked
         path = (state, State.STOPPED) if state is State.PENDING else (state, State.STOPPING, State.STOPPED)
         replicas.record_moves(connection, [Move(row.id, row.attempt, path, **common)])
