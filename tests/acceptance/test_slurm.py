@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -91,6 +92,31 @@ def test_a_service_replaces_what_was_cancelled(made: Stack, cluster: Cluster) ->
     wait_until(lambda: cluster.jobs() == [], SEEN_S, "its jobs being gone")
 
 
+def test_a_requeued_job_that_runs_again_and_never_answers_fails_in_its_time(
+    made: Stack, cluster: Cluster, tmp_path: Path
+) -> None:
+    # the first run serves; the next ones find its mark and only sleep
+    tmp_path.chmod(0o777)
+    mark = tmp_path / "ran"
+    script = f"test -e {mark} && exec sleep 600; touch {mark}; cd {tmp_path}; exec python3 -m http.server {{port}}"
+    body = {
+        "server_mode": "platform_workload", "model_name": "w", "pool": "slurm-gpu", "run_diagnostics": False,
+        "platform_config": {"command": ["/bin/sh", "-c", script], "readiness_path": "/"},
+        "replica_config": {"backend_options": {"requeue": True}}, "timeouts": {"readiness_timeout_s": 15},
+    }  # fmt: skip
+    replica = made.call("POST", "/api/v1/replicas", body, 201)["replica_id"]
+    job = made.call("GET", f"/api/v1/replicas/{replica}")["job_id"]
+    cluster.ask("scontrol", "requeue", job)
+    seen = wait_until(lambda: _in(made, replica, "unhealthy"), SEEN_S, "the requeue being seen")
+    assert (seen["reason"], seen["deadline_at"]) == ("preempted", None), "it waits in the queue as long as that takes"
+    cluster.hasten(job)
+    seen = wait_until(lambda: _in(made, replica, "waiting_for_ready"), SEEN_S, "its next run being seen")
+    assert seen["deadline_at"] is not None
+    seen = wait_until(lambda: _in(made, replica, "failed"), SEEN_S, "its time being over")
+    assert seen["reason"] == "readiness_timeout"
+    wait_until(lambda: cluster.jobs() == [], SEEN_S, "its job being cancelled")
+
+
 def test_replicas_of_a_recipe_share_one_job_and_its_gpus(made: Stack, cluster: Cluster) -> None:
     body = {"recipe_name": "inference/mock", "name": "together", "pool": "slurm-gpu"}
     body["config"] = {"gpu_per_replica": 1, "resources": {"gpu": 3}, "parameters": {"model": "shared"}}
@@ -170,6 +196,11 @@ def _ended(made: Stack, replica: str) -> dict[str, Any] | None:
 def _queued(made: Stack, replica: str) -> dict[str, Any] | None:
     seen = made.call("GET", f"/api/v1/replicas/{replica}/explain")
     return seen if "Dependency" in json.dumps(seen) else None
+
+
+def _in(made: Stack, replica: str, state: str) -> dict[str, Any] | None:
+    seen = made.call("GET", f"/api/v1/replicas/{replica}")
+    return seen if seen["status"] == state else None
 
 
 def _job(cluster: Cluster) -> str | None:
