@@ -59,7 +59,8 @@ def settle(ctx: Context, connection: Connection, actor: Actor, pool: Any, wish: 
         _check_partly(row.options_schema, wish.own, _FIELD)
         _check_role(schema, wish.own, wish.granted, admin=actor.role == "admin")
     _check_nodes(row, resources, wish)
-    asked = _from_resources(row.options_schema, resources, pool.options)
+    shared = _shared_by_recipe(schema, resources, wish, pool.options, fixed)
+    asked = _from_resources(row.options_schema, _part_of(resources, shared.get(SEATS, 1)), pool.options)
     _check_fixed(fixed, wish)
     if "allow" in schema:
         known = {**pool.options, **wish.granted, **fixed}
@@ -70,15 +71,29 @@ def settle(ctx: Context, connection: Connection, actor: Actor, pool: Any, wish: 
     own = dict(wish.own)
     if "allow" in schema and "extra" in own:
         own["extra"] = merged_flags(pool.options.get("extra", ()), own["extra"])
-    alone = resources.get("nodes", 1) > 1
-    shared = {SEATS: min(wish.per_job, MOST_SEATS)} if wish.per_job > 1 and SEATS in schema and not alone else {}
     settled = {**shared, **pool.options, **asked, **own, **fixed}
     settled |= {name: value for name, value in _with_image(schema, settled, wish.image).items() if name not in fixed}
-    if alone and seats_of(settled) > 1:
+    if resources.get("nodes", 1) > 1 and seats_of(settled) > 1:
         told = f"Must be 1: {SEATS} is {settled[SEATS]}, and only replicas on one host share a job."
         raise InvalidConfig(f"resources.nodes: {told}", errors={"resources.nodes": [told]})
     _check_whole(row.options_schema, pool, settled, {**asked, **own}, wish)
     return settled
+
+
+def _shared_by_recipe(
+    schema: Mapping[str, Any], resources: Mapping[str, Any], wish: Wish, *others: Mapping[str, Any]
+) -> dict[str, int]:
+    """How many replicas share a job as the recipe has it; nothing where somebody else says so, or none can."""
+    said = any(SEATS in options for options in (wish.own, *others))
+    if wish.per_job <= 1 or SEATS not in schema or said or resources.get("nodes", 1) > 1:
+        return {}
+    return {SEATS: min(wish.per_job, MOST_SEATS)}
+
+
+def _part_of(resources: Mapping[str, Any], seats: int) -> Mapping[str, Any]:
+    """What one of so many gets: a recipe says what all of them take together."""
+    parts = {name: resources[name] / seats for name in ("cpu", "memory") if name in resources and seats > 1}
+    return {**resources, **parts}
 
 
 def image_left_out(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from app.domain.slurm_shared import whole
 from app.errors import InvalidConfig
 from app.settings import Settings
 from app.usecases import recipe_replicas, recipes
@@ -58,6 +59,14 @@ def test_a_recipe_that_shares_out_gpus_shares_the_job(ctx: Context) -> None:
     assert by_recipe(ctx, FOUR, replicas=9)["replicas_per_job"] == 4, "those of a node"
     for alone in ({}, FOUR | {"gpu_per_replica": 4}, {"resources": {"gpu": 4}}):
         assert "replicas_per_job" not in by_recipe(ctx, alone)
+
+
+def test_what_the_recipe_takes_is_what_the_job_takes(ctx: Context) -> None:
+    config = {"gpu_per_replica": 1, "resources": {"gpu": 4, "cpu": 8, "memory": "64G"}}
+    options = by_recipe(ctx, config)
+    assert {name: whole(options)[name] for name in ("cpus", "memory")} == {"cpus": 8, "memory": "65536M"}
+    make_pool(ctx, "alone", {"replicas_per_job": 1})
+    assert by_recipe(ctx, config, pool="alone")["memory"] == "65536M"
 
 
 def test_the_pool_and_the_request_say_otherwise(ctx: Context) -> None:
