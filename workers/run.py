@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
+from billiard.util import get_pdeathsig
+from celery import Celery
+
 from app.db.identity import namespace
 from app.log import configure
 from app.settings import Settings
@@ -32,30 +35,30 @@ def main(argv: list[str]) -> int:
 
         serve(celery, settings)
         return 0
-    celery.start(_arguments(role, settings))
+    # not by Celery's command line: that loads a shell, Flower, and whatever else is plugged into it
+    if role == "beat":
+        # in memory: no schedule file; any number of beats may run
+        celery.Beat(scheduler="celery.beat:Scheduler", pidfile="", loglevel=settings.log_level, quiet=True).run()
+        return 0
+    _work(celery, role, settings)
     return 0
 
 
-def _arguments(role: str, settings: Settings) -> list[str]:
-    if role == "beat":
-        # in memory: no schedule file; any number of beats may run
-        return ["beat", "--scheduler", "celery.beat:Scheduler", "--pidfile", "", "--loglevel", settings.log_level]
-    count = settings.control_concurrency if role == "worker-control" else settings.worker_concurrency
-    return [
-        "worker",
-        "--pool",
-        "prefork",
-        "--concurrency",
-        str(count),
-        "--hostname",
-        f"{role}@{settings.node_name}",
-        "--loglevel",
-        settings.log_level,
+def _work(celery: Celery, role: str, settings: Settings) -> None:
+    """Serve queues until SIGTERM."""
+    # each child asks for a signal by a library that first loads a parser of C: here it is loaded for all of them
+    get_pdeathsig()
+    worker = celery.Worker(
+        hostname=f"{role}@{settings.node_name}",
+        pool_cls="prefork",
+        concurrency=settings.control_concurrency if role == "worker-control" else settings.worker_concurrency,
+        loglevel=settings.log_level,
         # presence is a row in Postgres; gossip and mingle cost more with every worker
-        "--without-gossip",
-        "--without-mingle",
-        *(["--task-events"] if settings.task_events else []),
-    ]
+        without_gossip=True,
+        without_mingle=True,
+        task_events=settings.task_events,
+    )
+    worker.start()
 
 
 if __name__ == "__main__":
