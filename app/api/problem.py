@@ -59,7 +59,10 @@ def problem(
     body = dict(extra or {}) | members(
         status, code, title, detail, instance=request.path, request_id=g.get("request_id", ""), errors=errors
     )
-    answer = Response(json.dumps(shown_problem(body), default=str), status, mimetype=MIMETYPE)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.CONFLICT:
+        # what a backend said may be in there; refusals of requests are our own words, and many
+        body = dict(shown_problem(body))
+    answer = Response(json.dumps(body, default=str), status, mimetype=MIMETYPE)
     if status == HTTPStatus.UNAUTHORIZED:
         answer.headers["WWW-Authenticate"] = CHALLENGE
     answer.headers.update(headers or {})

@@ -69,7 +69,7 @@ def tunnel_check(settings: Settings) -> list[Finding]:
         found.append(Finding("tunnels", WARN, some, f"hostler status; tail {log}"))
     if found:
         return found
-    return [Finding("tunnels", OK, f"{len(ends)} are up" if ends else "nothing is reached through one")]
+    return [Finding("tunnels", OK, f"all are up: {len(ends)}" if ends else "nothing is reached through one")]
 
 
 def _finding(name: str, told: Mapping[str, Any] | None, longest_s: float) -> Finding:

@@ -257,7 +257,9 @@ def _check_whole(
         if not guilty and path and path[0] in asked:
             guilty = [path[0]]
         if guilty:
-            errors.setdefault(_named(guilty[0], wish), []).append(f"{told} (with the options of pool {pool.name})")
+            errors.setdefault(_named(guilty[0], wish), []).append(
+                f"{told}: it does not go together with the pool's options, see `hostler pool get {pool.name}`."
+            )
         else:
             errors.setdefault("pool", []).append(
                 f"Its options do not go together with your key's: {'.'.join(path)}: {told}. `hostler pool get"

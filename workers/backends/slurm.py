@@ -15,6 +15,7 @@ import logging
 import os
 import re
 import secrets
+import shlex
 import time
 from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
@@ -91,7 +92,8 @@ class SlurmBackend:
 
     def _trial(self, command: str = "sinfo --version") -> str:
         """What to type to see what Slurm says where commands are given."""
-        ssh = self._context.options.get("ssh")
+        ssh, conf = self._context.options.get("ssh"), self._context.options.get("slurm_conf")
+        command = f"SLURM_CONF={shlex.quote(conf)} {command}" if conf else command
         return f"{SshOptions.of(ssh).trial.removesuffix(' true')} {command}" if ssh else command
 
     def prepare(self) -> None:

@@ -130,3 +130,21 @@ def test_of_a_replica_whose_pool_was_changed_since(
     reader = caller("read")
     for path in (f"/api/v1/replicas/{replica_id}", "/api/v1/events", f"/api/v1/replicas/{replica_id}/explain"):
         assert [word for word in HIDDEN if word in reader.get(path).text] == [], path
+
+
+def test_errors_hide_it_too(admin: Caller, caller: Callable[[str], Caller], ctx: Context, replica_id: str) -> None:
+    made = admin.post("/api/v1/services", {"recipe_name": "inference/mock", "name": "web", "pool": "far"})
+    assert made.status_code in (201, 202), made.get_json()
+    with ctx.database.begin() as connection:
+        connection.execute(
+            text(
+                "UPDATE replicas SET message = :words, state = 'unhealthy', base_url = 'http://127.0.0.1:9' WHERE id IN"
+                " (SELECT replica_id FROM service_members)"
+            ),
+            {"words": WORDS},
+        )
+    told = {role: caller(role).post("/api/v1/vllm/web/prompt", {"prompt": "x"}) for role in ("infer", "operate")}
+    assert {role: answer.status_code for role, answer in told.items()} == {"infer": 503, "operate": 503}
+    assert LOGIN in told["operate"].text
+    assert [word for word in HIDDEN if word in told["infer"].text] == []
+    assert told["infer"].get_json()["code"] == told["operate"].get_json()["code"]
