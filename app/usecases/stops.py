@@ -115,13 +115,11 @@ def _set_off(
         "patch": {"desired_state": "stopped", "grace_s": grace_s},
     }
     state = State(row.state)
-    if state in LAUNCHING:
-        # why it took so long, if it did
-        common["message"] = row.message
     if state is State.PENDING or (state in LAUNCHING and ends.never_launched(connection, row.id, row.attempt)):
-        # no backend was asked for it, and none will be: it is gone at once, whether or not its place can be asked
+        # no backend was asked for it, and none will be: it is gone at once, whether or not its place can be asked; why
+        # that took so long stays its message
         path = (state, State.STOPPED) if state is State.PENDING else (state, State.STOPPING, State.STOPPED)
-        replicas.record_moves(connection, [Move(row.id, row.attempt, path, **common)])
+        replicas.record_moves(connection, [Move(row.id, row.attempt, path, message=row.message, **common)])
         replicas.record_released(connection, row.id, row.attempt)
         tasks.finish(connection, [task_id], TaskState.SUCCEEDED, actor=actor.name, message="nothing was launched")
         return True
