@@ -12,7 +12,8 @@ from tests.faults.harness.places.beneath import BENEATH
 from tests.faults.harness.places.beside import BREAKS_BESIDE
 from tests.faults.harness.places.faults import BREAKS, STANDS_ON
 from tests.faults.harness.places.parts import Parts
-from tests.faults.harness.places.pools import CLUSTER, PLACES, PODMAN, SSHD
+from tests.faults.harness.places.pools import ALL, CLUSTER, PLACES, PODMAN, SSHD
+from tests.faults.harness.places.sharing import BREAKS_SHARED
 from tests.faults.harness.places.worker_host import POOL
 from tests.faults.harness.plants import PLACE_PLANTS
 from tests.faults.harness.script import as_json, script
@@ -29,6 +30,7 @@ _PARTS = {
     "far_silence_is_death": SSHD,
     "forgotten_is_lost": CLUSTER,
     "log_begins_at_chunk": SSHD,
+    "one_gpu_for_all": CLUSTER,
     "secrets_are_kept": CLUSTER,
     "tunnel_left_open": SSHD,
     "volumes_stay": PODMAN,
@@ -44,8 +46,8 @@ def test_a_seed_means_the_same_script_in_every_process(folder: str) -> None:
 
 def test_seeds_in_a_row_use_every_pool_and_every_fault() -> None:
     steps = [step for seed in range(FIRST_SEED, FIRST_SEED + len(BREAKS)) for step in script(seed)]
-    assert {step.what for step in steps} >= BREAKS.keys() | BREAKS_BESIDE.keys()
-    assert {step.arguments.get("pool") for step in steps} >= {*PLACES, POOL}
+    assert {step.what for step in steps} >= BREAKS.keys() | BREAKS_BESIDE.keys() | BREAKS_SHARED.keys()
+    assert {step.arguments.get("pool") for step in steps} >= {*ALL, POOL}
     # drawn beside the others, by most seeds
     more = {step.what for seed in range(FIRST_SEED, FIRST_SEED + 4 * len(BENEATH)) for step in script(seed)}
     assert more >= BENEATH.keys()
@@ -58,10 +60,9 @@ def test_what_breaks_is_known_where_something_is_made_for_it() -> None:
 
 def test_what_the_machine_lacks_is_told_and_left_out(tmp_path: Path) -> None:
     parts = Parts(tmp_path, missing={CLUSTER: "no slurmctld", PODMAN: "no podman", SSHD: "no sshd"})
-    assert parts.left_out() == {
-        "queue": "no slurmctld", "login": "no slurmctld", "far": "no sshd", "tunnelled": "no sshd", "pod": "no podman"
-    }  # fmt: skip
-    assert [parts.options(pool, tmp_path) for pool in PLACES] == [None] * len(PLACES)
+    lacks = dict.fromkeys(("queue", "login", "shared"), "no slurmctld") | dict.fromkeys(("far", "tunnelled"), "no sshd")
+    assert parts.left_out() == lacks | {"pod": "no podman"}
+    assert [parts.options(pool, tmp_path) for pool in ALL] == [None] * len(ALL)
     assert parts.facts("hostler-x-") == PlaceFacts("hostler-x-")
     parts.mend()
     parts.close()

@@ -40,9 +40,10 @@ class Elsewhere:
     volumes: list[str] = field(default_factory=list)
     networks: list[str] = field(default_factory=list)
 
-    def engine(self, replica: str, port: int) -> subprocess.Popen[bytes]:
-        """An engine of that replica, in the place of a cluster."""
+    def engine(self, replica: str, port: int, device: str = "/") -> subprocess.Popen[bytes]:
+        """An engine of that replica, in the place of a cluster, with a GPU of a node."""
         environ = {"HOSTLER_MARK": name_of(replica), "HOME": str(self.folder), "PATH": os.environ["PATH"]}
+        environ["SLURMD_NODENAME"], _, environ["CUDA_VISIBLE_DEVICES"] = device.partition("/")
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _ENGINE, str(port)], env=environ, start_new_session=True
         )
@@ -130,6 +131,16 @@ def _secrets_of(world: Elsewhere, replica: str, place: str) -> None:
     folder = world.story.folder / place / name_of(replica)
     folder.mkdir(parents=True)
     (folder / "private").touch()
+
+
+def _seated(world: Elsewhere, *replicas: str) -> None:
+    """On the seats of a job that runs; A's job is that one."""
+    share = world.story.folder / "shared" / ".shared" / "0123-0"
+    (share / "seats").mkdir(parents=True)
+    (share / "job.json").write_text(json.dumps({"job_id": "7"}))
+    for number, replica in enumerate(replicas):
+        (share / "seats" / str(number)).write_text(json.dumps({"name": name_of(replica)}))
+    world.jobs = [Job("7", f"{PREFIX}shared-0123-0", "RUNNING")]
 
 
 def _deleted(world: Elsewhere, ago_s: float) -> None:
@@ -233,6 +244,26 @@ SPOILS: dict[str, tuple[Callable[[Elsewhere], None], str]] = {
     ),
     "started by two jobs": (lambda w: _start_twice(w, "7", "8"), "launches: an engine was started more than once"),
     "started twice by one job": (lambda w: _start_twice(w, "7", "7"), "launches: an engine was started more than once"),
+    "a shared job of nobody": (
+        _say_jobs(_OURS, Job("9", f"{PREFIX}shared-0123-0", "RUNNING")),
+        "places: a shared job is left in which no attempt has a seat",
+    ),
+    "a shared job twice": (
+        _say_jobs(*(Job(number, f"{PREFIX}shared-0123-0", "RUNNING") for number in "78")),
+        "places: a shared job was submitted twice",
+    ),
+    "a GPU of two": (
+        lambda w: (void(w.engine(A, free_port(), "n1/0")), void(w.engine(B, free_port(), "n1/0"))),
+        "places: two attempts have the same GPU",
+    ),
+    "a GPU of two for a moment": (
+        lambda w: w.story.sighting("shared_gpu", gpu="n1/0", attempts=[name_of(A), name_of(B)]),
+        "launches: two attempts had the same GPU at once",
+    ),
+    "a seat of one that is over": (
+        lambda w: _seated(w, B),
+        "leftovers: a seat is held by an attempt that is over",
+    ),
     "secrets of one that is over": (
         lambda w: _secrets_of(w, B, "queue"),
         "leftovers: secrets are kept of an attempt that is over",
@@ -294,6 +325,13 @@ def test_what_may_be_kept_is_no_finding(elsewhere: Elsewhere) -> None:
     _read(elsewhere, (0, 12), said=10)
     _answered(elsewhere, "?tail=20", 4, 5)
     assert elsewhere.story.findings() == set()
+
+
+def test_who_shares_a_job_has_that_one(elsewhere: Elsewhere) -> None:
+    _seated(elsewhere, A)
+    assert elsewhere.story.findings() == set()
+    elsewhere.jobs = []
+    assert "places: a replica is ready and its job does not run" in elsewhere.story.findings()
 
 
 def test_who_keeps_the_output_of_a_container_may_take_it_along(elsewhere: Elsewhere) -> None:

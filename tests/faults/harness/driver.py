@@ -22,6 +22,7 @@ from tests.faults.harness.places import talking
 from tests.faults.harness.places.beneath import BENEATH
 from tests.faults.harness.places.beside import BREAKS_BESIDE
 from tests.faults.harness.places.faults import BREAKS
+from tests.faults.harness.places.sharing import BREAKS_SHARED
 from tests.faults.harness.script import ASKED, Step
 from tests.faults.harness.services import OF
 from tests.faults.harness.stack import FaultyStack
@@ -45,6 +46,7 @@ _SERVICE_OF = (
     " WHERE s.labels @> %s ORDER BY t.seq DESC LIMIT 1"
 )
 _MEMBERS_OF = "SELECT replica_id FROM service_members WHERE service_id = %s ORDER BY created_at, replica_id"
+_EVERY = FAULTS | RARE | DOOR | SERVICES | BREAKS | BENEATH | BREAKS_BESIDE | BREAKS_SHARED
 _HEADERS = ("content-type", "location", "idempotency-replayed", "retry-after")
 
 
@@ -210,7 +212,7 @@ class Driver:
             self._known.notify_all()
 
     def _break(self, step: Step, began: float) -> None:
-        fault = (FAULTS | RARE | DOOR | SERVICES | BREAKS | BENEATH | BREAKS_BESIDE)[step.what]
+        fault = _EVERY[step.what]
         _sleep_until(began + step.at_s)
         hit = fault.inject(self.stack, step.arguments)
         self.journal.write("fault", name=step.what, target=step.arguments, hit=hit)

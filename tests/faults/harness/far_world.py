@@ -23,7 +23,9 @@ _COMMANDS = "/usr/sbin:/usr/bin:/sbin:/bin"
 #: The label by which containers name their attempt.
 _ATTEMPT = "hostler.attempt"
 _MARK, _HOME, _RUN = b"HOSTLER_MARK=", b"HOME=", b"SLURM_RESTART_COUNT="
-_JOB = b"SLURM_JOB_NAME="
+_JOB, _NODE, _GPUS = b"SLURM_JOB_NAME=", b"SLURMD_NODENAME=", b"CUDA_VISIBLE_DEVICES="
+#: Behind the prefix of the stack's names, how those of shared jobs go on.
+_SHARED = b"shared-"
 _ROLE, _STATE = b"HOSTLER_ROLE=", b"HOSTLER_STATE_DIR="
 
 
@@ -34,6 +36,11 @@ class Job:
     id: str
     name: str
     state: str
+
+    @property
+    def is_shared(self) -> bool:
+        """Of several attempts, none of which it is called after."""
+        return "-shared-" in self.name
 
     @property
     def is_over(self) -> bool:
@@ -63,6 +70,8 @@ class FarProcess:
     name: str
     leads: bool
     run: str
+    #: GPUs of a cluster that it was given: ``NODE/NUMBER``
+    devices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -138,7 +147,7 @@ def processes(places: PlaceFacts, state_dir: Path) -> list[FarProcess]:
             start, leads = world.identity(pid), world.leads(pid)
             if start is not None:
                 run = os.fsdecode(_value(environ, _RUN)) or "0"
-                found.append(FarProcess(pid, start, os.fsdecode(mark), leads, run))
+                found.append(FarProcess(pid, start, os.fsdecode(mark), leads, run, _devices(environ)))
     return found
 
 
@@ -163,11 +172,20 @@ def left(places: PlaceFacts, state_dir: Path) -> list[str]:
     return found + [f"an ssh of {one.role}: {one.words[:80]}" for one in connections(state_dir)]
 
 
-def job_programs(places: PlaceFacts) -> list[int]:
-    """Pids of the programs of ours around the engines of jobs."""
+def job_programs(places: PlaceFacts, *, of_shared: bool = False) -> list[int]:
+    """Pids of the programs of ours around the engines of jobs; ``of_shared``: of those that share one."""
+    return [pid for pid in _in_jobs(places, of_shared=of_shared) if b"job.py" in _words(pid)]
+
+
+def share_programs(places: PlaceFacts) -> list[int]:
+    """Pids of the programs of ours that look after the seats of a shared job."""
+    return [pid for pid in _in_jobs(places, of_shared=True) if b"share.pyz" in _words(pid)]
+
+
+def _in_jobs(places: PlaceFacts, *, of_shared: bool) -> list[int]:
     prefix = os.fsencode(places.prefix)
-    jobs = (pid for pid, environ in _environs() if _value(environ, _JOB).startswith(prefix))
-    return [pid for pid in jobs if b"job.py" in _words(pid)]
+    named = ((pid, _value(environ, _JOB)) for pid, environ in _environs())
+    return [pid for pid, name in named if name.startswith(prefix) and name.startswith(prefix + _SHARED) == of_shared]
 
 
 def conmons(places: PlaceFacts) -> list[int]:
@@ -207,6 +225,11 @@ def _environs() -> list[tuple[int, list[bytes]]]:
         except OSError:
             continue
     return found
+
+
+def _devices(environ: list[bytes]) -> tuple[str, ...]:
+    node, gpus = os.fsdecode(_value(environ, _NODE)), os.fsdecode(_value(environ, _GPUS))
+    return tuple(f"{node}/{gpu}" for gpu in gpus.split(",")) if node and gpus else ()
 
 
 def _value(environ: list[bytes], name: bytes) -> bytes:

@@ -29,7 +29,7 @@ from tests.faults.harness.facts import StackFacts
 from tests.faults.harness.injection import FOLDER, PLANT
 from tests.faults.harness.interpreter import make_interpreter
 from tests.faults.harness.places.parts import Parts
-from tests.faults.harness.places.pools import LEASE_S, PLACES
+from tests.faults.harness.places.pools import ALL, GPUS, LEASE_S, SHARED
 from tests.faults.harness.places.worker_host import NODE, POOL, SLOTS, WorkerHost, worker_host
 from tests.support.stacks import Stack, stack
 
@@ -126,10 +126,11 @@ class FaultyStack:
             body = {"name": POOL, "backend": "process", "slots": SLOTS}
             self._made.call("POST", "/api/v1/pools", body, 201)
             self.pools.add(POOL)
-        for name, (backend, slots, _) in PLACES.items() if self.parts is not None else ():
+        for name, (backend, slots, _) in ALL.items() if self.parts is not None else ():
             options = self.parts.options(name, self.folder)
             if options is not None:
                 body = {"name": name, "backend": backend, "slots": slots, "options": options}
+                body |= {"gpus": GPUS} if name == SHARED else {}
                 self._made.call("POST", "/api/v1/pools", body, 201)
                 self.pools.add(name)
         self._made.call("POST", "/api/v1/models", {"name": ALLOWED, "engine": "mock", "aliases": [ALIAS]}, 201)
@@ -274,7 +275,7 @@ def faulty_stack(
     there = folder / "beside" if with_host else None
     if there is not None:
         # what is not its own is the other's
-        environ["HOSTLER_NODE_POOLS"] = ",".join(("local", "mock", *POOLS, *PLACES))
+        environ["HOSTLER_NODE_POOLS"] = ",".join(("local", "mock", *POOLS, *ALL))
     with stack(folder / "state", python, **environ) as made:
         found, held = FaultyStack(made, folder, parts, there), ExitStack()
         try:

@@ -29,6 +29,9 @@ def check_launches(found: Evidence) -> Iterator[Finding]:
         elif line["op"] == "doubled":
             told = {"attempt": line["attempt"], "pids": line["pids"]}
             yield Finding("launches", "two engines of one attempt ran at once", told)
+        elif line["op"] == "shared_gpu":
+            told = {"gpu": line["gpu"], "attempts": line["attempts"]}
+            yield Finding("launches", "two attempts had the same GPU at once", told)
     for (name, _), seen in engines.items():
         if len(seen) > 1 and not _lost_by_cluster(found, name):
             told = {"attempt": name, "engines": sorted(seen)}

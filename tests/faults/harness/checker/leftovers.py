@@ -3,17 +3,19 @@ network, no socket of a connection that is gone."""
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tests.faults.harness.checker.evidence import Evidence, Far
 from tests.faults.harness.facts import Finding
 from tests.faults.harness.world import replica_of
 
 #: Folders of attempts below the harness's own, by the pools that have them: jobs', and processes' of a far host.
-JOBS = ("queue", "login")
+JOBS = ("queue", "login", "shared")
 PROCESSES = ("far/attempts",)
 #: The folder of what was deleted is removed by a pass every 30 s, which begins anew with each agent.
 FORGOTTEN_S = 120.0
@@ -29,6 +31,7 @@ def check_leftovers(found: Evidence) -> Iterator[Finding]:
     for name in far.networks or ():
         yield Finding("leftovers", "a network is left that nobody asked for", {"network": name})
     if found.run.converged:
+        yield from _judge_seats(found, far)
         yield from _judge_sockets(found, far)
 
 
@@ -47,6 +50,26 @@ def _judge_folders(found: Evidence) -> Iterator[Finding]:
             deleted_at = deleted.get(replica_of(folder.name)[0])
             if deleted_at is not None and found.at - deleted_at > FORGOTTEN_S:
                 yield Finding("leftovers", "a folder is left of an attempt that was deleted long ago", told)
+
+
+def _judge_seats(found: Evidence, far: Far) -> Iterator[Finding]:
+    """Of jobs that several attempts share, while they run."""
+    open_names = {attempt.name for attempt in found.rows.open_attempts()}
+    living = {job.id for job in far.jobs or () if job.is_shared and not job.is_over}
+    for seat in sorted((found.run.folder / "shared" / ".shared").glob("*/seats/*")):
+        if seat.name.isdigit() and (_read(seat.parents[1] / "job.json") or {}).get("job_id") in living:
+            holder = (_read(seat) or {}).get("name")
+            if holder is not None and holder not in open_names:
+                told = {"attempt": holder, "seat": str(seat.relative_to(found.run.folder))}
+                yield Finding("leftovers", "a seat is held by an attempt that is over", told)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _attempts(folder: Path) -> list[Path]:

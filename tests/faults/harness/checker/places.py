@@ -29,6 +29,7 @@ def check_places(found: Evidence) -> Iterator[Finding]:
     for attempt in attempts.values():
         yield from _judge_attempt(found, attempt, alive[attempt.name])
     yield from _judge_jobs(found, far, attempts)
+    yield from _judge_devices(far)
     yield from _judge_containers(found, far, attempts)
     yield from _judge_tunnels(found, far, attempts)
     if len(far.connections) > MOST_CONNECTIONS:
@@ -62,20 +63,34 @@ def _judge_jobs(found: Evidence, far: Far, attempts: dict[str, Any]) -> Iterator
     for job in far.jobs:
         if not job.is_over:
             jobs[job.name].append(job)
+    seated = {attempt.job_id for attempt in attempts.values()}
     for name, held in jobs.items():
         told = {"attempt": name, "jobs": [f"{job.id} {job.state}" for job in held]}
+        if held[0].is_shared:
+            yield from _judge_shared(found, held, seated)
+            continue
         # a killed controller forgets ends too, until the node tells it again; a job of which nothing runs is its own
         forgotten = found.controller_was_killed and not any(process.name == name for process in far.processes)
         if name not in attempts and not forgotten:
             yield Finding("places", "a job is left of an attempt that is over or unknown", told)
         if len(held) > 1:
             yield Finding("places", "an attempt has more than one job", told)
+    shared = {job.id: job for job in far.jobs if job.is_shared and not job.is_over}
     for attempt in attempts.values():
         replica = found.rows.replicas.get(attempt.replica_id)
+        held = jobs[attempt.name] or [job for job in (shared.get(attempt.job_id),) if job is not None]
         if attempt.backend == "slurm" and replica is not None and replica.state in RUNNING:
-            yield from _judge_job(attempt, replica, jobs[attempt.name])
-        if attempt.replica_id in found.rows.held and [job.state for job in jobs[attempt.name]] != ["PENDING"]:
+            yield from _judge_job(attempt, replica, held)
+        if attempt.replica_id in found.rows.held and [job.state for job in held] != ["PENDING"]:
             yield Finding("places", "a replica is said to wait in a queue where it does not", {"attempt": attempt.name})
+
+
+def _judge_shared(found: Evidence, held: list[Job], seated: set[str | None]) -> Iterator[Finding]:
+    told = {"job": held[0].name, "jobs": [f"{job.id} {job.state}" for job in held]}
+    if found.run.converged and not seated & {job.id for job in held}:
+        yield Finding("places", "a shared job is left in which no attempt has a seat", told)
+    if len(held) > 1:
+        yield Finding("places", "a shared job was submitted twice", told)
 
 
 def _judge_job(attempt: Any, replica: Any, held: list[Job]) -> Iterator[Finding]:
@@ -87,6 +102,16 @@ def _judge_job(attempt: Any, replica: Any, held: list[Job]) -> Iterator[Finding]
         yield Finding("places", f"a replica is {replica.state} and its job does not run", told)
     elif attempt.job_id is not None and attempt.job_id not in running:
         yield Finding("places", "the database names another job than the cluster", {**told, "running": running})
+
+
+def _judge_devices(far: Far) -> Iterator[Finding]:
+    holders: dict[str, set[str]] = defaultdict(set)
+    for process in far.processes:
+        for device in process.devices if process.leads else ():
+            holders[device].add(process.name)
+    for device, names in holders.items():
+        if len(names) > 1:
+            yield Finding("places", "two attempts have the same GPU", {"gpu": device, "attempts": sorted(names)})
 
 
 def _judge_containers(found: Evidence, far: Far, attempts: dict[str, Any]) -> Iterator[Finding]:

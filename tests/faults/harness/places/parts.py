@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from tests.faults.harness.facts import PlaceFacts
-from tests.faults.harness.places.pools import CLUSTER, PLACES, PODMAN, SSHD
+from tests.faults.harness.places.pools import ALL, CLUSTER, PODMAN, SEATS, SHARED, SSHD
 from tests.support import podman as podmen
 from tests.support import slurm
 from tests.support.podman import Podman, running_podman
@@ -36,8 +36,8 @@ JOB_PORTS, FAR_PORTS = [30000 + _OWN, 30000 + _OWN + 39], [31000 + _OWN, 31000 +
 _START_S = 60
 #: With a volume, as many have: one more thing that must go with each container.
 IMAGE = "localhost/hostler-faults:latest"
-#: What the engine of a job is told of it, for who counts the starts.
-_COUNTED = ["SLURM_JOB_ID", "SLURM_RESTART_COUNT"]
+#: What the engine of a job is told of it, for who counts the starts, and looks whose GPUs are whose.
+_COUNTED = ["SLURM_JOB_ID", "SLURM_RESTART_COUNT", "SLURMD_NODENAME"]
 
 
 @dataclass
@@ -56,21 +56,21 @@ class Parts:
 
     def left_out(self) -> dict[str, str]:
         """Pools that cannot be here, and why."""
-        whys = {
-            pool: [self.missing[one] for one in needs if one in self.missing] for pool, (*_, needs) in PLACES.items()
-        }
+        whys = {pool: [self.missing[one] for one in needs if one in self.missing] for pool, (*_, needs) in ALL.items()}
         return {pool: why[0] for pool, why in whys.items() if why}
 
     def options(self, pool: str, folder: Path) -> dict[str, Any] | None:
         """Of that pool, for a stack whose harness's folder is ``folder``; None where a part of it is missing."""
-        if not self.has(*PLACES[pool][2]):
+        if not self.has(*ALL[pool][2]):
             return None
         if pool == "pod":
             assert self.podman is not None
             return self._contained(folder)
-        if pool in ("queue", "login"):
+        if pool in ("queue", "login", SHARED):
             assert self.cluster is not None
             options = {**self.cluster.options(folder / pool), "passes": _COUNTED, "ports": JOB_PORTS}
+            if pool == SHARED:
+                return {**options, "replicas_per_job": SEATS, "job_stay_s": 2}
             return options if pool == "queue" else {**options, "ssh": self._ssh}
         options = {"ssh": self._ssh, "folder": str(folder / "far"), "python": sys.executable, "ports": FAR_PORTS}
         return {**options, "tunnel": True} if pool == "tunnelled" else options

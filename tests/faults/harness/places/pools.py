@@ -15,3 +15,8 @@ PLACES: Mapping[str, tuple[str, int, tuple[str, ...]]] = {
     "tunnelled": ("ssh", 4, (SSHD,)),
     "pod": ("docker", 4, (PODMAN,)),
 }
+#: One whose replicas share jobs, and how many of them one. Of its own, so that it draws no script anew.
+SHARED, SEATS = "shared", 2
+ALL: Mapping[str, tuple[str, int, tuple[str, ...]]] = {**PLACES, SHARED: ("slurm", 6, (CLUSTER,))}
+#: What it may ask the cluster for.
+GPUS = 8

@@ -12,7 +12,7 @@ from tests.faults.harness.faults import FAULTS
 from tests.faults.harness.faults.base import Fault
 from tests.faults.harness.faults.points import ArmPoint
 from tests.faults.harness.faults.signals import Freeze
-from tests.faults.harness.places import FIRST_SEED, beneath, beside, talking
+from tests.faults.harness.places import FIRST_SEED, beneath, beside, sharing, talking
 from tests.faults.harness.places.acts import draw, serving
 from tests.faults.harness.places.faults import BREAKS, STANDS_ON
 from tests.faults.harness.places.points import POOL_OF
@@ -50,7 +50,7 @@ def place_steps(seed: int) -> list[tuple[float, str, dict[str, Any]]]:
         if name in STANDS_ON:
             standing = serving(f"stands-{name}", STANDS_ON[name])
             steps.append((max(0.0, round(at_s - BEFORE_S, 2)), "request", standing))
-    return steps + [one for more in (talking, beneath, beside) for one in more.draw(seed, LENGTH_S)]
+    return steps + [one for more in (talking, beneath, beside, sharing) for one in more.draw(seed, LENGTH_S)]
 
 
 def _baits(fault: Fault, arguments: Mapping[str, Any]) -> Sequence[tuple[float, Act]]:

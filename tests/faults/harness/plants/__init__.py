@@ -35,6 +35,7 @@ PLACE_PLANTS: dict[str, int] = {
     "far_silence_is_death": 1130,
     "forgotten_is_lost": 1039,
     "log_begins_at_chunk": 1002,
+    "one_gpu_for_all": 1003,
     "secrets_are_kept": 1001,
     "tunnel_left_open": 1004,
     "volumes_stay": 1001,

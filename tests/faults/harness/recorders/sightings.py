@@ -31,7 +31,7 @@ _CLOSED = (
 
 class Sightings:
     """One thread. Writes ``seen`` once per process, ``outlived`` once per process that should be gone, ``doubled`` once
-    per attempt of which two engines were alive at once."""
+    per attempt of which two engines were alive at once, ``shared_gpu`` once per two that had the same one."""
 
     def __init__(self, stack: StackFacts) -> None:
         self._stack = stack
@@ -83,6 +83,16 @@ class Sightings:
             if len(living) > 1 and name not in self._doubled:
                 self._doubled.add(name)
                 self._lines.write("doubled", attempt=name, pids=living)
+        holders: dict[str, set[str]] = defaultdict(set)
+        for one in (one for several in engines.values() for one in several if one.devices):
+            if world.identity(one.pid) == one.start:
+                for device in one.devices:
+                    holders[device].add(one.name)
+        for device, names in holders.items():
+            told = f"{device} {' '.join(sorted(names))}"
+            if len(names) > 1 and told not in self._doubled:
+                self._doubled.add(told)
+                self._lines.write("shared_gpu", gpu=device, attempts=sorted(names))
 
     def _run(self) -> None:
         while not self._stopping.wait(EVERY_S):
