@@ -28,7 +28,6 @@ __all__ = ["folder"]
 _PARTS = {
     "slurm_adopts_nothing": CLUSTER,
     "far_silence_is_death": SSHD,
-    "forgotten_is_lost": CLUSTER,
     "log_begins_at_chunk": SSHD,
     "one_gpu_for_all": CLUSTER,
     "secrets_are_kept": CLUSTER,

@@ -97,7 +97,7 @@ class Run:
         self.plan, self.private, self.restarts, self.key = plan, private, restarts, key
         self.node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
         self.host = own_address(plan.get("network"))
-        self.port, self.claim = claim_port(plan, self.host, job)
+        self.port, self.claim = claim_port(plan, self.host)
         self.argv = [put(item, self.host, self.port, plan) for item in argv]
         self.known = {"job_id": job, "restarts": self.restarts, "node": self.node, "host": self.host, "port": self.port}
         self.log = Log(plan["log_bytes"])
@@ -499,7 +499,7 @@ def source_of(address: Any) -> Any:
         return probe.getsockname()[0]
 
 
-def claim_port(plan: dict, host: str, job: str) -> tuple:
+def claim_port(plan: dict, host: str) -> tuple:
     """A port that nobody listens on and no other job of Hostler on this node takes, and what holds the claim.
 
     The claim is an abstract Unix socket: it is of the same network namespace as the port, needs no folder that jobs
@@ -509,7 +509,8 @@ def claim_port(plan: dict, host: str, job: str) -> tuple:
         return plan["port"], None
     first, last = plan["ports"]
     count = last - first + 1
-    begin = (int(job) * 7919) % count
+    # not by the job's id: a controller that lost its last seconds gives ids again, and would the old one's port with it
+    begin = int(plan["nonce"][:8], 16) % count
     for place in range(count):
         port = first + (begin + place) % count
         claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -16,6 +16,8 @@ from workers.backends.slurm_queue import WAITING, QueuedJob
 TELLING_S = 30.0
 #: A job's program that told so recently that it lives, lives: it does so every 5 s, on a file system that may stall.
 ALIVE_S = 30.0
+#: What it said of itself longer ago is believed no more where Slurm does not know the job: whose port it is, above all.
+FRESH_S = 10.0
 _CLEARING = "Slurm is ending the job"
 _REASONS = {
     "TIMEOUT": Reason.WALLTIME,
@@ -169,7 +171,8 @@ class Look:
         message = f"Slurm knows no job {self.job_id} any more, and it still runs on its node"
         if self.ended:
             return self._lingering(message)
-        if not self.run:
+        if not self.run or abs(self.attempt["alive_s"]) > FRESH_S:
+            # it may have ended without a word, and another one may answer at its address by now
             return Observation(Liveness.UNKNOWN, message=message, told=self._told())
         return self._runs(message)
 

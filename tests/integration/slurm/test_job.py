@@ -175,6 +175,15 @@ def test_a_run_tells_again_and_again_that_it_lives(node: Node) -> None:
         wait_until(lambda: alive.stat().st_mtime > 1, WAIT_S, "its next word")
 
 
+def test_an_id_of_a_job_that_is_given_again_brings_no_port_along() -> None:
+    ports = set()
+    for nonce in ("00000000f00d", "000007d0f00d", "00000fa0f00d"):
+        port, claim = slurm_job.claim_port({"ports": [21000, 29000], "nonce": nonce}, "127.0.0.1")
+        claim.close()
+        ports.add(port)
+    assert len(ports) == 3, "of one job's id, as a controller that lost its last seconds gives them"
+
+
 def test_an_earlier_runs_last_word_does_not_hide_where_the_next_one_is(node: Node) -> None:
     node.run(1)
     node.began(1, 1)

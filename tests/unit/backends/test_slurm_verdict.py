@@ -226,6 +226,12 @@ def test_a_forgotten_job_that_told_lately_that_it_lives_runs() -> None:
     assert see(run=RUN, alive_s=6.0, exit=EXIT).liveness is Liveness.EXITED
 
 
+@pytest.mark.parametrize("alive_s", [11.0, 29.0, -11.0])
+def test_of_a_forgotten_job_that_told_nothing_for_a_while_nothing_is_known(alive_s: float) -> None:
+    seen = see(run=RUN, alive_s=alive_s)
+    assert (seen.liveness, seen.port, seen.owns_port) == (Liveness.UNKNOWN, None, None)
+
+
 @pytest.mark.parametrize("alive_s", [31.0, -31.0])
 def test_a_forgotten_job_that_told_nothing_for_long_is_lost(alive_s: float) -> None:
     assert see(run=RUN, alive_s=alive_s).liveness is Liveness.LOST

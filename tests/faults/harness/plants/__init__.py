@@ -33,7 +33,6 @@ PLANTS: dict[str, int] = {
 PLACE_PLANTS: dict[str, int] = {
     "slurm_adopts_nothing": 1001,
     "far_silence_is_death": 1130,
-    "forgotten_is_lost": 1039,
     "log_begins_at_chunk": 1002,
     "one_gpu_for_all": 1003,
     "secrets_are_kept": 1001,
