@@ -190,7 +190,7 @@ class SlurmBackend:
         if answer["jobs"] is None:
             raise BackendUnavailable(self._host.silence(answer))
         # those that several attempts share are theirs, and end with the last of them
-        shared = {comment_of(name, nonce) for name, nonce in answer["shared"]}
+        shared = {comment_of(name, nonce) for name, nonce in answer.get("shared", ())}
         running = {
             job.name
             for job in answer["jobs"]

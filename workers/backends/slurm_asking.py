@@ -31,15 +31,25 @@ _SOURCES = {
     one: Path(str(one.__file__)).read_text("ascii")
     for one in (slurm_job, slurm_seal, slurm_share, slurm_there, slurm_seats)
 }
-#: The program: modules under their own names, each after those that it imports; the last one is asked.
-_PROGRAM = f"""\
-import sys, types
+_NAMES = {"there": slurm_there.__name__, "seal": slurm_seal.__name__, "seats": slurm_seats.__name__}
+#: Loads modules under their own names. What only attempts that share a job need is compiled where there are such.
+_LOADER = f"""
+import json, os, sys, types
+def load(part):
+    module = sys.modules[names[part]] = types.ModuleType(names[part])
+    exec(compile(sources[names[part]], part, "exec"), module.__dict__)
+    return module
 def begin(request):
-    module.begin(request)
-for name, source in {[(one.__name__, _SOURCES[one]) for one in (slurm_seal, slurm_there, slurm_seats)]!r}:
-    module = sys.modules[name] = types.ModuleType(name)
-    exec(compile(source, name, "exec"), module.__dict__)
-""".encode("ascii")
+    request = json.loads(request.decode("ascii"))
+    there = load("there")
+    kind = there.There
+    if "share" in request or os.path.isdir(os.path.join(os.path.expanduser(request["folder"]), "{slurm_seats.SHARED}")):
+        load("seal")
+        kind = load("seats").Seats
+    there.serve(request, kind)
+"""
+_SENT = {one.__name__: _SOURCES[one] for one in (slurm_there, slurm_seal, slurm_seats)}
+_PROGRAM = f"names = {_NAMES!r}\nsources = {_SENT!r}\n{_LOADER}".encode("ascii")
 JOB_SOURCE = _SOURCES[slurm_job].encode("ascii")
 #: Beyond what the request itself may take: to start an interpreter there and bring the answer back.
 _ROUND_S = 5.0

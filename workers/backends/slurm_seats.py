@@ -31,7 +31,6 @@ from workers.backends.slurm_there import (
     job_states,
     lock_file,
     marked_jobs,
-    serve,
 )
 
 SHARED = ".shared"
@@ -82,9 +81,10 @@ class Seats(There):
     def living(self, shares: list, form: dict) -> list:
         """Those that are being submitted, and those whose job waits or runs. One question, unless there are none."""
         held = {share for share in shares if not self.job_of(share) and self.is_held(share)}
-        others = {share: self.read(share, "launch.json")["job_name"] for share in shares if share not in held}
+        others = {share: self.read(share, "launch.json").get("job_name", "") for share in shares if share not in held}
+        others = {share: name for share, name in others.items() if name}  # else it was removed in this moment
         if not others:
-            return shares
+            return sorted(held)
         queue = self.queue(sorted(set(others.values())), form)
         if not queue["ok"]:
             raise Refused("unavailable", queue["message"])
@@ -93,6 +93,7 @@ class Seats(There):
         for share in shares:
             if share in others and not self.job_of(share):
                 self.note_job(share, queue)
+            # one whose founder died before it came so far has no job
             state = states.get(self.job_of(share), "")
             is_open = state.split(" ")[0] in OPEN and "COMPLETING" not in state and not self.is_late(share)
             if share in held or is_open:
@@ -470,8 +471,3 @@ def listed(folder: str) -> list:
         return sorted(os.listdir(folder))
     except (FileNotFoundError, NotADirectoryError):
         return []
-
-
-def begin(request: bytes) -> None:
-    """Called by the line that unpacked us."""
-    serve(json.loads(request.decode("ascii")), Seats)
