@@ -134,8 +134,8 @@ def test_a_node_that_fails_is_told(world: World, cluster: Cluster) -> None:
 
 
 def test_a_waiting_job_says_why_and_is_stopped_without_having_run(world: World, cluster: Cluster) -> None:
-    plan = world.plan("idle", options={"dependency": f"afterany:{submitted(cluster, '--hold', script='true')}"})
-    handle = world.backend.launch(plan)
+    holder = submitted(cluster, "--hold", script="true")
+    handle = world.backend.launch(world.plan("idle", options={"dependency": f"afterany:{holder}"}))
     seen = world.see(handle)
     assert seen.liveness is Liveness.QUEUED
     assert "Dependency" in wait_until(lambda: world.see(handle).message, WAIT_S, "why it waits")
@@ -143,6 +143,7 @@ def test_a_waiting_job_says_why_and_is_stopped_without_having_run(world: World, 
     world.backend.stop(handle, grace_s=30)
     assert world.wait_for(handle, Liveness.EXITED).reason is None
     assert world.starts() == 0
+    cluster.ask("scancel", holder)
 
 
 def test_a_controller_that_does_not_answer_has_ended_nothing(world: World, cluster: Cluster) -> None:
