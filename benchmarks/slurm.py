@@ -6,7 +6,9 @@ measured. Commands are counted by wrappers of Slurm's own that the backend is to
 
 from __future__ import annotations
 
+import os
 import stat
+import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -40,6 +42,8 @@ class _Bench:
         self._cluster = cluster
         self._count = folder / "count"
         self._options = {**cluster.options(folder / "attempts"), "commands": str(_counted(folder, self._count))}
+        # the interpreter itself: what a version manager puts in its place is a shell script that takes longer than it
+        self._options["python"] = os.path.realpath(sys.executable)
         self._backend = SlurmBackend(BackendContext(state_dir=folder, options=self._options))
         self._prefix = f"hostler-b{uuid4().hex[:6]}-"
 

@@ -141,7 +141,7 @@ def _redis_answers(layout: Layout) -> bool:
 
 def _postgres_argv(settings: Settings) -> list[str]:
     # an autovacuum worker is the superuser's, and in a database with one DROP ... WITH (FORCE) is refused to us
-    return [*postgres_argv(settings, fast=True), "-c", "autovacuum=off"]
+    return [*postgres_argv(settings, fast=True), "-c", "autovacuum=off", "-c", "max_wal_size=256MB"]
 
 
 @contextmanager
