@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psutil
 
 from app.settings import Settings
 from app.stack.control import end_control_plane
+from app.stack.environment import allow_open_files, supervised_environment
 from app.stack.errors import BadState, PartFailed
 from app.stack.layout import Layout
 from app.stack.ports import url_of
 from app.stack.postgres import clear_stale_pid
+from app.stack.prepare import disk_errors
 from app.stack.processes import control_plane, start_ticks
 from app.stack.record import Record, read_record, remove_record, supervisor_of, write_record
 from app.stack.redis import clear_stale_socket
 from app.stack.roles import STACK, WORKER_HOST
 from app.stack.runas import RunAs
 from app.stack.secrets import STARTED_WITH, read_secret
-from app.stack.supervisor import Supervisor
+from app.stack.supervisor import Supervisor, start_supervisor
+from app.stack.supervisor_config import write_config
 
 Say = Callable[[str], None]
 
@@ -62,7 +66,29 @@ def end_leftovers(settings: Settings, say: Say) -> None:
     clear_stale_socket(layout)
 
 
-def record_start(settings: Settings, chosen: RunAs, supervisor: psutil.Process, kind: str) -> None:
+@contextmanager
+def supervised(
+    settings: Settings, chosen: RunAs, kind: str, environ: Mapping[str, str], say: Say
+) -> Iterator[psutil.Process]:
+    """A supervisor, which starts nothing by itself but the embedded parts. What was started is ended again when the
+    body raises. Raises StackError."""
+    with disk_errors(settings.state_dir):
+        config = write_config(settings, chosen.rest, kind)
+    allow_open_files()
+    environment = supervised_environment(settings, chosen.rest, environ)
+    supervisor = start_supervisor(settings, chosen.rest, config, environment)
+    try:
+        _record_start(settings, chosen, supervisor, kind)
+        yield supervisor
+    except BaseException:
+        # Ctrl-C too: half of it helps nobody
+        say("stopping what was started")
+        end_control_plane(settings)
+        remove_record(settings)
+        raise
+
+
+def _record_start(settings: Settings, chosen: RunAs, supervisor: psutil.Process, kind: str) -> None:
     """Write down who was started. Raises PartFailed when it has ended already."""
     # the version number is told in one place, the distribution's package
     from hostler import __version__

@@ -9,19 +9,15 @@ from collections.abc import Mapping
 from app.settings import BadSetting, Settings
 from app.stack import chat, secrets
 from app.stack.address import with_node_address
-from app.stack.control import end_control_plane
-from app.stack.environment import allow_open_files, supervised_environment
 from app.stack.layout import Layout
 from app.stack.lock import locked
 from app.stack.ports import check_address, check_free, url_of
 from app.stack.prepare import disk_errors, make_state_dir, prepare
-from app.stack.record import remove_record
 from app.stack.roles import STACK
 from app.stack.runas import RunAs
-from app.stack.started import Say, Started, end_leftovers, record_start, running
+from app.stack.started import Say, Started, end_leftovers, running, supervised
 from app.stack.starting import migrate, wait_for_database, wait_for_health, wait_for_parts
-from app.stack.supervisor import Supervisor, start_supervisor
-from app.stack.supervisor_config import write_config
+from app.stack.supervisor import Supervisor
 
 #: From the first step to /health 200.
 UP_S = 60.0
@@ -56,19 +52,8 @@ def _start(settings: Settings, say: Say, run_as: str | None, environ: Mapping[st
         say(f"all but Postgres runs as root: {chosen.note}")
     with disk_errors(settings.state_dir):
         new_key = _make_admin_key(settings, chosen)
-        config = write_config(settings, chosen.rest)
-    allow_open_files()
-    environment = supervised_environment(settings, chosen.rest, environ)
-    supervisor = start_supervisor(settings, chosen.rest, config, environment)
-    try:
-        record_start(settings, chosen, supervisor, STACK)
+    with supervised(settings, chosen, STACK, environ, say) as supervisor:
         _bring_up(settings, chosen, say, deadline)
-    except BaseException:
-        # Ctrl-C too: half a stack helps nobody
-        say("stopping what was started")
-        end_control_plane(settings)
-        remove_record(settings)
-        raise
     return Started(url_of(settings), supervisor, new_key=new_key)
 
 

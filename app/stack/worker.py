@@ -12,21 +12,18 @@ from app.db.migrate import standing
 from app.settings import BadSetting, Settings, pools_served
 from app.stack import secrets
 from app.stack.address import address_towards, with_node_address
-from app.stack.control import end_control_plane
-from app.stack.environment import allow_open_files, settings_environment, supervised_environment
+from app.stack.environment import settings_environment
 from app.stack.errors import BadState, PartFailed
 from app.stack.layout import Layout
 from app.stack.lock import locked
 from app.stack.ports import is_loopback
-from app.stack.prepare import disk_errors, make_state_dir, prepare
+from app.stack.prepare import make_state_dir, prepare
 from app.stack.processes import boot_id
-from app.stack.record import remove_record
 from app.stack.roles import WORKER_HOST
 from app.stack.secrets import SHARED, shared_keys
-from app.stack.started import Say, Started, end_leftovers, record_start, running
+from app.stack.started import Say, Started, end_leftovers, running, supervised
 from app.stack.starting import NAMESPACE, check_broker, must_share, wait_for_database, wait_for_programs
-from app.stack.supervisor import Program, Supervisor, start_supervisor
-from app.stack.supervisor_config import write_config
+from app.stack.supervisor import Program, Supervisor
 from app.stack.urls import database_url, embeds_postgres, embeds_redis
 from app.usecases import key_marks, presence
 from app.usecases.context import Context
@@ -108,21 +105,9 @@ def _start(settings: Settings, say: Say, run_as: str | None, environ: Mapping[st
         chosen = prepare(settings, run_as=run_as)
         if chosen.note:
             say(f"all of it runs as root: {chosen.note}")
-        with disk_errors(settings.state_dir):
-            config = write_config(settings, chosen.rest, WORKER_HOST)
-        allow_open_files()
-        environment = supervised_environment(settings, chosen.rest, environ)
-        supervisor = start_supervisor(settings, chosen.rest, config, environment)
-        try:
-            record_start(settings, chosen, supervisor, WORKER_HOST)
+        with supervised(settings, chosen, WORKER_HOST, environ, say) as supervisor:
             Supervisor(settings).start_roles(WORKER_HOST)
             programs = wait_for_programs(settings, deadline, lambda programs: _are_heard(ctx, programs))
-        except BaseException:
-            # Ctrl-C too: half of it helps nobody
-            say("stopping what was started")
-            end_control_plane(settings)
-            remove_record(settings)
-            raise
     finally:
         ctx.close()
     for program in programs:

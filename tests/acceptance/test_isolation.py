@@ -143,7 +143,7 @@ def test_run_as_names_the_user(open_tmp: Path, open_python: str) -> None:
         assert {process.username() for process in ours.living()} == {"nobody"}
         ours.must("down")
     with stack(open_tmp / "other", open_python) as other:
-        done = other.hostler("up", "-d", "--run-as", "nobody-at-all")
+        done = other.hostler("up", "-d", "--port", str(other.port), "--run-as", "nobody-at-all")
         assert done.returncode == 1
         assert "useradd" in done.stderr
 
@@ -163,7 +163,7 @@ def test_a_plain_user_needs_no_root(open_tmp: Path, open_python: str) -> None:
         ours.must("doctor")
         ours.must("down")
         assert not ours.living()
-        refused = ours.hostler("up", "-d", "--run-as", "daemon")
+        refused = ours.hostler("up", "-d", "--port", str(ours.port), "--run-as", "daemon")
         assert refused.returncode == 1
         assert "only root" in refused.stderr
 
