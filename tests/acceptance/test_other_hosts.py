@@ -66,6 +66,10 @@ class Two:
             lambda: plain_http.post(url, json=body, headers=headers, timeout=60, trust_env=False).status_code
         )
 
+    def await_answer(self, replica_id: str) -> None:
+        """One that was written down as ready is routed to within a moment."""
+        wait_until(lambda: self.ask(replica_id) == 200, 30, f"an answer of {replica_id}")
+
     def sessions(self) -> list[str]:
         """Sessions of the far host in the database."""
         query = "SELECT application_name, state, query FROM pg_stat_activity WHERE client_addr = %s"
@@ -132,7 +136,7 @@ def test_an_engine_on_another_host_is_reached_at_its_address_and_by_key_alone(tw
     replica_id, where = made["replica_id"], urlsplit(made["base_url"])
     assert (where.hostname, made["node"]) == (there, "far")
     assert made["host"] == there
-    assert two.ask(replica_id) == 200
+    two.await_answer(replica_id)
     [shown] = [one for one in two.call("GET", "/api/v1/nodes")["nodes"] if one["name"] == "far"]
     assert (shown["address"], shown["pools"], shown["state"]) == (there, ["far"], "up")
     # from the other host, past the gateway
@@ -210,7 +214,7 @@ def test_a_host_that_is_cut_off_and_back_loses_and_doubles_nothing(two: Two) -> 
     assert {one: two.get(one)["attempt"] for one in kept} == attempts
     for replica_id in (*kept, late):
         assert _starts(two, replica_id) == 1
-        wait_until(lambda one=replica_id: two.ask(one) == 200, 30, f"an answer of {replica_id}")
+        two.await_answer(replica_id)
     two.end(*kept, late)
 
 
@@ -286,7 +290,7 @@ def test_a_worker_host_leaves_with_its_replicas_and_comes_back(two: Two) -> None
     assert set(two.engines()) == {replica_id}
     two.far.must("worker", "-d", "--pool", "far")
     two.await_state(replica_id, "ready", 60)
-    assert two.ask(replica_id) == 200
+    two.await_answer(replica_id)
     # typed by somebody who has nothing of this in his environment
     bare = {name: "" for name in two.far.environ if name.startswith("HOSTLER_")}
     assert replica_id in two.far.hostler("down", **bare).stderr
