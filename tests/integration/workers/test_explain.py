@@ -121,6 +121,22 @@ def launcher_lost(stage: Stage) -> str:
     return replica
 
 
+def host_silent(stage: Stage) -> str:
+    replica = launcher_lost(stage)
+    with stage.ctx.database.begin() as connection:
+        connection.execute(text("UPDATE nodes SET heartbeat_at = hostler_now() - interval '9 seconds'"))
+    return replica
+
+
+def launch_retried(stage: Stage) -> str:
+    replica = stage.created()
+    claim = stage.claimed()
+    watching.record_trouble(stage.ctx, replica, "no route to gpu1")
+    # its time has come, and nobody has taken it yet
+    launches.give_back(stage.ctx, claim, 0)
+    return replica
+
+
 def preparing(stage: Stage) -> str:
     replica = stage.created()
     claim = stage.claimed()
@@ -223,6 +239,8 @@ CASES: dict[Callable[[Stage], str], tuple[str, str, str, str]] = {
     behind: ("pending", "behind", "number 2", "hostler replica explain"),
     scheduling: ("scheduling", "launching", "holds it", "hostler replica events"),
     launcher_lost: ("scheduling", "launcher_lost", "takes it over", "hostler task get"),
+    host_silent: ("scheduling", "host_silent", "was not heard of for 9 s", "hostler node get n"),
+    launch_retried: ("scheduling", "launch_retried", "no route to gpu1. It is tried again", "hostler task get"),
     preparing: ("preparing", "launching", "preparing", "hostler replica events"),
     launching: ("starting", "launching", "launching", "hostler replica events"),
     starting: ("starting", "starting", "not seen alive yet", "hostler replica logs"),
@@ -254,6 +272,7 @@ def ctx(parts: Settings, migrated: str, tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture
 def stage(ctx: Context) -> Stage:
     actor = Actor(secrets.token_hex(6), f"tester-{secrets.token_hex(3)}", "admin")
+    presence.heartbeat_node(ctx, "boot", canary_sent=False)
     with ctx.database.begin() as connection:
         connection.execute(
             text("INSERT INTO keys (id, name, hash, prefix, role) VALUES (:id, :name, :hash, 'x', 'admin')"),
