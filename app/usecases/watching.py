@@ -236,10 +236,14 @@ def record_stop_asked(ctx: Context, attempt_id: int) -> None:
 
 
 def record_trouble(ctx: Context, replica_id: str, message: str) -> None:
-    """Something about the replica could not be done now; it is tried again, and ``get`` says why it takes time."""
+    """Its launch could not be done now; it is tried again, and ``get`` says why it takes time. Not of what was asked to
+    end, or has ended, meanwhile: that has its own word."""
     with ctx.database.begin() as connection:
         connection.execute(
-            text("UPDATE replicas SET message = left(:message, 4000), version = version + 1 WHERE id = :id"),
+            text(
+                "UPDATE replicas SET message = left(:message, 4000), version = version + 1 WHERE id = :id"
+                " AND state IN ('scheduling', 'preparing', 'starting')"
+            ),
             {"id": replica_id, "message": message},
         )
 

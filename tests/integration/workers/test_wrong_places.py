@@ -13,6 +13,7 @@ from app.usecases.explain import explain
 from app.usecases.stops import request_stop
 from tests.support.elsewhere import ElsewhereBackend
 from tests.support.site import POOL, Site
+from workers.backends.base import BackendUnavailable
 from workers.orphans import end_left_behind
 from workers.stopping import carry_out_stop
 
@@ -50,6 +51,38 @@ def test_a_launch_that_reached_no_place_is_stopped_at_once_and_says_what_was_in_
     assert site.leases(replica) == {}
     [task] = [one for one in site.tasks(replica) if one.id == asked.task_id]
     assert task.state == "succeeded"
+
+
+def test_a_launcher_that_hears_late_of_its_place_says_nothing_about_what_was_stopped(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica = site.create()
+
+    def adopt(_: ElsewhereBackend, name: str, timeout_s: float = 5) -> None:
+        request_stop(site.ctx, site.actor, replica)
+        raise BackendUnavailable("it did not answer in time")
+
+    monkeypatch.setattr(ElsewhereBackend, "adopt", adopt)
+    site.launch()
+    row = site.replica(replica)
+    assert (row.state, row.message) == ("stopped", "")
+    assert row.released_at is not None
+    assert site.launch() == "nothing to claim"
+    assert site.leases(replica) == {}
+
+
+def test_a_launcher_that_goes_on_late_launches_nothing_of_what_was_stopped(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica = site.create()
+
+    def adopt(_: ElsewhereBackend, name: str, timeout_s: float = 5) -> None:
+        request_stop(site.ctx, site.actor, replica)
+
+    monkeypatch.setattr(ElsewhereBackend, "adopt", adopt)
+    assert "superseded" in site.launch()
+    assert site.replica(replica).state == "stopped"
+    assert site.cluster.list_marked("hostler-") == []
 
 
 def test_a_corrected_pool_takes_along_what_was_never_launched(site: Site) -> None:
