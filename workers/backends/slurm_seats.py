@@ -30,6 +30,7 @@ from workers.backends.slurm_there import (
     is_launched,
     job_states,
     lock_file,
+    mark,
     marked_jobs,
 )
 
@@ -252,7 +253,7 @@ class Seats(There):
             return
         job = self.job_of(share)
         if job:
-            self.ask_slurm(job)
+            self.ask_slurm(job, self.read(share, "launch.json").get("job_name", ""))
 
     def is_unsubmitted(self, folder: str) -> bool:
         if There.is_unsubmitted(self, folder):
@@ -260,10 +261,14 @@ class Seats(There):
         seat = self.read(folder, "seat.json")
         return bool(seat) and There.is_unsubmitted(self, self.share_of(seat))
 
-    def note_over(self, folder: str, records: Any, over: set) -> None:
-        There.note_over(self, folder, records, over)
+    def mark_of(self, name: str, records: dict) -> str:
+        seat = records.get("seat.json")
+        return mark(seat["job_name"], seat["nonce"]) if seat else There.mark_of(self, name, records)
+
+    def note_over(self, folder: str, records: Any, own: dict) -> None:
+        There.note_over(self, folder, records, own)
         seat = (records or {}).get("seat.json")
-        if seat and self.job_of(self.share_of(seat)) in over:
+        if seat and own.get(self.job_of(self.share_of(seat))):
             with contextlib.suppress(OSError):
                 self.write_once(self.share_of(seat), "over.json", clock())
 
@@ -301,9 +306,9 @@ class Seats(There):
             return
         if (kills or "stop.json" not in records) and os.path.exists(os.path.join(share, "run.json")):
             # the others on it are not meant: its supervisor looks whose wish it is
-            self.ask_slurm(job, "--batch", "--signal=USR1", "--state=RUNNING")
+            self.ask_slurm(job, seat["job_name"], "--batch", "--signal=USR1", "--state=RUNNING")
         if kills and all(self.is_to_be_killed(entry) for entry in self.taken(share).values()):
-            self.ask_slurm(job, "--state=SUSPENDED")
+            self.ask_slurm(job, seat["job_name"], "--state=SUSPENDED")
 
     def is_to_be_killed(self, entry: dict) -> bool:
         return os.path.exists(os.path.join(self.path(entry["name"]), "kill.json"))

@@ -194,18 +194,23 @@ class There:
         # an end that was there before shows what Slurm makes of it: a requeue is known there before anything is ended
         ended = {name: self.ended_run(self.path(name)) for name in names}
         queue = self.queue(self.job_names(names), request["format"])
-        over = jobs_over(queue)
-        attempts = {}
+        marked = jobs_by_mark(queue)
+        attempts, own = {}, {}
         for name in names:
             # after it: a job that ended in between has written how
             records = self.records(self.path(name))
-            self.note_over(self.path(name), records, over)
+            own[name] = marked.get(self.mark_of(name, records or {}), {})
+            self.note_over(self.path(name), records, own[name])
             attempts[name] = dict(self.attempt(name, records), held=name in held, ended_before=ended[name])
         if queue["ok"]:
-            self.look_for_life(attempts, queue)
+            self.look_for_life(attempts, own)
         if queue["ok"] and request.get("accounting"):
             queue["ended"] = self.accounting(attempts, queue)
         return {"attempts": attempts, "queue": queue}
+
+    def mark_of(self, name: str, records: dict) -> str:
+        """By which its job is known. An id is no proof: a controller that lost its last seconds gives it again."""
+        return mark(name, records.get("launch.json", {}).get("nonce", ""))
 
     def job_names(self, names: list) -> list:
         """Of the jobs that these attempts run in."""
@@ -245,17 +250,18 @@ class There:
             job = next((job for job, over in marked_jobs(found, request["name"]) if not over), None)
         if not job:
             return  # still being submitted: the job, if there will be one, finds stop.json
-        self.ask_slurm(job, "--state=PENDING")
+        name = request["name"]
+        self.ask_slurm(job, name, "--state=PENDING")
         if "owner.json" not in records:
             # should it begin all the same, it finds stop.json and starts nothing
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(folder, "private"))
         if kills and killing_s >= KILLING_S:
-            self.ask_slurm(job)
+            self.ask_slurm(job, name)
         elif kills or "stop.json" not in records:
-            self.ask_slurm(job, "--batch", "--signal=TERM", "--state=RUNNING")
+            self.ask_slurm(job, name, "--batch", "--signal=TERM", "--state=RUNNING")
         if kills:
-            self.ask_slurm(job, "--state=SUSPENDED")
+            self.ask_slurm(job, name, "--state=SUSPENDED")
 
     def wish_end(self, folder: str, request: dict) -> tuple:
         """Write down that it is to end; whether it is to be killed by now, and since how long (s)."""
@@ -267,9 +273,10 @@ class There:
         killed = self.write_once(folder, "kill.json", now)
         return True, now["now_s"] - killed["now_s"] if killed["boot_id"] == now["boot_id"] else KILLING_S
 
-    def ask_slurm(self, job: str, *how: str) -> None:
+    def ask_slurm(self, job: str, name: str, *how: str) -> None:
         """The job reads the files as well, so that a controller that does not answer delays the end, no more."""
-        self.run(["scancel", "--quiet", *how, job], b"", self.left_s())
+        # the name too: an id may be another job's by now, from a controller that lost its last seconds
+        self.run(["scancel", "--quiet", "--name=" + name, *how, job], b"", self.left_s())
 
     def do_list(self, request: dict) -> dict:
         queue = self.queue(None, request["format"])
@@ -461,11 +468,14 @@ class There:
         except OSError:
             return None
 
-    def note_over(self, folder: str, records: Any, over: set) -> None:
-        """Who is told that a job is over gives the attempt up: somebody may requeue that job all the same."""
+    def note_over(self, folder: str, records: Any, own: dict) -> None:
+        """Who is told that a job is over gives the attempt up: somebody may requeue that job all the same.
+
+        ``own``: of its own jobs by id whether each is over.
+        """
         records = records or {}
         job = (records.get("owner.json") or records.get("job.json") or {}).get("job_id")
-        if job in over:
+        if own.get(job):
             with contextlib.suppress(OSError):  # a full disk hides no end
                 self.end_for_good(folder)
 
@@ -476,13 +486,12 @@ class There:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(folder, "private"))
 
-    def look_for_life(self, attempts: dict, queue: dict) -> None:
+    def look_for_life(self, attempts: dict, own: dict) -> None:
         """``alive_s``: how long ago the program of a job that Slurm does not know (any more) told that it lives."""
-        known = known_jobs(queue)
         now = None
         for name, told in attempts.items():
             job = (told.get("owner") or told.get("job") or {}).get("job_id")
-            if not told.get("there") or job is None or job in known:
+            if not told.get("there") or job is None or own[name]:
                 continue
             try:
                 # opened: NFS then asks for the times anew
@@ -646,15 +655,35 @@ def is_launched(records: Any) -> bool:
 
 def marked_jobs(queue: dict, name: str, nonce: str = "") -> list:
     """Id, and whether it is over, of each job of that name which carries our mark (and the nonce of that launch)."""
-    mark = "hostler:" + name + ":" + nonce
+    wanted = mark(name, nonce)
     found = []
     for line in queue["text"].splitlines() if queue["form"] == "fixed" else ():
         words = line.split()
-        if any(word.startswith(mark) for word in words):
+        if any(word.startswith(wanted) for word in words):
             found.append((words[0], words[1].startswith(OVER)))
     for job in queue.get("jobs", ()):
-        if str(job.get("comment", "")).startswith(mark):
+        if str(job.get("comment", "")).startswith(wanted):
             found.append((str(job["job_id"]), is_over(job)))
+    return found
+
+
+def mark(name: str, nonce: str) -> str:
+    """What a job of ours carries as its comment."""
+    return "hostler:" + name + ":" + nonce
+
+
+def jobs_by_mark(queue: dict) -> dict:
+    """Per mark the ids of the jobs that carry it, and whether each will not run again."""
+    found: dict = {}
+    for line in queue["text"].splitlines() if queue["form"] == "fixed" else ():
+        words = line.split()
+        for word in words[2:]:
+            if word.startswith("hostler:"):
+                found.setdefault(word, {})[words[0]] = words[1].startswith(OVER)
+    for job in queue.get("jobs", ()):
+        words = str(job.get("comment", "")).split()
+        if words:
+            found.setdefault(words[0], {})[str(job["job_id"])] = is_over(job)
     return found
 
 
@@ -662,16 +691,6 @@ def known_jobs(queue: dict) -> set:
     """Ids of all jobs in an answer."""
     known = {line.split(None, 1)[0] for line in queue["text"].splitlines() if line.strip()}
     return known | {str(job.get("job_id")) for job in queue.get("jobs", ())}
-
-
-def jobs_over(queue: dict) -> set:
-    """Ids of the jobs that will not run again."""
-    found = {str(job["job_id"]) for job in queue.get("jobs", ()) if is_over(job)}
-    for line in queue["text"].splitlines() if queue["form"] == "fixed" else ():
-        words = line.split(None, 2)
-        if len(words) > 1 and words[1].startswith(OVER):
-            found.add(words[0])
-    return found
 
 
 def job_states(queue: dict) -> dict:

@@ -334,6 +334,17 @@ def test_who_shares_a_job_has_that_one(elsewhere: Elsewhere) -> None:
     assert "places: a replica is ready and its job does not run" in elsewhere.story.findings()
 
 
+def test_a_killed_controller_may_begin_a_closed_job_anew(elsewhere: Elsewhere) -> None:
+    left = Job("9", f"{PREFIX}shared-0123-0", "PENDING")
+    elsewhere.jobs = [_OURS, left]
+    text = "places: a shared job is left in which no attempt has a seat"
+    assert text in elsewhere.story.findings(), "no controller was killed"
+    elsewhere.story.journal("fault", name="kill-controller", target={}, hit={})
+    assert text not in elsewhere.story.findings()
+    (elsewhere.story.folder / "shared" / ".shared" / "0123-0" / "seats").mkdir(parents=True)
+    assert text in elsewhere.story.findings(), "it would take somebody"
+
+
 def test_who_keeps_the_output_of_a_container_may_take_it_along(elsewhere: Elsewhere) -> None:
     elsewhere.story.journal("fault", name="kill-conmon", target={}, hit={})
     _read(elsewhere, (0, 9), said=10)

@@ -164,10 +164,17 @@ def connections(state_dir: Path) -> list[Connection]:
     return found
 
 
-def left(places: PlaceFacts, state_dir: Path) -> list[str]:
-    """What still is there of a stack, in words."""
+def is_closed(job: Job, folder: Path) -> bool:
+    """Whether a job that several share takes nobody any more, by its folder in ``folder``: begun anew, by a controller
+    that forgot its end, it ends at once."""
+    return job.is_shared and not (folder / ".shared" / job.name.partition("-shared-")[2] / "seats").is_dir()
+
+
+def left(places: PlaceFacts, state_dir: Path, shared: Path) -> list[str]:
+    """What still is there of a stack, in words; ``shared``: folder of the pool whose replicas share jobs."""
     found = [f"a process of {one.name} elsewhere" for one in processes(places, state_dir)]
-    found += [f"job {one.id} of {one.name}, {one.state}" for one in jobs(places) or () if not one.is_over]
+    living = [one for one in jobs(places) or () if not one.is_over and not is_closed(one, shared)]
+    found += [f"job {one.id} of {one.name}, {one.state}" for one in living]
     found += [f"a container of {one.attempt}" for one in containers(places) or () if one.is_living]
     return found + [f"an ssh of {one.role}: {one.words[:80]}" for one in connections(state_dir)]
 

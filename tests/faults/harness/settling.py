@@ -83,16 +83,25 @@ WHERE t.state = 'queued' AND t.kind IN ('create', 'restart') AND r.state = 'sche
 """
 #: From then on it has so long to come to rest.
 _AFTER_TRY_S = 10.0
+#: Jobs that their cluster forgot, and that have told lately that they live: after 30 s they count as lost.
+_FORGOTTEN = """
+SELECT count(*) FROM replicas WHERE backend = 'slurm' AND released_at IS NULL
+    AND (state = 'unreachable' OR (state IN ('failed', 'stopping') AND reason = 'node_lost'))
+"""
+_LOST_S = 25.0
 
 
 def until_tried_again(stack: FaultyStack) -> float:
-    """How much longer (s) rest is to be waited for, because a launch waits for its next try; 0: none does."""
+    """How much longer (s) rest is to be waited for, because a launch waits for its next try, or a job that its cluster
+    forgot to be given up; 0: none does."""
     try:
         with stack.sql() as connection:
             row = connection.execute(_TRIED_AGAIN).fetchone()
+            forgotten = connection.execute(_FORGOTTEN).fetchone()
     except psycopg.Error:
         return 0.0
-    return float(row[0]) + _AFTER_TRY_S if row is not None and row[0] is not None else 0.0
+    tried_s = float(row[0]) + _AFTER_TRY_S if row is not None and row[0] is not None else 0.0
+    return max(tried_s, _LOST_S if forgotten is not None and forgotten[0] else 0.0)
 
 
 def await_rest(stack: FaultyStack, journal: Journal, deadline: float) -> list[str]:

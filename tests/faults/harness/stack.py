@@ -235,7 +235,7 @@ class FaultyStack:
         while True:
             left = [f"a process of {one.name}" for one in world.processes(self.facts.state_dir)]
             if self.facts.places is not None:
-                left += far_world.left(self.facts.places, self.facts.state_dir)
+                left += far_world.left(self.facts.places, self.facts.state_dir, self.folder / SHARED)
             if not left or time.monotonic() > deadline:
                 return left
             time.sleep(0.2)

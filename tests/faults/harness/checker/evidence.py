@@ -48,6 +48,8 @@ class Evidence:
     routed: list[Server] | None
     #: when it was gathered, unix seconds
     at: float
+    #: faults that the stack has had in its whole life
+    faults: set[str]
     #: what other places say; None for a stack that runs on this host only
     far: Far | None = None
 
@@ -96,6 +98,7 @@ def gather(run: RunFacts) -> Evidence:
         starts=world.told_starts(run.folder, run.state_dir),
         routed=world.routed(run.stack.haproxy_socket),
         at=time.time(),
+        faults={line["name"] for line in journal if line["op"] == "fault"},
         far=_far(run) if run.stack.places is not None else None,
     )
 
