@@ -137,7 +137,6 @@ def _seated(world: Elsewhere, *replicas: str) -> None:
     """On the seats of a job that runs; A's job is that one."""
     share = world.story.folder / "shared" / ".shared" / "0123-0"
     (share / "seats").mkdir(parents=True)
-    (share / "job.json").write_text(json.dumps({"job_id": "7"}))
     for number, replica in enumerate(replicas):
         (share / "seats" / str(number)).write_text(json.dumps({"name": name_of(replica)}))
     world.jobs = [Job("7", f"{PREFIX}shared-0123-0", "RUNNING")]

@@ -43,6 +43,11 @@ class Job:
         return "-shared-" in self.name
 
     @property
+    def share(self) -> str:
+        """How the folder of such a job is called."""
+        return self.name.partition("-shared-")[2]
+
+    @property
     def is_over(self) -> bool:
         """Also one whose processes the cluster is still taking away."""
         return self.state in _OVER
@@ -167,7 +172,7 @@ def connections(state_dir: Path) -> list[Connection]:
 def is_closed(job: Job, folder: Path) -> bool:
     """Whether a job that several share takes nobody any more, by its folder in ``folder``: begun anew, by a controller
     that forgot its end, it ends at once."""
-    return job.is_shared and not (folder / ".shared" / job.name.partition("-shared-")[2] / "seats").is_dir()
+    return job.is_shared and not (folder / ".shared" / job.share / "seats").is_dir()
 
 
 def left(places: PlaceFacts, state_dir: Path, shared: Path) -> list[str]:

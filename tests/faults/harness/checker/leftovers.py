@@ -55,9 +55,10 @@ def _judge_folders(found: Evidence) -> Iterator[Finding]:
 def _judge_seats(found: Evidence, far: Far) -> Iterator[Finding]:
     """Of jobs that several attempts share, while they run."""
     open_names = {attempt.name for attempt in found.rows.open_attempts()}
-    living = {job.id for job in far.jobs or () if job.is_shared and not job.is_over}
+    # not by its id, which a killed controller gives again
+    living = {job.share for job in far.jobs or () if job.is_shared and not job.is_over}
     for seat in sorted((found.run.folder / "shared" / ".shared").glob("*/seats/*")):
-        if seat.name.isdigit() and (_read(seat.parents[1] / "job.json") or {}).get("job_id") in living:
+        if seat.name.isdigit() and seat.parents[1].name in living:
             holder = (_read(seat) or {}).get("name")
             if holder is not None and holder not in open_names:
                 told = {"attempt": holder, "seat": str(seat.relative_to(found.run.folder))}
