@@ -29,6 +29,7 @@ from workers.backends.slurm_there import (
     clock,
     is_launched,
     job_states,
+    jobs_by_mark,
     lock_file,
     mark,
     marked_jobs,
@@ -82,22 +83,25 @@ class Seats(There):
     def living(self, shares: list, form: dict) -> list:
         """Those that are being submitted, and those whose job waits or runs. One question, unless there are none."""
         held = {share for share in shares if not self.job_of(share) and self.is_held(share)}
-        others = {share: self.read(share, "launch.json").get("job_name", "") for share in shares if share not in held}
-        others = {share: name for share, name in others.items() if name}  # else it was removed in this moment
+        others = {share: self.read(share, "launch.json") for share in shares if share not in held}
+        others = {share: plan for share, plan in others.items() if plan}  # else it was removed in this moment
         if not others:
             return sorted(held)
-        queue = self.queue(sorted(set(others.values())), form)
+        queue = self.queue(sorted({plan["job_name"] for plan in others.values()}), form)
         if not queue["ok"]:
             raise Refused("unavailable", queue["message"])
-        states = job_states(queue)
+        states, own = job_states(queue), jobs_by_mark(queue)
         found = []
         for share in shares:
             if share in others and not self.job_of(share):
                 self.note_job(share, queue)
-            # one whose founder died before it came so far has no job
-            state = states.get(self.job_of(share), "")
-            is_open = state.split(" ")[0] in OPEN and "COMPLETING" not in state and not self.is_late(share)
-            if share in held or is_open:
+            if share in others:
+                plan, job = others[share], self.job_of(share)
+                # one whose founder died before it came so far has no job
+                state = states.get(job, "") if job in own.get(mark(plan["job_name"], plan["nonce"]), {}) else ""
+                if state.split(" ")[0] not in OPEN or "COMPLETING" in state or self.is_late(share):
+                    continue
+            if share in held or share in others:
                 found.append(share)
         return found
 
@@ -214,15 +218,14 @@ class Seats(There):
         names = request["names"]
         asked = [name for name in names if os.path.exists(os.path.join(self.path(name), "stop.json"))]
         answer = There.do_look(self, request)
-        waiting = {
-            job
-            for job, state in job_states(answer["queue"]).items()
-            if state.startswith("PENDING") and "COMPLETING" not in state
-        }
+        waiting = waiting_by_mark(answer["queue"])
         for name in asked:
             told = answer["attempts"][name]
-            if "seat" in told and told.get("job", {}).get("job_id") in waiting and "by" not in told.get("over", {}):
-                told["over"] = self.leave_waiting(name, told["seat"])
+            seat = told.get("seat")
+            if not seat or "by" in told.get("over", {}):
+                continue
+            if told.get("job", {}).get("job_id") in waiting.get(mark(seat["job_name"], seat["nonce"]), ()):
+                told["over"] = self.leave_waiting(name, seat)
         return answer
 
     def job_names(self, names: list) -> list:
@@ -246,11 +249,13 @@ class Seats(There):
         return over
 
     def cancel_empty(self, share: str) -> None:
-        """A job that waits and has no seat taken is closed, and then not wanted."""
+        """A job that waits with no seat taken is closed, and then not wanted. ``do_list`` tries it again."""
+        seats = os.path.join(share, "seats")
         try:
-            os.rmdir(os.path.join(share, "seats"))
+            os.rmdir(seats)
         except OSError:
-            return
+            if os.path.isdir(seats):
+                return
         job = self.job_of(share)
         if job:
             self.ask_slurm(job, self.read(share, "launch.json").get("job_name", ""))
@@ -315,9 +320,17 @@ class Seats(There):
 
     def do_list(self, request: dict) -> dict:
         """Also which jobs are shared ones: those are known by their members."""
-        plans = [self.read(share, "launch.json") for share in self.shares()]
-        shared = [[plan["job_name"], plan["nonce"]] for plan in plans if plan]
-        return dict(There.do_list(self, request), shared=shared)
+        answer = There.do_list(self, request)
+        waiting = waiting_by_mark(answer["queue"])
+        shared = []
+        for share in self.shares():
+            plan = self.read(share, "launch.json")
+            if plan:
+                shared.append([plan["job_name"], plan["nonce"]])
+                own = waiting.get(mark(plan["job_name"], plan["nonce"]), ())
+                if not self.taken(share) and self.job_of(share) in own:
+                    self.cancel_empty(share)
+        return dict(answer, shared=shared)
 
     def do_close(self, request: dict) -> dict:
         seat = self.seat_of(request["name"])
@@ -459,6 +472,13 @@ class Seats(There):
     def unmark_member(self, share: str, name: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(share, "members", name))
+
+
+def waiting_by_mark(queue: dict) -> dict:
+    """Per mark the ids of the jobs that carry it and wait."""
+    states = job_states(queue).items()
+    waiting = {job for job, state in states if state.startswith("PENDING") and "COMPLETING" not in state}
+    return {one: waiting & set(jobs) for one, jobs in jobs_by_mark(queue).items()}
 
 
 def linked(draft: str, place: str) -> bool:

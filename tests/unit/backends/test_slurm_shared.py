@@ -11,6 +11,7 @@ from app.domain.lifecycle import Reason
 from workers.backends.base import Liveness
 from workers.backends.slurm_queue import QueuedJob
 from workers.backends.slurm_seal import opened, public_of, sealed_for
+from workers.backends.slurm_seats import waiting_by_mark
 from workers.backends.slurm_verdict import observe
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -104,3 +105,13 @@ def test_one_that_was_stopped_while_its_job_waited_has_ended() -> None:
         found = seen(*jobs, stop={}, over={"by": "stop"})
         assert (found.liveness, found.reason) == (Liveness.EXITED, None)
         assert "queued" in found.message
+
+
+def test_which_jobs_wait_is_told_by_their_marks() -> None:
+    line = "7  PENDING 0 N/A n1 0 None hostler-x-r-2 hostler:hostler-x-r-2:f00d n1"
+    other = "8  RUNNING 0 N/A n1 0 None hostler-x-r-2 hostler:hostler-x-r-2:f00d n1"
+    found = waiting_by_mark({"form": "fixed", "text": f"{line}\n{other}\n"})
+    comment = "hostler:hostler-x-r-2:f00d"
+    states = {7: ["PENDING"], 8: ["RUNNING"], 9: ["PENDING", "COMPLETING"]}
+    as_json = [{"job_id": job, "comment": comment, "job_state": state} for job, state in states.items()]
+    assert found == waiting_by_mark({"form": "json", "text": "", "jobs": as_json}) == {comment: {"7"}}
