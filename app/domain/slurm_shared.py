@@ -26,7 +26,7 @@ def seats_of(options: Mapping[str, Any]) -> int:
 
 
 def limit_s(options: Mapping[str, Any]) -> int | None:
-    """The job's time limit in seconds; None where there is none, or the partition's applies."""
+    """The job's time limit in seconds; None where there is none (0, to Slurm), or the partition's applies."""
     said = options.get("time_limit")
     if said is None or said == "UNLIMITED":
         return None
@@ -34,11 +34,11 @@ def limit_s(options: Mapping[str, Any]) -> int | None:
     parts = [int(part) for part in rest.split(":")]
     if days:  # D-HH, D-HH:MM, D-HH:MM:SS
         hours, minutes, seconds = (*parts, 0, 0)[:3]
-        return ((int(days) * 24 + hours) * 60 + minutes) * 60 + seconds
+        return ((int(days) * 24 + hours) * 60 + minutes) * 60 + seconds or None
     if len(parts) < 3:  # MM, MM:SS
         minutes, seconds = (*parts, 0)[:2]
-        return minutes * 60 + seconds
-    return (parts[0] * 60 + parts[1]) * 60 + parts[2]
+        return minutes * 60 + seconds or None
+    return (parts[0] * 60 + parts[1]) * 60 + parts[2] or None
 
 
 def key_of(namespace: str, service: str, options: Mapping[str, Any], gpus: int) -> str:

@@ -432,26 +432,27 @@ class Log:
 
     def write(self, data: bytes) -> None:
         while data:
-            if self.room <= 0:
-                self.turn()
-            part = data[: self.room]
             try:
+                if self.room <= 0:
+                    self.turn()
+                part = data[: self.room]
                 count = os.write(self.file, part)
             except OSError:
-                return  # a full disk loses output, never the engine
+                return  # a full disk, or a quota of files, loses output, never the engine
             self.at += count
             self.room -= count
             data = data[count:]
 
     def turn(self) -> None:
-        if self.file >= 0:
-            os.close(self.file)
         name = "log-%020d" % self.at
         for old in self.kept[:-1]:
             remove(old)
-        self.kept = [*self.kept[-1:], name]
-        self.file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        self.room = self.half
+        self.kept = self.kept[-1:]
+        opened = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        if self.file >= 0:
+            os.close(self.file)
+        self.file, self.room = opened, self.half
+        self.kept.append(name)
 
 
 # -- address and port

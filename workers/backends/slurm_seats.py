@@ -24,6 +24,7 @@ from typing import Any
 from workers.backends.slurm_seal import sealed_for
 from workers.backends.slurm_there import (
     BOOTTIME,
+    KILLING_S,
     Refused,
     There,
     clock,
@@ -43,6 +44,8 @@ OPEN = ("PENDING", "CONFIGURING", "RUNNING", "SUSPENDED")
 #: So often somebody may be faster.
 TRIES = 20
 WAIT_S = 0.05
+#: After so long of killing the last ones on it, it is the job's supervisor that hangs.
+SUPERVISOR_S = 2 * KILLING_S
 #: A job whose supervisor told so recently that it lives is not tidied away.
 ALIVE_S = 60.0
 
@@ -81,7 +84,7 @@ class Seats(There):
         return None
 
     def living(self, shares: list, form: dict) -> list:
-        """Those that are being submitted, and those whose job waits or runs. One question, unless there are none."""
+        """Those whose job runs, then those being submitted or waiting. One question, unless there are none."""
         held = {share for share in shares if not self.job_of(share) and self.is_held(share)}
         others = {share: self.read(share, "launch.json") for share in shares if share not in held}
         others = {share: plan for share, plan in others.items() if plan}  # else it was removed in this moment
@@ -91,10 +94,12 @@ class Seats(There):
         if not queue["ok"]:
             raise Refused("unavailable", queue["message"])
         states, own = job_states(queue), jobs_by_mark(queue)
-        found = []
+        running: list = []
+        found: list = []
         for share in shares:
             if share in others and not self.job_of(share):
                 self.note_job(share, queue)
+            state = ""
             if share in others:
                 plan, job = others[share], self.job_of(share)
                 # one whose founder died before it came so far has no job
@@ -102,8 +107,9 @@ class Seats(There):
                 if state.split(" ")[0] not in OPEN or "COMPLETING" in state or self.is_late(share):
                     continue
             if share in held or share in others:
-                found.append(share)
-        return found
+                (running if state.startswith("RUNNING") else found).append(share)
+        # a free seat has its GPUs now; one in the cluster's queue may wait for days
+        return running + found
 
     def is_late(self, share: str) -> bool:
         """More than half of its time is over: who comes now may come because of that, and wants more."""
@@ -300,7 +306,7 @@ class Seats(There):
             return
         if os.path.exists(os.path.join(folder, "over.json")):
             return
-        kills, _ = self.wish_end(folder, request)
+        kills, killing_s = self.wish_end(folder, request)
         if "owner.json" not in records:
             # should it begin all the same, it finds stop.json and starts nothing
             with contextlib.suppress(FileNotFoundError):
@@ -313,7 +319,9 @@ class Seats(There):
             # the others on it are not meant: its supervisor looks whose wish it is
             self.ask_slurm(job, seat["job_name"], "--batch", "--signal=USR1", "--state=RUNNING")
         if kills and all(self.is_to_be_killed(entry) for entry in self.taken(share).values()):
-            self.ask_slurm(job, seat["job_name"], "--state=SUSPENDED")
+            # its supervisor kills what hangs; one that hangs itself Slurm ends, when nobody is left to lose by it
+            how = [] if killing_s >= SUPERVISOR_S else ["--state=SUSPENDED"]
+            self.ask_slurm(job, seat["job_name"], *how)
 
     def is_to_be_killed(self, entry: dict) -> bool:
         return os.path.exists(os.path.join(self.path(entry["name"]), "kill.json"))
@@ -381,7 +389,10 @@ class Seats(There):
         return [share for _, share in self.numbered(key)]
 
     def share_of(self, seat: dict) -> str:
-        return os.path.join(self.root, SHARED, seat["share"])
+        """Its job's folder; where there is none any more another job may have that number, whose folder it is not."""
+        share = os.path.join(self.root, SHARED, seat["share"])
+        others = self.read(share, "launch.json").get("nonce", seat["nonce"]) != seat["nonce"]
+        return "%s.%s" % (share, seat["nonce"]) if others else share
 
     def has_room(self, share: str) -> bool:
         plan = self.read(share, "launch.json")

@@ -81,6 +81,8 @@ class Member:
         #: None once it ended in this run; ``code`` tells how
         self.process: Any = None
         self.code: Any = None
+        #: why it could not be started
+        self.lacks = ""
         self.kill_seen: Any = None
         self.ended_at = 0.0
 
@@ -148,7 +150,7 @@ class Share:
         self.reap(now)
         for seat, member in list(self.members.items()):
             if member.process is None:
-                self.after(seat, member, now)
+                self.settle(seat, member, now)
         taken = self.taken()
         if not self.ending:
             self.start_taken(taken)
@@ -248,7 +250,7 @@ class Share:
                 own = given[seat * gpus : (seat + 1) * gpus]
                 if len(own) < gpus:
                     message = "the job got %d GPUs, too few for %d for each of its %d seats"
-                    self.end_without_start(seat, member, message % (len(given), gpus, self.plan["seats"]))
+                    self.end_without_start(member, message % (len(given), gpus, self.plan["seats"]))
                     return
                 environ[name] = ",".join(own)
         words = [sys.executable, "-I", "-S", "job.py", member.nonce, "--", *launch["argv"]]
@@ -262,7 +264,7 @@ class Share:
             finally:
                 os.close(output)
         except OSError as error:
-            self.end_without_start(seat, member, "its seat could not start it: %s" % error)
+            self.end_without_start(member, "its seat could not start it: %s" % error)
             return
         with contextlib.suppress(BrokenPipeError):
             member.process.stdin.write(key + b"\n")
@@ -273,10 +275,9 @@ class Share:
         if os.getppid() != self.pid:
             os._exit(1)  # too late to be told
 
-    def end_without_start(self, seat: int, member: Member, message: str) -> None:
-        del self.members[seat]
-        self.write_end(member, None, None, message)
-        self.let_go(seat, member)
+    def end_without_start(self, member: Member, message: str) -> None:
+        """It has ended, which the next look tells."""
+        member.code, member.lacks = 0, message
 
     def reap(self, now: float) -> None:
         """Let zombies go: members, and what a killed member left to us."""
@@ -294,10 +295,17 @@ class Share:
             member = self.members[ours[result.si_pid]]
             member.code, member.process, member.ended_at = member.process.wait(), None, now
 
+    def settle(self, seat: int, member: Member, now: float) -> None:
+        try:
+            self.after(seat, member, now)
+        except OSError as error:  # as above; of the others' ends this hinders none
+            sys.stderr.write("the end of %s cannot be told yet: %s\n" % (member.name, error))
+
     def after(self, seat: int, member: Member, now: float) -> None:
         """Its part of ours ended. Whether the attempt did, Slurm may still have to say."""
         code = member.code
-        if code < 0 and not self.kill_left():
+        # also where it ended by itself: it may have met a full disk with its engine's processes beside it
+        if not self.kill_left():
             return
         stopped = member.has("stop.json")
         if self.ending and not stopped:
@@ -314,9 +322,12 @@ class Share:
                 write_in(member.folder, "exit.json", dict(ended, left=0))
         elif code < 0:
             self.write_end(member, None, -code, "its part of ours on the node was killed by signal %d" % -code)
+        elif member.lacks:
+            self.write_end(member, None, None, member.lacks)
         else:
-            self.write_end(member, code, None, "did not begin: %s" % last_words(member.folder))
-        del self.members[seat]
+            began = member.read("run.json").get("restarts") == self.restarts
+            how = "its part of ours on the node failed" if began else "did not begin"
+            self.write_end(member, code, None, "%s: %s" % (how, last_words(member.folder)))
         self.let_go(seat, member)
 
     def is_ours(self, member: Member) -> bool:
@@ -326,15 +337,22 @@ class Share:
 
     def write_end(self, member: Member, code: Any, number: Any, message: str) -> None:
         ended = dict(self.known, exit_code=code, signal=number, oom=False, pid=None, ended_at=time.time(), left=0)
-        with contextlib.suppress(OSError):  # somebody took its folder away
+        with contextlib.suppress(FileNotFoundError):  # somebody took its folder away
             write_in(member.folder, "exit.json", dict(ended, own=True, message=message))
 
     def let_go(self, seat: int, member: Member) -> None:
-        """The attempt has ended for good. The seat first: who sees the end may want it at once."""
+        """The attempt has ended for good. The seat first: who sees the end may want it at once.
+
+        Raises OSError where that cannot be told yet; then it has its seat until it was: nobody else would tell it.
+        """
+        told = os.path.join(member.folder, ".over")
+        with contextlib.suppress(FileNotFoundError):  # somebody took its folder away
+            replace(told, json.dumps({"at": time.time(), "by": "job"}).encode())
         self.free(seat, member.nonce)
-        with contextlib.suppress(OSError):
-            write_in(member.folder, "over.json", {"at": time.time(), "by": "job"})
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(told, os.path.join(member.folder, "over.json"))
             remove(os.path.join(member.folder, "private"))
+        del self.members[seat]
 
     def kill_left(self) -> bool:
         """Whether all is gone that is below no member that lives: a member that was killed left it."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -325,6 +327,83 @@ def test_one_sweep_over_many_is_one_question(shared: World, monkeypatch: pytest.
     monkeypatch.setattr(host._transport, "run", counted)
     assert {one.liveness for one in shared.backend.inspect(handles)} == {Liveness.RUNNING}
     assert len(asked) == 1
+
+
+def test_a_supervisor_that_hangs_is_ended_by_slurm_when_all_on_it_are_to_end(shared: World, cluster: Cluster) -> None:
+    handles = _started(shared, 2)
+    pids = _pids(shared, handles)
+    supervisor = psutil.Process(pids[0]).parents()[1]
+    assert any("share.pyz" in word for word in supervisor.cmdline())
+    supervisor.suspend()
+    for handle in handles:
+        shared.backend.stop(handle, grace_s=0, force=True)
+    wait_until(lambda: all(map(gone, pids)), WAIT_S, "the engines' end, by their own parts of ours")
+    for handle in handles:
+        how = lambda handle=handle: shared.backend.stop(handle, grace_s=0, force=True).liveness.gone  # noqa: E731
+        wait_until(how, 4 * WAIT_S, "its end")
+    assert cluster.jobs() == []
+
+
+def test_an_end_that_cannot_be_written_is_told_when_it_can_be(shared: World) -> None:
+    """Root may write anywhere: a folder in a record's place is what refuses it here, as a full disk does."""
+    handles = _started(shared, 2)
+    pids = _pids(shared, handles)
+    folder, share = Path(shared.options["folder"]) / handles[0].name, _share(shared, handles[0])
+    (folder / "exit.json").mkdir()
+    os.kill(pids[0], signal.SIGKILL)
+    wait_until(lambda: gone(psutil.Process(pids[1]).parents()[0].pid) or gone(pids[0]), WAIT_S, "its end")
+    wait_until(lambda: "cannot be told yet" in (share / "slurm.out").read_text(), WAIT_S, "a look that met it")
+    assert len(list((share / "seats").iterdir())) == 2, "its seat is nobody else's while its end is not told"
+    assert not (folder / "over.json").exists()
+    (folder / "exit.json").rmdir()
+    assert shared.wait_for(handles[0], Liveness.EXITED).exit_code == 1
+    assert len(list((share / "seats").iterdir())) == 1
+    assert _pids(shared, handles[1:]) == pids[1:]
+
+
+def test_what_a_part_of_ours_that_failed_left_behind_is_killed_before_its_seat_is_free(shared: World) -> None:
+    code = "import subprocess, time; print(subprocess.Popen(['sleep', '600'], start_new_session=True).pid, flush=True)"
+    behind = shared.launch("idle", argv=(sys.executable, "-c", f"{code}; time.sleep(600)"))
+    other = _started(shared, 1)
+    lines = wait_until(lambda: list(shared.backend.logs(behind)), 2 * WAIT_S, "what it starts")
+    folder = Path(shared.options["folder"]) / behind.name
+    # its own program can tell nothing any more, and ends
+    (folder / "run.json").unlink()
+    (folder / "run.json").mkdir()
+    wait_until(lambda: gone(int(lines[0])), 2 * WAIT_S, "the end of what it started")
+    (folder / "run.json").rmdir()
+    assert shared.wait_for(behind, Liveness.EXITED).liveness is Liveness.EXITED
+    assert _pids(shared, other)
+
+
+def test_another_job_of_the_same_number_is_not_its_own(shared: World, cluster: Cluster) -> None:
+    """Its launcher died before it wrote the job down; the job's folder went, and the next one has its number."""
+    later: dict[str, Any] = {"options": {"begin": "now+1hour"}}
+    first = shared.backend.launch(shared.plan("idle", **later))
+    plan = shared.plan("idle", **later)
+    shared.backend.launch(plan)
+    share = _share(shared, first)
+    (share.parent.parent / plan.name / "job.json").unlink()
+    shutil.rmtree(share)
+    cluster.ask("scancel", first.ref["job_id"])
+    successor = shared.backend.launch(shared.plan("idle", **later))
+    assert _share(shared, successor) == share
+    assert shared.backend.adopt(plan.name) is None
+    again = shared.backend.launch(plan)
+    assert again.ref["job_id"] == successor.ref["job_id"]
+    assert len(list((share / "seats").iterdir())) == 2
+
+
+def test_a_seat_of_a_job_that_runs_is_taken_before_one_that_waits(shared: World, cluster: Cluster) -> None:
+    later: dict[str, Any] = {"options": {"begin": "now+1hour"}}
+    waiting = [shared.backend.launch(shared.plan("idle", **later)) for _ in range(4)]
+    alone = shared.backend.launch(shared.plan("idle", **later))
+    job = alone.ref["job_id"]
+    assert {one.ref["job_id"] for one in waiting}.isdisjoint({job})
+    cluster.ask("scontrol", "update", f"JobId={job}", "StartTime=now")
+    shared.wait_for(alone, Liveness.RUNNING)
+    shared.end(waiting[0])
+    assert shared.backend.launch(shared.plan("idle", **later)).ref["job_id"] == job
 
 
 def test_a_replica_on_two_nodes_shares_with_nobody(shared: World) -> None:

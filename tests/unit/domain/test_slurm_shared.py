@@ -71,3 +71,8 @@ def test_what_is_each_attempts_own_does_not_part_them() -> None:
 )  # fmt: skip
 def test_time_limits_in_seconds(said: Any, seconds: int | None) -> None:
     assert limit_s({"time_limit": said} if said is not None else {}) == seconds
+
+
+@pytest.mark.parametrize("said", ["0", "0-0", "0:00", "UNLIMITED", None])
+def test_no_limit_is_none_however_it_is_said(said: str | None) -> None:
+    assert limit_s({"time_limit": said}) is None
