@@ -51,6 +51,20 @@ def key_of(namespace: str, service: str, options: Mapping[str, Any], gpus: int) 
     return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
+def mark_of_folder(root: str) -> str:
+    """What the keys of all jobs begin with whose attempts are kept in that folder.
+
+    Several pools may use one cluster with folders of their own, and none of them knows the others' jobs.
+    """
+    return hashlib.sha256(root.encode()).hexdigest()[:8]
+
+
+def is_of_other_folder(job_name: str, root: str) -> bool:
+    """Whether a shared job of that name has its attempts elsewhere than in ``root``."""
+    found = re.search(r"-shared-([0-9a-f]{8})[0-9a-f]{16}-[0-9]+$", job_name)
+    return found is not None and found[1] != mark_of_folder(root)
+
+
 def whole(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of the job: CPUs and memory are each replica's, and it asks for those of all its seats."""
     seats = seats_of(options)

@@ -23,7 +23,7 @@ from typing import Any
 
 from app.domain.path_maps import map_path
 from app.domain.slurm_script import Job, NoDirective, comment_of, container_argv, render_script
-from app.domain.slurm_shared import SEATS, render_seat, seats_of
+from app.domain.slurm_shared import SEATS, is_of_other_folder, render_seat, seats_of
 from workers.backends.base import (
     LOG_PART_BYTES,
     BackendContext,
@@ -189,7 +189,7 @@ class SlurmBackend:
         answer = self._host.look("list", 10, prefix=prefix)
         if answer["jobs"] is None:
             raise BackendUnavailable(self._host.silence(answer))
-        # those that several attempts share are theirs, and end with the last of them
+        # those that several attempts share are theirs, and end with the last of them; other folders may have some too
         shared = {comment_of(name, nonce) for name, nonce in answer.get("shared", ())}
         running = {
             job.name
@@ -198,6 +198,7 @@ class SlurmBackend:
             and job.name.startswith(prefix)
             and job.comment.startswith(f"hostler:{job.name}:")
             and job.comment not in shared
+            and not is_of_other_folder(job.name, answer["root"])
         }
         return sorted({*answer["names"], *running})
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.domain.routing import SERVICE_LABEL
-from app.domain.slurm_shared import DEFAULT_STAY_S, key_of, limit_s, render_shared, seats_of
+from app.domain.slurm_shared import DEFAULT_STAY_S, key_of, limit_s, mark_of_folder, render_shared, seats_of
 from workers.backends.base import Launch
 from workers.backends.slurm_asking import packed, packed_text, share_program
 from workers.backends.slurm_seal import public_of
@@ -19,7 +19,7 @@ def share_of(launch: Launch, options: Mapping[str, Any], root: str, opens: str) 
     """For the request; ``opens`` is the key to the attempt's own secrets. Raises NoDirective."""
     namespace = launch.name.removesuffix(f"-{launch.replica_id}-{launch.attempt}")
     gpus, nonce, key = len(launch.gpus), secrets.token_hex(16), secrets.token_hex(32)
-    share = key_of(namespace, launch.labels.get(SERVICE_LABEL, ""), options, gpus)
+    share = mark_of_folder(root) + key_of(namespace, launch.labels.get(SERVICE_LABEL, ""), options, gpus)
     name = f"{namespace}-shared-{share}-{NUMBER_LATER}"
     script = render_shared(name, nonce, os.path.join(root, SHARED, f"{share}-{NUMBER_LATER}"), gpus, options, key)
     plan = {

@@ -281,7 +281,7 @@ class There:
     def do_list(self, request: dict) -> dict:
         queue = self.queue(None, request["format"])
         names = [name for name in self.names() if name.startswith(request["prefix"])]
-        return {"names": names, "queue": queue}
+        return {"names": names, "queue": queue, "root": self.root}
 
     def do_close(self, request: dict) -> dict:
         folder = self.path(request["name"])

@@ -20,7 +20,8 @@ from tests.conformance.world import WAIT_S, World
 from tests.support.embedded import wait_until
 from tests.support.slurm import Cluster, submitted
 from tests.support.stacks import gone
-from workers.backends.base import Handle, Launch, LaunchRefused, Liveness
+from workers.backends.base import BackendContext, Handle, Launch, LaunchRefused, Liveness
+from workers.backends.slurm import SlurmBackend
 
 pytestmark = pytest.mark.slow
 SAY_GPUS = ("/bin/sh", "-c", 'echo "gpus $CUDA_VISIBLE_DEVICES"; exec sleep 600')
@@ -254,6 +255,20 @@ def test_the_job_is_no_orphan_while_it_has_members_and_is_one_when_its_folder_is
     wait_until(lambda: shared.backend.stop(bare, grace_s=0, force=True).liveness.gone, WAIT_S, "its end")
     for handle in handles:
         shared.wait_for(handle, Liveness.EXITED)
+
+
+@pytest.mark.parametrize("shares_too", [False, True])
+def test_the_job_is_no_orphan_to_a_pool_with_another_folder(shared: World, tmp_path: Path, shares_too: bool) -> None:
+    handles = _started(shared, 2)
+    (top := tmp_path / "another").mkdir()
+    options = {**shared.options, "folder": str(top / "slurm")}
+    other = World(SlurmBackend(BackendContext(state_dir=tmp_path / "state", options=options)), top, options)
+    other.prefix = shared.prefix
+    own = [other.launch("idle").name] if shares_too else []
+    assert other.backend.list_marked(shared.prefix) == own, "what it finds beside is cancelled with all in it"
+    for name in own:
+        other.end(Handle(other.backend.name, name))
+    assert shared.backend.list_marked(shared.prefix) == sorted(handle.name for handle in handles)
 
 
 def test_what_is_left_of_a_job_goes_with_its_last_member_or_is_tidied(shared: World) -> None:
