@@ -174,7 +174,8 @@ def _evidence(row: Any, drain: Any | None) -> list[dict[str, Any]]:
             }
         )
     if row.told:
-        found.append({"what": "cluster", **row.told})
+        said = {name: told for name, told in row.told.items() if told not in ("", [])}
+        found.append({"what": "cluster", **said})
     if row.state == State.PENDING:
         found.append(
             {
