@@ -280,7 +280,10 @@ class Share:
         member.code, member.lacks = 0, message
 
     def reap(self, now: float) -> None:
-        """Let zombies go: members, and what a killed member left to us."""
+        """Let zombies go: members, and what a killed member left to us.
+
+        Nobody else may: ``Popen.send_signal`` waits for a process that has ended, which then would never be seen here.
+        """
         ours = {member.process.pid: seat for seat, member in self.members.items() if member.process is not None}
         while True:
             try:
@@ -378,13 +381,13 @@ class Share:
             if member.kill_seen is None:
                 member.kill_seen = now
             elif now - member.kill_seen >= KILLING_S:
-                member.process.send_signal(signal.SIGKILL)
+                send(member.process.pid, signal.SIGKILL)
 
     def hurry(self) -> None:
         """Somebody wrote a wish into a member's folder, which it reads by itself, but not at once."""
         for member in self.members.values():
             if member.process is not None and (member.has("stop.json") or member.has("kill.json")):
-                member.process.send_signal(signal.SIGTERM)
+                send(member.process.pid, signal.SIGTERM)
 
     def end_all(self) -> None:
         """Slurm ends this run. It signals members itself, mostly; a notice ahead of the end reaches us alone."""
@@ -395,7 +398,7 @@ class Share:
                 write("term.json", dict(why, restarts=self.restarts))
         for member in self.members.values():
             if member.process is not None and member.read("term.json").get("restarts") != self.restarts:
-                member.process.send_signal(signal.SIGTERM)
+                send(member.process.pid, signal.SIGTERM)
 
 
 def last_words(folder: str) -> str:
