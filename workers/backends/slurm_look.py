@@ -158,6 +158,9 @@ class Look:
         if self.asked:
             how = "was stopped while it was queued" if "owner" not in attempt else "ended, as asked; how is not known"
             return Observation(Liveness.EXITED, message=how, told=self._told())
+        if "over" in attempt:
+            # Slurm said so while it knew the job
+            return self._exited()
         if self.job_id is None:
             return Observation(Liveness.LOST, message="was being submitted, and Slurm has no such job")
         return Observation(

@@ -135,6 +135,13 @@ def test_of_the_nodes_words_the_last_count() -> None:
     assert see(said=said, run=RUN).reason is Reason.CANCELLED
 
 
+def test_an_end_that_slurm_told_is_one_when_slurm_has_forgotten_it() -> None:
+    """Else what was seen to end is a leak again, which nobody can remove."""
+    over = {"at": 1.0, "boot_id": "b", "now_s": 1.0}
+    assert see(run=RUN, over=over).liveness is Liveness.EXITED
+    assert see(run=RUN, over=over, alive_s=5.0).liveness is not Liveness.EXITED, "its program is still at work"
+
+
 def test_gone_without_a_word_is_lost() -> None:
     seen = see(run=RUN)
     assert seen.liveness is Liveness.LOST
