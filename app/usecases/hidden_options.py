@@ -2,8 +2,9 @@
 texts that name their values.
 
 Hosts, users, folders, sockets, images: they say how the ground below the stack is laid, and who only reads needs none
-of them. Which options those are, the backends' own schemas say (``x-admin``). Words of a backend quote them ("login1
-cannot be reached: ..."), so a text in which one stands is not shown at all: ssh's words around it tell as much.
+of them. Which options those are, the backends' own schemas say (``x-admin``; ``x-folders`` for those that anybody may
+set and that name folders of a host all the same). Words of a backend quote them ("login1 cannot be reached: ..."), so a
+text in which one stands is not shown at all: ssh's words around it tell as much.
 """
 
 from __future__ import annotations
@@ -33,9 +34,22 @@ _READ = text(
 SELECT backend, options FROM pools
 UNION ALL
 SELECT backend, spec->'resolved'->'backend_options' FROM replicas WHERE id = ANY(:ids)
+UNION ALL
+SELECT r.backend, before FROM replicas r, jsonb_array_elements(r.spec->'resolved'->'places_before') AS before
+WHERE r.id = ANY(:ids)
+UNION ALL
+SELECT place->>'backend', place->'options' FROM events e, jsonb_array_elements(e.data->'places') AS place
+WHERE e.replica_id = ANY(:ids) AND e.kind = 'replica_deleted'
 """
 )
 _SCHEMAS = text("SELECT name, options_schema->'properties' AS properties FROM backends")
+
+
+def places_of(spec: Mapping[str, Any], backend: str) -> list[dict[str, Any]]:
+    """What a replica's events may name after it was deleted: the options that it had, those before them too."""
+    settled = spec.get("resolved") or {}
+    found = [settled.get("backend_options"), *settled.get("places_before", ())]
+    return [{"backend": backend, "options": options} for options in found if options]
 
 
 def hide(ctx: Context, body: Any) -> Any:
@@ -83,7 +97,7 @@ def _without(options: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any
 
 
 def _marked(schema: Mapping[str, Any]) -> frozenset[str]:
-    return frozenset(name for name, rule in schema.items() if rule.get("x-admin"))
+    return frozenset(name for name, rule in schema.items() if rule.get("x-admin") or rule.get("x-folders"))
 
 
 def _words(value: Any, rule: Mapping[str, Any]) -> Iterator[str]:

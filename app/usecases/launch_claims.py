@@ -238,7 +238,12 @@ def take_place(ctx: Context, claim: LaunchClaim, place_options: Sequence[str]) -
 
 _TAKE_PLACE = text(
     """
-UPDATE replicas r SET spec = jsonb_set(spec, '{resolved,backend_options}', CAST(:options AS jsonb)),
+UPDATE replicas r SET spec = jsonb_set(
+        jsonb_set(spec, '{resolved,backend_options}', CAST(:options AS jsonb)),
+        -- what was told of the places before names them still
+        '{resolved,places_before}',
+        coalesce(spec->'resolved'->'places_before', '[]') || jsonb_build_array(spec->'resolved'->'backend_options')
+    ),
     version = version + 1
 WHERE id = :id AND attempt = :attempt
   AND NOT EXISTS (SELECT 1 FROM attempts a WHERE a.replica_id = r.id AND a.launching_at IS NOT NULL)

@@ -12,8 +12,8 @@ from app.db.repos import events, replica_pages, replicas, tunnels
 from app.domain.lifecycle import TERMINAL
 from app.domain.masking import MASK, mask
 from app.errors import Conflict, NotFound
+from app.usecases import hidden_options, paging, reach
 from app.usecases import idempotency as remembered
-from app.usecases import paging, reach
 from app.usecases.abandons import request_abandon
 from app.usecases.checks import request_diagnose, request_health
 from app.usecases.context import Actor, Context, Idempotency
@@ -106,6 +106,7 @@ def delete(ctx: Context, actor: Actor, replica_id: str, idempotency: Idempotency
                 f"Replica {replica_id} is {row.state}, but something of it is left since {_iso(row.state_since)}."
                 f" Wait for its cleanup; `hostler replica explain {replica_id}` says what is in the way."
             )
+        places = hidden_options.places_of(row.spec, row.backend)
         events.insert(
             connection,
             kind="replica_deleted",
@@ -114,6 +115,7 @@ def delete(ctx: Context, actor: Actor, replica_id: str, idempotency: Idempotency
             replica_id=replica_id,
             pool=row.pool,
             request_id=actor.request_id,
+            data={"places": places} if places else None,
         )
         connection.execute(text("DELETE FROM replicas WHERE id = :id"), {"id": replica_id})
         if idempotency:

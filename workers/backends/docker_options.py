@@ -61,6 +61,7 @@ OPTIONS_SCHEMA: Mapping[str, Any] = {
             "maxItems": 64,
             "items": _MOUNT,
             "description": "What of the host is mounted; each must be below a folder of allowed_mounts.",
+            "x-folders": True,
         },
         "allowed_mounts": {
             "type": "array",

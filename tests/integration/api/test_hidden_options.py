@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from app.usecases import launch_claims
 from app.usecases.context import Context
 from app.usecases.hidden_options import NOT_SHOWN
 from tests.integration.api.conftest import Caller
+from workers.backends import docker_options
 from workers.backends.slurm_options import OPTIONS_SCHEMA
 
 LOGIN, FOLDER = "alice@login7.example", "/project/p200/hostler"
@@ -130,6 +132,42 @@ def test_of_a_replica_whose_pool_was_changed_since(
     reader = caller("read")
     for path in (f"/api/v1/replicas/{replica_id}", "/api/v1/events", f"/api/v1/replicas/{replica_id}/explain"):
         assert [word for word in HIDDEN if word in reader.get(path).text] == [], path
+
+
+def test_of_a_replica_that_was_launched_elsewhere_before_or_deleted(
+    admin: Caller, caller: Callable[[str], Caller], ctx: Context, replica_id: str
+) -> None:
+    assert admin("PATCH", "/api/v1/pools/far", {"options": {"partition": "gpu"}}).status_code == 200
+    with ctx.database.begin() as connection:
+        connection.execute(text("UPDATE attempts SET launching_at = NULL, released_at = hostler_now()"))
+        moved = {"id": replica_id, "attempt": 1, "options": json.dumps({"ssh": {"host": "login8.example"}})}
+        assert connection.execute(launch_claims._TAKE_PLACE, moved).first() is not None
+    reader = caller("read")
+    for path in (f"/api/v1/replicas/{replica_id}", "/api/v1/events", f"/api/v1/replicas/{replica_id}/explain"):
+        assert [word for word in HIDDEN if word in reader.get(path).text] == [], path
+    with ctx.database.begin() as connection:
+        stopped = text("UPDATE replicas SET state = 'stopped', released_at = hostler_now() WHERE id = :id")
+        connection.execute(stopped, {"id": replica_id})
+    assert admin("DELETE", f"/api/v1/replicas/{replica_id}").status_code == 204
+    assert "login8.example" in admin.get("/api/v1/events").text
+    told = reader.get("/api/v1/events").text
+    assert [word for word in (*HIDDEN, "login8.example") if word in told] == []
+
+
+def test_folders_that_a_pool_of_containers_mounts(admin: Caller, caller: Callable[[str], Caller], ctx: Context) -> None:
+    with ctx.database.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO backends (name, host_bound, serves_http, options_schema)"
+                " VALUES ('docker', true, true, CAST(:schema AS jsonb))"
+            ),
+            {"schema": json.dumps(docker_options.OPTIONS_SCHEMA)},
+        )
+    options = {"image": "i", "mounts": [{"source": "/srv/models"}], "allowed_mounts": [{"source": "/srv"}]}
+    made = admin.post("/api/v1/pools", {"name": "pods", "backend": "docker", "slots": 1, "options": options})
+    assert made.status_code == 201, made.get_json()
+    assert caller("operate").get("/api/v1/pools/pods").get_json()["options"] == options
+    assert caller("read").get("/api/v1/pools/pods").get_json()["options"] == {}
 
 
 def test_errors_hide_it_too(admin: Caller, caller: Callable[[str], Caller], ctx: Context, replica_id: str) -> None:
