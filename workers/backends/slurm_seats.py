@@ -61,7 +61,9 @@ class Seats(There):
         self.refuse_stopped(folder)
         try:
             for _ in range(TRIES):
-                job = self.joined(folder, request) or self.founded(folder, request, lock)
+                # before it looks for a seat: a job that another launcher makes meanwhile has this number
+                number = 1 + max([number for number, _ in self.numbered(request["share"]["key"])], default=-1)
+                job = self.joined(folder, request) or self.founded(folder, request, lock, number)
                 if job:
                     self.write(folder, "job.json", {"job_id": job})
                     return {"job_id": job}
@@ -158,10 +160,9 @@ class Seats(There):
                 raise Refused("unavailable", "whether the job that it is to share was submitted is not known yet")
             time.sleep(WAIT_S)
 
-    def founded(self, folder: str, request: dict, lock: int) -> Any:
+    def founded(self, folder: str, request: dict, lock: int, number: int) -> Any:
         """A new job with this attempt on its first seat; None when another launcher made that job meanwhile."""
         wish = request["share"]
-        number = 1 + max([number for number, _ in self.numbered(wish["key"])], default=-1)
         plan = dict(wish["plan"], job_name=wish["plan"]["job_name"].replace(NUMBER_LATER, str(number)))
         launch = self.read(folder, "launch.json")
         share = os.path.join(self.root, SHARED, "%s-%d" % (wish["key"], number))

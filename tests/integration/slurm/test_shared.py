@@ -181,7 +181,14 @@ def test_a_member_whose_part_of_ours_was_killed_takes_its_engine_along_and_nobod
     assert _pids(shared, handles[1:]) == pids[1:]
 
 
-def test_launchers_at_one_instant_share_one_job(shared: World, cluster: Cluster) -> None:
+@pytest.mark.parametrize("ended_before", [False, True])
+def test_launchers_at_one_instant_share_one_job(shared: World, cluster: Cluster, ended_before: bool) -> None:
+    """Also where Slurm is asked about one that has ended: when a job is cancelled, all are replaced at once."""
+    if ended_before:
+        (last,) = _started(shared, 1)
+        cluster.ask("scancel", last.ref["job_id"])
+        shared.wait_for(last, Liveness.EXITED)
+        wait_until(lambda: cluster.jobs() == [], WAIT_S, "its end")
     plans = [shared.plan("idle") for _ in range(4)]
     launchers = [_launched(shared, plan) for plan in plans]
     assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in launchers] == [0] * 4

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from app.domain.lifecycle import Reason
 from workers.backends.base import Liveness
 from workers.backends.slurm_queue import QueuedJob
 from workers.backends.slurm_seal import opened, public_of, sealed_for
-from workers.backends.slurm_seats import waiting_by_mark
+from workers.backends.slurm_seats import NUMBER_LATER, Seats, waiting_by_mark
 from workers.backends.slurm_verdict import observe
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -115,3 +117,27 @@ def test_which_jobs_wait_is_told_by_their_marks() -> None:
     states = {7: ["PENDING"], 8: ["RUNNING"], 9: ["PENDING", "COMPLETING"]}
     as_json = [{"job_id": job, "comment": comment, "job_state": state} for job, state in states.items()]
     assert found == waiting_by_mark({"form": "json", "text": "", "jobs": as_json}) == {comment: {"7"}}
+
+
+class _Raced(Seats):
+    """Another launcher makes a job while this one looks for a seat."""
+
+    looks = 0
+
+    def joined(self, folder: str, request: dict[str, Any]) -> Any:
+        self.looks += 1
+        if self.looks == 1:
+            os.makedirs(os.path.join(self.root, ".shared", "abc-0", "seats"))
+        return None if self.looks == 1 else "7"
+
+
+def test_a_job_that_another_launcher_makes_meanwhile_is_looked_at_before_there_is_one_more(tmp_path: Path) -> None:
+    plan = {"nonce": "beef", "job_name": f"x-shared-abc-{NUMBER_LATER}", "public": public_of(b"key"), "seats": 2}
+    share = {"key": "abc", "plan": plan, "opens": "its key", "files": {}, "script": ""}
+    request = {"name": "x-1", "folder": str(tmp_path), "timeout_s": 5, "deadline_s": 1e12, "share": share}
+    folder = tmp_path / "x-1"
+    folder.mkdir()
+    (folder / "launch.json").write_text('{"name": "x-1", "nonce": "f00d", "share": "abc"}')
+    there = _Raced(request)
+    assert there.submit(str(folder), request, -1) == {"job_id": "7"}
+    assert os.listdir(tmp_path / ".shared") == ["abc-0"]
