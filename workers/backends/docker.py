@@ -97,8 +97,6 @@ class DockerBackend:
 
     def adopt(self, name: str, timeout_s: float = 5) -> Handle | None:
         folder = self._folder(name)
-        if not folder.exists() and not self._daemon.is_there():
-            return None
         seen = self._daemon.find(name, timeout_s)
         if seen is not None and not is_unstarted(seen):
             return self._handle(folder, seen)

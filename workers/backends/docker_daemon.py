@@ -25,6 +25,10 @@ _FOLDER, _EXECUTABLE = 1 << 31, 0o111
 _ANY_API = "1.41"
 #: Before each piece of output: which stream it is of, and its size.
 _FRAME = struct.Struct(">BxxxL")
+#: What a frame may be of: standard input, output and error.
+_STREAMS = range(3)
+#: Of what stands in the place of a frame so much is told.
+_LONGEST_WORDS = 500
 #: A busy daemon may take so long for each step of a launch; looks are shorter.
 LAUNCH_S = 15.0
 #: A pull may be silent for so long, while one big layer is unpacked.
@@ -162,7 +166,12 @@ class Daemon:
                 if answer.status_code != 200:
                     raise BackendError(f"the output of {container} cannot be read: {answer.text[:500]}")
                 while len(header := answer.raw.read(_FRAME.size)) == _FRAME.size:
-                    yield answer.raw.read(_FRAME.unpack(header)[1])
+                    stream, size = _FRAME.unpack(header)
+                    if stream not in _STREAMS:
+                        # Podman's words when the container went meanwhile: it had begun to answer
+                        said = (header + answer.raw.read(_LONGEST_WORDS)).decode("utf-8", "replace")
+                        raise BackendError(f"the output of {container} cannot be read: {said.strip()}")
+                    yield answer.raw.read(size)
 
     def _ask(self, act: Callable[[APIClient], T], timeout_s: float) -> T:
         with self._translated(), self._client(timeout_s) as client:

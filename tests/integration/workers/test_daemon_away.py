@@ -36,3 +36,6 @@ def test_a_launch_whose_daemon_is_away_is_tried_again_and_fails_only_at_last(sit
     row = site.replica(replica)
     assert (row.state, row.reason) == ("failed", "backend_error")
     assert "no container daemon" in row.message
+    # nobody was asked to launch it, so nothing of it can be there
+    assert row.released_at is not None
+    assert site.leases(replica) == {}
