@@ -54,7 +54,12 @@ def _described(command: Any) -> Any:
         click.option("-f", "--file", "path", metavar="FILE", help="The request as JSON or YAML; - is stdin."),
         click.option("--default", metavar="K=V|JSON", multiple=True, help="Default of creates in it (repeatable)."),
         click.option("--label", metavar="K=V", multiple=True, help="Label (repeatable)."),
-        click.option("--option", metavar="K=V|JSON", multiple=True, help="Option of the backend (repeatable)."),
+        click.option(
+            "--option",
+            metavar="K=V|JSON",
+            multiple=True,
+            help="Option of the backend (repeatable; an update replaces all of them).",
+        ),
         click.option("--gpus", type=click.IntRange(min=0), help="GPUs its replicas may hold together."),
         click.option("--slots", type=click.IntRange(min=0), help="Replicas it holds at once."),
     ):
