@@ -65,7 +65,7 @@ def down(
         if keep_replicas:
             count = len({one.attempt for one in engines(layout)})
             again = "worker" if record is not None and record.kind == WORKER_HOST else "up"
-            say(f"keeping {count} engines; `hostler {again}` adopts them")
+            say(f"keeping {count} engines here and all that runs elsewhere; `hostler {again}` adopts them")
         elif record is not None and supervisor_of(record) is not None:
             if record.kind == STACK:
                 far = _stop_replicas(settings, record, say, grace_s, hurry)

@@ -286,7 +286,7 @@ def test_a_second_host_of_one_name_is_refused(two: Two, tmp_path: Path) -> None:
 
 def test_a_worker_host_leaves_with_its_replicas_and_comes_back(two: Two) -> None:
     replica_id = two.replica()["replica_id"]
-    assert "keeping 1 engines" in two.far.hostler("down", "--keep-replicas").stderr
+    assert "keeping 1 engines here" in two.far.hostler("down", "--keep-replicas").stderr
     assert set(two.engines()) == {replica_id}
     two.far.must("worker", "-d", "--pool", "far")
     two.await_state(replica_id, "ready", 60)
