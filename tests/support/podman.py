@@ -14,12 +14,13 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import docker
+import psutil
 import pytest
 
 from tests.support.embedded import wait_until
@@ -177,7 +178,21 @@ def running_podman() -> Iterator[Podman]:
             for one in client.containers(all=True):
                 client.remove_container(one["Id"], force=True, v=True)
         podman.stop()
+        _end_forgotten(folder)
         shutil.rmtree(folder)
+
+
+def _end_forgotten(folder: Path) -> None:
+    """A service that was killed while it made a container may never have written down that there is one."""
+    left = []
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess):
+            if any(word.startswith(f"{folder}/") for word in process.cmdline()):
+                left += [process, *process.children(recursive=True)]
+    for process in left:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(left, _UP_S)
 
 
 @pytest.fixture(scope="session")

@@ -19,10 +19,11 @@ APART = sorted(
         *(HARNESS / "recorders").glob("*.py"),
         HARNESS / "world.py",
         HARNESS / "far_world.py",
+        HARNESS / "speech.py",
     ]
 )
 #: What it may share with the driver: what both tell each other.
-SHARED = ("facts", "checker", "recorders", "world", "far_world")
+SHARED = ("facts", "checker", "recorders", "world", "far_world", "speech")
 
 
 def _imports(path: Path) -> Iterator[str]:

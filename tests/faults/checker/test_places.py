@@ -149,8 +149,13 @@ def _deleted(world: Elsewhere, ago_s: float) -> None:
 
 
 def _socket(world: Elsewhere, name: str) -> None:
-    with socket.socket(socket.AF_UNIX) as made:
-        made.bind(str(world.folder / name))
+    folder = os.open(world.folder, os.O_PATH)
+    try:
+        with socket.socket(socket.AF_UNIX) as made:
+            # by a short way: its own path may be longer than an address can be
+            made.bind(f"/proc/self/fd/{folder}/{name}")
+    finally:
+        os.close(folder)
 
 
 def _read(world: Elsewhere, *heard: tuple[int, int], said: int | None = None, op: str = "log") -> None:
