@@ -13,6 +13,8 @@ import fcntl
 import hashlib
 import json
 import os
+import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -20,6 +22,7 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from workers.transports.base import TransportError
@@ -37,6 +40,9 @@ _LOOK_S = 0.02
 _STATE = "HOSTLER_STATE_DIR"
 #: Weaker than this no configuration makes it: a host whose key changed is never spoken to.
 _STRICT_ENOUGH = {"true", "yes", "ask", "accept-new"}
+#: ssh's words of a key that is another one than it knows: for which name, and where that is.
+_CHANGED_KEY = re.compile(r"^Host key for (\S+) has changed\b", re.MULTILINE)
+_OLD_KEY = re.compile(r"^Offending .* key in (/.*):[0-9]+\s*$", re.MULTILINE)
 
 
 class Master:
@@ -161,12 +167,13 @@ class Master:
         failed = self._last_failure()
         left = failed.get("until", 0) - time.clock_gettime(time.CLOCK_BOOTTIME)
         if 0 < left <= LONGEST_WAIT_S:
-            raise TransportError(f"{failed['why']} (tried again in {left:.0f} s)")
+            # no countdown: these words are kept where they would go on saying it
+            raise TransportError(str(failed["why"]))
 
     def _fail(self, said: str) -> None:
         """Remember it for all processes of this node, and tell it."""
         words = " ".join(said.splitlines()[-2:])[-600:].rstrip(".")
-        why = f"{self.options.host} cannot be reached: {words}{_next_step(words, self.options)}"
+        why = f"{self.options.host} cannot be reached: {words}{_next_step(said, self.options)}"
         wait_s = min(LONGEST_WAIT_S, max(FIRST_WAIT_S, 2 * self._last_failure().get("wait_s", 0)))
         record = {"until": time.clock_gettime(time.CLOCK_BOOTTIME) + wait_s, "wait_s": wait_s, "why": why}
         with suppress(OSError):  # a full disk: then it is tried again at once
@@ -176,7 +183,7 @@ class Master:
             draft.rename(self._failed)
         raise TransportError(why)
 
-    def _last_failure(self) -> dict[str, float]:
+    def _last_failure(self) -> dict[str, Any]:
         try:
             found = json.loads(self._failed.read_bytes())
         except (OSError, ValueError):
@@ -223,13 +230,26 @@ def _run(argv: list[str], timeout_s: float, *, with_stdout: bool = False) -> tup
         return code, said.read(65536).decode(errors="replace").strip()
 
 
-def _next_step(words: str, options: SshOptions) -> str:
-    config = f"-F {options.config} " if options.config else ""
-    if "Host key verification failed" in words:
-        return f"; compare its key with what its owner says, then log in once by hand: ssh {config}{options.host}"
-    if "Permission denied" in words:
+def _next_step(said: str, options: SshOptions) -> str:
+    config = f"-F {shlex.quote(options.config)} " if options.config else ""
+    if "Host key verification failed" in said:
+        # also where the configuration would refuse what is new; it is a person who answers
+        login = f"log in once by hand: ssh {config}-o StrictHostKeyChecking=ask {options.host}"
+        if changed := _CHANGED_KEY.search(said):
+            forget = _forget(changed[1], said)
+            return f"; once its owner confirms the new key, forget the old one: {forget}; then {login}"
+        return f"; compare its key with what its owner says, then {login}"
+    if "Permission denied" in said:
         return f"; this must work without a question as the worker's user: ssh -o BatchMode=yes {config}{options.host}"
     return ""
+
+
+def _forget(known_as: str, said: str) -> str:
+    """What removes the key that is known of a host; ssh tells its name there, with the port, and the file."""
+    found = _OLD_KEY.search(said)
+    default = os.path.expanduser("~/.ssh/known_hosts")
+    file = f" -f {shlex.quote(found[1])}" if found and found[1] != default else ""
+    return f"ssh-keygen -R {shlex.quote(known_as)}{file}"
 
 
 def _is_stopped(pid: int) -> bool:
