@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.domain.lifecycle import LAUNCHING, SERVING, Reason, State
+from app.domain.lifecycle import LAUNCHING, SERVING, STOP_TROUBLE, Reason, State
 
 #: A host that was not heard of for so long missed a heartbeat, or the way to it is cut.
 QUIET_S = 8.0
@@ -328,7 +328,7 @@ def _stopping(now: Situation) -> Explanation:
 
 def _cause(now: Situation) -> str:
     """Its message, unless that is the trouble with its stop."""
-    return "" if now.stop_trouble and now.message == f"stop: {now.stop_trouble}" else now.message
+    return "" if now.stop_trouble and now.message == STOP_TROUBLE + now.stop_trouble else now.message
 
 
 def _stopped(now: Situation) -> Explanation:

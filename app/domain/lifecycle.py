@@ -65,6 +65,8 @@ LIVE = frozenset(State) - TERMINAL
 LAUNCHING = (State.PENDING, State.SCHEDULING, State.PREPARING, State.STARTING, State.WAITING_FOR_READY)
 #: States in which the replica was ready once in this attempt.
 SERVING = (State.READY, State.UNHEALTHY)
+#: How the message of what is ``stopping`` begins while its stop has trouble.
+STOP_TROUBLE = "stop: "
 
 _FORWARD: dict[State, tuple[State, ...]] = {
     State.PENDING: (State.SCHEDULING,),

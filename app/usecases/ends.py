@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 
 from app.db.repos import leases, replicas, tasks
 from app.db.repos.replicas import Move
-from app.domain.lifecycle import TERMINAL, Reason, State
+from app.domain.lifecycle import STOP_TROUBLE, TERMINAL, Reason, State
 from app.domain.tasks import LAUNCH_KINDS, LIFECYCLE_KINDS, TaskKind, TaskState
 from app.doorbell.queues import queue_for
 from app.usecases.context import Context
@@ -128,7 +128,10 @@ def _leave_stopping(connection: Connection, row: Any, restart: Any | None, stops
         task_id = restart.id
     else:
         patch = {"base_url": None}
-        path, reason, message = (State.STOPPING, State.STOPPED), row.reason, row.message
+        # a stop that had trouble has none now
+        was_hard = row.message.startswith(STOP_TROUBLE)
+        message = "its stop was asked for more than once; then it was seen gone" if was_hard else row.message
+        path, reason = (State.STOPPING, State.STOPPED), row.reason
     replicas.record_moves(
         connection,
         [

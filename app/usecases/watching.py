@@ -13,7 +13,7 @@ from app.db.repos import replicas, tasks
 from app.db.repos.drains import IS_DRAINING
 from app.db.repos.newer import AdaptedToServices
 from app.db.repos.replicas import Move as Move
-from app.domain.lifecycle import State
+from app.domain.lifecycle import STOP_TROUBLE, State
 from app.domain.tasks import Phase, TaskState
 from app.settings import pools_served
 from app.usecases.claims import REPLICA_WITH_ATTEMPT
@@ -259,8 +259,8 @@ _STOP_TROUBLE = AdaptedToServices(
     lambda known: (
         f"""
 WITH told AS (
-    UPDATE replicas SET message = left('stop: ' || :message, 4000), version = version + 1
-    WHERE id = :id AND state = 'stopping' AND (message = '' OR starts_with(message, 'stop: '))
+    UPDATE replicas SET message = left('{STOP_TROUBLE}' || :message, 4000), version = version + 1
+    WHERE id = :id AND state = 'stopping' AND (message = '' OR starts_with(message, '{STOP_TROUBLE}'))
 )
 {"UPDATE attempts SET stop_trouble = left(:message, 4000) WHERE id = :attempt_id" if known else "SELECT 1"}
 """

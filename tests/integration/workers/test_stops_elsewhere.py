@@ -31,8 +31,11 @@ def test_one_place_that_is_away_holds_up_no_stops_at_others(site: Site, monkeypa
         request_stop(site.ctx, site.actor, replica, force=True)
     outcomes = [carry_out_stop(site.runtime, POOL).rpartition("=")[2] for _ in range(3)]
     assert outcomes == ["unreachable", "unreachable", "gone"]
+    assert site.replica(first).message.startswith("stop: ")
     assert asked == [(site.name(first), stopping.ASK_S), (site.name(south), stopping.ASK_S)]
     site.cluster.set("away", False)
     for replica in (first, second):
         site.await_that(lambda one=replica: site.look() or site.replica(one).released_at, "its end by the agent")
         assert site.replica(replica).state == "stopped"
+    assert site.replica(first).message == "its stop was asked for more than once; then it was seen gone"
+    assert site.replica(south).message == ""
