@@ -102,7 +102,7 @@ class Daemon:
         """Pull it; yields what the daemon tells of its progress. Raises LaunchRefused when it cannot be pulled."""
         from docker.errors import APIError
 
-        with self._translated(), self._client(PULL_SILENCE_S) as client:
+        with self._translated(PULL_SILENCE_S), self._client(PULL_SILENCE_S) as client:
             try:
                 for told in client.pull(image, stream=True, decode=True):
                     if told.get("error"):
@@ -142,7 +142,7 @@ class Daemon:
 
     def look_at(self, container: str, path: str, timeout_s: float = LAUNCH_S) -> dict[str, Any] | None:
         """``isDir``, ``executable`` and ``linkTarget`` of a file of its image; None when there is none."""
-        with self._translated(), self._client(timeout_s) as client:
+        with self._translated(timeout_s), self._client(timeout_s) as client:
             url = f"{client.base_url}/v{client.api_version}/containers/{quote(container)}/archive"
             answer = client.head(url, params={"path": path}, timeout=timeout_s)
         told = answer.headers.get("X-Docker-Container-Path-Stat")
@@ -158,7 +158,7 @@ class Daemon:
         Not by the SDK, whose streams cannot be left before their end without a socket that nobody closes.
         """
         params = {"stdout": 1, "stderr": 1, **wanted}
-        with self._translated(), self._client(timeout_s) as client:
+        with self._translated(timeout_s), self._client(timeout_s) as client:
             url = f"{client.base_url}/v{client.api_version}/containers/{quote(container)}/logs"
             with client.get(url, params=params, stream=True, timeout=timeout_s) as answer:
                 if answer.status_code == 404:
@@ -174,7 +174,7 @@ class Daemon:
                     yield answer.raw.read(size)
 
     def _ask(self, act: Callable[[APIClient], T], timeout_s: float) -> T:
-        with self._translated(), self._client(timeout_s) as client:
+        with self._translated(timeout_s), self._client(timeout_s) as client:
             return act(client)
 
     def _ask_or_none(self, act: Callable[[APIClient], T], timeout_s: float) -> T | None:
@@ -199,18 +199,20 @@ class Daemon:
             yield client
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _translated(self, timeout_s: float) -> Iterator[None]:
         from docker.errors import APIError, DockerException
         from requests import RequestException
+        from urllib3.exceptions import HTTPError
 
         try:
             yield
         except APIError as error:
             raise _Refused(error) from error
-        except (DockerException, RequestException) as error:
+        except (DockerException, RequestException, HTTPError) as error:
             # another one, or another version of it, may answer next
             self._api = ""
-            raise BackendUnavailable(f"the container daemon at {self.socket} does not answer: {error}") from error
+            why = _why_silent(error, timeout_s)
+            raise BackendUnavailable(f"the container daemon at {self.socket} does not answer{why}") from error
 
 
 class _Refused(BackendError):
@@ -219,6 +221,21 @@ class _Refused(BackendError):
     def __init__(self, error: Any) -> None:
         super().__init__(_words(error))
         self.status: int | None = error.response.status_code if error.response is not None else None
+
+
+def _why_silent(error: BaseException, timeout_s: float) -> str:
+    """What lies under the words of the libraries: that the time ran out, or what the system says of the socket."""
+    from requests import Timeout
+    from urllib3.exceptions import TimeoutError as ReadTimeout
+
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, (Timeout, ReadTimeout, TimeoutError)):
+            return f" within {timeout_s:g} s"
+        if isinstance(cause, OSError) and cause.errno and cause.strerror:
+            return f": {cause.strerror}"
+        cause = cause.__cause__ or cause.__context__
+    return f": {error}"
 
 
 def _words(error: Any) -> str:
