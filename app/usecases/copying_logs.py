@@ -96,7 +96,9 @@ def answer(ctx: Context, copy_id: int, at: Progress, asked: int, rest: bytes) ->
 def complain(ctx: Context, copy_id: int, message: str) -> None:
     """Why nothing can be copied now."""
     with ctx.database.begin() as connection:
-        log_copies.complain(connection, copy_id, message)
+        is_news = log_copies.complain(connection, copy_id, message)
+    if is_news:
+        ctx.notify(topic(copy_id))
 
 
 def hidden(ctx: Context) -> list[bytes]:

@@ -95,6 +95,8 @@ class FarLog:
         self.has_spoken = seen is not None
         #: why the agent copies nothing now
         self.message = ""
+        #: an agent has it in hand, as far as was seen
+        self._is_taken = False
 
     @property
     def given_up(self) -> bool:
@@ -111,7 +113,8 @@ class FarLog:
     @property
     def away(self) -> str:
         """For people: that it cannot be read now, and why as far as it is known."""
-        why = self.message or "no agent there copies it"
+        silent = "the agent that copies it has no answer yet from where it lies"
+        why = self.message or (silent if self._is_taken else "no agent there copies it")
         return (
             f"The log of {self._name} lies where it cannot be read now: {why}."
             " Try again; `hostler node list` and `hostler doctor` say how the hosts are."
@@ -222,7 +225,7 @@ class FarLog:
             self._given = (stands.began, 0) if tail_of(self._given[0]) is not None else self._given
         if stands.size_bytes != self._size or (self._asked or 0) <= stands.answered:
             self._size, self._alive_at = stands.size_bytes, time.monotonic()
-        self.message = stands.message
+        self.message, self._is_taken = stands.message, stands.is_taken
         for row in rows:
             if row.starts is not None:
                 yield from self._take(row)

@@ -50,7 +50,8 @@ WHERE id = :id RETURNING asked
 )
 _NEWS = text(
     """
-SELECT l.size_bytes, l.read_bytes, l.answered, l.rest, l.message, l.began, c.starts, c.place, c.data, c.gap
+SELECT l.size_bytes, l.read_bytes, l.answered, l.rest, l.message, l.began,
+    coalesce(l.taken_until > hostler_now(), false) AS is_taken, c.starts, c.place, c.data, c.gap
 FROM log_copies l LEFT JOIN LATERAL (
     SELECT * FROM log_chunks WHERE copy_id = l.id AND starts >= :position ORDER BY starts LIMIT :chunks
 ) c ON true
@@ -168,6 +169,6 @@ def answer(connection: Connection, copy_id: int, place: str, answered: int, rest
     return bool(connection.execute(_ANSWER, values).rowcount)
 
 
-def complain(connection: Connection, copy_id: int, message: str) -> None:
-    """Say why nothing can be copied now."""
-    connection.execute(_COMPLAIN, {"id": copy_id, "message": message})
+def complain(connection: Connection, copy_id: int, message: str) -> bool:
+    """Say why nothing can be copied now. Whether that is new."""
+    return bool(connection.execute(_COMPLAIN, {"id": copy_id, "message": message}).rowcount)

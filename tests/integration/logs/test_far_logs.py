@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,7 +19,7 @@ from app.usecases.copying_logs import Piece, Progress
 from tests.integration.logs.conftest import Hosts
 from tests.support.embedded import wait_until
 from tests.support.log_lines import take, texts
-from workers.backends.base import LogPart
+from workers.backends.base import BackendUnavailable, LogPart
 from workers.backends.process import ProcessBackend
 
 
@@ -322,6 +323,30 @@ def test_without_an_agent_it_is_said(hosts: Hosts, replica: str, monkeypatch: py
     [told] = texts(logs.follow(hosts.here, replica))
     assert told.startswith("(The log of mark-")
     assert "no agent there copies it" in told
+
+
+def test_an_agent_that_waits_for_what_has_the_log_is_not_said_to_be_missing(
+    hosts: Hosts, replica: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, go_on = threading.Event(), threading.Event()
+
+    def frozen(*_: object, **__: object) -> LogPart:
+        asked.set()
+        assert go_on.wait(60)
+        raise BackendUnavailable("the daemon does not answer within 10 s")
+
+    monkeypatch.setattr(ProcessBackend, "read_log", frozen)
+    monkeypatch.setattr(far_logs, "LOOK_S", 0.1)
+    with hosts.copying():
+        try:
+            with pytest.raises(LogAway, match="the agent that copies it has no answer yet"):
+                list(logs.read(hosts.here, replica, patience_s=3))
+            assert asked.is_set()
+        finally:
+            go_on.set()
+        # it told why at once, also those who read already
+        with pytest.raises(LogAway, match="the daemon does not answer within 10 s"):
+            list(logs.read(hosts.here, replica, patience_s=3))
 
 
 def test_the_copies_of_one_log_are_bounded(hosts: Hosts, replica: str) -> None:
