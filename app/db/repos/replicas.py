@@ -152,7 +152,7 @@ _RELEASE = text(
     """
 WITH ended AS (
     UPDATE attempts SET released_at = hostler_now(), ended_at = coalesce(ended_at, hostler_now())
-    WHERE replica_id = :replica_id AND number = :attempt AND released_at IS NULL RETURNING id, pool, node
+    WHERE replica_id = :replica_id AND number = :attempt AND released_at IS NULL RETURNING id, pool, node, launching_at
 ),
 freed AS (
     UPDATE leases SET released_at = hostler_now()
@@ -163,7 +163,10 @@ unheld AS (
 ),
 drained AS (DELETE FROM drains WHERE replica_id = :replica_id AND attempt = :attempt)
 INSERT INTO events (kind, replica_id, attempt, pool, node, actor, cause, message, request_id)
-SELECT 'released', :replica_id, :attempt, pool, node, :actor, :cause, left(:message, 4000), :request_id FROM ended
+SELECT 'released', :replica_id, :attempt, pool, node, :actor,
+    coalesce(:cause, CASE WHEN launching_at IS NULL THEN 'never launched; leases returned'
+                          ELSE 'seen gone, leases returned' END),
+    left(:message, 4000), :request_id FROM ended
 RETURNING id
 """
 )
@@ -207,15 +210,15 @@ def record_released(
     replica_id: str,
     attempt: int,
     *,
-    cause: str = "seen gone, leases returned",
+    cause: str | None = None,
     actor: str = "hostler",
     message: str = "",
     request_id: str = "",
 ) -> bool:
-    """The attempt was seen gone: close it and return its leases; stamp the replica when it is terminal.
+    """The attempt was seen gone, or never launched: close it, return its leases; stamp the replica when it is terminal.
 
     True when something changed. A restart calls this while its replica is still ``stopping``. Another ``cause`` than
-    that it was seen gone is told with its ``actor`` and what they should know.
+    these is told with its ``actor`` and what they should know.
     """
     values = {
         "replica_id": replica_id, "attempt": attempt, "cause": cause, "actor": actor, "message": message,

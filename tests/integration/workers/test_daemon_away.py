@@ -39,3 +39,5 @@ def test_a_launch_whose_daemon_is_away_is_tried_again_and_fails_only_at_last(sit
     # nobody was asked to launch it, so nothing of it can be there
     assert row.released_at is not None
     assert site.leases(replica) == {}
+    [released] = site.events(replica, "released")
+    assert released.cause == "never launched; leases returned"
