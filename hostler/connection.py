@@ -56,7 +56,7 @@ def find_connection(
         raise Unreachable(f"{folder} is a worker host's: the stack's API is elsewhere", hint=hint, sent=False)
     if state_dir and not own_url and not url:
         raise Unreachable(f"no stack was started in {folder}", hint=f"hostler up -d --state-dir {folder}", sent=False)
-    chosen = _checked_url(url or from_environ or own_url or DEFAULT_URL)
+    chosen = _checked_url(url or from_environ or own_url or _usual_url(environ))
     is_own = bool(own_url) and _origin(_checked_url(own_url)) == _origin(chosen)
     certificate = certificate if is_own else ""
     if key:
@@ -96,6 +96,16 @@ def _checked_url(url: str) -> str:
     if parts.username or parts.password:
         raise BadInput("an address must not hold a key; use HOSTLER_API_KEY or --key-file")
     return parts.geturl().rstrip("/")
+
+
+def _usual_url(environ: Mapping[str, str]) -> str:
+    """Where a stack of this environment would listen."""
+    port = environ.get("HOSTLER_PORT", "").strip()
+    if not port:
+        return DEFAULT_URL
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) <= 65535):
+        raise BadInput(f"HOSTLER_PORT={port!r} is no port", hint="a number from 1 to 65535")
+    return f"http://127.0.0.1:{int(port)}"
 
 
 def _origin(url: str) -> tuple[str, str, int]:

@@ -203,6 +203,8 @@ def _each(ids: Iterable[str], act: Callable[[str], Json]) -> tuple[dict[str, Jso
 
 
 def _chosen(client: Client, ids: tuple[str, ...], labels: tuple[str, ...]) -> list[str]:
+    if "" in ids:
+        raise BadInput("the id of a replica is empty", hint="hostler replica list")
     if bool(ids) == bool(labels):
         raise BadInput("name replicas by id, or by -l LABEL=V, not both", hint="hostler replica list")
     if ids:

@@ -272,6 +272,14 @@ def test_stop_by_label_stops_the_live_ones(stub: Stub, run: Run) -> None:
     assert stub.asked[1].body == {"grace_s": 60}
 
 
+def test_stop_of_an_empty_id_says_so(stub: Stub, run: Run) -> None:
+    for ids in ([""], ["r1", ""], ["", "-l", "team=x"]):
+        result = run("replica", "stop", *ids)
+        assert result.exit_code == 2
+        assert "the id of a replica is empty" in result.stderr
+    assert stub.asked == []
+
+
 def test_stop_and_wait_returns_when_it_is_gone(stub: Stub, run: Run) -> None:
     stub.on("POST", "/api/v1/replicas/r1/stop", Answer(202, {"replica_id": "r1", "task_id": "t9"}))
     gone = {"replica_id": "r1", "status": "stopped", "released_at": "2026-01-01T00:00:00Z"}

@@ -54,6 +54,16 @@ def test_the_key_of_a_state_dir_goes_to_its_own_stack_only(environ: dict[str, st
     assert find_connection(OWN + "/", environ=environ).key == "own-key"
 
 
+def test_without_a_stack_it_is_the_port_of_the_environment(tmp_path: Path) -> None:
+    environ = {"HOSTLER_STATE_DIR": str(tmp_path)}
+    assert find_connection(environ=environ).url == "http://127.0.0.1:8080"
+    assert find_connection(environ=environ | {"HOSTLER_PORT": "8181"}).url == "http://127.0.0.1:8181"
+    assert find_connection(environ=environ | {"HOSTLER_PORT": "x", "HOSTLER_URL": OWN}).url == OWN
+    for port in ("x", "0", "65536", "0080801", "-1", "²"):
+        with pytest.raises(BadInput, match="HOSTLER_PORT"):
+            find_connection(environ=environ | {"HOSTLER_PORT": port})
+
+
 def test_a_given_state_dir_without_a_stack_is_no_reason_to_ask_another(tmp_path: Path) -> None:
     with pytest.raises(Unreachable, match="no stack was started in"):
         find_connection(state_dir=tmp_path, environ={"HOSTLER_URL": "http://elsewhere"})
