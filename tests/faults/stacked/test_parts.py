@@ -64,6 +64,9 @@ def test_postgres_restarts_in_mid_transaction(up: Stack, how: signal.Signals) ->
         stop.join(60)
         accepted = len(at_work.accepted)
         wait_until(lambda: len(at_work.accepted) > accepted, MENDED_S, "accepted creates after it")
+        # an answer from before may have come late: this is the word of now
+        again = f"/api/v1/replicas/{held}/stop"
+        wait_until(lambda: send(up, "POST", again, {}).status_code < 500, MENDED_S, "the stop being taken")
         # not committed, not done: the same request now does it
         put_away(up, [held])
 
