@@ -120,11 +120,18 @@ def _fail(connection: Connection, actor: Actor, row: Any, state: State, why: str
 
 def _why(actor: Actor, attempt: Any, row: Any) -> str:
     """Who gave it up, what may be left where, and how to look."""
-    look = (attempt.told or {}).get("command")
+    told = attempt.told or {}
+    look = told.get("command")
+    name = f"All of it there carries the name {attempt.name}"
+    if told.get("seats"):
+        # the job has a name of its own, and its other seats are other replicas'
+        name = (
+            f"It has seat {told.get('seat')} of {told['seats']} of job {told.get('job_id')}. Do not cancel that job: it"
+            f" ends every replica on it. What is its own there is in the folder {attempt.name}"
+        )
     return (
         f"given up by {actor.name} without having been seen gone: something of it may still run {_where(attempt, row)}."
-        f" All of it there carries the name {attempt.name}{f'; look with `{look}`' if look else ''}."
-        " It is ended once that place answers again"
+        f" {name}{f'; look with `{look}`' if look else ''}. It is ended once that place answers again"
     )
 
 

@@ -48,3 +48,17 @@ def test_only_an_admin_gives_up_and_only_what_cannot_be_asked(  # type: ignore[n
     assert admin.get(f"/api/v1/replicas/{replica}/explain").get_json()["rule"] == "given_up"
     # stopping what is gone is nothing
     assert admin.post(path).status_code == 200
+
+
+def test_what_shares_its_job_is_told_with_its_seat(admin: Caller, ctx: Context) -> None:
+    """The job has another name, and cancelling it would end the other replicas on it."""
+    replica = admin.post("/api/v1/replicas", MOCK).get_json()["replica_id"]
+    away(ctx, replica)
+    told = '{"job_id": "4711", "seat": 2, "seats": 4, "command": "squeue -j 4711"}'
+    with ctx.database.begin() as connection:
+        query = text("UPDATE attempts SET told = cast(:told AS jsonb) WHERE replica_id = :id")
+        connection.execute(query, {"id": replica, "told": told})
+    message = admin.post(f"/api/v1/replicas/{replica}/stop", {"abandon": True}).get_json()["message"]
+    assert "seat 2 of 4 of job 4711. Do not cancel that job" in message
+    assert f"in the folder hostler-x-{replica}-1; look with `squeue -j 4711`" in message
+    assert "carries the name" not in message
