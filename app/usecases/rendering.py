@@ -110,9 +110,24 @@ class _Rendering:
         if count > 1 and self.engine.keeps_data:
             where = "config.replicas" if replicas is None and asked.config.get("replicas") else "replicas"
             asked.fail(where, f"Must be 1: engine {self.engine.name} keeps data, and {count} would be {count} stores.")
+        if per_replica:
+            self._check_nodes(each)
         if per_replica and gpus:
             self._tell_left_over(gpus, count, each, by_number=wanted is not None)
         return count, each
+
+    def _check_nodes(self, each: int) -> None:
+        """The GPUs of a replica come from ``gpu_per_replica``: the create's own words would name what nobody typed."""
+        nodes = int((self.settings.get("resources") or {}).get("nodes") or 1)
+        if each % nodes == 0:
+            return
+        for_each = self.asked.config.get("gpu_per_replica")
+        typed = for_each and not (self.asked.config.get("resources") or {}).get("nodes")
+        told = (
+            f"{each} {_plural('GPU', each)} of each replica (gpu_per_replica) cannot be shared out evenly over {nodes}"
+            f" hosts (resources.nodes). Make gpu_per_replica a multiple of {nodes}, or resources.nodes 1."
+        )
+        self.asked.fail("config.gpu_per_replica" if typed else "config.resources.nodes", told)
 
     def _per_job(self, count: int) -> int:
         """How many replicas fit on the one node that the recipe's GPUs are of."""

@@ -100,6 +100,18 @@ def test_replicas_share_the_gpus(ctx: Context) -> None:
         assert recipes.render(ctx, USER, SINGLE, {}, replicas=number).count == number
 
 
+def test_hosts_that_do_not_share_a_replicas_gpus_evenly_are_named_as_typed(ctx: Context) -> None:
+    for config, field in (
+        ({"resources": {"nodes": 2}}, "config.resources.nodes"),
+        ({"resources": {"nodes": "2", "gpu": 8}, "gpu_per_replica": 1}, "config.resources.nodes"),
+    ):
+        (told,) = errors_of(ctx, REPLICAS, config).values()
+        assert "1 GPU of each replica (gpu_per_replica)" in told[0]
+        assert list(errors_of(ctx, REPLICAS, config)) == [field]
+    for nodes in (0, -1, "two", 1.5, 2000):
+        assert list(errors_of(ctx, REPLICAS, {"resources": {"nodes": nodes}})) == ["config.resources.nodes"]
+
+
 def test_all_options_of_the_seed(ctx: Context) -> None:
     made = recipes.render(ctx, USER, SINGLE, FULL)
     body = made.body
