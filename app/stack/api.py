@@ -50,6 +50,13 @@ class Api:
             raise ApiSilent(f"the API answered {code} to a question about {replica_id}: {body.get('detail', '')}")
         return body if code == 200 else None
 
+    def has_pool_of(self, backend: str, timeout_s: float = 10) -> bool:
+        """Whether replicas of some pool run by that backend. Raises ApiSilent."""
+        code, body = self._call("GET", f"/api/v1/pools?limit=1&backend={backend}", timeout_s)
+        if code != 200:
+            raise ApiSilent(f"the API answered {code} to a list of pools: {body.get('detail', '')}")
+        return bool(body["pools"])
+
     def recipe_problems(self, timeout_s: float = 5) -> list[str]:
         """What is wrong with recipes' files and their folder, a line each. Raises ApiSilent."""
         found: list[str] = []

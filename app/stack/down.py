@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +18,7 @@ import psutil
 from app.domain.lifecycle import LAUNCHING, LIVE, State
 from app.settings import Settings
 from app.stack.api import Api, ApiSilent
+from app.stack.as_workers import as_workers
 from app.stack.control import end_control_plane
 from app.stack.errors import PartFailed
 from app.stack.layout import Layout, remove_run_dir
@@ -32,6 +36,10 @@ GRACE_S = 30
 _MORE_S = 10.0
 _LOOK_S = 0.1
 _CALLS = 8
+#: Of each cluster one question.
+_IDLE_S = 30
+#: The backend whose jobs wait for the next replica.
+_SHARES_JOBS = "slurm"
 #: Of these some have no process yet.
 _ON_THE_WAY = (*LAUNCHING[1:], State.STOPPING)
 
@@ -107,17 +115,9 @@ def _stop_replicas(settings: Settings, record: Record, say: Say, grace_s: int, h
             elsewhere = _of_no_host(api)
             far = {row["replica_id"]: f"{row['replica_id']} of pool {row['pool']}" for row in elsewhere}
             replicas += elsewhere
-        if not replicas:
-            return []
-        say(f"stopping {len(replicas)} replicas:")
-        for row in replicas:
-            say(f"  {row['replica_id']}  {row.get('model_name') or '-'}  {row.get('status')}")
-        with ThreadPoolExecutor(_CALLS) as pool:
-            refused = pool.map(lambda row: api.stop_replica(row["replica_id"], grace_s), replicas)
-            for row, why in zip(replicas, refused, strict=True):
-                if why:
-                    say(f"  {row['replica_id']} was not stopped: {why}")
-        left = _wait_released(api, [row["replica_id"] for row in replicas], grace_s, hurry)
+        left = _stopped(api, replicas, say, grace_s, hurry) if replicas else []
+        if not settings.database_url and not hurry.is_set():
+            _end_idle_jobs(settings, api, say)
     except (ApiSilent, SupervisorGone) as error:
         say(f"{error}; engines are ended by signals")
         return list(far.values())
@@ -125,6 +125,36 @@ def _stop_replicas(settings: Settings, record: Record, say: Say, grace_s: int, h
     if here:
         say(f"{len(here)} replicas are not gone yet: {', '.join(here)}; what of them is on this host is killed")
     return [words for replica_id, words in far.items() if replica_id in left]
+
+
+def _stopped(api: Api, replicas: list[dict[str, Any]], say: Say, grace_s: int, hurry: threading.Event) -> list[str]:
+    """Ask for their stops and wait; returns those that are not gone in time."""
+    say(f"stopping {len(replicas)} replicas:")
+    for row in replicas:
+        say(f"  {row['replica_id']}  {row.get('model_name') or '-'}  {row.get('status')}")
+    with ThreadPoolExecutor(_CALLS) as pool:
+        refused = pool.map(lambda row: api.stop_replica(row["replica_id"], grace_s), replicas)
+        for row, why in zip(replicas, refused, strict=True):
+            if why:
+                say(f"  {row['replica_id']} was not stopped: {why}")
+    return _wait_released(api, [row["replica_id"] for row in replicas], grace_s, hurry)
+
+
+def _end_idle_jobs(settings: Settings, api: Api, say: Say) -> None:
+    """What waits in a cluster for the next replica ends now: nobody is left to launch one."""
+    argv = [sys.executable, "-P", "-m", "workers.idle_jobs"]
+    workers = as_workers(settings, os.environ)
+    try:
+        if not api.has_pool_of(_SHARES_JOBS):
+            return
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=_IDLE_S, check=False, **workers)
+    except (ApiSilent, subprocess.TimeoutExpired) as error:
+        say(f"idle jobs of a cluster, if there are any, end after their job_stay_s: {error}")
+        return
+    for line in done.stderr.splitlines()[-5:]:
+        say(line)
+    if done.returncode == 0 and (ended := json.loads(done.stdout)):
+        say(f"ending {len(ended)} jobs on which no replica was left: {', '.join(ended)}")
 
 
 def _of_this_host(api: Api, layout: Layout, node: str) -> list[dict[str, Any]]:

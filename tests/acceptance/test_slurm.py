@@ -149,6 +149,24 @@ def test_replicas_of_a_recipe_share_one_job_and_its_gpus(made: Stack, cluster: C
     wait_until(lambda: _used(made) == 0, SEEN_S, "no GPU being leased")
 
 
+def test_down_ends_what_waits_for_a_next_replica(made: Stack, cluster: Cluster) -> None:
+    """The job of a service that was stopped would keep its GPUs for an hour, with nobody left to watch it."""
+    options = {"replicas_per_job": 2, "job_stay_s": 3600}
+    replica = made.call("POST", "/api/v1/replicas", _mock(replica_config={"backend_options": options}), 201)
+    made.must("replica", "stop", replica["replica_id"])
+    wait_until(lambda: made.state_of(replica["replica_id"]) == "stopped", SEEN_S, "its end")
+    ((job, name, state),) = cluster.jobs()
+    assert (replica["job_id"], state) == (job, "RUNNING")
+    # who comes back serves again: nothing is ended
+    made.must("down", "--keep-replicas")
+    assert [one[0] for one in cluster.jobs()] == [job]
+    made.up()
+    said = made.hostler("down")
+    assert said.returncode == 0, said.stderr
+    assert f"ending 1 jobs on which no replica was left: {name}" in said.stderr
+    wait_until(lambda: cluster.jobs() == [], SEEN_S, "its end")
+
+
 def _used(made: Stack) -> int:
     """Slots of the pool that are leased; the GPUs go with them."""
     return int(made.call("GET", "/api/v1/pools/slurm-gpu")["slots_used"])

@@ -205,6 +205,11 @@ class SlurmBackend:
     def tidy(self, *, dry_run: bool = False) -> list[str]:
         return self._host.ask("tidy", 10, older_s=STALE_S, dry_run=dry_run)["found"]
 
+    def end_idle(self, prefix: str, timeout_s: float = 10) -> list[str]:
+        """Close the jobs of a stack (``prefix`` of its attempts' names) on which no replica has a seat: they end now
+        and not after ``job_stay_s``. Returns their names."""
+        return self._host.ask("end_idle", timeout_s, prefix=prefix)["ended"]
+
     def _end_gone(self, answer: Mapping[str, Any], seen: Mapping[str, Observation], timeout_s: float) -> None:
         """No secrets are kept of what is gone, also where Slurm said nothing of its end."""
         attempts = answer["attempts"]

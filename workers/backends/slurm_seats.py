@@ -257,15 +257,35 @@ class Seats(There):
 
     def cancel_empty(self, share: str) -> None:
         """A job that waits with no seat taken is closed, and then not wanted. ``do_list`` tries it again."""
-        seats = os.path.join(share, "seats")
-        try:
-            os.rmdir(seats)
-        except OSError:
-            if os.path.isdir(seats):
-                return
+        if not self.closed(share) and os.path.isdir(os.path.join(share, "seats")):
+            return
         job = self.job_of(share)
         if job:
             self.ask_slurm(job, self.read(share, "launch.json").get("job_name", ""))
+
+    def closed(self, share: str) -> bool:
+        """Whether nobody gets a seat of it from this moment on: not while one is taken, nor where it was closed."""
+        try:
+            os.rmdir(os.path.join(share, "seats"))
+        except OSError:
+            return False
+        return True
+
+    def do_end_idle(self, request: dict) -> dict:
+        """Jobs on which no seat is taken wait for nobody any more. Who launches at this moment founds the next one.
+
+        Closed they end by themselves, should Slurm not hear of it: one that runs looks for that, and one that begins.
+        """
+        ended = {}
+        for share in self.shares():
+            name = self.read(share, "launch.json").get("job_name", "")
+            ours = re.match("^%s[0-9a-f]+-[0-9]+$" % re.escape(request["prefix"] + "shared-"), name)
+            if ours and self.closed(share):
+                ended[name] = self.job_of(share)
+        for name, job in ended.items():
+            if job:
+                self.ask_slurm(job, name)
+        return {"ended": sorted(ended)}
 
     def is_unsubmitted(self, folder: str) -> bool:
         if There.is_unsubmitted(self, folder):

@@ -303,6 +303,9 @@ class There:
                     self.remove(path)
         return {"found": sorted(found)}
 
+    def do_end_idle(self, _request: dict) -> dict:
+        return {"ended": []}  # nobody ever shared a job here
+
     def do_recall(self, request: dict) -> dict:
         return {"record": (self.records(self.path(request["name"])) or {}).get("launch.json", {}).get("record")}
 

@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,18 @@ def shared(world: World) -> World:
     """Each job has four seats."""
     world.options = {**world.options, "replicas_per_job": 4, "job_stay_s": 1}
     return world
+
+
+@pytest.fixture
+def staying(shared: World, cluster: Cluster) -> Iterator[World]:
+    """Jobs wait for their next replica longer than any test does."""
+    shared.options = {**shared.options, "job_stay_s": 3600}
+    yield shared
+    cluster.repair()
+    for name in shared.backend.list_marked(shared.prefix):
+        shared.end(Handle(shared.backend.name, name))
+    _backend(shared).end_idle(shared.prefix)
+    wait_until(lambda: cluster.jobs() == [], 60, "the jobs' ends, which a controller that was away hears of late")
 
 
 def test_members_of_one_job_have_gpus_and_ports_of_their_own(
@@ -152,6 +164,56 @@ def test_a_job_that_waits_and_is_wanted_by_nobody_is_cancelled(shared: World, cl
     wait_until(only_the_holder, 2 * WAIT_S, "its end")
     cluster.ask("scancel", holder)
     assert shared.starts() == 0
+
+
+def test_jobs_that_nobody_has_a_seat_of_are_ended_and_no_other(staying: World, cluster: Cluster) -> None:
+    """They would wait for the next replica; who launches one afterwards gets a job."""
+    idle, used = (_started(staying, count, gpus=gpus) for count, gpus in ((2, ()), (1, (0,))))
+    waiting = staying.backend.launch(staying.plan("idle", options={"begin": "now+1hour"}))
+    for handle in idle:
+        staying.end(handle)
+    (job,) = {handle.ref["job_id"] for handle in idle}
+    kept = {used[0].ref["job_id"], waiting.ref["job_id"]}
+    assert {one[0] for one in cluster.jobs()} == kept | {job}
+    assert _backend(staying).end_idle("hostler-another-") == []
+    share = _share(staying, idle[0])
+    names = [name for one, name, _ in cluster.jobs() if one == job]
+    assert _backend(staying).end_idle(staying.prefix) == names
+    wait_until(lambda: {one[0] for one in cluster.jobs()} == kept, 2 * WAIT_S, "its end, and only its")
+    assert _backend(staying).end_idle(staying.prefix) == []
+    assert not (share / "seats").exists()
+    assert staying.see(used[0]).liveness is Liveness.RUNNING
+    assert staying.see(waiting).liveness is Liveness.QUEUED
+    assert [staying.see(handle).reason for handle in idle] == [None, None]
+    after = _started(staying, 1)
+    assert after[0].ref["job_id"] not in kept | {job}
+
+
+def test_a_job_that_was_closed_ends_also_when_slurm_cannot_be_told(staying: World, cluster: Cluster) -> None:
+    (handle,) = _started(staying, 1)
+    supervisor = psutil.Process(_pids(staying, [handle])[0]).parents()[1]
+    staying.end(handle)
+    assert supervisor.is_running()
+    cluster.stop("slurmctld")
+    (name,) = _backend(staying).end_idle(staying.prefix)
+    assert "-shared-" in name
+    wait_until(lambda: gone(supervisor.pid), 2 * WAIT_S, "its end by itself")
+
+
+def test_launches_at_the_instant_in_which_jobs_are_closed_get_one(staying: World, cluster: Cluster) -> None:
+    for _ in range(4):
+        (first,) = _started(staying, 1)
+        staying.end(first)
+        plan = staying.plan("idle")
+        launcher = _launched(staying, plan)
+        while not (done := os.waitpid(launcher, os.WNOHANG))[0]:
+            _backend(staying).end_idle(staying.prefix)
+        assert os.waitstatus_to_exitcode(done[1]) == 0
+        handle = Handle(staying.backend.name, plan.name)
+        staying.wait_for(handle, Liveness.RUNNING)
+        assert _backend(staying).end_idle(staying.prefix) == []
+        assert staying.see(handle).liveness is Liveness.RUNNING
+        staying.end(handle)
 
 
 def test_a_supervisor_that_was_killed_leaves_no_engine(shared: World) -> None:
@@ -452,6 +514,11 @@ def _share(world: World, handle: Handle) -> Path:
     found = [path for path in (root / ".shared").iterdir() if (path / "members" / handle.name).exists()]
     assert len(found) == 1
     return found[0]
+
+
+def _backend(world: World) -> SlurmBackend:
+    assert isinstance(world.backend, SlurmBackend)
+    return world.backend
 
 
 def _launched(world: World, plan: Launch) -> int:
