@@ -18,7 +18,8 @@ schema` act on this host). Data goes to stdout, everything said to a person to s
 the server: `hostler completion bash`.
 
 **Which server**: `--url`, else `HOSTLER_URL`, else the stack of the state dir (`--state-dir`, else `HOSTLER_STATE_DIR`,
-else `$XDG_STATE_HOME/hostler`, else `~/.local/state/hostler`). A given `--state-dir` goes before the environment.
+else `$XDG_STATE_HOME/hostler`, else `~/.local/state/hostler`), else port `HOSTLER_PORT` (8080) of this host.
+A given `--state-dir` goes before the environment.
 
 **Which key**: `--key-file`, else `HOSTLER_API_KEY`, else the admin key of the state dir, which is sent to no other
 address than that of its own stack. Never an argument: others can read a process's arguments.
