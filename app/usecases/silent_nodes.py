@@ -166,22 +166,23 @@ def _call_unserved(ctx: Context, silent: Sequence[str]) -> int:
 
 
 def _unserved(row: Any) -> Move:
+    told = f"no agent serves pool {row.pool}, so that nobody looks at it; `hostler node list` shows who is heard"
+    return _unseen(row, "no agent", told)
+
+
+def _unseen(row: Any, cause: str, message: str) -> Move:
     return Move(
         row.id,
         row.attempt,
         (State(row.state), State.UNREACHABLE),
-        cause="no agent",
-        reason=_kept_reason(row),
-        message=f"no agent serves pool {row.pool}, so that nobody looks at it; `hostler node list` shows who is heard",
+        cause=cause,
+        # what goes with a replica until it answers again: that its cluster took its place away
+        reason=Reason.PREEMPTED if row.reason == Reason.PREEMPTED else None,
+        message=message,
         # due at once for the first agent that comes
         next_check_s=0,
         keeps_deadline=True,
     )
-
-
-def _kept_reason(row: Any) -> Reason | None:
-    """What goes with a replica until it answers again: that its cluster took its place away."""
-    return Reason.PREEMPTED if row.reason == Reason.PREEMPTED else None
 
 
 def _tell(connection: Connection, lost: Sequence[Any], moved: set[str], silent: dict[str, float]) -> None:
@@ -201,14 +202,5 @@ def _tell(connection: Connection, lost: Sequence[Any], moved: set[str], silent: 
 
 
 def _move(row: Any, silent_s: float) -> Move:
-    return Move(
-        row.id,
-        row.attempt,
-        (State(row.state), State.UNREACHABLE),
-        cause="host silent",
-        reason=_kept_reason(row),
-        message=f"host {row.node} has not been heard of for {silent_s:.0f} s; `hostler node get {row.node}` shows it",
-        # due at once for its agent, when that comes back
-        next_check_s=0,
-        keeps_deadline=True,
-    )
+    told = f"host {row.node} has not been heard of for {silent_s:.0f} s; `hostler node get {row.node}` shows it"
+    return _unseen(row, "host silent", told)

@@ -111,7 +111,7 @@ class Run:
         self.told_alive = 0.0
 
     def carry_out(self) -> None:
-        wake = self.listen_to_signals()
+        wake = listen_to_signals(self.heard)
         self.tell_alive()
         # a signal that came before now found its file here, or kills us and nothing was started
         if read("stop.json"):
@@ -127,15 +127,6 @@ class Run:
         if int(os.environ.get("SLURM_JOB_NUM_NODES") or 1) > 1:
             self.start_followers()
         self.watch(source, wake)
-
-    def listen_to_signals(self) -> int:
-        wake, waker = os.pipe()
-        for end in (wake, waker):
-            os.set_blocking(end, False)
-        signal.set_wakeup_fd(waker)
-        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, self.heard)
-        return wake
 
     def heard(self, number: int, _: object) -> None:
         if number == signal.SIGTERM:
@@ -581,6 +572,17 @@ def listeners(host: str, port: int) -> set:
 
 
 # -- processes
+
+
+def listen_to_signals(heard: Any) -> int:
+    """The end of a pipe that is readable after each signal; ``heard`` is its handler."""
+    wake, waker = os.pipe()
+    for end in (wake, waker):
+        os.set_blocking(end, False)
+    signal.set_wakeup_fd(waker)
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, heard)
+    return wake
 
 
 def adopt_orphans() -> None:

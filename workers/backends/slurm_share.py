@@ -28,6 +28,7 @@ from workers.backends.slurm_job import (
     descendants,
     drain,
     kill_all,
+    listen_to_signals,
     prctl,
     read,
     remove,
@@ -109,7 +110,7 @@ class Share:
         self.empty_since: Any = None
 
     def carry_out(self) -> None:
-        wake = self.listen_to_signals()
+        wake = listen_to_signals(self.heard)
         adopt_orphans()
         remove("term.json")
         write("run.json", self.known)
@@ -122,15 +123,6 @@ class Share:
                 sys.stderr.write("%s\n" % error)
             poll.poll(LOOK_S * 1000)
             drain(wake)
-
-    def listen_to_signals(self) -> int:
-        wake, waker = os.pipe()
-        for end in (wake, waker):
-            os.set_blocking(end, False)
-        signal.set_wakeup_fd(waker)
-        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, self.heard)
-        return wake
 
     def heard(self, number: int, _: object) -> None:
         if number == signal.SIGTERM:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 from tests.faults.checker.story import C, Story, name_of
@@ -16,6 +13,7 @@ from tests.faults.harness.recorders import sightings, streams
 from tests.faults.harness.recorders.sightings import Sightings
 from tests.faults.harness.recorders.streams import EVERYTHING, Streams
 from tests.support.embedded import wait_until
+from tests.support.handlers import serving
 
 EVENTS = [(f"{10 + number}-{number}", {"kind": "x", "replica_id": "r", "to_state": None}) for number in range(1, 8)]
 
@@ -44,22 +42,9 @@ class _Api(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None: ...
 
 
-@contextmanager
-def _api() -> Iterator[str]:
-    _Api.asked = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Api)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(10)
-
-
 def test_a_stream_that_breaks_misses_and_doubles_nothing(tmp_path: Path) -> None:
-    with _api() as url:
+    _Api.asked = []
+    with serving(_Api) as url:
         recorder = Streams(StackFacts(tmp_path, tmp_path, "", url, "key"))
         recorder.start()
         try:

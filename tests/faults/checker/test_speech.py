@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -16,6 +13,7 @@ from tests.faults.harness.following import Follow
 from tests.faults.harness.journal import Journal
 from tests.faults.harness.speech import Speech, said
 from tests.support.embedded import wait_until
+from tests.support.handlers import serving
 
 ONE, OTHER = "0123abcd", "4567cdef"
 
@@ -68,24 +66,11 @@ class _Log(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None: ...
 
 
-@contextmanager
-def _api() -> Iterator[str]:
-    _Log.asked = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Log)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(10)
-
-
 def test_who_follows_comes_back_and_breaks_off_himself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "LINES", 1)
     journal = Journal(tmp_path)
-    with _api() as url:
+    _Log.asked = []
+    with serving(_Log) as url:
         follow = Follow(url, "key", "r", journal)
         wait_until(lambda: follow.is_over, 30, "the end")
         follow.close()
