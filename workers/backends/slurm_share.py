@@ -352,18 +352,25 @@ class Share:
     def kill_left(self) -> bool:
         """Whether all is gone that is below no member that lives: a member that was killed left it."""
         until = time.monotonic() + LEFT_S
+        before: set = set()
         while True:
-            kept = set()
-            for member in self.members.values():
-                if member.process is not None:
-                    kept.add(member.process.pid)
-                    kept.update(descendants(member.process.pid))
-            left = [pid for pid in descendants() if pid not in kept]
+            left = self.left()
             if not left or time.monotonic() > until:
                 return not left
-            for pid in left:
+            # seen twice: a look at what comes and goes may miss who stands between it and its member
+            for pid in left & before:
                 send(pid, signal.SIGKILL)
+            before = left
             time.sleep(0.02)
+
+    def left(self) -> set:
+        """What is below us and below no member that lives."""
+        # all of it first: what a member starts from now on is none of it
+        left = set(descendants())
+        for member in self.members.values():
+            if member.process is not None:
+                left -= {member.process.pid, *descendants(member.process.pid)}
+        return left
 
     def heed_kills(self, now: float) -> None:
         """What was to be killed and is not gone: its part of ours hangs."""
