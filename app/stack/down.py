@@ -148,7 +148,8 @@ def _end_idle_jobs(settings: Settings, api: Api, say: Say) -> None:
         if not api.has_pool_of(_SHARES_JOBS):
             return
         done = subprocess.run(argv, capture_output=True, text=True, timeout=_IDLE_S, check=False, **workers)
-    except (ApiSilent, subprocess.TimeoutExpired) as error:
+    except (ApiSilent, OSError, subprocess.TimeoutExpired) as error:
+        # no reason to leave anything else up: they end by themselves
         say(f"idle jobs of a cluster, if there are any, end after their job_stay_s: {error}")
         return
     for line in done.stderr.splitlines()[-5:]:
