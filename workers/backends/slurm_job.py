@@ -67,18 +67,24 @@ def main() -> None:
     private = unseal(key, follows)
     if follows:
         follow(plan, private, argv, address)
-    job = os.environ["SLURM_JOB_ID"]
-    if write_once("owner.json", {"job_id": job})["job_id"] != job:
-        sys.exit("another job has this attempt; nothing is started")
-    if os.path.exists("over.json"):
-        sys.exit("this attempt has ended; nothing is started")
-    restarts = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
-    if restarts_of("run.json") > restarts:
-        sys.exit("a later run has this attempt; nothing is started")
+    job, restarts = own_run("attempt")
     ended = read("exit.json")
     if ended and ended["own"] and ended["restarts"] == restarts:
         sys.exit("this run of the attempt has ended; nothing is started")
     Run(plan, private, argv, job, restarts, key).carry_out()
+
+
+def own_run(what: str) -> tuple:
+    """The job's id and its run, when this folder is theirs to begin; ``what`` the folder is of, for who is refused."""
+    job = os.environ["SLURM_JOB_ID"]
+    if write_once("owner.json", {"job_id": job})["job_id"] != job:
+        sys.exit("another job has this %s; nothing is started" % what)
+    if os.path.exists("over.json"):
+        sys.exit("this %s has ended; nothing is started" % what)
+    restarts = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+    if restarts_of("run.json") > restarts:
+        sys.exit("a later run has this %s; nothing is started" % what)
+    return job, restarts
 
 
 def follow(plan: dict, private: dict, argv: list, address: Any) -> None:
@@ -108,11 +114,11 @@ class Run:
         self.owns: Any = None
         self.asked = self.forwarded = self.killed = False
         self.oom_before = oom_kills()
-        self.told_alive = 0.0
+        self.alive = Alive()
 
     def carry_out(self) -> None:
         wake = listen_to_signals(self.heard)
-        self.tell_alive()
+        self.alive.tell()
         # a signal that came before now found its file here, or kills us and nothing was started
         if read("stop.json"):
             self.finish({"exit_code": None, "message": "was stopped before it started"})
@@ -194,7 +200,7 @@ class Run:
             if self.asked or now - looked >= LOOK_S:
                 looked = now
                 self.heed()
-                self.tell_alive()
+                self.alive.tell()
             self.reap(waiting)
             if self.ended is not None:
                 self.end_when_empty()
@@ -203,14 +209,6 @@ class Run:
                 owns = owns_port(self.host, self.port)
                 if owns is not self.owns:
                     self.tell(owns)
-
-    def tell_alive(self) -> None:
-        """A controller that forgot the job proves nothing: who asks finds here that it lives."""
-        now = time.monotonic()
-        if self.told_alive and now - self.told_alive < ALIVE_S:
-            return
-        self.told_alive = now
-        tell_alive()
 
     def port_pause_s(self, running_s: float) -> float:
         if self.owns is not None:
@@ -697,10 +695,20 @@ def told_by_shared_job() -> dict:
 # -- records
 
 
-def tell_alive() -> None:
-    with contextlib.suppress(OSError):  # a full disk ends no engine
-        os.close(os.open("alive", os.O_WRONLY | os.O_CREAT, 0o600))
-        os.utime("alive")
+class Alive:
+    """A controller that forgot the job proves nothing: who asks finds in ``alive`` that it lives."""
+
+    def __init__(self) -> None:
+        self.told: Any = None
+
+    def tell(self) -> None:
+        now = time.monotonic()
+        if self.told is not None and now - self.told < ALIVE_S:
+            return
+        self.told = now
+        with contextlib.suppress(OSError):  # a full disk ends no engine
+            os.close(os.open("alive", os.O_WRONLY | os.O_CREAT, 0o600))
+            os.utime("alive")
 
 
 def read(record: str) -> Any:

@@ -24,21 +24,21 @@ from workers.backends.slurm_job import (
     DEVICES,
     PR_SET_PDEATHSIG,
     SHARED,
+    Alive,
     adopt_orphans,
     descendants,
     drain,
     kill_all,
     listen_to_signals,
+    own_run,
     prctl,
     read,
     remove,
     replace,
     restarts_of,
     send,
-    tell_alive,
     why_slurm_ends_it,
     write,
-    write_once,
 )
 from workers.backends.slurm_seal import opened
 
@@ -52,7 +52,6 @@ KILLING_S = 8.0
 STRANGER_S = 30.0
 #: A member that ended because, as it heard, Slurm ends the job has ended for good when Slurm does not in so long.
 ENDING_S = 10.0
-ALIVE_S = 5.0
 SEATS = "seats"
 
 
@@ -63,15 +62,7 @@ def main() -> None:
     plan = read("launch.json")
     if not plan or plan.get("nonce") != nonce:
         sys.exit("this job was submitted anew, or its folder was removed; nothing is started")
-    job = os.environ["SLURM_JOB_ID"]
-    if write_once("owner.json", {"job_id": job})["job_id"] != job:
-        sys.exit("another job has these seats; nothing is started")
-    if os.path.exists("over.json"):
-        sys.exit("this job has ended; nothing is started")
-    restarts = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
-    if restarts_of("run.json") > restarts:
-        sys.exit("a later run has these seats; nothing is started")
-    Share(plan, key, job, restarts).carry_out()
+    Share(plan, key, *own_run("shared job")).carry_out()
 
 
 class Member:
@@ -106,7 +97,7 @@ class Share:
         self.strangers: dict = {}
         self.asked = self.hurried = self.ending = False
         self.pid = os.getpid()
-        self.told_alive = 0.0
+        self.alive = Alive()
         self.empty_since: Any = None
 
     def carry_out(self) -> None:
@@ -133,9 +124,7 @@ class Share:
     def look(self) -> None:
         self.give_way()
         now = time.monotonic()
-        if not self.told_alive or now - self.told_alive >= ALIVE_S:
-            self.told_alive = now
-            tell_alive()
+        self.alive.tell()
         if self.asked:
             self.asked = False
             self.end_all()
