@@ -114,7 +114,8 @@ def _waits_for(sight: Sight, members: Sequence[Observed]) -> str:
         parts.append(f"{not_ready} of {desired.count} replicas to be ready")
     elif behind:
         parts.append(f"{len(behind)} of {desired.count} replicas to be ready in revision {wanted}")
-    leaving = sum(not one.wanted and not one.released for one in members)
+    # what failed on a silent host may never be seen gone
+    leaving = sum(not (one.live or one.released or one.doubtful) for one in members)
     leaving += sum(len(place.live) for place in sight.arranged.dropped)
     if leaving:
         parts.append(f"{leaving} replicas to be gone")

@@ -254,8 +254,13 @@ def test_an_update_that_fails_twice_in_a_place_goes_back() -> None:
     again = replace(failed, replica_id="again", replaces=failed.replica_id, tries=1)
     back = plan(desired, [*old, failed, again], NOW + 20).actions
     assert [type(action) for action in back] == [RollBack]
-    # and then nothing is left to do
-    assert plan(replace(desired, revision=1), [*old, failed, again], NOW + 20).settled
+    # and then nothing is left to do, once what failed is gone
+    after = plan(replace(desired, revision=1), [*old, failed, again], NOW + 20)
+    assert (after.actions, after.settled, after.waits_for) == ((), False, "2 replicas to be gone")
+    gone = [replace(one, released=True) for one in (failed, again)]
+    assert plan(replace(desired, revision=1), [*old, *gone], NOW + 20).settled
+    silent = replace(failed, suspect=True)
+    assert plan(replace(desired, revision=1), [*old, silent, replace(again, released=True)], NOW + 20).settled
 
 
 def test_an_update_goes_back_at_its_first_failure_where_none_is_repeated() -> None:
