@@ -120,11 +120,17 @@ def test_replicas_are_replaced_one_after_the_other(up: Stack, three: list[str]) 
             more(at_work)
         for replica in three:
             up.call("POST", f"/api/v1/replicas/{replica}/restart", {}, 202)
-            wait_until(lambda replica=replica: up.state_of(replica) != "ready", MENDED_S, "the restart to begin")
+            # until its first attempt is out of the door, that one answers
+            wait_until(lambda replica=replica: ready_again(up, replica), MENDED_S, f"{replica} to be restarted")
             wait_until(lambda replica=replica: answers(up, replica), MENDED_S, f"{replica} after its restart")
     assert at_work.failed == []
     assert at_work.failed_slowly == []
     assert [one for one in at_work.streams if not (one.whole and one.exact)] == []
+
+
+def ready_again(up: Stack, replica: str) -> bool:
+    body = up.call("GET", f"/api/v1/replicas/{replica}")
+    return bool(body["attempt"] == 2 and body["status"] == "ready")
 
 
 def test_who_goes_away_in_mid_stream_frees_the_slot(up: Stack) -> None:
