@@ -16,17 +16,15 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from app.errors import Collided, Unavailable
-from app.settings import Settings
 from app.usecases import leaks, orphans
 from app.usecases.leaks import Leak
 from workers import stored
 from workers.backends.base import Backend, BackendError, Handle
 from workers.bootstrap import Runtime
+from workers.errands import run_errand
 
 log = logging.getLogger(__name__)
 
-NO_DATABASE = 3
 #: What is killed needs a moment to be gone.
 KILL_S = 10.0
 
@@ -128,23 +126,16 @@ def _end(runtime: Runtime, backend: Backend, leak: Leak, handle: Handle) -> Leak
 
 def main(argv: Sequence[str]) -> int:
     """See the module."""
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
-    runtime: Runtime | None = None
-    try:
-        runtime = Runtime(Settings.load(), "gc")
+
+    def tell(runtime: Runtime) -> None:
         if "--remove" in argv:
             wanted: list[dict[str, Any]] = json.load(sys.stdin)
             found = remove(runtime, [(one["kind"], one["name"]) for one in wanted])
         else:
             found = find(runtime)
-    except (Collided, Unavailable) as error:
-        sys.stderr.write(f"{error}\n")
-        return NO_DATABASE
-    finally:
-        if runtime is not None:
-            runtime.ctx.close()
-    json.dump([one.body() for one in found], sys.stdout)
-    return 0
+        json.dump([one.body() for one in found], sys.stdout)
+
+    return run_errand("gc", tell)
 
 
 if __name__ == "__main__":

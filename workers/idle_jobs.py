@@ -1,7 +1,8 @@
 """Jobs that wait for a next replica which will not come: ``python -m workers.idle_jobs``, for ``hostler down``.
 
 Prints the names of those that it closed as JSON. A job with a replica on it is left alone, also by one that came in
-this moment. What a place that cannot be asked has of them ends by itself, after ``job_stay_s``.
+this moment. What a place that cannot be asked has of them ends by itself, after ``job_stay_s``. Exit code
+3: the database cannot be asked.
 """
 
 from __future__ import annotations
@@ -10,11 +11,10 @@ import json
 import logging
 import sys
 
-from app.errors import Collided, Unavailable
-from app.settings import Settings
 from workers.backends.base import BackendError
 from workers.backends.slurm import SlurmBackend
 from workers.bootstrap import Runtime
+from workers.errands import run_errand
 
 log = logging.getLogger(__name__)
 
@@ -33,17 +33,7 @@ def end(runtime: Runtime) -> list[str]:
 
 def main() -> int:
     """See the module."""
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
-    runtime = Runtime(Settings.load(), "idle-jobs")
-    try:
-        ended = end(runtime)
-    except (Collided, Unavailable) as error:
-        sys.stderr.write(f"idle jobs of a cluster end after their job_stay_s: {error}\n")
-        return 1
-    finally:
-        runtime.ctx.close()
-    json.dump(ended, sys.stdout)
-    return 0
+    return run_errand("idle-jobs", lambda runtime: json.dump(end(runtime), sys.stdout))
 
 
 if __name__ == "__main__":

@@ -8,19 +8,16 @@ process when he has waited long enough. Exit code 3: the database cannot be aske
 from __future__ import annotations
 
 import json
-import logging
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
-from app.errors import Collided, Unavailable
-from app.settings import Settings
 from app.usecases import places
 from workers.backends.base import BackendError, Fingerprint
 from workers.bootstrap import Runtime
+from workers.errands import run_errand
 
-NO_DATABASE = 3
 #: Pools that are asked at once, and how long each may take: logins over slow networks, within what people wait.
 AT_ONCE = 16
 ANSWER_S = 10.0
@@ -66,18 +63,7 @@ def _say(told: dict[str, Any]) -> None:
 
 def main() -> int:
     """See the module."""
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
-    runtime: Runtime | None = None
-    try:
-        runtime = Runtime(Settings.load(), "doctor")
-        ask_all(runtime)
-    except (Collided, Unavailable) as error:
-        sys.stderr.write(f"{error}\n")
-        return NO_DATABASE
-    finally:
-        if runtime is not None:
-            runtime.ctx.close()
-    return 0
+    return run_errand("doctor", ask_all)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ _LOOK_S = 0.1
 _CALLS = 8
 #: Of each cluster one question.
 _IDLE_S = 30
+_IDLE_STAY = "idle jobs of a cluster, if there are any, end after their job_stay_s: {}"
 #: The backend whose jobs wait for the next replica.
 _SHARES_JOBS = "slurm"
 #: Of these some have no process yet.
@@ -150,11 +151,16 @@ def _end_idle_jobs(settings: Settings, api: Api, say: Say) -> None:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=_IDLE_S, check=False, **workers)
     except (ApiSilent, OSError, subprocess.TimeoutExpired) as error:
         # no reason to leave anything else up: they end by themselves
-        say(f"idle jobs of a cluster, if there are any, end after their job_stay_s: {error}")
+        say(_IDLE_STAY.format(error))
         return
-    for line in done.stderr.splitlines()[-5:]:
+    said = done.stderr.splitlines()[-5:]
+    if done.returncode != 0:
+        # of a traceback the last line says what it was
+        say(_IDLE_STAY.format(said[-1] if said else f"exit code {done.returncode}"))
+        return
+    for line in said:
         say(line)
-    if done.returncode == 0 and (ended := json.loads(done.stdout)):
+    if ended := json.loads(done.stdout):
         say(f"ending {len(ended)} jobs on which no replica was left: {', '.join(ended)}")
 
 

@@ -25,3 +25,11 @@ def test_what_cannot_be_asked_fails_nothing(error: Exception, tmp_path: Path, mo
     down._end_idle_jobs(Settings.load({}, state_dir=tmp_path), api, said.append)
     assert len(said) == 1
     assert "end after their job_stay_s" in said[0]
+
+
+def test_a_database_that_is_away_is_told_of_in_one_line(tmp_path: Path) -> None:
+    said: list[str] = []
+    away = Settings.load({}, state_dir=tmp_path, database_url="postgresql://u:p@127.0.0.1:1/none")
+    down._end_idle_jobs(away, cast("Api", SimpleNamespace(has_pool_of=lambda _: True)), said.append)
+    assert len(said) == 1
+    assert "end after their job_stay_s: The database does not answer" in said[0]
