@@ -13,7 +13,7 @@ import pytest
 
 from tests.support import plain_http
 from tests.support.embedded import wait_until
-from tests.support.slurm import Cluster, cluster, submitted
+from tests.support.slurm import CPUS, Cluster, cluster, submitted
 from tests.support.sshd import Sshd, far_host
 from tests.support.stacks import Stack, stack
 
@@ -149,6 +149,48 @@ def test_replicas_of_a_recipe_share_one_job_and_its_gpus(made: Stack, cluster: C
     wait_until(lambda: _used(made) == 0, SEEN_S, "no GPU being leased")
 
 
+@pytest.mark.parametrize("reason", ["walltime", "preempted"])
+def test_members_of_a_job_that_slurm_ends_are_each_told_why_and_replaced(
+    made: Stack, cluster: Cluster, reason: str
+) -> None:
+    body = {"recipe_name": "inference/mock", "name": f"ended-{reason}", "pool": "slurm-gpu"}
+    options = {"requeue": False, "nodelist": cluster.nodes[0]}
+    body["config"] = {
+        "gpu_per_replica": 1, "resources": {"gpu": 2, "time_limit": 5}, "parameters": {"model": reason},
+        "engine_config": {"backend_options": options},
+    }  # fmt: skip
+    service = made.call("POST", "/api/v1/services", body, (201, 202))["id"]
+    wait_until(lambda: _running(made, service), SEEN_S, "the service being healthy")
+    ((job, _, _),) = cluster.jobs()
+    members = [
+        made.call("GET", f"/api/v1/replicas/{one['replica_id']}")
+        for one in made.call("GET", f"/api/v1/services/{service}")["replicas"]
+    ]
+    engines = [_engine(one) for one in members]
+    urgent = None
+    if reason == "walltime":
+        cluster.ask("scontrol", "update", f"jobid={job}", "timelimit=0:01")
+    else:
+        words = ("--partition=urgent", f"--cpus-per-task={CPUS}", f"--nodelist={cluster.nodes[0]}")
+        urgent = submitted(cluster, *words, script="sleep 600")
+    for one in members:
+        told = wait_until(lambda one=one: _end_of(made, one), 3 * SEEN_S, f"the end of {one['replica_id']} being told")
+        assert told["reason"] == reason, told
+    if urgent is not None:
+        cluster.ask("scancel", urgent)
+    assert not any(engine.is_running() for engine in engines)
+    wait_until(lambda: _running(made, service), SEEN_S, "the service being healthy again")
+    ((successor, _, _),) = [one for one in cluster.jobs() if one[2] == "RUNNING"]
+    assert successor != job, "the next ones share a job again"
+    assert _chat(made, reason).json()["choices"]
+    for one in members:
+        log = made.must("replica", "logs", one["replica_id"], "--attempt", str(one["attempt"]))
+        assert log.strip(), "kept after its end"
+    made.call("POST", f"/api/v1/services/{service}/status", {"status": "cancelled"}, (200, 202))
+    wait_until(lambda: cluster.jobs() == [], SEEN_S, "the job being gone")
+    wait_until(lambda: _used(made) == 0, SEEN_S, "no GPU being leased")
+
+
 def test_down_ends_what_waits_for_a_next_replica(made: Stack, cluster: Cluster) -> None:
     """The job of a service that was stopped would keep its GPUs for an hour, with nobody left to watch it."""
     options = {"replicas_per_job": 2, "job_stay_s": 3600}
@@ -180,6 +222,13 @@ def _newcomer(made: Stack, service: str, known: list[dict[str, Any]]) -> str | N
         if (seen["replica_id"], seen["attempt"]) not in before and seen["status"] == "ready":
             return str(seen["replica_id"])
     return None
+
+
+def _end_of(made: Stack, replica: dict[str, Any]) -> dict[str, Any] | None:
+    """The event of this attempt's failure."""
+    seen = made.call("GET", f"/api/v1/replicas/{replica['replica_id']}/events")["events"]
+    failures = [one for one in seen if one.get("attempt") == replica["attempt"] and one.get("to_state") == "failed"]
+    return failures[0] if failures else None
 
 
 def _engine(replica: dict[str, Any]) -> psutil.Process:

@@ -30,6 +30,13 @@ def world(cluster: Cluster, tmp_path: Path) -> Iterator[World]:
     wait_until(lambda: not _jobs(cluster, world), 3 * WAIT_S, f"the end of {_jobs(cluster, world)}")
 
 
+@pytest.fixture
+def shared(world: World) -> World:
+    """Each job has four seats."""
+    world.options = {**world.options, "replicas_per_job": 4, "job_stay_s": 1}
+    return world
+
+
 def _jobs(cluster: Cluster, world: World) -> list[list[str]]:
     return [job for job in cluster.jobs() if job[1].startswith(world.prefix)]
 

@@ -17,6 +17,7 @@ import pytest
 from app.domain.lifecycle import Reason
 from tests.conformance.stepping import lines_of, signalled_at
 from tests.conformance.world import WAIT_S, World
+from tests.integration.slurm.members import engine_pids, job_folder, start_members
 from tests.support.embedded import wait_until
 from tests.support.slurm import Cluster, submitted
 from tests.support.stacks import gone
@@ -26,13 +27,6 @@ from workers.backends.slurm import SlurmBackend
 pytestmark = pytest.mark.slow
 SAY_GPUS = ("/bin/sh", "-c", 'echo "gpus $CUDA_VISIBLE_DEVICES"; exec sleep 600')
 SECRET = "s3cr3t-of-one-of-them"
-
-
-@pytest.fixture
-def shared(world: World) -> World:
-    """Each job has four seats."""
-    world.options = {**world.options, "replicas_per_job": 4, "job_stay_s": 1}
-    return world
 
 
 @pytest.fixture
@@ -64,8 +58,8 @@ def test_members_of_one_job_have_gpus_and_ports_of_their_own(
 
 
 def test_one_that_ends_leaves_the_others_and_its_seat_to_the_next(shared: World, cluster: Cluster) -> None:
-    handles = _started(shared, 3)
-    pids = _pids(shared, handles)
+    handles = start_members(shared, 3)
+    pids = engine_pids(shared, handles)
     os.kill(pids[1], signal.SIGKILL)
     seen = shared.wait_for(handles[1], Liveness.EXITED)
     assert (seen.signal, seen.reason) == (signal.SIGKILL, None)
@@ -75,17 +69,17 @@ def test_one_that_ends_leaves_the_others_and_its_seat_to_the_next(shared: World,
     assert after.ref["job_id"] == job[0] == handles[0].ref["job_id"]
     assert (shared.wait_for(after, Liveness.RUNNING).told or {})["seat"] == 2
     assert shared.see(handles[1]).liveness is Liveness.EXITED
-    assert _pids(shared, [handles[0], handles[2]]) == [pids[0], pids[2]]
+    assert engine_pids(shared, [handles[0], handles[2]]) == [pids[0], pids[2]]
 
 
 def test_a_stop_ends_one_and_the_last_one_ends_the_job(shared: World, cluster: Cluster) -> None:
-    handles = _started(shared, 3)
-    pids = _pids(shared, handles)
+    handles = start_members(shared, 3)
+    pids = engine_pids(shared, handles)
     shared.end(handles[0])
-    assert _pids(shared, handles[1:]) == pids[1:]
+    assert engine_pids(shared, handles[1:]) == pids[1:]
     shared.backend.stop(handles[1], grace_s=30)
     assert shared.wait_for(handles[1], Liveness.EXITED).reason is None
-    assert _pids(shared, handles[2:]) == pids[2:]
+    assert engine_pids(shared, handles[2:]) == pids[2:]
     assert [state for _, _, state in cluster.jobs()] == ["RUNNING"]
     shared.end(handles[2])
     wait_until(lambda: cluster.jobs() == [], 3 * WAIT_S, "the job's end")
@@ -93,7 +87,7 @@ def test_a_stop_ends_one_and_the_last_one_ends_the_job(shared: World, cluster: C
 
 
 def test_a_cancel_of_the_job_is_named_for_each(shared: World, cluster: Cluster) -> None:
-    handles = _started(shared, 3)
+    handles = start_members(shared, 3)
     shared.end(handles[2])
     cluster.ask("scancel", handles[0].ref["job_id"])
     for handle in handles[:2]:
@@ -102,31 +96,31 @@ def test_a_cancel_of_the_job_is_named_for_each(shared: World, cluster: Cluster) 
 
 
 def test_a_node_that_fails_is_told_to_each(shared: World, cluster: Cluster) -> None:
-    handles = _started(shared, 2, options={"requeue": False, "nodelist": cluster.nodes[0]})
+    handles = start_members(shared, 2, options={"requeue": False, "nodelist": cluster.nodes[0]})
     cluster.ask("scontrol", "update", f"nodename={cluster.nodes[0]}", "state=down", "reason=test")
     for handle in handles:
         assert shared.wait_for(handle, Liveness.EXITED).reason is Reason.NODE_LOST
 
 
 def test_a_job_that_the_controller_forgot_is_not_lost_while_it_lives(shared: World, cluster: Cluster) -> None:
-    handles = _started(shared, 2)
-    pids, share = _pids(shared, handles), _share(shared, handles[0])
+    handles = start_members(shared, 2)
+    pids, share = engine_pids(shared, handles), job_folder(shared, handles[0])
     cluster.ask("scontrol", "update", f"jobid={handles[0].ref['job_id']}", "jobname=renamed", "comment=other")
     for folder in (share, *(share.parent.parent / handle.name for handle in handles)):
         for record in ("job.json", "owner.json"):
             (folder / record).write_text('{"job_id": "999999"}')
-    assert _pids(shared, handles) == pids
+    assert engine_pids(shared, handles) == pids
     shared.backend.stop(handles[0], grace_s=30)
     # somebody else's record by now: the seat is left, and the end is read from what the attempt wrote
     assert shared.wait_for(handles[0], Liveness.EXITED).reason is None
-    assert _pids(shared, handles[1:]) == pids[1:]
+    assert engine_pids(shared, handles[1:]) == pids[1:]
     shared.backend.stop(handles[1], grace_s=30)
     assert shared.wait_for(handles[1], Liveness.EXITED).reason is None
 
 
 def test_a_requeued_job_runs_all_again_but_those_that_had_ended(shared: World, cluster: Cluster) -> None:
-    handles = _started(shared, 3, options={"requeue": True}, env={"SECRET": SECRET})
-    os.kill(_pids(shared, handles)[0], signal.SIGKILL)
+    handles = start_members(shared, 3, options={"requeue": True}, env={"SECRET": SECRET})
+    os.kill(engine_pids(shared, handles)[0], signal.SIGKILL)
     shared.wait_for(handles[0], Liveness.EXITED)
     before = shared.starts()
     job = handles[0].ref["job_id"]
@@ -139,7 +133,7 @@ def test_a_requeued_job_runs_all_again_but_those_that_had_ended(shared: World, c
     cluster.hasten(job)
     wait_until(lambda: shared.see(handles[1]).liveness is Liveness.RUNNING, 60, "its next run")
     wait_until(lambda: shared.starts() == before + 1, WAIT_S, "one start more")
-    pid = _pids(shared, handles[1:2])[0]
+    pid = engine_pids(shared, handles[1:2])[0]
     assert f"SECRET={SECRET}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     assert [shared.see(handle).liveness for handle in (handles[0], handles[2])] == [Liveness.EXITED] * 2
     assert shared.see(handles[0]).signal == signal.SIGKILL
@@ -168,7 +162,7 @@ def test_a_job_that_waits_and_is_wanted_by_nobody_is_cancelled(shared: World, cl
 
 def test_jobs_that_nobody_has_a_seat_of_are_ended_and_no_other(staying: World, cluster: Cluster) -> None:
     """They would wait for the next replica; who launches one afterwards gets a job."""
-    idle, used = (_started(staying, count, gpus=gpus) for count, gpus in ((2, ()), (1, (0,))))
+    idle, used = (start_members(staying, count, gpus=gpus) for count, gpus in ((2, ()), (1, (0,))))
     waiting = staying.backend.launch(staying.plan("idle", options={"begin": "now+1hour"}))
     for handle in idle:
         staying.end(handle)
@@ -176,7 +170,7 @@ def test_jobs_that_nobody_has_a_seat_of_are_ended_and_no_other(staying: World, c
     kept = {used[0].ref["job_id"], waiting.ref["job_id"]}
     assert {one[0] for one in cluster.jobs()} == kept | {job}
     assert _backend(staying).end_idle("hostler-another-") == []
-    share = _share(staying, idle[0])
+    share = job_folder(staying, idle[0])
     names = [name for one, name, _ in cluster.jobs() if one == job]
     assert _backend(staying).end_idle(staying.prefix) == names
     wait_until(lambda: {one[0] for one in cluster.jobs()} == kept, 2 * WAIT_S, "its end, and only its")
@@ -185,13 +179,13 @@ def test_jobs_that_nobody_has_a_seat_of_are_ended_and_no_other(staying: World, c
     assert staying.see(used[0]).liveness is Liveness.RUNNING
     assert staying.see(waiting).liveness is Liveness.QUEUED
     assert [staying.see(handle).reason for handle in idle] == [None, None]
-    after = _started(staying, 1)
+    after = start_members(staying, 1)
     assert after[0].ref["job_id"] not in kept | {job}
 
 
 def test_a_job_that_was_closed_ends_also_when_slurm_cannot_be_told(staying: World, cluster: Cluster) -> None:
-    (handle,) = _started(staying, 1)
-    supervisor = psutil.Process(_pids(staying, [handle])[0]).parents()[1]
+    (handle,) = start_members(staying, 1)
+    supervisor = psutil.Process(engine_pids(staying, [handle])[0]).parents()[1]
     staying.end(handle)
     assert supervisor.is_running()
     cluster.stop("slurmctld")
@@ -202,7 +196,7 @@ def test_a_job_that_was_closed_ends_also_when_slurm_cannot_be_told(staying: Worl
 
 def test_launches_at_the_instant_in_which_jobs_are_closed_get_one(staying: World, cluster: Cluster) -> None:
     for _ in range(4):
-        (first,) = _started(staying, 1)
+        (first,) = start_members(staying, 1)
         staying.end(first)
         plan = staying.plan("idle")
         launcher = _launched(staying, plan)
@@ -217,8 +211,8 @@ def test_launches_at_the_instant_in_which_jobs_are_closed_get_one(staying: World
 
 
 def test_a_supervisor_that_was_killed_leaves_no_engine(shared: World) -> None:
-    handles = _started(shared, 2)
-    pids = _pids(shared, handles)
+    handles = start_members(shared, 2)
+    pids = engine_pids(shared, handles)
     member = psutil.Process(pids[0]).parent()
     assert member is not None
     supervisor = member.parent()
@@ -231,8 +225,8 @@ def test_a_supervisor_that_was_killed_leaves_no_engine(shared: World) -> None:
 
 
 def test_a_member_whose_part_of_ours_was_killed_takes_its_engine_along_and_nobody_else(shared: World) -> None:
-    handles = _started(shared, 2)
-    pids = _pids(shared, handles)
+    handles = start_members(shared, 2)
+    pids = engine_pids(shared, handles)
     member = psutil.Process(pids[0]).parent()
     assert member is not None
     assert "job.py" in member.cmdline()
@@ -240,14 +234,14 @@ def test_a_member_whose_part_of_ours_was_killed_takes_its_engine_along_and_nobod
     seen = shared.wait_for(handles[0], Liveness.EXITED)
     assert seen.signal == signal.SIGKILL
     assert gone(pids[0])
-    assert _pids(shared, handles[1:]) == pids[1:]
+    assert engine_pids(shared, handles[1:]) == pids[1:]
 
 
 @pytest.mark.parametrize("ended_before", [False, True])
 def test_launchers_at_one_instant_share_one_job(shared: World, cluster: Cluster, ended_before: bool) -> None:
     """Also where Slurm is asked about one that has ended: when a job is cancelled, all are replaced at once."""
     if ended_before:
-        (last,) = _started(shared, 1)
+        (last,) = start_members(shared, 1)
         cluster.ask("scancel", last.ref["job_id"])
         shared.wait_for(last, Liveness.EXITED)
         wait_until(lambda: cluster.jobs() == [], WAIT_S, "its end")
@@ -281,7 +275,7 @@ def test_seats_outlast_launchers_that_die(shared: World, cluster: Cluster) -> No
 def test_a_seat_of_nobody_is_started_by_nobody_and_ends_with_the_job(shared: World, cluster: Cluster) -> None:
     """Its launcher died after it had the seat, and the attempt was launched anew."""
     first = shared.launch("idle")
-    share = _share(shared, first)
+    share = job_folder(shared, first)
     (share / "seats" / "3").write_text('{"name": "nobody-1", "nonce": "gone", "key": {}}')
     second = shared.launch("idle")
     assert len(list((share / "seats").iterdir())) == 3
@@ -294,7 +288,7 @@ def test_a_seat_of_nobody_is_started_by_nobody_and_ends_with_the_job(shared: Wor
 
 
 def test_secrets_of_members_lie_sealed(shared: World, cluster: Cluster) -> None:
-    handles = _started(shared, 2, behaviour="stubborn", line="ready", env={"ENGINE_KEY": SECRET})
+    handles = start_members(shared, 2, behaviour="stubborn", line="ready", env={"ENGINE_KEY": SECRET})
     script = cluster.ask("scontrol", "write", "batch_script", handles[0].ref["job_id"], "-")
     key = script.rstrip().splitlines()[-2]
     assert len(key) == 64
@@ -312,7 +306,7 @@ def test_secrets_of_members_lie_sealed(shared: World, cluster: Cluster) -> None:
 def test_the_job_is_no_orphan_while_it_has_members_and_is_one_when_its_folder_is_lost(
     shared: World, cluster: Cluster
 ) -> None:
-    handles = _started(shared, 2)
+    handles = start_members(shared, 2)
     assert shared.backend.list_marked(shared.prefix) == sorted(handle.name for handle in handles)
     root = Path(shared.options["folder"])
     names = {handle.name for handle in handles}
@@ -328,7 +322,7 @@ def test_the_job_is_no_orphan_while_it_has_members_and_is_one_when_its_folder_is
 
 @pytest.mark.parametrize("shares_too", [False, True])
 def test_the_job_is_no_orphan_to_a_pool_with_another_folder(shared: World, tmp_path: Path, shares_too: bool) -> None:
-    handles = _started(shared, 2)
+    handles = start_members(shared, 2)
     (top := tmp_path / "another").mkdir()
     options = {**shared.options, "folder": str(top / "slurm")}
     other = World(SlurmBackend(BackendContext(state_dir=tmp_path / "state", options=options)), top, options)
@@ -341,8 +335,8 @@ def test_the_job_is_no_orphan_to_a_pool_with_another_folder(shared: World, tmp_p
 
 
 def test_what_is_left_of_a_job_goes_with_its_last_member_or_is_tidied(shared: World) -> None:
-    handles = _started(shared, 2)
-    share = _share(shared, handles[0])
+    handles = start_members(shared, 2)
+    share = job_folder(shared, handles[0])
     for handle in handles:
         shared.end(handle)
     wait_until(lambda: not (share / "seats").exists(), 2 * WAIT_S, "the job being closed")
@@ -351,7 +345,7 @@ def test_what_is_left_of_a_job_goes_with_its_last_member_or_is_tidied(shared: Wo
     shared.backend.close(handles[1])
     assert not share.exists()
     handle = shared.launch("idle")
-    share = _share(shared, handle)
+    share = job_folder(shared, handle)
     shared.end(handle)
     shared.backend.close(handle)
     if share.exists():  # its job waited for a next one
@@ -383,7 +377,7 @@ def test_others_get_no_seat(shared: World, cluster: Cluster) -> None:
 
 
 def test_the_controller_is_not_needed_to_end_one(shared: World, cluster: Cluster) -> None:
-    handles = _started(shared, 2)
+    handles = start_members(shared, 2)
     cluster.stop("slurmctld")
     shared.backend.stop(handles[0], grace_s=30)
     assert shared.wait_for(handles[0], Liveness.EXITED).reason is None
@@ -399,7 +393,7 @@ def test_too_few_gpus_for_a_seat_are_told(shared: World) -> None:
 
 
 def test_one_sweep_over_many_is_one_question(shared: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    handles = [*_started(shared, 4), *_started(shared, 2)]
+    handles = [*start_members(shared, 4), *start_members(shared, 2)]
     asked: list[str] = []
     host = shared.backend._host  # type: ignore[attr-defined]
     run = host._transport.run
@@ -414,8 +408,8 @@ def test_one_sweep_over_many_is_one_question(shared: World, monkeypatch: pytest.
 
 
 def test_a_supervisor_that_hangs_is_ended_by_slurm_when_all_on_it_are_to_end(shared: World, cluster: Cluster) -> None:
-    handles = _started(shared, 2)
-    pids = _pids(shared, handles)
+    handles = start_members(shared, 2)
+    pids = engine_pids(shared, handles)
     supervisor = psutil.Process(pids[0]).parents()[1]
     assert any("share.pyz" in word for word in supervisor.cmdline())
     supervisor.suspend()
@@ -430,9 +424,9 @@ def test_a_supervisor_that_hangs_is_ended_by_slurm_when_all_on_it_are_to_end(sha
 
 def test_an_end_that_cannot_be_written_is_told_when_it_can_be(shared: World) -> None:
     """Root may write anywhere: a folder in a record's place is what refuses it here, as a full disk does."""
-    handles = _started(shared, 2)
-    pids = _pids(shared, handles)
-    folder, share = Path(shared.options["folder"]) / handles[0].name, _share(shared, handles[0])
+    handles = start_members(shared, 2)
+    pids = engine_pids(shared, handles)
+    folder, share = Path(shared.options["folder"]) / handles[0].name, job_folder(shared, handles[0])
     (folder / "exit.json").mkdir()
     os.kill(pids[0], signal.SIGKILL)
     wait_until(lambda: gone(psutil.Process(pids[1]).parents()[0].pid) or gone(pids[0]), WAIT_S, "its end")
@@ -442,13 +436,13 @@ def test_an_end_that_cannot_be_written_is_told_when_it_can_be(shared: World) -> 
     (folder / "exit.json").rmdir()
     assert shared.wait_for(handles[0], Liveness.EXITED).exit_code == 1
     assert len(list((share / "seats").iterdir())) == 1
-    assert _pids(shared, handles[1:]) == pids[1:]
+    assert engine_pids(shared, handles[1:]) == pids[1:]
 
 
 def test_what_a_part_of_ours_that_failed_left_behind_is_killed_before_its_seat_is_free(shared: World) -> None:
     code = "import subprocess, time; print(subprocess.Popen(['sleep', '600'], start_new_session=True).pid, flush=True)"
     behind = shared.launch("idle", argv=(sys.executable, "-c", f"{code}; time.sleep(600)"))
-    other = _started(shared, 1)
+    other = start_members(shared, 1)
     lines = wait_until(lambda: list(shared.backend.logs(behind)), 2 * WAIT_S, "what it starts")
     folder = Path(shared.options["folder"]) / behind.name
     # its own program can tell nothing any more, and ends
@@ -457,7 +451,7 @@ def test_what_a_part_of_ours_that_failed_left_behind_is_killed_before_its_seat_i
     wait_until(lambda: gone(int(lines[0])), 2 * WAIT_S, "the end of what it started")
     (folder / "run.json").rmdir()
     assert shared.wait_for(behind, Liveness.EXITED).liveness is Liveness.EXITED
-    assert _pids(shared, other)
+    assert engine_pids(shared, other)
 
 
 def test_another_job_of_the_same_number_is_not_its_own(shared: World, cluster: Cluster) -> None:
@@ -466,12 +460,12 @@ def test_another_job_of_the_same_number_is_not_its_own(shared: World, cluster: C
     first = shared.backend.launch(shared.plan("idle", **later))
     plan = shared.plan("idle", **later)
     shared.backend.launch(plan)
-    share = _share(shared, first)
+    share = job_folder(shared, first)
     (share.parent.parent / plan.name / "job.json").unlink()
     shutil.rmtree(share)
     cluster.ask("scancel", first.ref["job_id"])
     successor = shared.backend.launch(shared.plan("idle", **later))
-    assert _share(shared, successor) == share
+    assert job_folder(shared, successor) == share
     assert shared.backend.adopt(plan.name) is None
     again = shared.backend.launch(plan)
     assert again.ref["job_id"] == successor.ref["job_id"]
@@ -494,26 +488,6 @@ def test_a_replica_on_two_nodes_shares_with_nobody(shared: World) -> None:
     plan = replace(shared.plan("idle"), nodes=2)
     with pytest.raises(LaunchRefused, match="replicas_per_job"):
         shared.backend.launch(plan)
-
-
-def _started(world: World, count: int, behaviour: str = "idle", line: str = "started", **more: Any) -> list[Handle]:
-    handles = [world.backend.launch(world.plan(behaviour, **more)) for _ in range(count)]
-    for handle in handles:
-        world.wait_for_line(handle, line)
-        world.wait_for(handle, Liveness.RUNNING)
-    return handles
-
-
-def _pids(world: World, handles: Sequence[Handle]) -> list[int]:
-    seen = [world.wait_for(handle, Liveness.RUNNING).pid for handle in handles]
-    return [pid for pid in seen if pid is not None]
-
-
-def _share(world: World, handle: Handle) -> Path:
-    root = Path(world.options["folder"])
-    found = [path for path in (root / ".shared").iterdir() if (path / "members" / handle.name).exists()]
-    assert len(found) == 1
-    return found[0]
 
 
 def _backend(world: World) -> SlurmBackend:
