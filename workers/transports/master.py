@@ -40,6 +40,9 @@ _LOOK_S = 0.02
 _STATE = "HOSTLER_STATE_DIR"
 #: Weaker than this no configuration makes it: a host whose key changed is never spoken to.
 _STRICT_ENOUGH = {"true", "yes", "ask", "accept-new"}
+#: Where keys are lost as soon as they are learnt: then each key would be a new one.
+_REMEMBERS_NOTHING = {"/dev/null", "none"}
+_KNOWN_HOSTS = "~/.ssh/known_hosts"
 #: ssh's words of a key that is another one than it knows: for which name, and where that is.
 _CHANGED_KEY = re.compile(r"^Host key for (\S+) has changed\b", re.MULTILINE)
 _OLD_KEY = re.compile(r"^Offending .* key in (/.*):[0-9]+\s*$", re.MULTILINE)
@@ -144,21 +147,24 @@ class Master:
         """
         options = {
             "BatchMode": "yes", "ConnectTimeout": max(1, round(self.options.connect_timeout_s)),
-            "StrictHostKeyChecking": self._strictness(timeout_s), "ClearAllForwardings": "yes", "ForwardAgent": "no",
-            "ForwardX11": "no", "PermitLocalCommand": "no", "RemoteCommand": "none", "RequestTTY": "no",
-            "EscapeChar": "none", **more,
+            **self._host_keys(timeout_s), "ClearAllForwardings": "yes", "ForwardAgent": "no", "ForwardX11": "no",
+            "PermitLocalCommand": "no", "RemoteCommand": "none", "RequestTTY": "no", "EscapeChar": "none", **more,
         }  # fmt: skip
         said = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
         return ["ssh", *self._config(), "-M", "-N", "-T", "-S", path, *flags, *said, "--", self.options.host]
 
-    def _strictness(self, timeout_s: float) -> str:
+    def _host_keys(self, timeout_s: float) -> dict[str, str]:
         """What the user's own configuration says of host keys, unless that would let anybody in."""
         code, said = _run(["ssh", *self._config(), "-G", "--", self.options.host], timeout_s, with_stdout=True)
         if code != 0:
             self._fail(said or "its configuration cannot be read")
         values = dict(line.partition(" ")[::2] for line in said.splitlines())
         found = values.get("stricthostkeychecking", "ask")
-        return {"true": "yes"}.get(found, found) if found in _STRICT_ENOUGH else "accept-new"
+        strict = {"true": "yes"}.get(found, found) if found in _STRICT_ENOUGH else "accept-new"
+        options = {"StrictHostKeyChecking": strict, "NoHostAuthenticationForLocalhost": "no"}
+        if set(values.get("userknownhostsfile", "").split()) <= _REMEMBERS_NOTHING:
+            options["UserKnownHostsFile"] = _KNOWN_HOSTS
+        return options
 
     def _config(self) -> list[str]:
         return ["-F", self.options.config] if self.options.config else []
@@ -247,7 +253,7 @@ def _next_step(said: str, options: SshOptions) -> str:
 def _forget(known_as: str, said: str) -> str:
     """What removes the key that is known of a host; ssh tells its name there, with the port, and the file."""
     found = _OLD_KEY.search(said)
-    default = os.path.expanduser("~/.ssh/known_hosts")
+    default = os.path.expanduser(_KNOWN_HOSTS)
     file = f" -f {shlex.quote(found[1])}" if found and found[1] != default else ""
     return f"ssh-keygen -R {shlex.quote(known_as)}{file}"
 
