@@ -23,6 +23,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -174,9 +175,11 @@ class Run:
         self.followers.stdin.close()
 
     def tell(self, owns: Any) -> None:
+        """Where this run is. On a full disk it is tried again at the next look: that ends no engine."""
         self.give_way()
-        self.owns = owns
-        write("run.json", dict(self.known, pid=self.engine, started_at=self.started_at, owns_port=owns))
+        with contextlib.suppress(OSError):
+            write("run.json", dict(self.known, pid=self.engine, started_at=self.started_at, owns_port=owns))
+            self.owns = owns
 
     def watch(self, source: int, wake: int) -> None:
         """Copy output and look around until the engine and all that it left have ended."""
@@ -232,8 +235,9 @@ class Run:
             # the engine first: Slurm does not wait for what the controller answers
             self.ask_engine()
             if not self.slurm_asked():
-                write("term.json", {"at": time.time(), "restarts": self.restarts})
-                write("term.json", dict(why_slurm_ends_it(self.known["job_id"]), restarts=self.restarts))
+                with contextlib.suppress(OSError):  # a full disk
+                    write("term.json", {"at": time.time(), "restarts": self.restarts})
+                    write("term.json", dict(why_slurm_ends_it(self.known["job_id"]), restarts=self.restarts))
 
     def give_way(self) -> None:
         """Slurm may have taken this node for lost and run the job on another one: that run has the attempt now."""
@@ -311,7 +315,8 @@ class Run:
     def record_end(self, ended: dict, left: int) -> None:
         self.give_way()
         own = not self.slurm_asked()
-        write("exit.json", dict(dict(self.known, ended_at=time.time(), left=left, own=own), **ended))
+        with contextlib.suppress(OSError):  # a full disk: then Slurm's word of its end is what there is
+            write("exit.json", dict(dict(self.known, ended_at=time.time(), left=left, own=own), **ended))
 
     def finish(self, ended: dict) -> None:
         self.record_end(ended, 0)
@@ -387,7 +392,8 @@ class Log:
     def __init__(self, bound_bytes: int) -> None:
         self.half = max(bound_bytes // 2, 1)
         self.pipes: list = []
-        starts = sorted(name for name in os.listdir(".") if name.startswith("log-"))
+        # the engine may have files there that are called alike
+        starts = sorted(name for name in os.listdir(".") if re.match(r"log-[0-9]{20}\Z", name))
         self.kept = starts
         self.at = int(starts[-1][4:]) + os.path.getsize(starts[-1]) if starts else 0
         self.file = -1

@@ -30,8 +30,13 @@ _NOT_OURS = "|".join(_beginnings(name) for name in _RESERVED.split("|"))
 _FLAG = rf"^--(?!(?:{_NOT_OURS})(?:=|$))[a-z][a-z0-9-]*(?:=[ -~]{{0,500}})?$(?!\n)"
 
 
-def _text(doc: str, **more: Any) -> dict[str, Any]:
-    return {"type": "string", "pattern": _VALUE, "description": doc, **more}
+def _text(doc: str, pattern: str = _VALUE) -> dict[str, Any]:
+    return {"type": "string", "pattern": pattern, "description": doc}
+
+
+def _nodes(doc: str) -> dict[str, Any]:
+    # what holds a slash is a file to sbatch, which it reads as the worker's user
+    return _text(doc, pattern=_VALUE.replace("^", "^(?![^/]*/)", 1))
 
 
 def _flag(doc: str) -> dict[str, Any]:
@@ -79,8 +84,8 @@ OPTIONS_SCHEMA: dict[str, Any] = {
         "constraint": _text("Features that nodes must have."),
         "reservation": _text("Reservation to run in."),
         "dependency": _text("Jobs that it waits for, as sbatch takes them."),
-        "exclude": _text("Nodes that it must not run on."),
-        "nodelist": _text("Nodes that it must run on."),
+        "exclude": _nodes("Nodes that it must not run on."),
+        "nodelist": _nodes("Nodes that it must run on."),
         "licenses": _text("Licenses that it takes."),
         "gres": _text("Generic resources, instead of `gpu:COUNT` by the GPUs asked for."),
         "gpu_type": {

@@ -17,6 +17,7 @@ The rest is the job's (``slurm_job.py``).
 
 import base64
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -31,8 +32,13 @@ from typing import Any
 #: Longer output of squeue is compressed on its way.
 PACKED_FROM = 4096
 STAGED, LEAVING = ".new-", ".gone-"
+#: The job's output from that byte on.
+SEGMENT = re.compile(r"log-[0-9]{20}\Z")
 #: CLOCK_BOOTTIME, which Python names since 3.7.
 BOOTTIME = 7
+#: Wishes that a full disk, or a quota that was used up, must not hinder: it takes no new file, but one more name of one
+#: that is there and changes no more.
+ON_A_FULL_DISK = {"stop.json": "launch.json", "kill.json": "script"}
 #: Records that a look returns; small, each.
 LOOKED_AT = (
     "launch.json", "job.json", "run.json", "exit.json", "term.json", "stop.json", "kill.json", "owner.json",
@@ -160,8 +166,8 @@ class There:
         """The job's id. ``Refused``: by Slurm (``refused``), or nobody knows (``unavailable``)."""
         left_s = deadline_s - time.clock_gettime(BOOTTIME)
         code, out, err = self.run(["sbatch", "--parsable"], script, max(0.05, left_s), keep=locks)
-        job = out.strip().split(";")[0]
-        if code == 0 and job.isdigit():
+        job = submitted_job(out)
+        if code == 0 and job:
             return job
         said = (err.strip() or out.strip())[-2000:]
         if code is None or (code != 127 and UNSURE.search(said)):
@@ -389,11 +395,15 @@ class There:
     def stage(self, name: str, records: Any, files: dict) -> str:
         os.makedirs(self.root, mode=0o700, exist_ok=True)
         staging = tempfile.mkdtemp(prefix=STAGED + name + "-", dir=self.root)
-        for record, value in records.items():
-            self.write(staging, record, value)
-        for file, data in files.items():
-            with open(os.path.join(staging, file), "wb") as out:
-                out.write(base64.b64decode(data))
+        try:
+            for record, value in records.items():
+                self.write(staging, record, value)
+            for file, data in files.items():
+                with open(os.path.join(staging, file), "wb") as out:
+                    out.write(base64.b64decode(data))
+        except OSError:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
         return staging
 
     def seal(self, name: str) -> bool:
@@ -468,7 +478,7 @@ class There:
         try:
             with open(os.path.join(folder, "exit.json"), encoding="utf-8") as file:
                 return json.load(file)["restarts"]
-        except OSError:
+        except (OSError, ValueError, KeyError, TypeError):  # its engine may write there too
             return None
 
     def note_over(self, folder: str, records: Any, own: dict) -> None:
@@ -532,31 +542,47 @@ class There:
         return False
 
     def write(self, folder: str, record: str, value: dict) -> None:
-        file, draft = tempfile.mkstemp(prefix="." + record, dir=folder)
-        with os.fdopen(file, "w") as out:
-            json.dump(value, out)
-        os.rename(draft, os.path.join(folder, record))
+        os.rename(self.draft(folder, record, value), os.path.join(folder, record))
+
+    def draft(self, folder: str, record: str, value: dict) -> str:
+        """A file of its own with that in it; none where the disk is full."""
+        file, path = tempfile.mkstemp(prefix="." + record, dir=folder)
+        try:
+            with os.fdopen(file, "w") as out:
+                json.dump(value, out)
+        except OSError:
+            os.unlink(path)
+            raise
+        return path
 
     def write_once(self, folder: str, record: str, now: dict) -> dict:
         """When it was first written, which may be now."""
-        file, draft = tempfile.mkstemp(prefix="." + record, dir=folder)
-        with os.fdopen(file, "w") as out:
-            json.dump(dict(now, at=time.time()), out)
+        place = os.path.join(folder, record)
         try:
-            os.link(draft, os.path.join(folder, record))
-        except FileExistsError:
-            pass
-        finally:
-            os.unlink(draft)
-        with open(os.path.join(folder, record), encoding="utf-8") as written:
-            return json.load(written)
+            draft = self.draft(folder, record, dict(now, at=time.time()))
+            try:
+                link_once(draft, place)
+            finally:
+                os.unlink(draft)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or record not in ON_A_FULL_DISK:
+                raise
+            link_once(os.path.join(folder, ON_A_FULL_DISK[record]), place)
+        with open(place, encoding="utf-8") as written:
+            with contextlib.suppress(ValueError):
+                told = json.load(written)
+                if "now_s" in told:
+                    return told
+            # the name is what counts; it was given when the file last changed
+            return dict(now, boot_id="", at=os.fstat(written.fileno()).st_ctime)
 
     # -- output
 
     def segments(self, folder: str) -> list:
         if not os.path.isdir(folder):
             return []
-        return sorted((int(name[4:]), name) for name in os.listdir(folder) if name.startswith("log-"))
+        # its engine may have files there that are called alike
+        return sorted((int(name[4:]), name) for name in os.listdir(folder) if SEGMENT.match(name))
 
     def log_part(self, folder: str, request: dict) -> dict:
         segments = self.segments(folder)
@@ -646,9 +672,19 @@ class There:
             out, err = process.communicate(stdin, timeout=timeout_s)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.communicate()
+            process.wait()
+            # a site's command may be a script around Slurm's own, which holds them: that is waited for by nobody
+            for pipe in filter(None, (process.stdin, process.stdout, process.stderr)):
+                with contextlib.suppress(OSError):
+                    pipe.close()
             return None, "", ""
         return process.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
+
+
+def submitted_job(out: str) -> str:
+    """Its id, as ``--parsable`` gives it: ``17`` or ``17;CLUSTER``. A site's own sbatch may say more around it."""
+    words = [line.strip().split(";")[0] for line in out.splitlines()]
+    return next((word for word in reversed(words) if re.match(r"[0-9]+\Z", word)), "")
 
 
 def is_launched(records: Any) -> bool:
@@ -722,6 +758,11 @@ def last_lines(data: bytes, lines: int, limit: int) -> bytes:
     kept = data.split(b"\n")
     kept = kept[:-1] if data.endswith(b"\n") else kept
     return b"\n".join(kept[len(kept) - min(lines, len(kept)) :])[-limit:] if lines and data else b""
+
+
+def link_once(file: str, place: str) -> None:
+    with contextlib.suppress(FileExistsError):
+        os.link(file, place)
 
 
 def lock_file(file: int) -> None:

@@ -37,7 +37,9 @@ def observe(
     if jobs is None:
         return look.in_silence(silence)
     if job is None:
-        return look.forgotten((accounted or {}).get(look.job_id or ""))
+        known = (accounted or {}).get(look.job_id or "")
+        # an id proves nothing there either: a controller that lost its last seconds gives it to another job
+        return look.forgotten(known if known and known.name == job_name(name, attempt) else None)
     if job.over:
         return look.over(job)
     if job.completing or job.state == "COMPLETING":

@@ -42,6 +42,14 @@ def test_a_value_is_one_line_and_no_flag(name: str) -> None:
         assert not takes(**{name: bad})
 
 
+@pytest.mark.parametrize("name", ["nodelist", "exclude"])
+def test_nodes_are_read_from_no_file(name: str) -> None:
+    """What holds a slash is the name of a file to sbatch, and the worker may read more than who asks."""
+    assert takes(**{name: "n[1-3],m07"})
+    for file in ("/etc/passwd", "n1,/etc/passwd", "./nodes"):
+        assert not takes(**{name: file})
+
+
 @pytest.mark.parametrize(
     "name", ["account", "time_limit", "memory", "qos", "begin", "licenses", "gpu_type", "folder", "python"]
 )

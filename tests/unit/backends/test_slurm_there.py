@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from workers.backends.slurm_seats import Seats
+from workers.backends.slurm_there import There, encode, submitted_job
 
 A, B = "hostler-x-aaaaaaaaaaaa-1", "hostler-x-bbbbbbbbbbbb-1"
 NONCE = {A: "a" * 32, B: "b" * 32}
@@ -73,3 +78,54 @@ def test_a_stop_names_the_job_and_not_only_its_id(host: Told) -> None:
     asked = [words for words in host.typed if words[0] == "scancel"]
     assert len(asked) >= 3
     assert all(f"--name={A}" in words for words in asked), asked
+
+
+def test_what_an_engine_wrote_into_its_folder_hides_nobody(host: Told, tmp_path: Path) -> None:
+    (tmp_path / A / "exit.json").write_text("[]")
+    (tmp_path / A / "log-of-today.txt").write_text("its own")
+    (tmp_path / A / f"log-{0:020d}").write_text("said\n")
+    host.jobs = (("20", "RUNNING", B),)
+    assert host.look()[A]["there"]
+    assert host.do_log({"name": A, "tail": 5, "limit": 100})["data"] == encode(b"said")
+    assert host.do_tail_place({"name": A, "lines": 1}) == {"place": 0}
+
+
+@pytest.mark.parametrize("full", ["blocks", "files"])
+def test_a_full_disk_hinders_no_stop(host: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: str) -> None:
+    (tmp_path / A / "script").write_text("#!/bin/bash\n")
+    host.jobs = (("20", "RUNNING", A),)
+    before = set((tmp_path / A).iterdir())
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(*((json, "dump") if full == "blocks" else (tempfile, "mkstemp")), refused)
+
+    def stop(grace_s: float) -> list[list[str]]:
+        host.typed.clear()
+        host.do_stop({"name": A, "grace_s": grace_s, "force": False, "format": {}})
+        return [words for words in host.typed if words[0] == "scancel"]
+
+    assert any("--signal=TERM" in words for words in stop(60))
+    assert set((tmp_path / A).iterdir()) == before | {tmp_path / A / "stop.json"}
+    assert "stop" in host.look()[A]
+    assert not any("--signal=TERM" in words for words in stop(60)), "it was asked before"
+    assert ["scancel", "--quiet", f"--name={A}", "20"] in stop(0), "the grace has passed"
+    assert (tmp_path / A / "kill.json").exists()
+
+
+def test_a_command_that_is_a_script_around_slurms_own_holds_up_nobody(tmp_path: Path) -> None:
+    there = There({"folder": str(tmp_path), "timeout_s": 5})
+    begun = time.monotonic()
+    assert there.run(["/bin/sh", "-c", "sleep 4; true"], b"", 0.2) == (None, "", "")
+    assert time.monotonic() - begun < 3
+
+
+@pytest.mark.parametrize("said", ["17\n", "17;cluster\n", "--- Welcome ---\n--> checking the limits...OK\n17\n\n"])
+def test_a_job_is_known_by_its_id_whatever_a_site_says_around_it(said: str) -> None:
+    assert submitted_job(said) == "17"
+
+
+@pytest.mark.parametrize("said", ["", "Submitted\n", "job 17 of 20\n"])
+def test_no_id_is_none(said: str) -> None:
+    assert submitted_job(said) == ""

@@ -242,3 +242,9 @@ def test_of_a_forgotten_job_that_told_nothing_for_a_while_nothing_is_known(alive
 @pytest.mark.parametrize("alive_s", [31.0, -31.0])
 def test_a_forgotten_job_that_told_nothing_for_long_is_lost(alive_s: float) -> None:
     assert see(run=RUN, alive_s=alive_s).liveness is Liveness.LOST
+
+
+def test_an_end_of_another_job_with_its_id_is_not_its_own() -> None:
+    """A controller that lost its last seconds gives ids again."""
+    assert see(accounted=job("COMPLETED", exit_code=0)).liveness is Liveness.EXITED
+    assert see(accounted=job("COMPLETED", exit_code=0, name="another")).liveness is Liveness.LOST
