@@ -46,6 +46,15 @@ lock_type="file"
 tmp_dir="{folder}/libpod"
 init_path="{init}"
 """
+#: A runtime that ends the service once it has begun what is in a container, before the service writes that down.
+_DEADLY_RUNTIME = """\
+#!/bin/sh
+{runtime} "$@"
+code=$?
+case " $* " in *" start "*) kill -9 $PPID;; esac
+exit $code
+"""
+_RUNTIMES = '[engine.runtimes]\nrunc=["{folder}/deadly-runc"]\n'
 _STORAGE = """\
 [storage]
 driver="{driver}"
@@ -133,6 +142,23 @@ class Podman:
             self._process.wait(_UP_S)
             self._process = None
             self.socket.unlink(missing_ok=True)
+
+    @contextmanager
+    def dying_at_starts(self) -> Iterator[None]:
+        """Meanwhile each start of a container is the service's last act; it is up again afterwards."""
+        runtime, settings = self.folder / "deadly-runc", self.folder / "containers.conf"
+        runtime.write_text(_DEADLY_RUNTIME.format(runtime=shutil.which("runc")))
+        runtime.chmod(0o755)
+        before = settings.read_text()
+        settings.write_text(before + _RUNTIMES.format(folder=self.folder))
+        self.stop()
+        self.start()
+        try:
+            yield
+        finally:
+            self.stop()
+            settings.write_text(before)
+            self.start()
 
     @property
     def pid(self) -> int:

@@ -6,6 +6,7 @@ per attempt (``container_folder``), by which a launch happens once, whoever is k
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -36,16 +37,14 @@ from workers.backends.docker_observing import (
     RECORDED_S,
     Look,
     ended,
-    is_ended,
-    is_living,
-    is_unstarted,
     moment,
     without_container,
 )
 from workers.backends.docker_options import OPTIONS_SCHEMA, image_of
 from workers.backends.docker_output import read_lines, read_part, tail_place
 from workers.backends.docker_pulling import begin_pulling, stop_pulling
-from workers.backends.proc import Identity, boot_id, lives, oom_kills, open_pidfd
+from workers.backends.docker_state import is_ended, is_forgotten, is_living, is_unstarted
+from workers.backends.proc import Identity, boot_id, lives, oom_kills, open_pidfd, send, stat
 
 #: From so many handles on, one list of all containers is cheaper than a look at each.
 _LIST_FROM = 4
@@ -340,14 +339,26 @@ class DockerBackend:
                 return
             time.sleep(0.01)
 
-    def _signal(self, seen: Mapping[str, Any], signal: str) -> None:
+    def _signal(self, seen: Mapping[str, Any], name: str) -> None:
+        if is_forgotten(seen):
+            self._signal_forgotten(seen, name)
+            return
         if seen["State"]["Status"] == "paused":
             self._daemon.unpause(seen["Id"])
         try:
-            self._daemon.kill(seen["Id"], signal)
+            self._daemon.kill(seen["Id"], name)
         except BackendUnavailable:
             raise
         except BackendError:
             now = self._daemon.find(seen["Id"])
             if now is not None and is_living(now):
                 raise
+
+    def _signal_forgotten(self, seen: Mapping[str, Any], name: str) -> None:
+        """Its daemon passes no signal on. It can still end it, and then knows how it ended."""
+        pid = seen["State"]["Pid"]
+        first = stat(pid)
+        if name == "SIGKILL":
+            self._daemon.end(seen["Id"])
+        elif first is not None:
+            send(Identity(pid, first.start, boot_id()), signal.SIGCONT if name == "SIGCONT" else signal.SIGTERM)

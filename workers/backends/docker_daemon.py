@@ -133,6 +133,10 @@ class Daemon:
         """Signal its first process. Raises BackendError when that cannot be done: it may have ended."""
         self._ask(lambda client: client.kill(container, signal), timeout_s)
 
+    def end(self, container: str, timeout_s: float = 5) -> None:
+        """Kill it and know its end, also where the daemon does not know that it runs."""
+        self._ask(lambda client: client.stop(container, timeout=0), timeout_s)
+
     def unpause(self, container: str, timeout_s: float = 5) -> None:
         self._ask(lambda client: client.unpause(container), timeout_s)
 

@@ -21,11 +21,10 @@ from workers.backends.docker_config import container_config, inside, strayed_mou
 from workers.backends.docker_daemon import LAUNCH_S, Daemon, NameTaken
 from workers.backends.docker_options import image_of
 from workers.backends.docker_program import check_program, environ_of
+from workers.backends.docker_state import is_living, is_unstarted
 from workers.backends.launching import check, refuse_taken
 from workers.backends.proc import boot_id, oom_kills, stat
 
-#: States of a container whose program never ran.
-UNSTARTED = frozenset({"created", "configured", "initialized"})
 #: Podman reads requests for devices since this version; one before it starts the container without them.
 _PODMAN_GPUS = (5, 5)
 
@@ -82,12 +81,17 @@ def start_claimed(daemon: Daemon, taken: Claim, launch: Launch, image: Mapping[s
         until = known.get("until")
         if until is not None and time.clock_gettime(time.CLOCK_BOOTTIME) > until:
             raise BackendUnavailable(f"the launch of {launch.name} took too long; nothing was started")
-        daemon.start(container)
     except (LaunchRefused, BackendUnavailable):
-        # not by force: where the answer to a start was lost, it may run
         with suppress(BackendError):
             daemon.remove(container)
         raise
+    try:
+        daemon.start(container)
+    except LaunchRefused:
+        with suppress(BackendError):
+            daemon.remove(container)
+        raise
+    # where its answer was lost the container stays: it may run, or be all that tells that it ran
     note_started(folder, daemon.find(container, LAUNCH_S) or {"Id": container})
 
 
@@ -95,7 +99,7 @@ def note_started(folder: ContainerFolder, seen: Mapping[str, Any]) -> dict[str, 
     """Keep what identifies the container and its first process; returns it."""
     record: dict[str, Any] = {"id": seen["Id"], "boot_id": boot_id()}
     state = seen.get("State") or {}
-    if state.get("Running") and state.get("Pid"):
+    if state.get("Pid") and is_living(seen):
         process = stat(state["Pid"])
         record |= {"pid": state["Pid"], "started_at": state["StartedAt"]}
         if process is not None:
@@ -115,7 +119,7 @@ def prepare_launch(launch: Launch) -> None:
 def _clear(folder: ContainerFolder, daemon: Daemon) -> None:
     """Make room for a launch under the name, where none runs, ran or is about to."""
     seen = daemon.find(folder.path.name, LAUNCH_S)
-    if seen is not None and seen["State"]["Status"] not in UNSTARTED:
+    if seen is not None and not is_unstarted(seen):
         refuse_taken(folder)
     if not folder.exists():
         if seen is not None:
@@ -130,7 +134,7 @@ def _clear(folder: ContainerFolder, daemon: Daemon) -> None:
         # first this, so that one who is frozen can start nothing; then what it may have started
         folder.revoke()
         seen = daemon.find(folder.path.name, LAUNCH_S)
-        if seen is not None and seen["State"]["Status"] not in UNSTARTED:
+        if seen is not None and not is_unstarted(seen):
             refuse_taken(folder)
         if seen is not None:
             daemon.remove(seen["Id"])
@@ -153,7 +157,7 @@ def _create(daemon: Daemon, name: str, config: Mapping[str, Any]) -> str:
     except NameTaken as taken:
         # asked for by a launcher that is gone, and only now made
         seen = daemon.find(name, LAUNCH_S)
-        if seen is None or seen["State"]["Status"] not in UNSTARTED:
+        if seen is None or not is_unstarted(seen):
             raise AlreadyLaunched(f"{name} was launched before; adopt it") from taken
         daemon.remove(seen["Id"])
         return daemon.create(name, config)

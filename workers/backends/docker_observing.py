@@ -12,13 +12,10 @@ from typing import Any
 from app.domain.lifecycle import Reason
 from workers.backends.base import Liveness, Observation
 from workers.backends.container_folder import ContainerFolder
-from workers.backends.docker_launching import UNSTARTED
+from workers.backends.docker_state import is_forgotten
 from workers.backends.ports import Listeners, owns_all
 from workers.backends.proc import Identity, Table, boot_id, lives, oom_kills, signal_name
 
-#: States in which its processes live.
-_LIVING = frozenset({"running", "paused"})
-_ENDED = frozenset({"exited", "stopped", "dead"})
 #: A process that ended, or was killed, is known to its daemon a moment later.
 RECORDED_S = 0.5
 NO_TRACE = "was never launched, or its record was removed"
@@ -94,10 +91,13 @@ def without_container(folder: ContainerFolder, known: Mapping[str, Any]) -> Obse
 
 def ended(folder: ContainerFolder, seen: Mapping[str, Any], oom_before: int | None) -> Observation:
     """How it ended. ``oom_before``: kills for want of memory that the kernel had counted while it still ran."""
+    stop = folder.read("stop.json") or {}
+    if is_forgotten(seen):
+        how = "ended, as asked" if stop else "ended"
+        return Observation(Liveness.EXITED, message=f"{how}; how is not known: its daemon was killed as it began")
     state = seen["State"]
     code = int(state.get("ExitCode") or 0)
     killer = code - 128 if 128 < code <= 128 + signal.SIGRTMAX else None
-    stop = folder.read("stop.json") or {}
     killed = killer == signal.SIGKILL and not stop.get("killed")
     # Podman misses it where the kernel has no cgroups of version 2, so the kernel is asked too
     oom = killed and (bool(state.get("OOMKilled")) or (oom_before is not None and oom_kills() > oom_before))
@@ -111,18 +111,6 @@ def ended(folder: ContainerFolder, seen: Mapping[str, Any], oom_before: int | No
         started_at=moment(state.get("StartedAt")),
         ended_at=moment(state.get("FinishedAt")),
     )
-
-
-def is_unstarted(seen: Mapping[str, Any]) -> bool:
-    return seen["State"]["Status"] in UNSTARTED
-
-
-def is_living(seen: Mapping[str, Any]) -> bool:
-    return seen["State"]["Status"] in _LIVING
-
-
-def is_ended(seen: Mapping[str, Any]) -> bool:
-    return seen["State"]["Status"] in _ENDED
 
 
 def moment(value: Any) -> datetime | None:

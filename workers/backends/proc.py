@@ -39,6 +39,7 @@ class Stat:
 
     pid: int
     state: str
+    parent: int
     group: int
     session: int
     threads: int
@@ -67,7 +68,9 @@ def stat(pid: int) -> Stat | None:
         return None
     words = line.rpartition(b")")[2].split()
     status = int(words[49]) if len(words) > 49 else 0
-    return Stat(pid, words[0].decode(), int(words[2]), int(words[3]), int(words[17]), int(words[19]), status)
+    return Stat(
+        pid, words[0].decode(), int(words[1]), int(words[2]), int(words[3]), int(words[17]), int(words[19]), status
+    )
 
 
 def find(identity: Identity) -> Stat | None:
@@ -160,7 +163,7 @@ class Table:
 
     def mark(self, pid: int) -> str | None:
         if pid not in self._marks:
-            self._marks[pid] = _read_mark(pid)
+            self._marks[pid] = mark_of(pid)
         return self._marks[pid]
 
 
@@ -207,7 +210,8 @@ def open_files(pid: int) -> list[str]:
         return []
 
 
-def _read_mark(pid: int) -> str | None:
+def mark_of(pid: int) -> str | None:
+    """The mark that a process was begun with; None when it has none, is gone or is somebody else's."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             environ = file.read()

@@ -20,6 +20,7 @@ from tests.support.images import Images, serving_images
 from tests.support.podman import Podman, image_tar, podman
 from workers.backends import docker_config, docker_options
 from workers.backends.base import (
+    AlreadyLaunched,
     BackendContext,
     BackendError,
     BackendUnavailable,
@@ -28,6 +29,8 @@ from workers.backends.base import (
     Liveness,
 )
 from workers.backends.docker import DockerBackend
+from workers.backends.docker_daemon import Daemon
+from workers.backends.docker_state import is_ended
 from workers.backends.proc import stat
 
 __all__ = ["podman"]
@@ -208,6 +211,67 @@ def test_a_daemon_that_is_away_leaves_everything_unknown(world: World, podman: P
     assert world.starts() == 1
 
 
+def test_what_a_daemon_began_with_its_last_breath_runs_and_is_not_begun_again(world: World, podman: Podman) -> None:
+    plan = world.plan("idle")
+    with podman.dying_at_starts(), pytest.raises(BackendUnavailable):
+        world.backend.launch(plan)
+    handle = world.backend.adopt(plan.name)
+    assert handle is not None
+    seen = world.see(handle)
+    assert (seen.liveness, seen.pid) == (Liveness.RUNNING, handle.ref["pid"])
+    with pytest.raises(AlreadyLaunched):
+        world.backend.launch(plan)
+    world.wait_for_line(handle, "started")
+    assert world.backend.stop(handle, grace_s=30).liveness in (Liveness.RUNNING, Liveness.EXITED)
+    seen = world.wait_for(handle, Liveness.EXITED)
+    assert seen.message.startswith("ended, as asked; how is not known")
+    assert world.starts() == 1
+
+
+def test_what_a_daemon_began_with_its_last_breath_can_be_killed(world: World, podman: Podman) -> None:
+    plan = world.plan("stubborn")
+    with podman.dying_at_starts(), pytest.raises(BackendUnavailable):
+        world.backend.launch(plan)
+    handle = Handle("docker", plan.name)
+    world.wait_for_line(handle, "ready")
+    assert world.end(handle).signal == signal.SIGKILL
+    assert world.starts() == 1
+
+
+def test_what_a_daemon_began_with_its_last_breath_and_ended_is_not_begun_again(world: World, podman: Podman) -> None:
+    plan = world.plan("end 5")
+    with podman.dying_at_starts(), pytest.raises(BackendUnavailable):
+        world.backend.launch(plan)
+    handle = world.backend.adopt(plan.name)
+    assert handle is not None
+    seen = world.wait_for(handle, Liveness.EXITED)
+    assert (seen.exit_code, "how is not known" in seen.message) == (None, True)
+    with pytest.raises(AlreadyLaunched):
+        world.backend.launch(plan)
+    assert "last words" in list(world.backend.logs(handle))
+    assert world.starts() == 1
+
+
+def test_a_start_whose_answer_was_lost_leaves_what_tells_of_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that ended at once, by an answer that never came: its container is the only word of it."""
+    start = Daemon.start
+
+    def lose(self: Daemon, container: str, timeout_s: float = 20) -> None:
+        start(self, container, timeout_s)
+        wait_until(lambda: is_ended(self.find(container) or {}), 20, "its end")
+        raise BackendUnavailable("the connection broke off")
+
+    plan = world.plan("end 5")
+    with monkeypatch.context() as lost:
+        lost.setattr(Daemon, "start", lose)
+        with pytest.raises(BackendUnavailable):
+            world.backend.launch(plan)
+    handle = world.backend.adopt(plan.name)
+    assert handle is not None
+    assert world.wait_for(handle, Liveness.EXITED).exit_code == 5
+    assert world.starts() == 1
+
+
 def test_a_frozen_daemon_is_unknown_within_its_time(world: World, podman: Podman) -> None:
     handle = world.launch("idle")
     world.wait_started(handle)
@@ -276,8 +340,6 @@ def _ask(world: World, behaviour: str, **more: Any) -> Handle:
 
 def _frozen_before_its_start(world: World, plan: Any) -> int:
     """The pid of a launcher that stopped after its last look at the clock, before it asks for the start."""
-    from workers.backends.docker_daemon import Daemon
-
     pid = os.fork()
     if pid:
         _, status = os.waitpid(pid, os.WUNTRACED)

@@ -1,0 +1,71 @@
+"""Whether the program of a container was begun, lives or ended: by its daemon's word, and by the kernel's where a
+daemon cannot know.
+
+Podman writes down that a container runs only after it has begun it. One that was killed in between calls it unstarted
+for ever, whatever runs, and forgets how it ends. Such a container was begun all the same, and never is again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from workers.backends.docker_config import ATTEMPT
+from workers.backends.proc import mark_of, stat
+
+#: The daemon's word for a container whose program it never began.
+_UNSTARTED = frozenset({"created", "configured", "initialized"})
+#: States in which its processes live.
+_LIVING = frozenset({"running", "paused"})
+_ENDED = frozenset({"exited", "stopped", "dead"})
+
+
+def is_unstarted(seen: Mapping[str, Any]) -> bool:
+    """Whether its program was never begun, so that it may be removed and another one made in its place."""
+    return _is_called_unstarted(seen) and not _was_begun(seen)
+
+
+def is_living(seen: Mapping[str, Any]) -> bool:
+    return seen["State"]["Status"] in _LIVING or (_was_begun(seen) and _first_lives(seen))
+
+
+def is_ended(seen: Mapping[str, Any]) -> bool:
+    return seen["State"]["Status"] in _ENDED or (_was_begun(seen) and not _first_lives(seen))
+
+
+def is_forgotten(seen: Mapping[str, Any]) -> bool:
+    """Whether its daemon does not know that it was begun, and takes no signals for it."""
+    return _is_called_unstarted(seen) and _was_begun(seen)
+
+
+def _is_called_unstarted(seen: Mapping[str, Any]) -> bool:
+    return seen["State"]["Status"] in _UNSTARTED
+
+
+def _was_begun(seen: Mapping[str, Any]) -> bool:
+    """Of one that its daemon calls unstarted. It has a first process from the middle of its start on."""
+    if not _is_called_unstarted(seen) or not seen["State"].get("Pid"):
+        return False
+    # the runtime's own process waits in its place until it becomes the program; one that is gone may have become it
+    return _first_lives(seen) or not _is_kept(seen)
+
+
+def _first_lives(seen: Mapping[str, Any]) -> bool:
+    """Whether its first process is the program, or the init that runs it: those carry the attempt's mark."""
+    pid = seen["State"]["Pid"]
+    if not os.access(f"/proc/{pid}/environ", os.R_OK):
+        return _is_kept(seen)
+    return mark_of(pid) == seen["Config"]["Labels"].get(ATTEMPT)
+
+
+def _is_kept(seen: Mapping[str, Any]) -> bool:
+    """Whether its first process lives, under the conmon that names it: another one of that number does not."""
+    process = stat(seen["State"]["Pid"])
+    if process is None or process.ended:
+        return False
+    try:
+        return seen["Id"].encode() in Path(f"/proc/{process.parent}/cmdline").read_bytes()
+    except OSError:
+        return False
