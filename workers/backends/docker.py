@@ -96,7 +96,7 @@ class DockerBackend:
 
     def adopt(self, name: str, timeout_s: float = 5) -> Handle | None:
         folder = self._folder(name)
-        seen = self._daemon.find(name, timeout_s)
+        seen = self._daemon.find(self._container(name), timeout_s)
         if seen is not None and not is_unstarted(seen):
             return self._handle(folder, seen)
         if not folder.exists() or folder.is_sealed():
@@ -144,11 +144,11 @@ class DockerBackend:
 
     def stop(self, handle: Handle, *, grace_s: float, force: bool = False, timeout_s: float = 5) -> Observation:
         folder = self._folder(handle.name)
-        seen = self._daemon.find(handle.name, timeout_s)
+        seen = self._daemon.find(self._container(handle.name), timeout_s)
         if seen is None or is_unstarted(seen):
             if not folder.read("container.json") and not folder.read("exit.json"):
                 self._seal(folder)
-            seen = self._daemon.find(handle.name, timeout_s)
+            seen = self._daemon.find(self._container(handle.name), timeout_s)
         if seen is None or not is_living(seen):
             return self._see(handle)
         try:
@@ -165,15 +165,17 @@ class DockerBackend:
         if not self._is_known(handle.name):
             return iter(())
         kept = self._kept_bytes(handle.name)
-        return iter(read_lines(self._daemon, handle.name, tail, kept, timeout_s))
+        return iter(read_lines(self._daemon, self._container(handle.name), tail, kept, timeout_s))
 
     def read_log(self, handle: Handle, place: str = "", limit: int = LOG_PART_BYTES, timeout_s: float = 5) -> LogPart:
         if not self._is_known(handle.name):
             return LogPart(b"", place)
-        return read_part(self._daemon, handle.name, place, limit, timeout_s)
+        return read_part(self._daemon, self._container(handle.name), place, limit, timeout_s)
 
     def tail_place(self, handle: Handle, lines: int, timeout_s: float = 5) -> str:
-        return tail_place(self._daemon, handle.name, lines, timeout_s) if self._is_known(handle.name) else ""
+        if not self._is_known(handle.name):
+            return ""
+        return tail_place(self._daemon, self._container(handle.name), lines, timeout_s)
 
     def recall(self, name: str) -> Mapping[str, Any] | None:
         return (self._folder(name).read("launch.json") or {}).get("record")
@@ -184,7 +186,7 @@ class DockerBackend:
             raise BackendError(f"{handle.name} is not gone ({seen.message or seen.liveness}); stop it first")
         if self._is_known(handle.name):
             # not by force: what runs is never removed
-            self._daemon.remove(handle.name)
+            self._daemon.remove(self._container(handle.name))
         self._oom_kills.pop(handle.name, None)
         if self._folder(handle.name).exists():
             self._folder(handle.name).remove()
@@ -211,6 +213,10 @@ class DockerBackend:
         if "/" in name or name.startswith(".") or not name:
             raise BackendError(f"{name!r} is not the name of an attempt")
         return ContainerFolder(self._attempts / name)
+
+    def _container(self, name: str) -> str:
+        """What the daemon knows it by: its id, for somebody may give it another name; before it ran, its name."""
+        return str((self._folder(name).read("container.json") or {}).get("id") or name)
 
     def _handle(self, folder: ContainerFolder, seen: Mapping[str, Any] | None) -> Handle:
         known, container = folder.read("launch.json") or {}, folder.read("container.json")
@@ -296,7 +302,7 @@ class DockerBackend:
         """What the daemon knows, once it knows what the kernel does: that its process ended."""
         engine = Identity.of(known, boot_id())
         while True:
-            seen = self._daemon.find(name, timeout_s)
+            seen = self._daemon.find(self._container(name), timeout_s)
             if seen is None or not is_living(seen) or engine is None or seen["State"].get("Pid") != engine.pid:
                 return seen
             if lives(engine) or not look.may_wait():

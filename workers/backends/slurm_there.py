@@ -636,9 +636,14 @@ class There:
     def shrunk(self, answer: dict, form: dict) -> dict:
         """Of each job only what is asked for: some versions say 10 KB of each, and give everybody's."""
         own = os.getuid()
+        errors = answer.get("errors")
+        if not isinstance(answer.get("jobs"), list) or (errors and not answer["jobs"]):
+            # no list is not an empty one: nobody was said to be gone
+            message = "squeue --json says of no jobs: %s" % json.dumps(errors or answer)[:500]
+            return {"ok": False, "form": "none", "text": "", "message": message}
         jobs = [
             {key: job[key] for key in form["keys"] if key in job}
-            for job in answer.get("jobs", ())
+            for job in answer["jobs"]
             if job.get("user_id", own) == own
         ]
         return {"ok": True, "form": "json", "jobs": jobs, "text": "", "message": ""}

@@ -283,6 +283,23 @@ def test_a_frozen_daemon_is_unknown_within_its_time(world: World, podman: Podman
     assert world.see(handle).liveness is Liveness.RUNNING
 
 
+def test_a_container_that_got_another_name_is_still_the_attempts(world: World, podman: Podman) -> None:
+    handle = world.launch("idle")
+    world.wait_started(handle)
+    pid = world.see(handle).pid
+    with podman.client() as client:
+        client.rename(handle.name, f"{handle.name}-of-mine")
+    seen = world.see(handle)
+    assert (seen.liveness, seen.pid) == (Liveness.RUNNING, pid)
+    assert world.backend.adopt(handle.name) is not None
+    assert "started" in list(world.backend.logs(handle))
+    assert b"started" in world.backend.read_log(handle).data
+    world.backend.stop(handle, grace_s=0)
+    world.wait_for(handle, Liveness.EXITED)
+    world.backend.close(handle)
+    assert not [name for name in podman.names() if handle.name in name]
+
+
 def test_a_container_that_somebody_else_removed_is_gone(world: World, podman: Podman) -> None:
     handle = world.launch("idle")
     world.wait_started(handle)

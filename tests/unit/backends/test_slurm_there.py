@@ -41,6 +41,17 @@ class Told(Seats):
         return found
 
 
+class Answering(There):
+    """The host, on which every command says the same."""
+
+    def __init__(self, request: dict[str, Any], said: str) -> None:
+        super().__init__(request)
+        self.said = said
+
+    def run(self, words: list[str], stdin: bytes, timeout_s: float, keep: tuple[int, ...] = ()) -> tuple[int, str, str]:
+        return 0, self.said, ""
+
+
 @pytest.fixture
 def host(tmp_path: Path) -> Told:
     """Two attempts that run, as the same job by their own words: a controller gave its id again."""
@@ -129,3 +140,16 @@ def test_a_job_is_known_by_its_id_whatever_a_site_says_around_it(said: str) -> N
 @pytest.mark.parametrize("said", ["", "Submitted\n", "job 17 of 20\n"])
 def test_no_id_is_none(said: str) -> None:
     assert submitted_job(said) == ""
+
+
+@pytest.mark.parametrize("said", ["{}", '{"jobs": null}', '{"jobs": [], "errors": [{"error": "Unable to contact"}]}'])
+def test_half_an_answer_in_json_says_of_nobody_that_he_is_gone(tmp_path: Path, said: str) -> None:
+    queue = Answering({"folder": str(tmp_path), "timeout_s": 5}, said).queue([A], {"json": True, "keys": ["job_id"]})
+    assert not queue["ok"]
+    assert "squeue --json" in queue["message"]
+
+
+def test_an_empty_list_in_json_is_an_answer(tmp_path: Path) -> None:
+    said = '{"jobs": [], "errors": [], "warnings": [{"description": "a newer version"}]}'
+    queue = Answering({"folder": str(tmp_path), "timeout_s": 5}, said).queue([A], {"json": True, "keys": ["job_id"]})
+    assert (queue["ok"], queue["jobs"]) == (True, [])
