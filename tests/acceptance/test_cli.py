@@ -133,7 +133,7 @@ def test_a_failed_launch_is_told_at_once_with_reason_and_log(hostler: Cli, label
 
 
 def test_a_wait_that_runs_out_leaves_the_launch(hostler: Cli, label: str) -> None:
-    slow = ("--label", label, "--config", "mock.startup_s=3")
+    slow = ("--label", label, "--config", "mock.startup_s=15")  # longer than a busy machine takes to come to the wait
     late = hostler("replica", "create", "--server-mode", "replica_mock", "--model-name", "any", *slow, expect=0)
     replica_id = late.stdout.split()[0]
     assert "explain" in hostler("replica", "wait", replica_id, "--timeout", "0.5s", expect=7).stderr

@@ -19,7 +19,7 @@ from tests.support.embedded import plain_url, wait_until
 from tests.support.stacks import MOCK, Stack
 
 #: All works again this long after the fault.
-MENDED_S = 30.0
+MENDED_S = 60.0
 #: Between two creates of one client: each leaves an engine running until the end of the test.
 PACE_S = 0.5
 #: Not served yet.
