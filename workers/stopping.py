@@ -105,6 +105,8 @@ def end_attempt(
         watching.record_stop_trouble(runtime.ctx, row.id, row.attempt_id, str(error))
         return "unreachable"
     if not _is_gone(left, row):
+        if left.hindrance:
+            watching.record_stop_trouble(runtime.ctx, row.id, row.attempt_id, left.hindrance)
         return "stopping"
     end = End(None, left.message, left.exit_code, left.signal, tail_of(runtime.ctx, backend, handle))
     ends.record_gone(runtime.ctx, row.id, row.attempt, end)

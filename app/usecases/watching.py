@@ -249,20 +249,25 @@ def record_trouble(ctx: Context, replica_id: str, message: str) -> None:
 
 
 def record_stop_trouble(ctx: Context, replica_id: str, attempt_id: int, message: str) -> None:
-    """It could not be asked to end now, and is asked again. Beside why it failed, which stays."""
+    """It could not be asked to end now, or cannot heed that, and is asked again. Beside why it failed, which stays."""
     with ctx.database.begin() as connection:
         values = {"id": replica_id, "attempt_id": attempt_id, "message": message}
         connection.execute(_STOP_TROUBLE.of(connection), values)
 
 
+_SET_TROUBLE = """
+UPDATE attempts SET stop_trouble = left(:message, 4000)
+WHERE id = :attempt_id AND stop_trouble IS DISTINCT FROM left(:message, 4000)
+"""
 _STOP_TROUBLE = AdaptedToServices(
     lambda known: (
         f"""
 WITH told AS (
     UPDATE replicas SET message = left('{STOP_TROUBLE}' || :message, 4000), version = version + 1
     WHERE id = :id AND state = 'stopping' AND (message = '' OR starts_with(message, '{STOP_TROUBLE}'))
+        AND message <> left('{STOP_TROUBLE}' || :message, 4000)
 )
-{"UPDATE attempts SET stop_trouble = left(:message, 4000) WHERE id = :attempt_id" if known else "SELECT 1"}
+{_SET_TROUBLE if known else "SELECT 1"}
 """
     )
 )

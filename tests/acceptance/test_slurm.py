@@ -191,6 +191,24 @@ def test_members_of_a_job_that_slurm_ends_are_each_told_why_and_replaced(
     wait_until(lambda: _used(made) == 0, SEEN_S, "no GPU being leased")
 
 
+def test_one_of_a_suspended_job_says_what_its_stop_waits_for(made: Stack, cluster: Cluster) -> None:
+    body = _mock(replica_config={"backend_options": {"replicas_per_job": 2}})
+    one, other = (made.call("POST", "/api/v1/replicas", body, 201) for _ in range(2))
+    assert one["job_id"] == other["job_id"]
+    replica, job = one["replica_id"], one["job_id"]
+    cluster.ask("scontrol", "suspend", job)
+    made.call("POST", f"/api/v1/replicas/{replica}/stop", {"force": True}, 202)
+    told = wait_until(lambda: _hindered(made, replica, f"scontrol resume {job}"), SEEN_S, "what it waits for")
+    assert (told["status"], told["rule"]) == ("stopping", "stopping")
+    assert f"scontrol resume {job}" in made.call("GET", f"/api/v1/replicas/{replica}")["message"]
+    cluster.ask("scontrol", "resume", job)
+    wait_until(lambda: made.state_of(replica) == "stopped", SEEN_S, "its end")
+    wait_until(lambda: made.state_of(other["replica_id"]) == "ready", SEEN_S, "the other one's answer")
+    assert [one[0] for one in cluster.jobs()] == [job]
+    made.must("replica", "stop", other["replica_id"])
+    wait_until(lambda: cluster.jobs() == [], SEEN_S, "the job being gone")
+
+
 def test_down_ends_what_waits_for_a_next_replica(made: Stack, cluster: Cluster) -> None:
     """The job of a service that was stopped would keep its GPUs for an hour, with nobody left to watch it."""
     options = {"replicas_per_job": 2, "job_stay_s": 3600}
@@ -222,6 +240,11 @@ def _newcomer(made: Stack, service: str, known: list[dict[str, Any]]) -> str | N
         if (seen["replica_id"], seen["attempt"]) not in before and seen["status"] == "ready":
             return str(seen["replica_id"])
     return None
+
+
+def _hindered(made: Stack, replica: str, words: str) -> dict[str, Any] | None:
+    told = made.call("GET", f"/api/v1/replicas/{replica}/explain")
+    return told if words in told["message"] else None
 
 
 def _end_of(made: Stack, replica: dict[str, Any]) -> dict[str, Any] | None:

@@ -136,6 +136,8 @@ class Observation:
     #: 8601), ``nodes``, ``restarts``, the ``command`` that shows it there; of a job that several share, its ``seat``
     #: of so many ``seats``. JSON-able; None leaves what is known
     told: Mapping[str, Any] | None = None
+    #: what keeps it from ending though it was asked to, where asking again may not help, and what the user can do
+    hindrance: str = ""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ TELLING_S = 30.0
 ALIVE_S = 30.0
 #: What it said of itself longer ago is believed no more where Slurm does not know the job: whose port it is, above all.
 FRESH_S = 10.0
-_CLEARING = "Slurm is ending the job"
 _REASONS = {
     "TIMEOUT": Reason.WALLTIME,
     "DEADLINE": Reason.WALLTIME,
@@ -50,6 +49,9 @@ _SAID = (
 
 class Look:
     """One attempt that has a folder."""
+
+    #: what is still to be done where its engine has ended
+    clearing = "Slurm is ending the job"
 
     def __init__(self, attempt: Mapping[str, Any], job: QueuedJob | None, now: datetime) -> None:
         self.attempt, self.job, self.now = attempt, job, now
@@ -125,12 +127,12 @@ class Look:
         outlived = self.ended.get("own") and left and self.attempt.get("ended_before") == job.restarts
         if not self.asked and not outlived:
             return self._undecided()
-        return self._lingering(f"{left} process{' is' if left == 1 else 'es are'} left" if left else _CLEARING)
+        return self._lingering(f"{left} process{' is' if left == 1 else 'es are'} left" if left else self.clearing)
 
     def completing(self) -> Observation:
         assert self.job is not None
         if self.asked or (self.ended.get("own") and self.job.state in ("COMPLETED", "FAILED")):
-            return self._lingering(_CLEARING)
+            return self._lingering(Look.clearing)
         return self._undecided()
 
     def _undecided(self) -> Observation:

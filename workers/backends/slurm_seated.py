@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +14,8 @@ from workers.backends.slurm_queue import QueuedJob
 
 class Seated(Look):
     """An attempt on a seat of a shared job."""
+
+    clearing = "its seat is being cleared"
 
     def __init__(self, attempt: Mapping[str, Any], job: QueuedJob | None, now: datetime) -> None:
         super().__init__(attempt, job, now)
@@ -30,6 +33,10 @@ class Seated(Look):
         return self._exited()
 
     def running(self) -> Observation:
+        seen = self._running()
+        return replace(seen, hindrance=self._hindrance()) if self.asked else seen
+
+    def _running(self) -> Observation:
         assert self.job is not None
         if self.run or self.ended:
             return super().running()
@@ -40,6 +47,27 @@ class Seated(Look):
             return Observation(Liveness.QUEUED, message=f"is being started on {where}", told=self._told())
         message = f"its part of the job on {where} has told nothing yet"
         return Observation(Liveness.RUNNING, message=message, started_at=since, told=self._told())
+
+    def _hindrance(self) -> str:
+        """Why it cannot end while others on its job go on, and what can be done."""
+        job = self.job
+        assert job is not None
+        if self.ended and not self.ended.get("left"):
+            return ""
+        if job.state in ("SUSPENDED", "STOPPED"):
+            return (
+                f"Slurm suspended job {job.id}, which others share with it: nothing of that job hears a wish, and none"
+                f" of it can be killed alone. It ends once the job goes on (`scontrol resume {job.id}`), or once all on"
+                " that job are stopped"
+            )
+        if self.attempt.get("silent"):
+            where = job.batch_host or job.nodes
+            return (
+                f"on {where} neither the program of job {job.id}, which others share with it, nor its own part of that"
+                " job does what was asked; that node may hang. It ends once they go on, or once all on that job are"
+                f" stopped (`scancel {job.id}` ends all of them)"
+            )
+        return ""
 
     def _wrote_nothing(self) -> bool:
         return not self.attempt.get("began")

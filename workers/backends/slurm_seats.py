@@ -29,6 +29,7 @@ from workers.backends.slurm_there import (
     There,
     clock,
     is_launched,
+    job_restarts,
     job_states,
     jobs_by_mark,
     lock_file,
@@ -48,6 +49,8 @@ WAIT_S = 0.05
 SUPERVISOR_S = 2 * KILLING_S
 #: A job whose supervisor told so recently that it lives is not tidied away.
 ALIVE_S = 60.0
+#: One that told nothing for so long hangs, or its node does: what it should have done is done here; nobody joins it.
+SILENT_S = 30.0
 
 
 class Seats(There):
@@ -95,7 +98,7 @@ class Seats(There):
         queue = self.queue(sorted({plan["job_name"] for plan in others.values()}), form)
         if not queue["ok"]:
             raise Refused("unavailable", queue["message"])
-        states, own = job_states(queue), jobs_by_mark(queue)
+        states, own, restarts = job_states(queue), jobs_by_mark(queue), job_restarts(queue)
         running: list = []
         found: list = []
         for share in shares:
@@ -107,6 +110,8 @@ class Seats(There):
                 # one whose founder died before it came so far has no job
                 state = states.get(job, "") if job in own.get(mark(plan["job_name"], plan["nonce"]), {}) else ""
                 if state.split(" ")[0] not in OPEN or "COMPLETING" in state or self.is_late(share):
+                    continue
+                if is_on_node(state) and self.is_silent(share, restarts.get(job)):
                     continue
             if share in held or share in others:
                 (running if state.startswith("RUNNING") else found).append(share)
@@ -223,17 +228,43 @@ class Seats(There):
 
     def do_look(self, request: dict) -> dict:
         names = request["names"]
-        asked = [name for name in names if os.path.exists(os.path.join(self.path(name), "stop.json"))]
+        asked = {name for name in names if os.path.exists(os.path.join(self.path(name), "stop.json"))}
         answer = There.do_look(self, request)
-        waiting = waiting_by_mark(answer["queue"])
-        for name in asked:
+        queue = answer["queue"]
+        waiting, own = waiting_by_mark(queue), jobs_by_mark(queue)
+        states, restarts = job_states(queue), job_restarts(queue)
+        for name in names:
             told = answer["attempts"][name]
             seat = told.get("seat")
-            if not seat or "by" in told.get("over", {}):
+            if not seat or "by" in told.get("over", {}) or not (name in asked or "exit" in told):
                 continue
-            if told.get("job", {}).get("job_id") in waiting.get(mark(seat["job_name"], seat["nonce"]), ()):
-                told["over"] = self.leave_waiting(name, seat)
+            job, marked = told.get("job", {}).get("job_id"), mark(seat["job_name"], seat["nonce"])
+            if name in asked and job in waiting.get(marked, ()):
+                told["over"] = self.leave_seat(name, seat, "stop")
+            elif job in own.get(marked, {}) and is_on_node(states.get(job, "")):
+                share = self.share_of(seat)
+                told["silent"] = self.is_silent(share, restarts.get(job))
+                if told["silent"] and self.has_ended(share, told, name in asked):
+                    told["over"] = self.leave_seat(name, seat, "stop" if name in asked else "job")
         return answer
+
+    def has_ended(self, share: str, told: dict, asked: bool) -> bool:
+        """Whether nothing of it is left, nor comes, by what its own part on the node wrote in this run of the job."""
+        if asked and "owner" not in told:
+            return True  # should it begin all the same, it finds stop.json and starts nothing
+        ended, run = told.get("exit", {}), self.read(share, "run.json")
+        of_this_run = [ended.get(part) == run.get(part) for part in ("job_id", "restarts")]
+        return all(of_this_run) and ended.get("left") == 0 and bool(asked or ended.get("own"))
+
+    def is_silent(self, share: str, restarts: Any) -> bool:
+        """Whether the job's program began this run, and has told nothing since long."""
+        try:
+            # opened: NFS then asks for the times anew
+            with open(os.path.join(share, "alive"), "rb") as file:
+                alive = os.fstat(file.fileno()).st_mtime
+        except FileNotFoundError:
+            return False
+        return self.read(share, "run.json").get("restarts") == restarts and self.time_of_files() - alive > SILENT_S
 
     def job_names(self, names: list) -> list:
         found = {}
@@ -244,19 +275,19 @@ class Seats(There):
             found[name if seat is None else seat["job_name"]] = True
         return list(found)
 
-    def leave_waiting(self, name: str, seat: dict) -> dict:
-        """It was to end before Slurm said that its job waits: no run that comes will start it."""
+    def leave_seat(self, name: str, seat: dict, by: str) -> dict:
+        """It has ended, or was to end before Slurm said that its job waits: no run that comes will start it."""
         share, folder = self.share_of(seat), self.path(name)
         self.free(share, seat)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(folder, "private"))
-        over = dict(clock(), by="stop")
+        over = dict(clock(), by=by)
         self.write(folder, "over.json", over)
         self.cancel_empty(share)
         return over
 
     def cancel_empty(self, share: str) -> None:
-        """A job that waits with no seat taken is closed, and then not wanted. ``do_list`` tries it again."""
+        """A job that waits, or hangs, with no seat taken is closed, and then not wanted. ``do_list`` tries it again."""
         if not self.closed(share) and os.path.isdir(os.path.join(share, "seats")):
             return
         job = self.job_of(share)
@@ -350,15 +381,19 @@ class Seats(There):
     def do_list(self, request: dict) -> dict:
         """Also which jobs are shared ones: those are known by their members."""
         answer = There.do_list(self, request)
-        waiting = waiting_by_mark(answer["queue"])
+        queue = answer["queue"]
+        waiting, marked = waiting_by_mark(queue), jobs_by_mark(queue)
+        states, restarts = job_states(queue), job_restarts(queue)
         shared = []
         for share in self.shares():
             plan = self.read(share, "launch.json")
             if plan:
                 shared.append([plan["job_name"], plan["nonce"]])
-                own = waiting.get(mark(plan["job_name"], plan["nonce"]), ())
-                if not self.taken(share) and self.job_of(share) in own:
-                    self.cancel_empty(share)
+                own, job = mark(plan["job_name"], plan["nonce"]), self.job_of(share)
+                if not self.taken(share) and job in marked.get(own, {}):
+                    hangs = is_on_node(states.get(job, "")) and self.is_silent(share, restarts.get(job))
+                    if hangs or job in waiting.get(own, ()):
+                        self.cancel_empty(share)
         return dict(answer, shared=shared)
 
     def do_close(self, request: dict) -> dict:
@@ -504,6 +539,11 @@ class Seats(There):
     def unmark_member(self, share: str, name: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(share, "members", name))
+
+
+def is_on_node(state: str) -> bool:
+    """Whether a job in that state has its program there."""
+    return state.startswith(("RUNNING", "SUSPENDED", "STOPPED")) and "COMPLETING" not in state
 
 
 def waiting_by_mark(queue: dict) -> dict:

@@ -747,6 +747,20 @@ def job_states(queue: dict) -> dict:
     return found
 
 
+def job_restarts(queue: dict) -> dict:
+    """Per job's id how often Slurm ran it again."""
+    found = {}
+    for job in queue.get("jobs", ()):
+        count = job.get("restart_cnt") or 0
+        # newer versions tell a number as an object
+        found[str(job["job_id"])] = count if isinstance(count, int) else count.get("number", 0)
+    for line in queue["text"].splitlines() if queue["form"] == "fixed" else ():
+        words = line.split(None, 3)
+        if len(words) > 2 and words[2].isdigit():
+            found[words[0]] = int(words[2])
+    return found
+
+
 def is_over(job: dict) -> bool:
     """Of a job in JSON."""
     state = state_words(job)
