@@ -12,6 +12,7 @@ from app.domain.lifecycle import State
 from app.domain.tasks import Phase, TaskKind
 from app.usecases import claims, ends, watching
 from app.usecases.ends import End
+from app.usecases.watching import Told
 from workers.backends.base import Backend, BackendError, Handle, Liveness, Observation
 from workers.bootstrap import Runtime
 from workers.engine_targets import handle_of
@@ -108,6 +109,9 @@ def end_attempt(
         if left.hindrance:
             watching.record_stop_trouble(runtime.ctx, row.id, row.attempt_id, left.hindrance)
         return "stopping"
+    if left.told:
+        # else a cluster's last word of it would be that it runs
+        watching.record_told(runtime.ctx, [Told(row.id, row.attempt, told=left.told)])
     end = End(None, left.message, left.exit_code, left.signal, tail_of(runtime.ctx, backend, handle))
     ends.record_gone(runtime.ctx, row.id, row.attempt, end)
     return "gone"

@@ -61,6 +61,8 @@ def test_it_goes_from_the_cluster_queue_to_a_learned_address_and_is_put_away(sit
         assert answer.status == 200
     site.end(replica)
     assert site.replica(replica).state == "stopped"
+    shown = replicas.get(site.ctx, replica)["cluster"]
+    assert shown["state"] == "CANCELLED", "the cluster's last word is not that it runs"
 
 
 def test_a_stop_takes_it_out_of_the_cluster_queue(site: Site) -> None:
