@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from app.settings import Settings
-from app.usecases import watching
+from app.usecases import reconciling, watching
 from app.usecases.context import Actor
 from app.usecases.creates import request_create
 from app.usecases.stops import request_stop
 from tests.support.elsewhere import ElsewhereBackend
 from tests.support.marks import end_marked
 from tests.support.records import Records
+from tests.support.services import Hands
 from workers.backends.registry import BACKENDS
 from workers.bootstrap import Runtime
 from workers.launching import launch_best
@@ -63,6 +64,11 @@ class Site(Records):
             return row if row.state in states else None
 
         return self.await_that(reached, f"{replica} being {' or '.join(states)}", replica_id=replica)
+
+    def members(self, service_id: str) -> list[Any]:
+        """Rows of its replicas, oldest first, once all that is due of its service is done."""
+        reconciling.sweep(self.ctx)
+        return Hands(self.ctx).replicas(service_id)
 
     def ready(self, **body: Any) -> str:
         replica = self.create(**body)

@@ -6,11 +6,11 @@ import threading
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
 import pytest
 
-from app.usecases import reconciling, replicas, services, silent_nodes
+from app.usecases import replicas, services, silent_nodes
 from app.usecases.explain import explain
 from app.usecases.stops import request_stop
 from tests.support.elsewhere import ElsewhereBackend
@@ -359,15 +359,7 @@ def test_the_cluster_queue_has_a_clock_of_its_own(site: Site) -> None:
 )
 def test_a_service_replaces_what_its_cluster_took_away(site: Site, seen: dict[str, str]) -> None:
     made = services.create(site.ctx, site.actor, {"recipe_name": "inference/mock", "name": "s", "pool": POOL}, None)
-
-    def members() -> list[Any]:
-        reconciling.sweep(site.ctx)
-        return site.rows(
-            "SELECT r.id, r.state, r.reason FROM replicas r JOIN service_members m ON m.replica_id = r.id"
-            " WHERE m.service_id = :id ORDER BY r.created_at",
-            id=made.service_id,
-        )
-
+    members = partial(site.members, made.service_id)
     [first] = members()
     site.launch()
     site.look_until(first.id, "ready")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 import pytest
 
-from app.usecases import reconciling, services
+from app.usecases import services
 from app.usecases.explain import explain
 from tests.support.site import POOL, Site
 
@@ -87,15 +87,7 @@ def test_one_that_is_queued_a_third_time_waits_its_turn_and_serves_again(site: S
 def test_its_service_replaces_it(site: Site) -> None:
     asked = {"recipe_name": "inference/mock", "name": "s", "pool": POOL}
     made = services.create(site.ctx, site.actor, asked, None)
-
-    def members() -> list[Any]:
-        reconciling.sweep(site.ctx)
-        return site.rows(
-            "SELECT r.id, r.state FROM replicas r JOIN service_members m ON m.replica_id = r.id"
-            " WHERE m.service_id = :id ORDER BY r.created_at",
-            id=made.service_id,
-        )
-
+    members = partial(site.members, made.service_id)
     [first] = members()
     site.launch()
     site.look_until(first.id, "ready")

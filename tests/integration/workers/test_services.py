@@ -11,6 +11,7 @@ import pytest
 from app.usecases import services
 from app.usecases.services import ServiceOutcome
 from tests.support.crew import Crew
+from tests.support.services import Hands
 
 
 def create(crew: Crew, count: int = 2, **body: Any) -> ServiceOutcome:
@@ -20,12 +21,7 @@ def create(crew: Crew, count: int = 2, **body: Any) -> ServiceOutcome:
 
 
 def members(crew: Crew, service: str, *states: str) -> list[Any]:
-    rows = crew.rows(
-        "SELECT r.*, m.ordinal, m.revision, m.replaces FROM service_members m JOIN replicas r ON r.id = m.replica_id"
-        " WHERE m.service_id = :id ORDER BY m.created_at, m.ordinal",
-        id=service,
-    )
-    return [row for row in rows if not states or row.state in states]
+    return Hands(crew.ctx).replicas(service, *states)
 
 
 def await_healthy(crew: Crew, service: str) -> dict[str, Any]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
 import pytest
 
 from app.db.repos import routes
-from app.usecases import presence, reconciling, services, silent_nodes
+from app.usecases import presence, services, silent_nodes
 from app.usecases.explain import explain
 from app.usecases.presence import NodeFacts
 from tests.support.site import POOL, Site
@@ -80,15 +80,7 @@ def test_its_service_starts_nothing_in_its_place(site: Site) -> None:
     serve(site, "a", "cluster")
     body = {"recipe_name": "inference/mock", "name": "s", "pool": POOL, "replicas": 2}
     made = services.create(site.ctx, site.actor, body, None)
-
-    def members() -> list[Any]:
-        reconciling.sweep(site.ctx)
-        return site.rows(
-            "SELECT r.id, r.state FROM replicas r JOIN service_members m ON m.replica_id = r.id"
-            " WHERE m.service_id = :id ORDER BY r.created_at, r.id",
-            id=made.service_id,
-        )
-
+    members = partial(site.members, made.service_id)
     first, second = members()
     site.launch()
     site.launch()
