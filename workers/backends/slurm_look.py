@@ -10,6 +10,7 @@ from typing import Any
 from app.domain.hostlists import expand_hosts
 from app.domain.lifecycle import Reason
 from workers.backends.base import Liveness, Observation
+from workers.backends.proc import signal_name
 from workers.backends.slurm_queue import WAITING, QueuedJob
 
 #: A job that Slurm started may need so long until its part of ours has told where it is.
@@ -259,7 +260,7 @@ def _how(code: int | None, number: int | None, out_of_memory: bool, *, asked: bo
     if out_of_memory:
         return "killed for lack of memory"
     if number is not None:
-        return f"killed by {_signal_name(number)}" + (", as asked" if asked else "")
+        return f"killed by {signal_name(number)}" + (", as asked" if asked else "")
     if code is not None:
         return f"exited with code {code}"
     return "ended, as asked" if asked else "ended; how is not known"
@@ -268,13 +269,6 @@ def _how(code: int | None, number: int | None, out_of_memory: bool, *, asked: bo
 def _as_by_sigterm(ended: Mapping[str, Any]) -> bool:
     number = signal.SIGTERM
     return ended.get("signal") == number or ended.get("exit_code") in (0, 128 + number)
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def _hosts(listed: str) -> list[str]:
