@@ -16,7 +16,6 @@ import os
 import re
 import secrets
 import shlex
-import time
 from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -37,6 +36,7 @@ from workers.backends.base import (
     LogPart,
     Observation,
 )
+from workers.backends.far_clock import now_ns
 from workers.backends.options import DEFAULT_PATH, DEFAULT_PORTS
 from workers.backends.output import as_lines, as_text
 from workers.backends.program import check_words
@@ -107,7 +107,7 @@ class SlurmBackend:
         return Handle(self.name, name, attempt.get("job") or {})
 
     def launch(self, launch: Launch, timeout_s: float = 20) -> Handle:
-        deadline_s = time.clock_gettime(time.CLOCK_BOOTTIME) + timeout_s
+        deadline_ns = now_ns() + int(timeout_s * 1e9)
         _check(launch)
         greeting = self._host.greet(timeout_s)
         nonce, key = secrets.token_hex(16), secrets.token_hex(32)
@@ -115,7 +115,7 @@ class SlurmBackend:
             request = self._request(launch, nonce, key, greeting)
         except NoDirective as error:
             raise LaunchRefused(str(error)) from error
-        answer = self._host.ask_by(deadline_s, "launch", timeout_s, request)
+        answer = self._host.ask_by(deadline_ns, "launch", timeout_s, request)
         return Handle(self.name, launch.name, {"job_id": answer["job_id"]})
 
     def inspect(self, handles: Sequence[Handle], timeout_s: float = 5) -> list[Observation]:

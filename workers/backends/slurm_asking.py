@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import time
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from typing import Any
 
 from workers.backends import slurm_job, slurm_seal, slurm_seats, slurm_share, slurm_there
 from workers.backends.base import AlreadyLaunched, BackendError, BackendUnavailable, LaunchRefused
+from workers.backends.far_clock import FarClock, now_ns
 from workers.backends.slurm_queue import QueuedJob, format_of, read_fixed, read_json, version_of
 from workers.transports.base import Transport, TransportError
 
@@ -55,19 +55,6 @@ JOB_SOURCE = _SOURCES[slurm_job].encode("ascii")
 _ROUND_S = 5.0
 
 
-class Clock:
-    """The other host's time since it started, from ours: a launch that comes too late must be late there too."""
-
-    def __init__(self, told: Mapping[str, Any], asked_s: float, answered_s: float) -> None:
-        self.boot_id = told["boot_id"]
-        # as early as it can be: it read its clock somewhere between our question and its answer
-        self._ahead_s = told["now_s"] - answered_s
-        self.asked_s = asked_s
-
-    def there(self, here_s: float) -> float:
-        return here_s + self._ahead_s
-
-
 class Host:
     """The host of one place, as a process of ours knows it."""
 
@@ -75,7 +62,7 @@ class Host:
         self._transport = transport
         self._options = options
         self._greeting: dict[str, Any] | None = None
-        self._clock: Clock | None = None
+        self._clock: FarClock | None = None
 
     @property
     def python(self) -> str:
@@ -93,15 +80,17 @@ class Host:
         """One command there. Raises BackendUnavailable, LaunchRefused, AlreadyLaunched or BackendError."""
         return self._judged(self._asked(verb, timeout_s, request))
 
-    def ask_by(self, deadline_s: float, verb: str, timeout_s: float, request: Mapping[str, Any]) -> dict[str, Any]:
-        """``ask`` for what must not begin after ``deadline_s``, of our uptime; ``greet`` comes first.
+    def ask_by(self, deadline_ns: int, verb: str, timeout_s: float, request: Mapping[str, Any]) -> dict[str, Any]:
+        """``ask`` for what must not begin after ``deadline_ns``, of our boot clock; ``greet`` comes first.
 
         A name may stand for several login nodes. When another one answers than before, its clock is learnt from that
         answer, and it is asked again.
         """
         for last in (False, True):
-            assert self._clock is not None
-            by = {"boot_id": self._clock.boot_id, "deadline_s": self._clock.there(deadline_s)}
+            # of one answer: another thread may hear of another login node meanwhile
+            clock = self._clock
+            assert clock is not None
+            by = {"boot_id": clock.boot_id, "deadline_s": clock.there(deadline_ns) / 1e9}
             answer = self._asked(verb, timeout_s, {**request, **by})
             if last or answer.get("refused") != "clock":
                 break
@@ -131,7 +120,7 @@ class Host:
         }
         data = json.dumps(whole).encode("ascii")
         stdin = f"{len(_PROGRAM)} {len(data)}\n".encode() + _PROGRAM + data
-        asked_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+        asked_ns = now_ns()
         try:
             done = self._transport.run(
                 [self.python, "-I", "-S", "-c", _UNPACK], stdin=stdin, timeout_s=timeout_s + _ROUND_S
@@ -149,7 +138,8 @@ class Host:
             raise BackendUnavailable(
                 f"{self._transport.name} did not carry out {verb} (code {done.code}): {said}"
             ) from None
-        self._clock = Clock(answer["clock"], asked_s, time.clock_gettime(time.CLOCK_BOOTTIME))
+        read = answer["clock"]
+        self._clock = FarClock(read["boot_id"], int(read["now_s"] * 1e9), asked_ns, now_ns())
         return answer
 
     def _judged(self, answer: dict[str, Any]) -> dict[str, Any]:

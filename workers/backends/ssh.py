@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from app.domain.path_maps import map_path
@@ -30,6 +30,7 @@ from workers.backends.base import (
     Observation,
 )
 from workers.backends.bundle import INSTALL, NOT_OURS, NOT_THERE, OLDEST_PYTHON, RUN, make_bundle
+from workers.backends.far_clock import FarClock, now_ns
 from workers.backends.options import LOG_BYTES_SCHEMA, PATH_MAP_SCHEMA, PATH_SCHEMA, ports_schema
 from workers.transports.asked import Asked
 from workers.transports.base import Completed, TransportError
@@ -95,7 +96,7 @@ class SshBackend:
         self._transport = SshTransport(SshOptions.of(self._ssh or {"host": "nowhere"}), context.run_dir)
         words = [self._folder, make_bundle().name, self._python]
         self._far = Asked(self._transport, ["/bin/sh", "-c", RUN, "hostler", *words])
-        self._clock: _Clock | None = None
+        self._clock: FarClock | None = None
 
     def fingerprint(self, options: Mapping[str, Any], timeout_s: float = 5) -> Fingerprint:
         try:
@@ -115,14 +116,14 @@ class SshBackend:
         return wire.handle_of(found) if found else None
 
     def launch(self, launch: Launch, timeout_s: float = 20) -> Handle:
-        deadline_ns = _now_ns() + int(timeout_s * 1e9)
+        deadline_ns = now_ns() + int(timeout_s * 1e9)
         clock = self._fresh_clock(timeout_s)
         arguments = {
             "launch": wire.launch_to(_there(launch)),
             "boot_id": clock.boot_id,
             "deadline_ns": clock.there(deadline_ns),
         }
-        return wire.handle_of(self._ask("launch", arguments, (deadline_ns - _now_ns()) / 1e9))
+        return wire.handle_of(self._ask("launch", arguments, (deadline_ns - now_ns()) / 1e9))
 
     def inspect(self, handles: Sequence[Handle], timeout_s: float = 5) -> list[Observation]:
         if not handles:
@@ -185,7 +186,7 @@ class SshBackend:
             }
         )
         until = time.monotonic() + timeout_s
-        asked_ns = _now_ns()
+        asked_ns = now_ns()
         try:
             try:
                 said = self._far.ask(question, timeout_s, may_repeat=verb != "launch")
@@ -193,7 +194,7 @@ class SshBackend:
                 if ended.how.code != NOT_THERE:
                     raise
                 self._install(until)
-                asked_ns = _now_ns()
+                asked_ns = now_ns()
                 said = self._far.ask(question, until - time.monotonic())
         except Ended as ended:
             raise self._refusal(ended.how) from ended
@@ -201,7 +202,7 @@ class SshBackend:
             raise BackendUnavailable(str(error)) from error
         answer = wire.load(said)
         if "clock" in answer:
-            self._clock = _Clock(answer["clock"]["boot_id"], int(answer["clock"]["ns"]), asked_ns, _now_ns())
+            self._clock = FarClock(answer["clock"]["boot_id"], int(answer["clock"]["ns"]), asked_ns, now_ns())
         if "error" in answer:
             raise wire.error_of(answer)
         return answer["result"]
@@ -228,33 +229,11 @@ class SshBackend:
             return LaunchRefused(f"{self._folder} on {where} belongs to another user; set the pool option folder")
         return BackendUnavailable(f"our code on {where} ended with code {done.code}: {said or 'it said nothing'}")
 
-    def _fresh_clock(self, timeout_s: float) -> _Clock:
+    def _fresh_clock(self, timeout_s: float) -> FarClock:
         if self._clock is None or self._clock.age_s > _CLOCK_S:
             self._ask("hello", {}, timeout_s)
         assert self._clock is not None
         return self._clock
-
-
-@dataclass(frozen=True)
-class _Clock:
-    """What the far host's boot clock showed between two moments of ours. All in nanoseconds."""
-
-    boot_id: str
-    ns: int
-    asked_ns: int
-    heard_ns: int
-
-    def there(self, ns: int) -> int:
-        """A moment of our clock on the far one; too early by the time the answer took, never too late."""
-        return self.ns + (ns - self.heard_ns)
-
-    @property
-    def age_s(self) -> float:
-        return (_now_ns() - self.asked_ns) / 1e9
-
-
-def _now_ns() -> int:
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 def _there(launch: Launch) -> Launch:
