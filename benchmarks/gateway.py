@@ -20,10 +20,10 @@ from urllib.parse import urlsplit
 from benchmarks import tokens, upstream
 from benchmarks.peers import programs
 from benchmarks.peers.base import PATH, Gateway, asked
-from benchmarks.peers.venvs import NotInstalled
 from benchmarks.result import Pair, Result, joined, result
 from benchmarks.stack import Stack, stack, wait_until
 from benchmarks.wrk import Seen, wrk
+from tests.support.venvs import NotInstalled
 
 CONNECTIONS = 64
 STREAMS = 1000

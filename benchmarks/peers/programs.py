@@ -9,9 +9,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from benchmarks.peers.base import Gateway, program
-from benchmarks.peers.venvs import NotInstalled, venv
+from benchmarks.peers.venvs import venv
 from benchmarks.stack import free_port
 from benchmarks.upstream import MODEL
+from tests.support.venvs import NotInstalled
 
 KEY = "sk-bench-0123456789abcdef01234567"
 _NGINX = """

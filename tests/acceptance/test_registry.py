@@ -20,9 +20,9 @@ from hostler.errors import NoMatchingServer, ServerFailed
 from tests.integration.cli.stub import Answer, Stub, serve
 from tests.support import plain_http
 from tests.support.embedded import wait_until
-from tests.support.peers import NotInstalled
 from tests.support.stacks import Stack, stack
 from tests.support.v2 import V2Server, v2_server
+from tests.support.venvs import NotInstalled
 
 pytestmark = pytest.mark.timeout(240)
 #: Far less than the lease, after which anything would be gone.

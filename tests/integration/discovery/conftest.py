@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.integration.cli.stub import Answer, Stub, problem, serve
-from tests.support.peers import NotInstalled
 from tests.support.v2 import V2Server, v2_server
+from tests.support.venvs import NotInstalled
 
 
 @pytest.fixture(scope="module")
