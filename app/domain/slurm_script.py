@@ -10,6 +10,8 @@ from typing import Any
 
 #: What begins the comment of every job of ours; the attempt's name and the launch's nonce follow.
 MARK = "hostler"
+#: Where attempts lie on the host with Slurm's commands, unless the option ``folder`` says so.
+DEFAULT_FOLDER = "~/.hostler/slurm"
 #: Where the key stands in a script that is shown.
 KEY_NOT_SHOWN = "(the key to the file private, known to Slurm alone)"
 #: Options whose values go to sbatch as they are, and sbatch's names for them.

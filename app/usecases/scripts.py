@@ -6,13 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from app.domain.path_maps import map_path
-from app.domain.slurm_script import Job, NoDirective, render_script
+from app.domain.slurm_script import DEFAULT_FOLDER, Job, NoDirective, render_script
 from app.domain.slurm_shared import render_seat, render_shared, seats_of
 from app.errors import InvalidConfig
 
 #: What is known only once there is a replica and a launch of it.
 _REPLICA, _NONCE, _SHARED = "REPLICA", "NONCE", "shared-KEY-NUMBER"
-_FOLDER = "~/.hostler/slurm"
 
 
 def script_of(
@@ -24,7 +23,7 @@ def script_of(
 
 
 def _slurm(namespace: str, argv: Sequence[str], gpus: int, nodes: int, options: Mapping[str, Any]) -> str:
-    root = options.get("folder", _FOLDER).rstrip("/")
+    root = options.get("folder", DEFAULT_FOLDER).rstrip("/")
     path_map = options.get("path_map", {})
     argv = [map_path(word, path_map) for word in argv]
     name = f"{namespace}-{_REPLICA}-1"

@@ -13,13 +13,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from app.domain.slurm_script import DEFAULT_FOLDER
 from workers.backends import slurm_job, slurm_seal, slurm_seats, slurm_share, slurm_there
 from workers.backends.base import AlreadyLaunched, BackendError, BackendUnavailable, LaunchRefused
 from workers.backends.far_clock import FarClock, now_ns
 from workers.backends.slurm_queue import QueuedJob, format_of, read_fixed, read_json, version_of
 from workers.transports.base import Transport, TransportError
 
-DEFAULT_FOLDER = "~/.hostler/slurm"
 #: What the interpreter there is told: to unpack the program and the request. What did not come whole is dropped. One
 #: line, for some shells take no others.
 _UNPACK = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from app.domain.slurm_script import DEFAULT_FOLDER
 from app.domain.slurm_shared import DEFAULT_STAY_S, MOST_SEATS, SEATS
 from workers.backends.options import LOG_BYTES_SCHEMA, PATH_MAP_SCHEMA, PATH_SCHEMA, ports_schema
 from workers.transports.options import SSH_SCHEMA, TUNNEL_SCHEMA
@@ -56,7 +57,7 @@ OPTIONS_SCHEMA: dict[str, Any] = {
             "pattern": "^(?:/|~/)[^\\x00-\\x1f]*$(?!\\n)",
             "x-admin": True,
             "description": "Where attempts are kept: a folder that the host with Slurm's commands and the compute nodes"
-            " share. `~/.hostler/slurm` by default.",
+            f" share. `{DEFAULT_FOLDER}` by default.",
         },
         "slurm_conf": {
             "type": "string",
