@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from app.db.repos import keys
 from app.db.repos import pools as repo
 from app.db.repos.newer import knows_services
+from app.domain.abilities import SPANS_HOSTS
 from app.domain.mounts import refused_mounts
 from app.domain.slurm_limits import merged_flags, refused_options
 from app.domain.slurm_shared import MOST_SEATS, SEATS, seats_of
@@ -20,9 +21,6 @@ from app.errors import Forbidden, InvalidConfig, Unavailable
 from app.usecases.context import Actor, Context
 from app.usecases.option_rules import broken_rules
 from app.usecases.resource_amounts import MEBI, amounts
-
-#: What a backend declares that it lacks when it gives one replica one host only.
-SPANS_HOSTS = "spans_hosts"
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from app.domain.abilities import OUTLIVES_LEADER, OWNS_OUTPUT, RUNS_ARGV, RUNS_BARE
 from tests.conformance.world import World
 from tests.support.podman import Podman, podman
 from tests.support.slurm import Cluster, cluster
 from tests.support.sshd import Sshd, far_host
-from workers.backends.base import OUTLIVES_LEADER, OWNS_OUTPUT, RUNS_ARGV, RUNS_BARE, BackendContext
+from workers.backends.base import BackendContext
 from workers.backends.registry import BACKENDS, open_backend
 
 __all__ = ["cluster", "far_host", "podman"]

@@ -10,11 +10,12 @@ from contextlib import suppress
 
 import pytest
 
+from app.domain.abilities import RUNS_ARGV
 from tests.conformance.stepping import Place, lines_of, signalled_at
 from tests.conformance.world import World
 from tests.support.embedded import wait_until
 from tests.support.sampling import sampled
-from workers.backends.base import RUNS_ARGV, AlreadyLaunched, Handle, Launch, Liveness
+from workers.backends.base import AlreadyLaunched, Handle, Launch, Liveness
 
 RACERS = 6
 #: Lines at which a launch on a cluster is broken off.

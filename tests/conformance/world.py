@@ -10,18 +10,9 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from app.domain.abilities import RUNS_ARGV, RUNS_BARE
 from tests.support.embedded import wait_until
-from workers.backends.base import (
-    LOG_PART_BYTES,
-    RUNS_ARGV,
-    RUNS_BARE,
-    Backend,
-    Handle,
-    Launch,
-    LaunchRefused,
-    Liveness,
-    Observation,
-)
+from workers.backends.base import LOG_PART_BYTES, Backend, Handle, Launch, LaunchRefused, Liveness, Observation
 
 SPECIMEN = Path(__file__).with_name("specimen.py")
 WAIT_S = 10

@@ -15,17 +15,6 @@ from typing import Any, Protocol
 
 from app.domain.lifecycle import Reason
 
-#: Capabilities for ``Backend.lacks``. It runs ``argv``, so signals, output, exit codes and ports are a process's own.
-RUNS_ARGV = "runs_argv"
-#: Its program is started as it is: no init of a container stands between, whose session and umask it would have.
-RUNS_BARE = "runs_bare"
-#: What a program leaves behind may live on when it ended (in a container all ends with the first).
-OUTLIVES_LEADER = "outlives_leader"
-#: Output is kept by us, within its bound always the newest; a daemon that keeps it may drop all of it at once.
-OWNS_OUTPUT = "owns_output"
-#: One launch may run on several hosts.
-SPANS_HOSTS = "spans_hosts"
-
 #: What ``Backend.read_log`` gives at once, unless less or more is asked for.
 LOG_PART_BYTES = 256 * 1024
 
@@ -188,7 +177,7 @@ class Backend(Protocol):
     host_bound: bool
     #: a real HTTP server answers at host:port; False means ``Observation.answers`` is the probe
     serves_http: bool
-    #: capabilities it declares it lacks; the conformance suite skips only by these
+    #: what of app/domain/abilities.py it declares that it lacks; the conformance suite skips only by these
     lacks: frozenset[str]
     #: what it took may wait there before it runs: for a cluster's turn, for an image that is pulled
     queues: bool

@@ -12,12 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from app.domain.abilities import OUTLIVES_LEADER, OWNS_OUTPUT, RUNS_BARE
 from workers.backends import attempt_folder, hardware, stopping
 from workers.backends.base import (
     LOG_PART_BYTES,
-    OUTLIVES_LEADER,
-    OWNS_OUTPUT,
-    RUNS_BARE,
     BackendContext,
     BackendError,
     BackendUnavailable,

@@ -16,10 +16,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from app.domain.abilities import RUNS_ARGV, SPANS_HOSTS
 from workers.backends.base import (
     LOG_PART_BYTES,
-    RUNS_ARGV,
-    SPANS_HOSTS,
     AlreadyLaunched,
     BackendContext,
     BackendError,

@@ -13,11 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from app.domain.abilities import SPANS_HOSTS
 from app.domain.path_maps import map_path
 from workers.backends import wire
 from workers.backends.base import (
     LOG_PART_BYTES,
-    SPANS_HOSTS,
     BackendContext,
     BackendError,
     BackendUnavailable,

@@ -8,16 +8,9 @@ from pathlib import Path
 import pytest
 
 import workers.backends
+from app.domain.abilities import OUTLIVES_LEADER, OWNS_OUTPUT, RUNS_ARGV, RUNS_BARE, SPANS_HOSTS
 from workers.backends import shim
-from workers.backends.base import (
-    OUTLIVES_LEADER,
-    OWNS_OUTPUT,
-    RUNS_ARGV,
-    RUNS_BARE,
-    SPANS_HOSTS,
-    BackendContext,
-    BackendError,
-)
+from workers.backends.base import BackendContext, BackendError
 from workers.backends.registry import BACKENDS, open_backend
 
 FILES = sorted(Path(workers.backends.__file__).parent.glob("*.py"))
