@@ -1,4 +1,4 @@
-"""Servers of others that tests speak to, each in an environment of its own. Tests of one that cannot be had are skipped.
+"""Servers of others that tests speak to, each in an environment of its own; where one cannot be had, they are skipped.
 
 ``python -m tests.support.peers`` makes all of them, as `.ci/run` does before the tests.
 """
