@@ -294,8 +294,10 @@ def faulty_stack(
                 parts.mend()
             found.thaw()
             held.close()
-            made.hostler("down")
+            down = made.hostler("down")
             found.left = [] if plant else found.after_down()
+            if down.returncode and not plant:
+                found.left.append(f"code {down.returncode}, with the words {down.stderr.splitlines()[-3:]}")
             # what a planted bug lost sight of is nobody's but ours
             found.send([one.pid for one in world.processes(found.facts.state_dir)], signal.SIGKILL)
             if found.facts.places is not None:
