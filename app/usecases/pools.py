@@ -11,11 +11,13 @@ from sqlalchemy import Connection
 from app.db.repos import events, leases
 from app.db.repos import pools as repo
 from app.domain.masking import mask
+from app.domain.recipes import merged
 from app.domain.tasks import TaskKind
 from app.doorbell.queues import queue_for
-from app.errors import Conflict, MissingFields, NameTaken, NotFound
+from app.errors import Conflict, InvalidConfig, MissingFields, NameTaken, NotFound
 from app.usecases import backend_options, idempotency, paging
 from app.usecases.context import Actor, Context, Idempotency
+from app.usecases.service_revisions import with_kept_secrets
 
 
 def create(
@@ -75,13 +77,16 @@ def list_pools(
 def update(
     context: Context, actor: Actor, name: str, changes: Mapping[str, Any], request: Idempotency | None = None
 ) -> tuple[dict[str, Any], bool]:
-    """(the pool, replay?). Each named field is replaced whole; fewer slots never stop what runs."""
+    """(the pool, replay?). Each named field is replaced whole, those in ``merge`` by RFC 7396 (null removes); ``***``
+    stands for the secret that is there. Fewer slots never stop what runs. Raises NotFound, InvalidConfig."""
     with context.database.begin() as connection:
         if idempotency.claim(connection, actor, request) is not None:
             return _body(_found(connection, name)), True
         row = _lock(connection, name)
+        merge = changes.get("merge") or {}
+        changes = _settled(row, changes, merge)
         if "options" in changes:
-            backend_options.check(connection, row.backend, changes["options"], "options")
+            backend_options.check(connection, row.backend, changes["options"], _field("options", merge))
         if changes:
             repo.update(connection, name, changes)
             _set_capacity(connection, name, changes)
@@ -135,6 +140,24 @@ def delete(context: Context, actor: Actor, name: str, request: Idempotency | Non
 
 
 MISSING = "Missing data for required field."
+MOST_LABELS = 64
+
+
+def _settled(row: Any, changes: Mapping[str, Any], merge: Mapping[str, Any]) -> dict[str, Any]:
+    """What the named columns of the pool's row become. Raises InvalidConfig."""
+    found = {column: value for column, value in changes.items() if column != "merge"}
+    found |= {column: merged(getattr(row, column), change) for column, change in merge.items()}
+    for column in {"options", "defaults"} & found.keys():
+        found[column] = with_kept_secrets(found[column], getattr(row, column), _field(column, merge))
+    if len(found.get("labels", ())) > MOST_LABELS:
+        field, told = _field("labels", merge), f"The pool would have more than {MOST_LABELS}."
+        raise InvalidConfig(f"{field}: {told}", errors={field: [told]})
+    return found
+
+
+def _field(column: str, merge: Mapping[str, Any]) -> str:
+    """What the request calls it."""
+    return f"merge.{column}" if column in merge else column
 
 
 def _set_capacity(connection: Connection, name: str, values: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,18 @@ def settings(values: Sequence[str], flag: str) -> dict[str, Any]:
             for part in reversed(name.split(".")):
                 nested = {part: nested}
             merge(found, nested)
+    return found
+
+
+def changes(values: Sequence[str], flag: str, read: Callable[[Sequence[str], str], dict[str, Any]]) -> dict[str, Any]:
+    """What ``read`` makes of them, with None where a ``NAME-`` (``a.b-`` below) says that there is to be none."""
+    removed = [value for value in values if value.endswith("-") and "=" not in value and value[:1] not in ("{", "-")]
+    found = read([value for value in values if value not in removed], flag)
+    for value in removed:
+        nested: Any = None
+        for part in reversed(value[:-1].split(".") if read is settings else [value[:-1]]):
+            nested = {part: nested}
+        merge(found, nested)
     return found
 
 

@@ -48,29 +48,31 @@ def get(session: Session, name: str) -> None:
     show_one(session, session.client.get_pool(name), name="name")
 
 
-def _described(command: Any) -> Any:
-    """The options that say what a pool is, for create and update."""
-    for option in (
-        click.option("-f", "--file", "path", metavar="FILE", help="The request as JSON or YAML; - is stdin."),
-        click.option("--default", metavar="K=V|JSON", multiple=True, help="Default of creates in it (repeatable)."),
-        click.option("--label", metavar="K=V", multiple=True, help="Label (repeatable)."),
-        click.option(
-            "--option",
-            metavar="K=V|JSON",
-            multiple=True,
-            help="Option of the backend (repeatable; an update replaces all of them).",
-        ),
+def _described(changes: bool) -> Any:
+    """The options that say what a pool is; or, of an existing one, what is to change."""
+    several = "; NAME- removes one (repeatable)." if changes else " (repeatable)."
+    file = "The request as JSON or YAML; - is stdin." + (" What it names is replaced whole." if changes else "")
+    options = (
+        click.option("-f", "--file", "path", metavar="FILE", help=file),
+        click.option("--default", metavar="K=V|JSON", multiple=True, help=f"Default of creates in it{several}"),
+        click.option("--label", metavar="K=V", multiple=True, help=f"Label{several}"),
+        click.option("--option", metavar="K=V|JSON", multiple=True, help=f"Option of the backend{several}"),
         click.option("--gpus", type=click.IntRange(min=0), help="GPUs its replicas may hold together."),
         click.option("--slots", type=click.IntRange(min=0), help="Replicas it holds at once."),
-    ):
-        command = option(command)
-    return command
+    )
+
+    def describe(command: Any) -> Any:
+        for option in options:
+            command = option(command)
+        return command
+
+    return describe
 
 
 @pool.command("create")
 @click.argument("name", required=False)
 @click.option("--backend", metavar="NAME", help="What runs its replicas: process, ssh, slurm, docker, mock.")
-@_described
+@_described(changes=False)
 @pass_session
 def create(session: Session, name: str | None, path: str | None, **flags: Any) -> None:
     """Make a pool. Workers serve it within seconds."""
@@ -82,11 +84,18 @@ def create(session: Session, name: str | None, path: str | None, **flags: Any) -
 
 @pool.command("update")
 @click.argument("name", shell_complete=pool_names)
-@_described
+@_described(changes=True)
 @pass_session
 def update(session: Session, name: str, path: str | None, **flags: Any) -> None:
-    """Change a pool. What runs in it goes on."""
-    changes = parse.merge(parse.read_body(path), _from_flags(**flags))
+    """Change a pool: what is named, and nothing else. What runs in it goes on.
+
+    For example --option qos=high --option ssh.host=login2 --option account- sets two options and removes one.
+    """
+    body, changes = parse.read_body(path), _changes(**flags)
+    twice = sorted(body.keys() & changes.get("merge", {}).keys())
+    if twice:
+        raise BadInput(f"{path} replaces {', '.join(twice)} whole", hint="name them in the file or by flags, not both")
+    changes = parse.merge(body, changes)
     if not changes:
         raise BadInput("nothing to change was given", hint="hostler pool update --help")
     show_one(session, session.client.update_pool(name, changes), name="name")
@@ -124,4 +133,14 @@ def _from_flags(option: tuple[str, ...], label: tuple[str, ...], default: tuple[
         "labels": parse.pairs(label, "--label"),
         "defaults": parse.settings(default, "--default"),
     }
+    return {name: value for name, value in body.items() if value is not None and value != {}}
+
+
+def _changes(option: tuple[str, ...], label: tuple[str, ...], default: tuple[str, ...], **plain: Any) -> Json:
+    parts = {
+        "options": parse.changes(option, "--option", parse.settings),
+        "labels": parse.changes(label, "--label", parse.pairs),
+        "defaults": parse.changes(default, "--default", parse.settings),
+    }
+    body: Json = {**plain, "merge": {name: value for name, value in parts.items() if value}}
     return {name: value for name, value in body.items() if value is not None and value != {}}

@@ -214,6 +214,10 @@ def test_cancelling_a_create_is_a_task_that_ends_cancelled(hostler: Cli, label: 
 def test_a_pool_from_its_making_to_its_end(hostler: Cli, label: str) -> None:
     hostler("pool", "create", "side", "--backend", "mock", "--slots", "1", "--label", "kind=side")
     assert hostler.json("pool", "update", "side", "--slots", "2")["slots"] == 2
+    changed = hostler.json("pool", "update", "side", "--option", "ready_delay_s=0.1", "--label", "site=a")
+    assert (changed["options"], changed["labels"]) == ({"ready_delay_s": 0.1}, {"kind": "side", "site": "a"})
+    changed = hostler.json("pool", "update", "side", "--option", "ready_delay_s-", "--label", "site-")
+    assert (changed["options"], changed["labels"]) == ({}, {"kind": "side"})
     assert hostler.json("pool", "drain", "side")["state"] == "draining"
     replica_id = hostler.create("--pool", "side", "--label", label)
     explained = hostler.json("replica", "explain", replica_id)

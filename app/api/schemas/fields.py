@@ -89,22 +89,28 @@ class JsonObject(ma.fields.Dict):
 
 
 class StringMap(ma.fields.Dict):
-    """An object of strings, bounded in number and size."""
+    """An object of strings, bounded in number and size; with ``removes`` null too, for a change that removes one."""
 
-    def __init__(self, *, name_pattern: str, longest_value: int, most: int, **kwargs: Any) -> None:
+    def __init__(
+        self, *, name_pattern: str, longest_value: int, most: int, removes: bool = False, **kwargs: Any
+    ) -> None:
         self._name = re.compile(rf"(?:{name_pattern})\Z")
         self._longest_value = longest_value
         self._most = most
+        self._removes = removes
         shown = {"maxProperties": most} | kwargs.pop("metadata", {})
-        super().__init__(keys=ma.fields.String(), values=ma.fields.String(), metadata=shown, **kwargs)
+        values = ma.fields.String(allow_none=removes)
+        super().__init__(keys=ma.fields.String(), values=values, metadata=shown, **kwargs)
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> dict[str, str]:
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> dict[str, str | None]:
         if not isinstance(value, dict):
             raise self.make_error("invalid")
         if len(value) > self._most:
             raise ma.ValidationError(f"More than {self._most} entries.")
         errors: dict[str, list[str]] = {}
         for name, text in value.items():
+            if text is None and self._removes:
+                continue
             if not self._name.match(name):
                 errors[name] = [f"Not a valid name (it must match {self._name.pattern[3:-3]})."]
             elif not isinstance(text, str):

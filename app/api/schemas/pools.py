@@ -38,14 +38,37 @@ class PoolCreate(Body):
         return () if "gpus" in data else ("slots",)
 
 
+class PoolDefaultsMerge(Body):
+    """As the defaults."""
+
+    replica_config = JsonObject(allow_none=True)
+
+
+class PoolMerge(Body):
+    """By the rules of JSON Merge Patch (RFC 7396): objects are merged member by member, null removes a member."""
+
+    options = JsonObject()
+    labels = labels(removes=True)
+    defaults = ma.fields.Nested(PoolDefaultsMerge)
+
+
 class PoolChange(Body):
-    """Each named field is replaced whole. `gpus: null` lifts that limit."""
+    """Each named field is replaced whole, but for those in `merge`. `gpus: null` lifts that limit."""
 
     options = JsonObject()
     slots = Whole(0, MOST_SLOTS)
     gpus = Whole(0, MOST_SLOTS, allow_none=True)
     labels = labels()
     defaults = ma.fields.Nested(PoolDefaults)
+    merge = ma.fields.Nested(
+        PoolMerge,
+        metadata={"description": 'Laid over what the pool has: `{"options": {"qos": "high", "account": null}}`.'},
+    )
+
+    def contradictions(self, data: Mapping[str, Any]) -> dict[str, list[str]]:
+        part = data.get("merge")
+        both = sorted(name for name in part if name in data) if isinstance(part, Mapping) else []
+        return {name: ["Given in `merge` too."] for name in both}
 
 
 class PoolQuery(PageQuery):

@@ -26,7 +26,7 @@ REASONS = [str(reason) for reason in Reason]
 
 
 def labels(**kwargs: Any) -> StringMap:
-    """The labels field: at most 64 short strings."""
+    """The labels field: at most 64 short strings; ``removes``: null is taken too."""
     return StringMap(name_pattern=LABEL_NAME, longest_value=255, most=64, **kwargs)
 
 

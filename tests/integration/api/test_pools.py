@@ -91,6 +91,57 @@ def test_secret_options_are_masked(admin: Caller) -> None:
     assert made.get_json()["options"] == {"api_token": "***", "host": "h"}
 
 
+def test_a_change_can_be_laid_over_what_the_pool_has(admin: Caller) -> None:
+    ssh = {"host": "h", "user": "u"}
+    options = {"api_token": "s3cret-value", "ssh": ssh, "old": [1]}
+    labels = {"site": "a", "kind": "b"}
+    admin.post("/api/v1/pools", POOL | {"options": options, "labels": labels, "defaults": {"replica_config": {"a": 1}}})
+    change = {
+        "options": {"ssh": {"user": "v"}, "old": None, "never": None, "new": [2]},
+        "labels": {"kind": None, "more": "c"},
+        "defaults": {"replica_config": {"b": 2}},
+    }
+    changed = admin("PATCH", "/api/v1/pools/dh1", {"slots": 2, "merge": change}).get_json()
+    assert changed["options"] == {"api_token": "***", "ssh": {"host": "h", "user": "v"}, "new": [2]}
+    assert (changed["slots"], changed["labels"]) == (2, {"site": "a", "more": "c"})
+    assert changed["defaults"] == {"replica_config": {"a": 1, "b": 2}}
+    emptied = admin("PATCH", "/api/v1/pools/dh1", {"merge": {"defaults": {"replica_config": None}}}).get_json()
+    assert emptied["defaults"] == {}
+    assert emptied["labels"] == changed["labels"]
+    (event, *_) = admin.get("/api/v1/events?pool=dh1&kind=pool_changed&order=asc").get_json()["events"]
+    assert event["message"] == "defaults, labels, options, slots"
+
+
+def test_what_is_shown_of_a_pool_can_be_sent_back_and_keeps_its_secret(admin: Caller, ctx: Context) -> None:
+    shown = admin.post("/api/v1/pools", POOL | {"options": {"api_token": "s3cret-value"}}).get_json()["options"]
+    assert admin("PATCH", "/api/v1/pools/dh1", {"options": shown | {"host": "h"}}).status_code == 200
+    with ctx.database.read() as connection:
+        kept = connection.execute(text("SELECT options FROM pools WHERE name = 'dh1'")).scalar_one()
+    assert kept == {"api_token": "s3cret-value", "host": "h"}
+    body = assert_problem(
+        admin("PATCH", "/api/v1/pools/dh1", {"merge": {"options": {"other_token": "***"}}}), 422, "invalid_config"
+    )
+    assert list(body["errors"]) == ["merge.options.other_token"]
+
+
+def test_a_merge_is_checked_like_all_else(admin: Caller) -> None:
+    admin.post("/api/v1/pools", POOL | {"labels": {f"l{number}": "" for number in range(64)}})
+    for wrong, field in (
+        ({"slots": 3}, "merge.slots"),
+        ({"options": []}, "merge.options"),
+        ({"options": None}, "merge.options"),
+        ({"labels": {"a b": "c"}}, "merge.labels.a b"),
+        ({"labels": {"a": 1}}, "merge.labels.a"),
+        ({"labels": {"a": "c"}}, "merge.labels"),
+        ({"defaults": {"slots": None}}, "merge.defaults.slots"),
+    ):
+        body = assert_problem(admin("PATCH", "/api/v1/pools/dh1", {"merge": wrong}), 422, "invalid_config")
+        assert list(body["errors"]) == [field], wrong
+    for both in ({"options": {}, "merge": {"options": {"a": 1}}}, {"labels": {}, "merge": {"labels": {}}}):
+        assert_problem(admin("PATCH", "/api/v1/pools/dh1", both), 400, "contradicting_options")
+    assert admin("PATCH", "/api/v1/pools/dh1", {"merge": {}}).status_code == 200
+
+
 def test_defaults_are_what_a_create_can_use(admin: Caller) -> None:
     for useless in ({"replica_config": "x"}, {"slots": 3}, {"timeouts": {}}, []):
         assert_problem(admin.post("/api/v1/pools", POOL | {"defaults": useless}), 422, "invalid_config")

@@ -92,3 +92,14 @@ def test_a_request_file_holds_an_object(tmp_path: Path, content: str) -> None:
 
 def test_no_file_is_an_empty_request() -> None:
     assert parse.read_body(None) == {}
+
+
+def test_changes_say_what_is_to_go() -> None:
+    given = ["a=1-", "ssh.user-", "ssh.port=22", "gone-", '{"b": null}']
+    assert parse.changes(given, "--option", parse.settings) == {
+        "a": "1-", "ssh": {"user": None, "port": 22}, "gone": None, "b": None,
+    }  # fmt: skip
+    assert parse.changes(["a.b-", "c=d"], "--label", parse.pairs) == {"a.b": None, "c": "d"}
+    for wrong in ("-", "--x-", "bare"):
+        with pytest.raises(click.BadParameter):
+            parse.changes([wrong], "--option", parse.settings)
