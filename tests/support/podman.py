@@ -46,12 +46,12 @@ lock_type="file"
 tmp_dir="{folder}/libpod"
 init_path="{init}"
 """
-#: A runtime that ends the service once it has begun what is in a container, before the service writes that down.
+#: A runtime that ends the service once it has done a step of a start, before the service writes that down.
 _DEADLY_RUNTIME = """\
 #!/bin/sh
 {runtime} "$@"
 code=$?
-case " $* " in *" start "*) kill -9 $PPID;; esac
+case " $* " in *" {step} "*) kill -9 $(cat {folder}/service.pid);; esac
 exit $code
 """
 _RUNTIMES = '[engine.runtimes]\nrunc=["{folder}/deadly-runc"]\n'
@@ -133,6 +133,7 @@ class Podman:
             self._process = subprocess.Popen(
                 command, env=settings, cwd=self.folder, stdout=log, stderr=log, stdin=subprocess.DEVNULL
             )
+        (self.folder / "service.pid").write_text(str(self._process.pid))
         wait_until(self._answers, _UP_S, f"Podman; see {self.folder}/service.log")
 
     def stop(self) -> None:
@@ -144,10 +145,11 @@ class Podman:
             self.socket.unlink(missing_ok=True)
 
     @contextmanager
-    def dying_at_starts(self) -> Iterator[None]:
-        """Meanwhile each start of a container is the service's last act; it is up again afterwards."""
+    def dying_at(self, step: str) -> Iterator[None]:
+        """Meanwhile that step of a container's start is the service's last act: ``create`` makes the process that waits
+        to become its program, ``start`` lets it. It is up again afterwards."""
         runtime, settings = self.folder / "deadly-runc", self.folder / "containers.conf"
-        runtime.write_text(_DEADLY_RUNTIME.format(runtime=shutil.which("runc")))
+        runtime.write_text(_DEADLY_RUNTIME.format(runtime=shutil.which("runc"), step=step, folder=self.folder))
         runtime.chmod(0o755)
         before = settings.read_text()
         settings.write_text(before + _RUNTIMES.format(folder=self.folder))

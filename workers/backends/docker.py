@@ -318,7 +318,7 @@ class DockerBackend:
             return  # it was faster, and is stopped as what runs is
         if seen is not None:
             # by force: a start that is under way at this moment is over before it is removed
-            self._daemon.remove(seen["Id"], force=True)
+            self._daemon.remove_unstarted(seen["Id"], force=True)
         folder.write("exit.json", {"sealed": True, "ended_at": time.time()})
 
     def _terminate(self, folder: ContainerFolder, seen: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from workers.backends.base import BackendError, BackendUnavailable, LaunchRefused
+from workers.backends.docker_conmon import end_waiting
 from workers.backends.docker_options import SOCKETS
 
 if TYPE_CHECKING:
@@ -143,6 +144,12 @@ class Daemon:
     def remove(self, container: str, *, force: bool = False, timeout_s: float = 20) -> None:
         """Remove it; with ``force`` also what runs. That it is not there is as good."""
         self._ask_or_none(lambda client: client.remove_container(container, v=True, force=force), timeout_s)
+
+    def remove_unstarted(self, container: str, *, force: bool = False) -> None:
+        """The same by its id, of one whose program was never begun. A Podman that was killed while it made its first
+        process knows nothing of that one, which would wait for ever."""
+        self.remove(container, force=force)
+        end_waiting(container)
 
     def look_at(self, container: str, path: str, timeout_s: float = LAUNCH_S) -> dict[str, Any] | None:
         """``isDir``, ``executable`` and ``linkTarget`` of a file of its image; None when there is none."""

@@ -124,7 +124,7 @@ def _clear(folder: ContainerFolder, daemon: Daemon) -> None:
     if not folder.exists():
         if seen is not None:
             # somebody made it and lost its folder: it cannot be started any more
-            daemon.remove(seen["Id"])
+            daemon.remove_unstarted(seen["Id"])
         return
     if folder.is_sealed() or folder.read("container.json") or folder.read("exit.json"):
         refuse_taken(folder)
@@ -137,7 +137,7 @@ def _clear(folder: ContainerFolder, daemon: Daemon) -> None:
         if seen is not None and not is_unstarted(seen):
             refuse_taken(folder)
         if seen is not None:
-            daemon.remove(seen["Id"])
+            daemon.remove_unstarted(seen["Id"])
         folder.remove()
 
 
@@ -159,7 +159,7 @@ def _create(daemon: Daemon, name: str, config: Mapping[str, Any]) -> str:
         seen = daemon.find(name, LAUNCH_S)
         if seen is None or not is_unstarted(seen):
             raise AlreadyLaunched(f"{name} was launched before; adopt it") from taken
-        daemon.remove(seen["Id"])
+        daemon.remove_unstarted(seen["Id"])
         return daemon.create(name, config)
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from workers.backends.docker_config import ATTEMPT
-from workers.backends.proc import mark_of, stat
+from workers.backends.docker_conmon import is_kept
+from workers.backends.proc import mark_of
 
 #: The daemon's word for a container whose program it never began.
 _UNSTARTED = frozenset({"created", "configured", "initialized"})
@@ -49,23 +49,12 @@ def _was_begun(seen: Mapping[str, Any]) -> bool:
     if not _is_called_unstarted(seen) or not seen["State"].get("Pid"):
         return False
     # the runtime's own process waits in its place until it becomes the program; one that is gone may have become it
-    return _first_lives(seen) or not _is_kept(seen)
+    return _first_lives(seen) or not is_kept(seen["State"]["Pid"], seen["Id"])
 
 
 def _first_lives(seen: Mapping[str, Any]) -> bool:
     """Whether its first process is the program, or the init that runs it: those carry the attempt's mark."""
     pid = seen["State"]["Pid"]
     if not os.access(f"/proc/{pid}/environ", os.R_OK):
-        return _is_kept(seen)
+        return is_kept(pid, seen["Id"])
     return mark_of(pid) == seen["Config"]["Labels"].get(ATTEMPT)
-
-
-def _is_kept(seen: Mapping[str, Any]) -> bool:
-    """Whether its first process lives, under the conmon that names it: another one of that number does not."""
-    process = stat(seen["State"]["Pid"])
-    if process is None or process.ended:
-        return False
-    try:
-        return seen["Id"].encode() in Path(f"/proc/{process.parent}/cmdline").read_bytes()
-    except OSError:
-        return False

@@ -167,6 +167,15 @@ class Table:
         return self._marks[pid]
 
 
+def words_of(pid: int) -> list[str]:
+    """Of its command line; none when it is gone."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read().decode(errors="replace").split("\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
 def oom_kills() -> int:
     """How often the kernel has killed for want of memory on this host since its boot, in whatever cgroup."""
     for line in Path("/proc/vmstat").read_text().splitlines():

@@ -31,7 +31,7 @@ from workers.backends.base import (
 from workers.backends.docker import DockerBackend
 from workers.backends.docker_daemon import Daemon
 from workers.backends.docker_state import is_ended
-from workers.backends.proc import stat
+from workers.backends.proc import pids, stat, words_of
 
 __all__ = ["podman"]
 
@@ -213,7 +213,7 @@ def test_a_daemon_that_is_away_leaves_everything_unknown(world: World, podman: P
 
 def test_what_a_daemon_began_with_its_last_breath_runs_and_is_not_begun_again(world: World, podman: Podman) -> None:
     plan = world.plan("idle")
-    with podman.dying_at_starts(), pytest.raises(BackendUnavailable):
+    with podman.dying_at("start"), pytest.raises(BackendUnavailable):
         world.backend.launch(plan)
     handle = world.backend.adopt(plan.name)
     assert handle is not None
@@ -230,7 +230,7 @@ def test_what_a_daemon_began_with_its_last_breath_runs_and_is_not_begun_again(wo
 
 def test_what_a_daemon_began_with_its_last_breath_can_be_killed(world: World, podman: Podman) -> None:
     plan = world.plan("stubborn")
-    with podman.dying_at_starts(), pytest.raises(BackendUnavailable):
+    with podman.dying_at("start"), pytest.raises(BackendUnavailable):
         world.backend.launch(plan)
     handle = Handle("docker", plan.name)
     world.wait_for_line(handle, "ready")
@@ -240,7 +240,7 @@ def test_what_a_daemon_began_with_its_last_breath_can_be_killed(world: World, po
 
 def test_what_a_daemon_began_with_its_last_breath_and_ended_is_not_begun_again(world: World, podman: Podman) -> None:
     plan = world.plan("end 5")
-    with podman.dying_at_starts(), pytest.raises(BackendUnavailable):
+    with podman.dying_at("start"), pytest.raises(BackendUnavailable):
         world.backend.launch(plan)
     handle = world.backend.adopt(plan.name)
     assert handle is not None
@@ -249,6 +249,19 @@ def test_what_a_daemon_began_with_its_last_breath_and_ended_is_not_begun_again(w
     with pytest.raises(AlreadyLaunched):
         world.backend.launch(plan)
     assert "last words" in list(world.backend.logs(handle))
+    assert world.starts() == 1
+
+
+def test_what_a_daemon_made_with_its_last_breath_gives_way_and_is_not_left(world: World, podman: Podman) -> None:
+    """Nobody begins it any more; removed by a daemon that does not know of it, its process would wait for ever."""
+    plan = world.plan("idle")
+    with podman.dying_at("create"), pytest.raises(BackendUnavailable):
+        world.backend.launch(plan)
+    made = Daemon(str(podman.socket)).find(plan.name) or {}
+    assert _keepers(made["Id"])
+    assert world.backend.adopt(plan.name) is None
+    world.wait_started(world.backend.launch(plan))
+    wait_until(lambda: not _keepers(made["Id"]), 20, "the end of what nobody begins")
     assert world.starts() == 1
 
 
@@ -380,6 +393,10 @@ def _frozen_before_its_start(world: World, plan: Any) -> int:
 def _puller(world: World, handle: Handle) -> int:
     record = world.folder / "state" / "containers" / handle.name / "pull.json"
     return int(json.loads(record.read_text())["pid"])
+
+
+def _keepers(container: str) -> list[int]:
+    return [pid for pid in pids() if container in "".join(words_of(pid))]
 
 
 def _ended(pid: int) -> bool:
