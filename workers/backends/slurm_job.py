@@ -315,8 +315,11 @@ class Run:
     def record_end(self, ended: dict, left: int) -> None:
         self.give_way()
         own = not self.slurm_asked()
-        with contextlib.suppress(OSError):  # a full disk: then Slurm's word of its end is what there is
+        try:
             write("exit.json", dict(dict(self.known, ended_at=time.time(), left=left, own=own), **ended))
+        except OSError as error:  # a full disk: then Slurm's word of its end is what there is
+            with contextlib.suppress(OSError):  # for its words too
+                sys.stderr.write("its end could not be written: %s\n" % error)
 
     def finish(self, ended: dict) -> None:
         self.record_end(ended, 0)
