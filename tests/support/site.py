@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,10 +12,11 @@ import pytest
 
 from app.settings import Settings
 from app.usecases import reconciling, watching
-from app.usecases.context import Actor
 from app.usecases.creates import request_create
 from app.usecases.stops import request_stop
+from tests.support.backends import publish
 from tests.support.elsewhere import ElsewhereBackend
+from tests.support.keys import ADMIN, INSERT_ADMIN
 from tests.support.marks import end_marked
 from tests.support.records import Records
 from tests.support.services import Hands
@@ -35,7 +35,7 @@ class Site(Records):
 
     def __init__(self, settings: Settings, prober: Prober) -> None:
         self.runtime = Runtime(settings, "agent")
-        super().__init__(settings, self.runtime.ctx, Actor("000000000000", "tester", "admin"))
+        super().__init__(settings, self.runtime.ctx, ADMIN)
         self.watch = Watch(self.runtime)
         self.prober = prober
 
@@ -96,15 +96,8 @@ def open_site(settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch)
     settings = replace(settings, state_dir=folder / "state", node_name="here", unhealthy_after=2)
     with Prober() as prober:
         site = Site(settings, prober)
-        site.change(
-            "INSERT INTO keys (id, name, hash, prefix, role)"
-            " VALUES ('000000000000', 'k', repeat('A', 64), 'x', 'admin')"
-        )
-        site.change(
-            "INSERT INTO backends (name, host_bound, serves_http, options_schema)"
-            " VALUES ('elsewhere', false, true, CAST(:schema AS jsonb))",
-            schema=json.dumps(ElsewhereBackend.options_schema),
-        )
+        site.change(INSERT_ADMIN)
+        publish(site.ctx, ElsewhereBackend)
         site.change(
             "INSERT INTO pools (name, backend, slots) VALUES ('cluster', 'elsewhere', 4);"
             " INSERT INTO units (kind, scope, number) SELECT 'slot', 'cluster', n FROM generate_series(0, 3) n"

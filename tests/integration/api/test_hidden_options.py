@@ -13,8 +13,9 @@ from app.usecases import launch_claims
 from app.usecases.context import Context
 from app.usecases.hidden_options import NOT_SHOWN
 from tests.integration.api.conftest import Caller
-from workers.backends import docker_options
-from workers.backends.slurm_options import OPTIONS_SCHEMA
+from tests.support.backends import publish
+from workers.backends.docker import DockerBackend
+from workers.backends.slurm import SlurmBackend
 
 LOGIN, FOLDER = "alice@login7.example", "/project/p200/hostler"
 OPTIONS = {"ssh": {"host": LOGIN, "config": "/home/alice/.ssh/special"}, "folder": FOLDER, "partition": "gpu"}
@@ -25,14 +26,7 @@ HIDDEN = (LOGIN, "login7.example", FOLDER, "/home/alice", "10.9.8.7", "ssh -F")
 @pytest.fixture
 def replica_id(admin: Caller, ctx: Context) -> str:
     """A replica in a pool behind SSH, of which its backend told in words that name the login."""
-    with ctx.database.begin() as connection:
-        connection.execute(
-            text(
-                "INSERT INTO backends (name, host_bound, serves_http, options_schema)"
-                " VALUES ('slurm', false, true, CAST(:schema AS jsonb))"
-            ),
-            {"schema": json.dumps(OPTIONS_SCHEMA)},
-        )
+    publish(ctx, SlurmBackend)
     made = admin.post("/api/v1/pools", {"name": "far", "backend": "slurm", "slots": 4, "options": OPTIONS})
     assert made.status_code == 201, made.get_json()
     create = {"server_mode": "replica_mock", "model_name": "m", "pool": "far", "wait_for_ready": False}
@@ -155,14 +149,7 @@ def test_of_a_replica_that_was_launched_elsewhere_before_or_deleted(
 
 
 def test_folders_that_a_pool_of_containers_mounts(admin: Caller, caller: Callable[[str], Caller], ctx: Context) -> None:
-    with ctx.database.begin() as connection:
-        connection.execute(
-            text(
-                "INSERT INTO backends (name, host_bound, serves_http, options_schema)"
-                " VALUES ('docker', true, true, CAST(:schema AS jsonb))"
-            ),
-            {"schema": json.dumps(docker_options.OPTIONS_SCHEMA)},
-        )
+    publish(ctx, DockerBackend)
     options = {"image": "i", "mounts": [{"source": "/srv/models"}], "allowed_mounts": [{"source": "/srv"}]}
     made = admin.post("/api/v1/pools", {"name": "pods", "backend": "docker", "slots": 1, "options": options})
     assert made.status_code == 201, made.get_json()

@@ -15,6 +15,7 @@ from app.domain.lifecycle import IllegalTransition, State
 from app.domain.tasks import Phase, TaskState
 from app.settings import Settings
 from tests.support.embedded import fresh_database
+from tests.support.keys import INSERT_ADMIN
 
 REPLICA = "aaaaaaaaaaaa"
 
@@ -24,12 +25,7 @@ def database(parts: Settings, migrated: str) -> Iterator[Database]:
     with fresh_database(parts, migrated) as url:
         database = Database(url, pool_size=10)
         with database.begin() as connection:
-            connection.execute(
-                text(
-                    "INSERT INTO keys (id, name, hash, prefix, role)"
-                    " VALUES ('000000000000', 'k', repeat('A', 64), 'x', 'admin')"
-                )
-            )
+            connection.execute(text(INSERT_ADMIN))
             connection.execute(
                 text(
                     "INSERT INTO replicas (id, owner, pool, backend, engine, server_mode, model_name, priority)"

@@ -14,15 +14,14 @@ from app.db.engine import Database
 from app.db.repos import replica_pages
 from app.settings import Settings
 from tests.support.embedded import fresh_database
-
-KEY = "INSERT INTO keys (id, name, hash, prefix, role) VALUES ('000000000000', 'k', repeat('A', 64), 'x', 'admin')"
+from tests.support.keys import INSERT_ADMIN
 
 
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
     database = Database(database_url)
     with database.begin() as connection:
-        connection.execute(text(KEY))
+        connection.execute(text(INSERT_ADMIN))
     yield database
     database.close()
 
@@ -77,7 +76,7 @@ def test_the_schema_of_0_1_0_counts_the_replicas_themselves_and_the_upgrade_take
         command.upgrade(migrate._config(url), "0001")
         database = Database(url)
         with database.begin() as connection:
-            connection.execute(text(KEY))
+            connection.execute(text(INSERT_ADMIN))
             add(connection, 1, {"team": "a"})
             add(connection, 2, {"team": "a", "size": 3})
         assert totals(database, "team=a", "team=b") == [2, 0]

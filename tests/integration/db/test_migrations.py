@@ -24,6 +24,7 @@ from app.settings import Settings
 from app.usecases.context import Context
 from app.usecases.health import Health
 from tests.support.embedded import fresh_database
+from tests.support.keys import INSERT_ADMIN
 
 
 def test_the_migrated_schema_is_the_models(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,12 +103,7 @@ def test_upgrading_what_is_current_changes_nothing_and_keeps_everything(parts: S
     with fresh_database(parts, migrated) as url:
         engine = create_engine(url, poolclass=pool.NullPool)
         with engine.begin() as connection:
-            connection.execute(
-                text(
-                    "INSERT INTO keys (id, name, hash, prefix, role)"
-                    " VALUES ('000000000000', 'k', repeat('A', 64), 'x', 'admin');"
-                )
-            )
+            connection.execute(text(INSERT_ADMIN))
             before = connection.execute(text("SELECT id FROM stack")).scalar()
         upgrade(url)
         with engine.connect() as connection:

@@ -19,6 +19,7 @@ from app.settings import Settings
 from app.usecases import gateways
 from app.usecases.context import Context
 from tests.support.haproxies import Front, state_dir
+from tests.support.keys import INSERT_ADMIN
 from tests.support.records import Records
 
 NODE = "here"
@@ -173,9 +174,7 @@ def front(gateway_settings: Settings) -> Iterator[Front]:
 def world(gateway_settings: Settings, front: Front) -> Iterator[World]:
     ctx = Context.open(gateway_settings)
     world = World(gateway_settings, ctx, None, front)  # type: ignore[arg-type]
-    world.change(
-        "INSERT INTO keys (id, name, hash, prefix, role) VALUES ('000000000000', 'k', repeat('A', 64), 'x', 'admin')"
-    )
+    world.change(INSERT_ADMIN)
     world.new_keeper()
     yield world
     for server in world.servers.values():

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -19,6 +18,7 @@ from app.stack.pool_checks import pool_checks, tunnel_check
 from app.usecases.context import Actor, Context
 from app.usecases.creates import request_create
 from app.usecases.keys import ensure_admin_key
+from tests.support.backends import publish, write_pool
 from tests.support.sshd import Sshd, running_sshd
 from tests.support.stacks import free_port
 from workers.backends.registry import BACKENDS
@@ -32,19 +32,7 @@ def ctx(settings: Settings, tmp_path: Path) -> Iterator[Context]:
     ensure_admin_key(settings, "k" * 32)
     with ctx.database.begin() as connection:
         connection.execute(text("DELETE FROM pools"))
-        for name, backend in BACKENDS.items():
-            connection.execute(
-                text(
-                    "INSERT INTO backends (name, host_bound, serves_http, options_schema) VALUES (:name, :bound, :http,"
-                    " CAST(:schema AS jsonb)) ON CONFLICT (name) DO UPDATE SET options_schema = excluded.options_schema"
-                ),
-                {
-                    "name": name,
-                    "bound": backend.host_bound,
-                    "http": backend.serves_http,
-                    "schema": json.dumps(backend.options_schema),
-                },
-            )
+    publish(ctx, *BACKENDS.values())
     yield ctx
     ctx.close()
 
@@ -55,17 +43,6 @@ def sshd(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         yield found
 
 
-def pool(ctx: Context, name: str, backend: str, options: Mapping[str, Any], state: str = "active") -> None:
-    with ctx.database.begin() as connection:
-        connection.execute(
-            text(
-                "INSERT INTO pools (name, backend, slots, options, state) VALUES (:name, :backend, 4,"
-                " CAST(:options AS jsonb), :state)"
-            ),
-            {"name": name, "backend": backend, "options": json.dumps(dict(options)), "state": state},
-        )
-
-
 def checked(ctx: Context, longest_s: float = 40) -> dict[str, Finding]:
     return {one.check: one for one in pool_checks(ctx.settings, None, longest_s)}
 
@@ -73,12 +50,12 @@ def checked(ctx: Context, longest_s: float = 40) -> dict[str, Finding]:
 def test_each_pool_says_whether_its_place_is_reached(ctx: Context, tmp_path: Path) -> None:
     nowhere = {"host": "nowhere", "config": str(tmp_path / "ssh_config")}
     (tmp_path / "ssh_config").write_text(f"Host nowhere\n  HostName 127.0.0.1\n  Port {free_port()}\n")
-    pool(ctx, "away", "ssh", {"ssh": nowhere})
-    pool(ctx, "gone", "ssh", {"ssh": nowhere}, state="draining")
-    pool(ctx, "no-slurm", "slurm", {"commands": str(tmp_path), "slurm_conf": str(tmp_path / "none")})
-    pool(ctx, "no-daemon", "docker", {"image": "x", "socket": str(tmp_path / "none.sock")})
-    pool(ctx, "mocked", "mock", {})
-    pool(ctx, "own", "process", {})
+    write_pool(ctx, "away", "ssh", {"ssh": nowhere})
+    write_pool(ctx, "gone", "ssh", {"ssh": nowhere}, state="draining")
+    write_pool(ctx, "no-slurm", "slurm", {"commands": str(tmp_path), "slurm_conf": str(tmp_path / "none")})
+    write_pool(ctx, "no-daemon", "docker", {"image": "x", "socket": str(tmp_path / "none.sock")})
+    write_pool(ctx, "mocked", "mock", {})
+    write_pool(ctx, "own", "process", {})
     found = checked(ctx)
     assert list(found) == [f"pool {name}" for name in ("away", "gone", "mocked", "no-daemon", "no-slurm", "own")]
     assert (found["pool own"].result, found["pool mocked"].result) == (OK, OK)
@@ -98,8 +75,8 @@ def test_a_host_that_says_nothing_holds_up_nobody(ctx: Context, tmp_path: Path) 
         (tmp_path / "ssh_config").write_text(f"Host silent\n  HostName 127.0.0.1\n  Port {port}\n")
         ssh = {"host": "silent", "config": str(tmp_path / "ssh_config"), "connect_timeout_s": 120}
         for number in range(3):
-            pool(ctx, f"silent-{number}", "ssh", {"ssh": ssh, "folder": f"/tmp/{number}"})
-        pool(ctx, "own", "process", {})
+            write_pool(ctx, f"silent-{number}", "ssh", {"ssh": ssh, "folder": f"/tmp/{number}"})
+        write_pool(ctx, "own", "process", {})
         found = checked(ctx, longest_s=5)
     assert found["pool own"].result == OK
     for number in range(3):
@@ -109,10 +86,10 @@ def test_a_host_that_says_nothing_holds_up_nobody(ctx: Context, tmp_path: Path) 
 
 
 def test_logins_that_are_refused_and_keys_that_changed(ctx: Context, sshd: Sshd) -> None:
-    pool(ctx, "well", "ssh", {"ssh": sshd.ssh, "folder": str(sshd.folder / "far"), "python": sys.executable})
-    pool(ctx, "forged", "ssh", {"ssh": sshd.to(f"{sshd.name}-forged")})
-    pool(ctx, "no-python", "ssh", {"ssh": sshd.ssh, "python": "no-such-python"})
-    pool(ctx, "no-slurm", "slurm", {"ssh": sshd.ssh, "commands": "/nonexistent", "slurm_conf": "/nonexistent"})
+    write_pool(ctx, "well", "ssh", {"ssh": sshd.ssh, "folder": str(sshd.folder / "far"), "python": sys.executable})
+    write_pool(ctx, "forged", "ssh", {"ssh": sshd.to(f"{sshd.name}-forged")})
+    write_pool(ctx, "no-python", "ssh", {"ssh": sshd.ssh, "python": "no-such-python"})
+    write_pool(ctx, "no-slurm", "slurm", {"ssh": sshd.ssh, "commands": "/nonexistent", "slurm_conf": "/nonexistent"})
     found = checked(ctx)
     assert found["pool well"].result == OK, found
     assert "Host key verification failed" in found["pool forged"].detail
@@ -127,7 +104,7 @@ def test_tunnels_that_are_down_or_missing_are_told(ctx: Context) -> None:
     assert [one.result for one in tunnel_check(ctx.settings)] == [OK]
     with ctx.database.read() as connection:
         key_id = connection.execute(text("SELECT id FROM keys")).scalar_one()
-    pool(ctx, "mock", "mock", {})
+    write_pool(ctx, "mock", "mock", {})
     made = [
         request_create(
             ctx,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -11,45 +11,24 @@ from sqlalchemy import text
 
 from app.engines.registry import ENGINES
 from app.errors import Forbidden, HostlerError, InvalidConfig
-from app.settings import Settings
 from app.usecases import keys
 from app.usecases.context import Actor, Context
 from app.usecases.creates import plan_create, request_create
+from tests.support.backends import publish, write_pool
 from tests.support.elsewhere import ElsewhereBackend
-from workers.backends.docker_options import OPTIONS_SCHEMA as DOCKER_OPTIONS
-from workers.backends.slurm_options import OPTIONS_SCHEMA as SLURM_OPTIONS
-
-ADMIN = Actor("000000000000", "admin", "admin")
+from tests.support.keys import ADMIN, INSERT_ADMIN
+from workers.backends.docker import DockerBackend
+from workers.backends.slurm import SlurmBackend
 
 
 @pytest.fixture
-def ctx(settings: Settings) -> Iterator[Context]:
-    ctx = Context.open(settings)
+def ctx(ctx: Context) -> Context:
     with ctx.database.begin() as connection:
-        connection.execute(
-            text(
-                "INSERT INTO keys (id, name, hash, prefix, role)"
-                " VALUES ('000000000000', 'k', repeat('A', 64), 'x', 'admin')"
-            )
-        )
-        connection.execute(
-            text(
-                "INSERT INTO backends (name, host_bound, serves_http, options_schema)"
-                " VALUES ('elsewhere', false, true, CAST(:schema AS jsonb))"
-            ),
-            {"schema": json.dumps(ElsewhereBackend.options_schema)},
-        )
-    make_pool(ctx, {"account": "all", "site": "north", "allow": {"account": ["a", "b"], "extra": ["--nice"]}})
-    yield ctx
-    ctx.close()
-
-
-def make_pool(ctx: Context, options: Mapping[str, Any], name: str = "cluster") -> None:
-    with ctx.database.begin() as connection:
-        connection.execute(
-            text("INSERT INTO pools (name, backend, slots, options) VALUES (:name, 'elsewhere', 4, CAST(:o AS jsonb))"),
-            {"name": name, "o": json.dumps(dict(options))},
-        )
+        connection.execute(text(INSERT_ADMIN))
+    publish(ctx, ElsewhereBackend)
+    options = {"account": "all", "site": "north", "allow": {"account": ["a", "b"], "extra": ["--nice"]}}
+    write_pool(ctx, "cluster", "elsewhere", options)
+    return ctx
 
 
 def key(ctx: Context, role: str = "operate", **options: Any) -> Actor:
@@ -160,7 +139,7 @@ def test_a_number_of_hosts_is_one(ctx: Context, nodes: Any) -> None:
 
 @pytest.mark.parametrize("pool", ["local", "mock", "single"])
 def test_several_hosts_only_where_the_backend_can(ctx: Context, pool: str) -> None:
-    make_pool(ctx, {}, "single")
+    write_pool(ctx, "single", "elsewhere", {})
     with ctx.database.begin() as connection:
         connection.execute(text("UPDATE backends SET lacks = '{spans_hosts}' WHERE name IN ('elsewhere', 'mock')"))
     refused = refusal(ctx, ADMIN, pool=pool, **several(2))
@@ -196,19 +175,9 @@ def test_an_address_that_is_learned_is_a_placeholder_in_the_plan(ctx: Context) -
 
 
 def test_mounts_of_a_request_are_checked_by_field_before_any_host_is_asked(ctx: Context) -> None:
-    with ctx.database.begin() as connection:
-        connection.execute(
-            text(
-                "INSERT INTO backends (name, host_bound, serves_http, options_schema)"
-                " VALUES ('docker', true, true, CAST(:schema AS jsonb))"
-            ),
-            {"schema": json.dumps(DOCKER_OPTIONS)},
-        )
-        options = {"allowed_mounts": [{"source": "/srv"}], "mounts": [{"source": "/srv/venv", "target": "/venv"}]}
-        connection.execute(
-            text("INSERT INTO pools (name, backend, slots, options) VALUES ('boxes', 'docker', 4, CAST(:o AS jsonb))"),
-            {"o": json.dumps(options)},
-        )
+    publish(ctx, DockerBackend)
+    options = {"allowed_mounts": [{"source": "/srv"}], "mounts": [{"source": "/srv/venv", "target": "/venv"}]}
+    write_pool(ctx, "boxes", "docker", options)
     operator = key(ctx)
     own = {"mounts": [*options["mounts"], {"source": "/srv/models"}]}
     assert planned(ctx, operator, own, pool="boxes")["mounts"] == own["mounts"]
@@ -225,24 +194,11 @@ def test_mounts_of_a_request_are_checked_by_field_before_any_host_is_asked(ctx: 
 @pytest.fixture
 def slurm(ctx: Context) -> Context:
     """With a pool ``slurm`` on this host's own cluster, and one ``images`` that runs commands by Apptainer."""
-    with ctx.database.begin() as connection:
-        connection.execute(
-            text(
-                "INSERT INTO backends (name, host_bound, serves_http, options_schema)"
-                " VALUES ('slurm', false, true, CAST(:schema AS jsonb))"
-            ),
-            {"schema": json.dumps(SLURM_OPTIONS)},
-        )
-        apptainer = {"image": "/srv/default.sif", "nv": True, "binds": ["/srv/models"]}
-        pools = {
-            "slurm": {"partition": "cpu", "extra": ["--switches=1"], "allow": {"extra": ["--hint"]}},
-            "images": {"apptainer": apptainer},
-        }
-        for name, options in pools.items():
-            connection.execute(
-                text("INSERT INTO pools (name, backend, slots, options) VALUES (:name, 'slurm', 4, CAST(:o AS jsonb))"),
-                {"name": name, "o": json.dumps(options)},
-            )
+    publish(ctx, SlurmBackend)
+    own = {"partition": "cpu", "extra": ["--switches=1"], "allow": {"extra": ["--hint"]}}
+    write_pool(ctx, "slurm", "slurm", own)
+    apptainer = {"image": "/srv/default.sif", "nv": True, "binds": ["/srv/models"]}
+    write_pool(ctx, "images", "slurm", {"apptainer": apptainer})
     return ctx
 
 
@@ -251,7 +207,7 @@ def test_options_that_do_not_go_together_name_who_said_so(slurm: Context) -> Non
     assert (refused.status, list(refused.errors)) == (422, ["replica_config.backend_options.tunnel"])
     assert "'ssh' is a required property" in refused.errors["replica_config.backend_options.tunnel"][0]
     assert planned(slurm, ADMIN, {"tunnel": True, "ssh": {"host": "login"}}, pool="slurm")["tunnel"] is True
-    make_pool(slurm, {}, "far")
+    write_pool(slurm, "far", "elsewhere", {})
     body = {"name": "a", "role": "operate", "backend_options": {"slurm": {"tunnel": True}}}
     made = keys.create(slurm, ADMIN, body, None)
     who = keys.authenticate(slurm, made.key or "")
@@ -305,7 +261,7 @@ HOSTILE: list[Any] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("option", [*SLURM_OPTIONS["properties"], "nonesuch", "", "\x00", "\u2028"])
+@pytest.mark.parametrize("option", [*SlurmBackend.options_schema["properties"], "nonesuch", "", "\x00", "\u2028"])
 def test_no_value_of_an_option_is_our_own_fault(slurm: Context, option: str) -> None:
     for value in HOSTILE:
         told = told_of(slurm, {option: value})

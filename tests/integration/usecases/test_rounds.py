@@ -16,6 +16,7 @@ from sqlalchemy import text
 from app.settings import Settings
 from app.usecases import rounds, watching
 from app.usecases.context import Context
+from tests.support.keys import INSERT_ADMIN
 
 NODE = "here"
 #: hexadecimal ids, so that each test knows its rows by number
@@ -34,12 +35,7 @@ FROM generate_series(1, :count) g
 def ctx(settings: Settings) -> Iterator[Context]:
     ctx = Context.open(replace(settings, node_name=NODE), pool_size=10)
     with ctx.database.begin() as connection:
-        connection.execute(
-            text(
-                "INSERT INTO keys (id, name, hash, prefix, role)"
-                " VALUES ('000000000000', 'k', repeat('A', 64), 'x', 'admin')"
-            )
-        )
+        connection.execute(text(INSERT_ADMIN))
     yield ctx
     ctx.close()
 

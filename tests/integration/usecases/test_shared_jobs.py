@@ -2,48 +2,32 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from sqlalchemy import text
 
 from app.domain.slurm_shared import whole
 from app.errors import InvalidConfig
-from app.settings import Settings
 from app.usecases import recipe_replicas, recipes
-from app.usecases.context import Actor, Context
+from app.usecases.context import Context
 from app.usecases.creates import plan_create
-from workers.backends.slurm_options import OPTIONS_SCHEMA
+from tests.support.backends import publish, write_pool
+from tests.support.keys import ADMIN
+from workers.backends.slurm import SlurmBackend
 
-ADMIN = Actor("000000000000", "admin", "admin")
 FOUR = {"gpu_per_replica": 1, "resources": {"gpu": 4}}
 
 
 @pytest.fixture
-def ctx(settings: Settings) -> Iterator[Context]:
-    ctx = Context.open(settings)
-    with ctx.database.begin() as connection:
-        connection.execute(
-            text(
-                "INSERT INTO backends (name, host_bound, serves_http, options_schema)"
-                " VALUES ('slurm', false, true, CAST(:schema AS jsonb))"
-                " ON CONFLICT (name) DO UPDATE SET options_schema = excluded.options_schema"
-            ),
-            {"schema": json.dumps(OPTIONS_SCHEMA)},
-        )
+def ctx(ctx: Context) -> Context:
+    publish(ctx, SlurmBackend)
     make_pool(ctx, "cluster", {})
-    yield ctx
-    ctx.close()
+    return ctx
 
 
 def make_pool(ctx: Context, name: str, options: Mapping[str, Any]) -> None:
-    with ctx.database.begin() as connection:
-        connection.execute(
-            text("INSERT INTO pools (name, backend, slots, options) VALUES (:name, 'slurm', 4, CAST(:o AS jsonb))"),
-            {"name": name, "o": json.dumps(dict(options))},
-        )
+    write_pool(ctx, name, "slurm", options)
 
 
 def by_recipe(ctx: Context, config: Mapping[str, Any], pool: str = "cluster", **more: Any) -> Mapping[str, Any]:

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from app.usecases.explain import explain
+from tests.support.backends import publish, write_pool
 from tests.support.site import Site
 from workers.backends.docker import DockerBackend
 from workers.launching import launch_best
 
 
 def test_a_launch_whose_daemon_is_away_is_tried_again_and_fails_only_at_last(site: Site, tmp_path: Path) -> None:
-    site.change(
-        "INSERT INTO backends (name, host_bound, serves_http, options_schema)"
-        " VALUES ('docker', true, true, CAST(:schema AS jsonb))",
-        schema=json.dumps(DockerBackend.options_schema),
-    )
-    site.change(
-        "INSERT INTO pools (name, backend, slots, options) VALUES ('pods', 'docker', 1, CAST(:options AS jsonb))",
-        options=json.dumps({"socket": str(tmp_path / "no.sock"), "image": "i"}),
-    )
+    publish(site.ctx, DockerBackend)
+    write_pool(site.ctx, "pods", "docker", {"socket": str(tmp_path / "no.sock"), "image": "i"}, slots=1)
     site.change(
         "INSERT INTO units (kind, scope, number) VALUES ('slot', 'pods', 0), ('port', 'here', :port)",
         port=site.settings.ports[0],

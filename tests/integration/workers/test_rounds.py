@@ -12,6 +12,7 @@ import pytest
 
 from app.settings import Settings
 from app.usecases.context import Actor
+from tests.support.keys import INSERT_ADMIN
 from tests.support.records import Records
 from workers.backends.base import Launch
 from workers.bootstrap import Runtime
@@ -81,10 +82,7 @@ def host(settings: Settings, tmp_path: Path) -> Iterator[Host]:
     settings = replace(settings, state_dir=tmp_path, node_name="here", probe_interval_s=INTERVAL_S, unhealthy_after=2)
     with Prober() as prober:
         host = Host(settings, prober)
-        host.change(
-            "INSERT INTO keys (id, name, hash, prefix, role)"
-            " VALUES ('000000000000', 'k', repeat('A', 64), 'x', 'admin')"
-        )
+        host.change(INSERT_ADMIN)
         yield host
         host.close()
 

@@ -16,7 +16,8 @@ from app.settings import Settings
 from app.usecases import pools, presence
 from app.usecases.context import Actor, Context
 from app.usecases.creates import request_create
-from app.usecases.presence import BackendFacts, NodeFacts
+from app.usecases.presence import NodeFacts
+from tests.support.backends import publish
 from workers.backends.registry import BACKENDS
 from workers.bootstrap import Runtime
 from workers.stand_in import StandIn
@@ -26,11 +27,7 @@ from workers.stand_in import StandIn
 def runtime(settings: Settings, tmp_path: Path) -> Iterator[Runtime]:
     """Of a host that serves the pool ``ours``; there is a pool ``theirs`` too."""
     made = Runtime(replace(settings, state_dir=tmp_path, node_pools="ours"), "agent")
-    facts = [
-        BackendFacts(name, one.summary, one.options_schema, one.host_bound, one.serves_http, one.lacks)
-        for name, one in BACKENDS.items()
-    ]
-    presence.register_backends(made.ctx, facts)
+    publish(made.ctx, *BACKENDS.values())
     presence.register_node(made.ctx, NodeFacts(1, 1, [], "boot", "test"))
     yield made
     made.ctx.close()
