@@ -3,38 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import text
 
 from app.domain.capabilities import Query
 from app.errors import NoMatch
-from app.settings import Settings
 from app.usecases import service_views, tunnels
-from app.usecases.context import Actor, Context
+from app.usecases.context import Context
 from app.usecases.creates import request_create
-from app.usecases.keys import ensure_admin_key
 from app.usecases.registry import Registry
 from tests.support.embedded import wait_until
+from tests.support.keys import ADMIN, INSERT_ADMIN
 
 QUERY: Query = (("model", "m"),)
-
-
-@pytest.fixture
-def ctx(settings: Settings) -> Iterator[Context]:
-    ctx = Context.open(settings)
-    ensure_admin_key(settings, "k" * 32)
-    yield ctx
-    ctx.close()
 
 
 @pytest.fixture
 def attempt(ctx: Context) -> int:
     """Of a ready replica that listens at 10.1.1.1:8000, behind a tunnel."""
     with ctx.database.begin() as connection:
-        key_id = connection.execute(text("SELECT id FROM keys")).scalar_one()
-    asked = request_create(ctx, Actor(key_id, "admin", "admin"), {"server_mode": "replica_mock", "model_name": "m"})
+        connection.execute(text(INSERT_ADMIN))
+    asked = request_create(ctx, ADMIN, {"server_mode": "replica_mock", "model_name": "m"})
     with ctx.database.begin() as connection:
         options = json.dumps({"tunnel": True, "ssh": {"host": "login"}})
         connection.execute(

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
-
-from app.settings import Settings
 from app.usecases import keys, registrations
 from app.usecases.context import Actor, Context
 from app.usecases.registry import registry_of
-
-
-@pytest.fixture
-def ctx(settings: Settings) -> Iterator[Context]:
-    context = Context.open(settings, pool_size=2)
-    yield context
-    context.close()
 
 
 def register(ctx: Context, *ids: str, role: str = "admin", **capability: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -14,27 +13,19 @@ from app.settings import Settings
 from app.usecases import logs
 from app.usecases.context import Actor, Context
 from app.usecases.creates import request_create
-from app.usecases.keys import ensure_admin_key
 from tests.support.embedded import wait_until
 from tests.support.log_lines import take
 
-KEY = "k" * 32
+
+@pytest.fixture
+def settings(settings: Settings, tmp_path: Path) -> Settings:
+    return replace(settings, state_dir=tmp_path)
 
 
 @pytest.fixture
-def ctx(settings: Settings, tmp_path: Path) -> Iterator[Context]:
-    made = Context.open(replace(settings, state_dir=tmp_path))
-    ensure_admin_key(settings, KEY)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def replica(ctx: Context) -> str:
+def replica(ctx: Context, actor: Actor) -> str:
     """A replica that runs, as its rows say; the test writes its log."""
-    with ctx.database.read() as connection:
-        key_id = connection.execute(text("SELECT id FROM keys")).scalar_one()
-    asked = request_create(ctx, Actor(key_id, "admin", "admin"), {"server_mode": "replica_mock", "model_name": "m"})
+    asked = request_create(ctx, actor, {"server_mode": "replica_mock", "model_name": "m"})
     with ctx.database.begin() as connection:
         connection.execute(
             text(

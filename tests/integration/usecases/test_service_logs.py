@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -14,17 +13,13 @@ from app.errors import NotFound
 from app.settings import Settings
 from app.usecases import reconciling, service_logs, services
 from app.usecases.context import Actor, Context
-from app.usecases.keys import ensure_admin_key
 from tests.support.embedded import wait_until
 from tests.support.services import Hands, create
 
 
 @pytest.fixture
-def ctx(settings: Settings, tmp_path: Path) -> Iterator[Context]:
-    made = Context.open(replace(settings, state_dir=tmp_path), pool_size=6)
-    ensure_admin_key(settings, "k" * 32)
-    yield made
-    made.close()
+def settings(settings: Settings, tmp_path: Path) -> Settings:
+    return replace(settings, state_dir=tmp_path)
 
 
 def log_of(ctx: Context, replica_id: str) -> Path:

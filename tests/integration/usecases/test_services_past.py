@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
 
-import pytest
 from sqlalchemy import text
 
 from app.db.repos import service_members
-from app.settings import Settings
 from app.usecases.context import Actor, Context
-from app.usecases.keys import ensure_admin_key
 from app.usecases.restarts import _restart
 from tests.support.services import Hands, create
 
 
-@pytest.fixture
-def ctx(settings: Settings) -> Iterator[Context]:
-    made = Context.open(settings)
-    ensure_admin_key(settings, "k" * 32)
-    yield made
-    made.close()
-
-
-def test_a_mark_never_hides_what_is_restarted_at_that_moment(ctx: Context) -> None:
-    with ctx.database.read() as connection:
-        actor = Actor(connection.execute(text("SELECT id FROM keys")).scalar_one(), "admin", "admin")
-    hands = Hands(ctx)
+def test_a_mark_never_hides_what_is_restarted_at_that_moment(ctx: Context, actor: Actor, hands: Hands) -> None:
     service = create(ctx, actor, 1).service_id
     (member,) = [row.id for row in hands.replicas(service)]
     hands.fail(member)
