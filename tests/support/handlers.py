@@ -1,4 +1,4 @@
-"""A server of http.server's kind, for tests that say by a handler what it answers."""
+"""Servers of http.server's kind, for tests that say by a handler what it answers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,30 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Breaking(BaseHTTPRequestHandler):
+    """Tells events in streams that ``tell`` breaks off, and refuses every other stream with a 503."""
+
+    #: the places behind which streams were asked to go on; each test's own
+    asked: list[str | None]
+
+    def do_GET(self) -> None:
+        behind = self.headers["Last-Event-ID"]
+        self.asked.append(behind)
+        if len(self.asked) % 2 == 0:
+            self.send_error(503)
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        self.tell(behind)
+
+    def tell(self, behind: str | None) -> None:
+        """Write what comes behind that place, or some of it, to ``wfile``."""
+        raise NotImplementedError
+
+    def log_message(self, *_: object) -> None: ...
 
 
 @contextmanager

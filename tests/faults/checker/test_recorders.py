@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 from tests.faults.checker.story import C, Story, name_of
@@ -13,33 +12,22 @@ from tests.faults.harness.recorders import sightings, streams
 from tests.faults.harness.recorders.sightings import Sightings
 from tests.faults.harness.recorders.streams import EVERYTHING, Streams
 from tests.support.embedded import wait_until
-from tests.support.handlers import serving
+from tests.support.handlers import Breaking, serving
 
 EVENTS = [(f"{10 + number}-{number}", {"kind": "x", "replica_id": "r", "to_state": None}) for number in range(1, 8)]
 
 
-class _Api(BaseHTTPRequestHandler):
-    """Two events per connection, the second half-way told, and every other connection refused with a 503."""
+class _Api(Breaking):
+    """Two events per connection, the second half-way told."""
 
-    asked: list[str | None]
-
-    def do_GET(self) -> None:
-        behind = self.headers["Last-Event-ID"]
-        self.asked.append(behind)
-        if len(self.asked) % 2 == 0:
-            self.send_error(503)
-            return
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
-        self.end_headers()
+    def tell(self, behind: str | None) -> None:
+        assert behind is not None
         left = [one for one in EVENTS if int(one[0].split("-")[1]) > int(behind.split("-")[1])]
         self.wfile.write(b"retry: 2000\n\n: keep-alive\n\n")
         for place, event in left[:1]:
             self.wfile.write(f"id: {place}\nevent: x\ndata: {json.dumps(event)}\n\n".encode())
         for place, event in left[1:2]:
             self.wfile.write(f"id: {place}\nevent: x\ndata: {json.dumps(event)}".encode())
-
-    def log_message(self, *_: object) -> None: ...
 
 
 def test_a_stream_that_breaks_misses_and_doubles_nothing(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from tests.faults.harness.following import Follow
 from tests.faults.harness.journal import Journal
 from tests.faults.harness.speech import Speech, said
 from tests.support.embedded import wait_until
-from tests.support.handlers import serving
+from tests.support.handlers import Breaking, serving
 
 ONE, OTHER = "0123abcd", "4567cdef"
 
@@ -38,32 +37,22 @@ def test_a_note_says_how_far_it_is(tmp_path: Path) -> None:
     assert said(tmp_path, "hostler-x-b-1") is None
 
 
-class _Log(BaseHTTPRequestHandler):
-    """Three lines a stream, the fourth half-way told, every other stream refused; and the end."""
+class _Log(Breaking):
+    """Three lines a stream, the fourth half-way told; and the end."""
 
-    asked: list[str | None]
     count = 9
 
-    def do_GET(self) -> None:
-        behind = self.headers["Last-Event-ID"]
-        self.asked.append(behind)
-        if len(self.asked) % 2 == 0:
-            self.send_error(503)
-            return
-        self.send_response(200)
-        self.end_headers()
+    def tell(self, behind: str | None) -> None:
         begin = int(behind) + 1 if behind else 0
         for number in range(begin, min(begin + 3, self.count)):
-            self._tell(number, f"talks {ONE} {number}\n\n")
+            self._line(number, f"talks {ONE} {number}\n\n")
         if begin + 3 < self.count:
-            self._tell(begin + 3, f"talks {ONE}")
+            self._line(begin + 3, f"talks {ONE}")
         else:
             self.wfile.write(b"event: log\ndata: (words)\n\nevent: end\ndata: \n\n")
 
-    def _tell(self, number: int, text: str) -> None:
+    def _line(self, number: int, text: str) -> None:
         self.wfile.write(f"id: {number}\nevent: log\ndata: {text}".encode())
-
-    def log_message(self, *_: object) -> None: ...
 
 
 def test_who_follows_comes_back_and_breaks_off_himself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,19 @@ def point(site: Site, where: str) -> ElsewhereBackend:
     return backend
 
 
+def stop_while_asked(
+    site: Site, monkeypatch: pytest.MonkeyPatch, replica: str, trouble: Exception | None = None
+) -> None:
+    """The launcher is about to launch it when somebody stops it, and then hears of that ``trouble`` or of nothing."""
+
+    def adopt(_: ElsewhereBackend, name: str, timeout_s: float = 5) -> None:
+        request_stop(site.ctx, site.actor, replica)
+        if trouble is not None:
+            raise trouble
+
+    monkeypatch.setattr(ElsewhereBackend, "adopt", adopt)
+
+
 def test_a_launch_that_reached_no_place_frees_its_slot_when_its_time_is_over(site: Site) -> None:
     point(site, "typo").set("away")
     replica = site.create(timeouts={"port_discovery_timeout_s": 60})
@@ -57,12 +70,7 @@ def test_a_launcher_that_hears_late_of_its_place_says_nothing_about_what_was_sto
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replica = site.create()
-
-    def adopt(_: ElsewhereBackend, name: str, timeout_s: float = 5) -> None:
-        request_stop(site.ctx, site.actor, replica)
-        raise BackendUnavailable("it did not answer in time")
-
-    monkeypatch.setattr(ElsewhereBackend, "adopt", adopt)
+    stop_while_asked(site, monkeypatch, replica, BackendUnavailable("it did not answer in time"))
     site.launch()
     row = site.replica(replica)
     assert (row.state, row.message) == ("stopped", "")
@@ -75,11 +83,7 @@ def test_a_launcher_that_goes_on_late_launches_nothing_of_what_was_stopped(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replica = site.create()
-
-    def adopt(_: ElsewhereBackend, name: str, timeout_s: float = 5) -> None:
-        request_stop(site.ctx, site.actor, replica)
-
-    monkeypatch.setattr(ElsewhereBackend, "adopt", adopt)
+    stop_while_asked(site, monkeypatch, replica)
     assert "superseded" in site.launch()
     assert site.replica(replica).state == "stopped"
     assert site.cluster.list_marked("hostler-") == []
