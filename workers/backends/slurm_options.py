@@ -54,7 +54,8 @@ OPTIONS_SCHEMA: dict[str, Any] = {
         "ssh": SSH_SCHEMA,
         "folder": {
             "type": "string",
-            "pattern": "^(?:/|~/)[^\\x00-\\x1f]*$(?!\\n)",
+            # in a path for output sbatch reads a backslash as no part of it
+            "pattern": "^(?:/|~/)[^\\x00-\\x1f\\\\]*$(?!\\n)",
             "x-admin": True,
             "description": "Where attempts are kept: a folder that the host with Slurm's commands and the compute nodes"
             f" share. `{DEFAULT_FOLDER}` by default.",

@@ -628,8 +628,11 @@ class There:
                     err = "squeue --json does not speak JSON"
         else:
             code, out, err = self.run([*words, "-h", "-O", form["fields"]], b"", self.left_s())
-            if code == 0:
+            if code == 0 and (known_ids(out) or not out.strip()):
                 return {"ok": True, "form": "fixed", "text": out, "message": ""}
+            if code == 0:
+                # words in the place of a list are not an empty one: nobody was said to be gone
+                err = "squeue says of no jobs: " + out
         message = err.strip()[-500:] or "squeue did not answer in time"
         return {"ok": False, "form": "none", "text": "", "message": message}
 
@@ -733,8 +736,12 @@ def jobs_by_mark(queue: dict) -> dict:
 
 def known_jobs(queue: dict) -> set:
     """Ids of all jobs in an answer."""
-    known = {line.split(None, 1)[0] for line in queue["text"].splitlines() if line.strip()}
-    return known | {str(job.get("job_id")) for job in queue.get("jobs", ())}
+    return known_ids(queue["text"]) | {str(job.get("job_id")) for job in queue.get("jobs", ())}
+
+
+def known_ids(text: str) -> set:
+    """The same, of lines in fixed columns."""
+    return {line.split(None, 1)[0] for line in text.splitlines() if re.match(r"[0-9]+\s", line)}
 
 
 def job_states(queue: dict) -> dict:

@@ -42,6 +42,11 @@ def test_a_value_is_one_line_and_no_flag(name: str) -> None:
         assert not takes(**{name: bad})
 
 
+def test_a_folder_is_one_that_sbatch_can_write_output_to() -> None:
+    assert takes(folder="/scratch/a b/per%cent/q'u\"o")
+    assert not takes(folder="/scratch/back\\slash"), "tried: the job ends before it begins"
+
+
 @pytest.mark.parametrize("name", ["nodelist", "exclude"])
 def test_nodes_are_read_from_no_file(name: str) -> None:
     """What holds a slash is the name of a file to sbatch, and the worker may read more than who asks."""

@@ -153,3 +153,15 @@ def test_an_empty_list_in_json_is_an_answer(tmp_path: Path) -> None:
     said = '{"jobs": [], "errors": [], "warnings": [{"description": "a newer version"}]}'
     queue = Answering({"folder": str(tmp_path), "timeout_s": 5}, said).queue([A], {"json": True, "keys": ["job_id"]})
     assert (queue["ok"], queue["jobs"]) == (True, [])
+
+
+@pytest.mark.parametrize("said", ["The scheduler is busy, try later\n", "\n  Maintenance until 17:00\n"])
+def test_words_in_the_place_of_a_list_say_of_nobody_that_he_is_gone(tmp_path: Path, said: str) -> None:
+    queue = Answering({"folder": str(tmp_path), "timeout_s": 5}, said).queue([A], {"json": False, "fields": "x"})
+    assert not queue["ok"]
+    assert said.strip() in queue["message"]
+
+
+@pytest.mark.parametrize("said", ["", "\n", "17   RUNNING  0\n", "A notice\n17   RUNNING  0\n"])
+def test_a_list_is_one_with_a_notice_too(tmp_path: Path, said: str) -> None:
+    assert Answering({"folder": str(tmp_path), "timeout_s": 5}, said).queue([A], {"json": False, "fields": "x"})["ok"]
