@@ -36,8 +36,10 @@ GRACE_S = 30
 _MORE_S = 10.0
 _LOOK_S = 0.1
 _CALLS = 8
-#: Of each cluster one question.
-_IDLE_S = 30
+#: A place that cannot be asked for a stop is waited for no longer than this, whatever the grace: it is asked all along.
+_AWAY_S = 15.0
+#: Of each cluster one question, of all at once.
+_IDLE_S = 15
 _IDLE_STAY = "idle jobs of a cluster, if there are any, end after their job_stay_s: {}"
 #: The backend whose jobs wait for the next replica.
 _SHARES_JOBS = "slurm"
@@ -138,7 +140,7 @@ def _stopped(api: Api, replicas: list[dict[str, Any]], say: Say, grace_s: int, h
         for row, why in zip(replicas, refused, strict=True):
             if why:
                 say(f"  {row['replica_id']} was not stopped: {why}")
-    return _wait_released(api, [row["replica_id"] for row in replicas], grace_s, hurry)
+    return _wait_released(api, [row["replica_id"] for row in replicas], say, grace_s, hurry)
 
 
 def _end_idle_jobs(settings: Settings, api: Api, say: Say) -> None:
@@ -182,24 +184,37 @@ def _of_no_host(api: Api) -> list[dict[str, Any]]:
     return [row for row in rows if row.get("node") is None and row.get("attempt") and row.get("released_at") is None]
 
 
-def _wait_released(api: Api, wanted: list[str], grace_s: int, hurry: threading.Event) -> list[str]:
-    """Those that are not gone in time."""
+def _wait_released(api: Api, wanted: list[str], say: Say, grace_s: int, hurry: threading.Event) -> list[str]:
+    """Those that are not gone in time. Who cannot be asked to end gets less of it: their hosts may never answer."""
+    begun = time.monotonic()
     # as long again for the requests in flight
-    deadline = time.monotonic() + 2 * grace_s + _MORE_S
-    left = list(wanted)
+    deadline = begun + 2 * grace_s + _MORE_S
+    left, away = list(wanted), dict[str, str]()
     # one after the other: they end side by side, and a host may hold many
     while left and not hurry.is_set() and time.monotonic() < deadline:
-        if _is_gone(api, left[0]):
+        row = api.replica(left[0])
+        if _is_gone(row):
             left.pop(0)
+        elif (trouble := _trouble_of(row)) and time.monotonic() - begun >= _AWAY_S:
+            away[left.pop(0)] = trouble
         else:
             hurry.wait(_LOOK_S)
     # behind one that stays others may have gone
-    return [one for one in left if not _is_gone(api, one)]
+    stay = [one for one in [*left, *away] if not _is_gone(api.replica(one))]
+    if unasked := [away[one] for one in stay if one in away]:
+        told = "; ".join(sorted(set(unasked)))
+        say(f"{len(unasked)} replicas could not be asked to end for {_AWAY_S:.0f} s, and are not waited for: {told}")
+    return stay
 
 
-def _is_gone(api: Api, replica_id: str) -> bool:
-    row = api.replica(replica_id)
+def _is_gone(row: dict[str, Any] | None) -> bool:
     return row is None or row.get("released_at") is not None
+
+
+def _trouble_of(row: dict[str, Any] | None) -> str:
+    """Why it could not be asked to end, when it was last tried; empty when it could."""
+    attempts = (row or {}).get("attempts") or [{}]
+    return str(attempts[-1].get("stop_trouble") or "")
 
 
 def _end_engines(layout: Layout, say: Say, grace_s: float, hurry: threading.Event) -> None:

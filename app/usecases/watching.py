@@ -227,12 +227,9 @@ def record_handle(ctx: Context, attempt_id: int, handle: dict[str, Any]) -> None
 
 
 def record_stop_asked(ctx: Context, attempt_id: int) -> None:
-    """The backend was asked to end it; the grace counts from the first time."""
+    """The backend was asked to end it; the grace counts from the first time, and no trouble before that is one now."""
     with ctx.database.begin() as connection:
-        connection.execute(
-            text("UPDATE attempts SET stop_asked_at = coalesce(stop_asked_at, hostler_now()) WHERE id = :id"),
-            {"id": attempt_id},
-        )
+        connection.execute(_STOP_ASKED.of(connection), {"id": attempt_id})
 
 
 def record_trouble(ctx: Context, replica_id: str, message: str) -> None:
@@ -255,6 +252,12 @@ def record_stop_trouble(ctx: Context, replica_id: str, attempt_id: int, message:
         connection.execute(_STOP_TROUBLE.of(connection), values)
 
 
+_STOP_ASKED = AdaptedToServices(
+    lambda known: (
+        "UPDATE attempts SET stop_asked_at = coalesce(stop_asked_at, hostler_now())"
+        f"{', stop_trouble = NULL' if known else ''} WHERE id = :id"
+    )
+)
 _SET_TROUBLE = """
 UPDATE attempts SET stop_trouble = left(:message, 4000)
 WHERE id = :attempt_id AND stop_trouble IS DISTINCT FROM left(:message, 4000)

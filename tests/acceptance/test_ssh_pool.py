@@ -17,7 +17,7 @@ from app.engines.tiny_model import write_tiny_gguf
 from tests.support import plain_http
 from tests.support.embedded import wait_until
 from tests.support.sshd import Sshd, masters_in, running_sshd, short_folder
-from tests.support.stacks import Stack, stack
+from tests.support.stacks import Stack, gone, stack
 
 WAIT_S = 60
 BODY = {"server_mode": "replica_mock", "model_name": "far-model", "pool": "far", "run_diagnostics": False}
@@ -135,6 +135,25 @@ def test_down_ends_what_runs_there_and_the_connection(up: Stack) -> None:
     assert not psutil.pid_exists(pid)
     assert masters_in(up.layout.run) == []
     assert not list(up.layout.run.glob("ssh-*"))
+
+
+def test_down_says_what_may_still_run_on_a_host_that_is_away_and_the_next_up_ends_it(up: Stack, host: Sshd) -> None:
+    up.up()
+    replica = up.replica(**BODY)
+    pid = engine_of(up, replica)
+    host.stop()
+    try:
+        done = up.hostler("down")
+        assert done.returncode != 0
+        assert "could not be asked to end" in done.stderr
+        assert "are not waited for" in done.stderr
+        assert f"{replica} of pool far" in done.stderr
+        assert psutil.pid_exists(pid)
+    finally:
+        host.start()
+    up.up()
+    wait_until(lambda: gone(pid), WAIT_S, "its end")
+    up.must("down")
 
 
 def chat(up: Stack, asked: dict[str, Any]) -> int:
