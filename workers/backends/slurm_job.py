@@ -175,9 +175,9 @@ class Run:
         self.followers.stdin.close()
 
     def tell(self, owns: Any) -> None:
-        """Where this run is. On a full disk it is tried again at the next look: that ends no engine."""
+        """Where this run is. On a full disk it is tried again at the next look."""
         self.give_way()
-        with contextlib.suppress(OSError):
+        with room_or_not():
             write("run.json", dict(self.known, pid=self.engine, started_at=self.started_at, owns_port=owns))
             self.owns = owns
 
@@ -235,7 +235,7 @@ class Run:
             # the engine first: Slurm does not wait for what the controller answers
             self.ask_engine()
             if not self.slurm_asked():
-                with contextlib.suppress(OSError):  # a full disk
+                with room_or_not():
                     write("term.json", {"at": time.time(), "restarts": self.restarts})
                     write("term.json", dict(why_slurm_ends_it(self.known["job_id"]), restarts=self.restarts))
 
@@ -727,6 +727,16 @@ def read(record: str) -> Any:
     except (FileNotFoundError, ValueError):
         return None
     return value if isinstance(value, dict) else None
+
+
+@contextlib.contextmanager
+def room_or_not() -> Any:
+    """A full disk ends no engine. A folder that is gone does: then nobody would know of it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
 
 
 def restarts_of(record: str) -> int:

@@ -50,4 +50,10 @@ def test_a_full_disk_ends_no_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         run.record_end({"exit_code": 0}, 0)
     assert run.owns is None, "it is told at the next look"
     run.tell(True)
+    (tmp_path / "gone").mkdir()
+    with monkeypatch.context() as patch:
+        patch.chdir(tmp_path / "gone")
+        (tmp_path / "gone").rmdir()
+        with pytest.raises(FileNotFoundError):
+            run.tell(False)
     assert json.loads((tmp_path / "run.json").read_text())["owns_port"] is True
