@@ -10,6 +10,9 @@ from dataclasses import Field, dataclass, field
 from pathlib import Path
 from typing import Any
 
+#: What a pool's name looks like.
+POOL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+
 
 class BadSetting(ValueError):
     """A setting cannot be used. The message names the variable, what is wrong and what would do."""
