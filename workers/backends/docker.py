@@ -41,7 +41,15 @@ from workers.backends.docker_observing import (
 from workers.backends.docker_options import OPTIONS_SCHEMA, image_of
 from workers.backends.docker_output import read_lines, read_part, tail_place
 from workers.backends.docker_pulling import begin_pulling, stop_pulling
-from workers.backends.docker_state import is_ended, is_forgotten, is_living, is_unstarted
+from workers.backends.docker_state import (
+    abandoned,
+    is_abandoned,
+    is_ended,
+    is_forgotten,
+    is_living,
+    is_unstarted,
+    may_be_abandoned,
+)
 from workers.backends.proc import Identity, boot_id, lives, oom_kills, open_pidfd, send, stat
 
 #: From so many handles on, one list of all containers is cheaper than a look at each.
@@ -94,7 +102,7 @@ class DockerBackend:
 
     def adopt(self, name: str, timeout_s: float = 5) -> Handle | None:
         folder = self._folder(name)
-        seen = self._daemon.find(self._container(name), timeout_s)
+        seen = self._find(name, timeout_s)
         if seen is not None and not is_unstarted(seen):
             return self._handle(folder, seen)
         if not folder.exists() or folder.is_sealed():
@@ -142,11 +150,11 @@ class DockerBackend:
 
     def stop(self, handle: Handle, *, grace_s: float, force: bool = False, timeout_s: float = 5) -> Observation:
         folder = self._folder(handle.name)
-        seen = self._daemon.find(self._container(handle.name), timeout_s)
+        seen = self._find(handle.name, timeout_s)
         if seen is None or is_unstarted(seen):
             if not folder.read("container.json") and not folder.read("exit.json"):
                 self._seal(folder)
-            seen = self._daemon.find(self._container(handle.name), timeout_s)
+            seen = self._find(handle.name, timeout_s)
         if seen is None or not is_living(seen):
             return self._see(handle)
         try:
@@ -183,8 +191,9 @@ class DockerBackend:
         if not seen.liveness.gone:
             raise BackendError(f"{handle.name} is not gone ({seen.message or seen.liveness}); stop it first")
         if self._is_known(handle.name):
+            left = self._find(handle.name, timeout_s)
             # not by force: what runs is never removed
-            self._daemon.remove(self._container(handle.name))
+            self._daemon.remove(self._container(handle.name), force=left is not None and is_abandoned(left))
         self._oom_kills.pop(handle.name, None)
         if self._folder(handle.name).exists():
             self._folder(handle.name).remove()
@@ -296,11 +305,24 @@ class DockerBackend:
     def _network(self, folder: ContainerFolder) -> str:
         return str((folder.read("launch.json") or {}).get("network", "host"))
 
+    def _find(self, name: str, timeout_s: float) -> dict[str, Any] | None:
+        """What the daemon knows, and what it will never know: that it ended, where nobody is left to say so."""
+        seen = self._daemon.find(self._container(name), timeout_s)
+        first = Identity.of(self._folder(name).read("container.json"), boot_id())
+        # one that was never seen here may be of a host whose processes are not
+        if seen is None or first is None or lives(first) or not may_be_abandoned(seen, first):
+            return seen
+        # who kept it may have told of the end, and ended, since the question
+        seen = self._daemon.find(self._container(name), timeout_s)
+        if seen is None or not may_be_abandoned(seen, first) or not self._daemon.version(timeout_s).is_podman:
+            return seen
+        return abandoned(seen)
+
     def _settled(self, name: str, known: Mapping[str, Any], look: Look, timeout_s: float) -> dict[str, Any] | None:
         """What the daemon knows, once it knows what the kernel does: that its process ended."""
         engine = Identity.of(known, boot_id())
         while True:
-            seen = self._daemon.find(self._container(name), timeout_s)
+            seen = self._find(name, timeout_s)
             if seen is None or not is_living(seen) or engine is None or seen["State"].get("Pid") != engine.pid:
                 return seen
             if lives(engine) or not look.may_wait():

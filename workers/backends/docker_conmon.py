@@ -12,23 +12,30 @@ from workers.backends.proc import Stat, pids, stat, words_of
 def is_kept(pid: int, container: str) -> bool:
     """Whether that process lives and is the first one of the container: another one of that number is not."""
     process = stat(pid)
-    return process is not None and not process.ended and _keeps(process.parent, container)
+    if process is None or process.ended or not _keeps(process.parent, container):
+        return False
+    # one that is ending has no words any more, a moment before it counts as ended
+    return any(words_of(pid))
 
 
 def end_waiting(container: str) -> None:
     """End the first process of a container that is removed; its conmon then ends by itself."""
-    keepers = {pid for pid in pids() if _keeps(pid, container)}
-    if not keepers:
+    kept_by = keepers(container)
+    if not kept_by:
         return
     for process in filter(None, map(stat, pids())):
-        if _is_child(process, keepers):
+        if _is_child(process, kept_by):
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(process.pid, signal.SIGKILL)
 
 
-def _is_child(process: Stat, keepers: set[int]) -> bool:
-    # its conmon forks too, when it ends
-    return process.parent in keepers and process.pid not in keepers and not process.ended
+def keepers(container: str) -> set[int]:
+    """The conmon of the container, if it lives, and what it forked and is not another program yet."""
+    return {pid for pid in pids() if _keeps(pid, container)}
+
+
+def _is_child(process: Stat, kept_by: set[int]) -> bool:
+    return process.parent in kept_by and process.pid not in kept_by and not process.ended
 
 
 def _keeps(pid: int, container: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from app.domain.lifecycle import Reason
 from workers.backends.base import Liveness, Observation
 from workers.backends.container_folder import ContainerFolder
-from workers.backends.docker_state import is_forgotten
+from workers.backends.docker_state import why_unknown
 from workers.backends.ports import Listeners, owns_all
 from workers.backends.proc import Identity, Table, boot_id, lives, oom_kills, signal_name
 
@@ -92,9 +92,9 @@ def without_container(folder: ContainerFolder, known: Mapping[str, Any]) -> Obse
 def ended(folder: ContainerFolder, seen: Mapping[str, Any], oom_before: int | None) -> Observation:
     """How it ended. ``oom_before``: kills for want of memory that the kernel had counted while it still ran."""
     stop = folder.read("stop.json") or {}
-    if is_forgotten(seen):
+    if why := why_unknown(seen):
         how = "ended, as asked" if stop else "ended"
-        return Observation(Liveness.EXITED, message=f"{how}; how is not known: its daemon was killed as it began")
+        return Observation(Liveness.EXITED, message=f"{how}; how is not known: {why}")
     state = seen["State"]
     code = int(state.get("ExitCode") or 0)
     killer = code - 128 if 128 < code <= 128 + signal.SIGRTMAX else None

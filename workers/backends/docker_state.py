@@ -3,6 +3,7 @@ daemon cannot know.
 
 Podman writes down that a container runs only after it has begun it. One that was killed in between calls it unstarted
 for ever, whatever runs, and forgets how it ends. Such a container was begun all the same, and never is again.
+And it hears of an end from the conmon that keeps the container: of one that was killed it never does.
 """
 
 from __future__ import annotations
@@ -12,14 +13,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from workers.backends.docker_config import ATTEMPT
-from workers.backends.docker_conmon import is_kept
-from workers.backends.proc import mark_of
+from workers.backends.docker_conmon import is_kept, keepers
+from workers.backends.proc import Identity, mark_of
 
 #: The daemon's word for a container whose program it never began.
 _UNSTARTED = frozenset({"created", "configured", "initialized"})
 #: States in which its processes live.
 _LIVING = frozenset({"running", "paused"})
-_ENDED = frozenset({"exited", "stopped", "dead"})
+#: Our word for one that its daemon says to run, or to stop, for ever.
+_ABANDONED = "abandoned"
+_ENDED = frozenset({"exited", "stopped", "dead", _ABANDONED})
 
 
 def is_unstarted(seen: Mapping[str, Any]) -> bool:
@@ -38,6 +41,30 @@ def is_ended(seen: Mapping[str, Any]) -> bool:
 def is_forgotten(seen: Mapping[str, Any]) -> bool:
     """Whether its daemon does not know that it was begun, and takes no signals for it."""
     return _is_called_unstarted(seen) and _was_begun(seen)
+
+
+def is_abandoned(seen: Mapping[str, Any]) -> bool:
+    """Whether it ended, and its daemon will never know."""
+    return seen["State"]["Status"] == _ABANDONED
+
+
+def may_be_abandoned(seen: Mapping[str, Any], first: Identity) -> bool:
+    """Of a container of Podman's whose first process has ended: whether its end is told by nobody any more."""
+    told = seen["State"]
+    return told["Status"] in _LIVING | {"stopping"} and told.get("Pid") == first.pid and not keepers(seen["Id"])
+
+
+def abandoned(seen: Mapping[str, Any]) -> dict[str, Any]:
+    """The same container as it is."""
+    return {**seen, "State": {**seen["State"], "Status": _ABANDONED}}
+
+
+def why_unknown(seen: Mapping[str, Any]) -> str:
+    """Why nobody knows how it ended; empty where its daemon does."""
+    # Podman's own word for it, where it waited for the end
+    if is_abandoned(seen) or seen["State"].get("ExitCode") == -1:
+        return "the conmon of its container was killed"
+    return "its daemon was killed as it began" if is_forgotten(seen) else ""
 
 
 def _is_called_unstarted(seen: Mapping[str, Any]) -> bool:

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,10 @@ from workers.backends.base import (
     Liveness,
 )
 from workers.backends.docker import DockerBackend
+from workers.backends.docker_conmon import keepers
 from workers.backends.docker_daemon import Daemon
 from workers.backends.docker_state import is_ended
-from workers.backends.proc import pids, stat, words_of
+from workers.backends.proc import stat
 
 __all__ = ["podman"]
 
@@ -222,7 +224,8 @@ def test_what_a_daemon_began_with_its_last_breath_runs_and_is_not_begun_again(wo
     with pytest.raises(AlreadyLaunched):
         world.backend.launch(plan)
     world.wait_for_line(handle, "started")
-    assert world.backend.stop(handle, grace_s=30).liveness in (Liveness.RUNNING, Liveness.EXITED)
+    stopping = world.backend.stop(handle, grace_s=30)
+    assert stopping.liveness in (Liveness.RUNNING, Liveness.EXITED), stopping
     seen = world.wait_for(handle, Liveness.EXITED)
     assert seen.message.startswith("ended, as asked; how is not known")
     assert world.starts() == 1
@@ -258,11 +261,32 @@ def test_what_a_daemon_made_with_its_last_breath_gives_way_and_is_not_left(world
     with podman.dying_at("create"), pytest.raises(BackendUnavailable):
         world.backend.launch(plan)
     made = Daemon(str(podman.socket)).find(plan.name) or {}
-    assert _keepers(made["Id"])
+    assert keepers(made["Id"])
     assert world.backend.adopt(plan.name) is None
     world.wait_started(world.backend.launch(plan))
-    wait_until(lambda: not _keepers(made["Id"]), 20, "the end of what nobody begins")
+    wait_until(lambda: not keepers(made["Id"]), 20, "the end of what nobody begins")
     assert world.starts() == 1
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_an_end_that_no_conmon_told_is_seen(world: World, podman: Podman, asked: bool) -> None:
+    """Podman says that it runs, for ever."""
+    handle = world.launch("idle")
+    world.wait_started(handle)
+    (keeper,) = keepers(handle.ref["id"])
+    os.kill(keeper, signal.SIGKILL)
+    wait_until(lambda: not keepers(handle.ref["id"]), 20, "the end of its conmon")
+    assert world.see(handle).liveness is Liveness.RUNNING
+    if asked:
+        with suppress(BackendUnavailable):  # Podman waits for word of the end
+            world.backend.stop(handle, grace_s=0, force=True)
+    else:
+        os.kill(handle.ref["pid"], signal.SIGKILL)
+    seen = world.wait_for(handle, Liveness.EXITED)
+    assert "how is not known: the conmon" in seen.message
+    assert world.backend.stop(handle, grace_s=0, force=True).liveness is Liveness.EXITED
+    world.backend.close(handle)
+    assert handle.name not in podman.names()
 
 
 def test_a_start_whose_answer_was_lost_leaves_what_tells_of_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -393,10 +417,6 @@ def _frozen_before_its_start(world: World, plan: Any) -> int:
 def _puller(world: World, handle: Handle) -> int:
     record = world.folder / "state" / "containers" / handle.name / "pull.json"
     return int(json.loads(record.read_text())["pid"])
-
-
-def _keepers(container: str) -> list[int]:
-    return [pid for pid in pids() if container in "".join(words_of(pid))]
 
 
 def _ended(pid: int) -> bool:
