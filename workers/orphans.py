@@ -8,9 +8,10 @@ may well be in use, and the default is to leave it alone and to say so.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
-from app.usecases import orphans
+from app.usecases import orphans, place_states, places
 from app.usecases.orphans import NotAdoptable
 from workers.backends.base import Backend, BackendError, BackendUnavailable, Handle, Liveness
 from workers.bootstrap import Runtime
@@ -27,13 +28,16 @@ def clear_orphans(runtime: Runtime) -> int:
     prefix = f"hostler-{runtime.ctx.namespace}-"
     cleared = 0
     unknown: dict[str, Backend] = {}
+    begun, troubles = place_states.now(runtime.ctx), dict[Backend, str]()
     for backend in runtime.places():
         try:
             cleared += len(backend.tidy())
             names = backend.list_marked(prefix)
         except BackendError as error:
             log.warning("orphans of backend %s: %s; they are looked for again", backend.name, error)
+            troubles[backend] = str(error) or "it did not answer"
             continue
+        troubles[backend] = ""
         if not names:
             continue
         # the host first and then its record, which is written before anything is launched
@@ -45,7 +49,21 @@ def clear_orphans(runtime: Runtime) -> int:
                 cleared += _clear(runtime, backend, name, unknown, known=name in known)
             except BackendError as error:
                 log.warning("orphan %s: %s; it is tried again", name, error)
+    place_states.record(runtime.ctx, begun, _by_pool(runtime, troubles))
     return cleared + _deal_with_unknown(runtime, unknown)
+
+
+def _by_pool(runtime: Runtime, troubles: Mapping[Backend, str]) -> list[tuple[Any, str]]:
+    """Rows of pools whose place was asked, and what was wrong there; one that came meanwhile is asked next time."""
+    found: list[tuple[Any, str]] = []
+    for row in places.pools(runtime.ctx):
+        try:
+            backend = runtime.backend(row.backend, row.options)
+        except BackendError:
+            continue
+        if backend in troubles:
+            found.append((row, troubles[backend]))
+    return found
 
 
 def end_left_behind(runtime: Runtime) -> int:

@@ -23,11 +23,11 @@ WHERE a.released_at IS NULL AND r.backend = ANY(:backends) AND (a.node IS NULL O
 )
 
 
-_POOLS = text(f"SELECT name, backend, options, state FROM pools WHERE {served('name')} ORDER BY name")
+_POOLS = text(f"SELECT name, backend, options, state, updated_at FROM pools WHERE {served('name')} ORDER BY name")
 
 
 def pools(ctx: Context) -> list[Any]:
-    """(name, backend, options, state) of every pool that this host serves."""
+    """(name, backend, options, state, updated_at) of every pool that this host serves."""
     with ctx.database.read() as connection:
         return list(connection.execute(_POOLS, {"pools": pools_served(ctx.settings)}))
 

@@ -11,9 +11,23 @@ from hostler.cli.names import pool_names
 from hostler.cli.options import Noun, Session, pass_session
 from hostler.cli.paging import paged, read_pages
 from hostler.cli.show import Columns, show_gone, show_list, show_one
+from hostler.cli.text import age
 from hostler.errors import BadInput
 
 Json = dict[str, Any]
+
+
+def _answers(row: Json) -> str:
+    """Whether its place answers the hosts that serve it: ``yes``, ``no, 5m``, ``1/2``, ``-`` when nobody asked."""
+    places = row.get("places") or []
+    away = [place for place in places if not place.get("answers")]
+    if not away:
+        return "yes" if places else "-"
+    if len(away) < len(places):
+        return f"{len(places) - len(away)}/{len(places)}"
+    return f"no, {age(min(str(place.get('since')) for place in away))}"
+
+
 COLUMNS: Columns = {
     "NAME": "name",
     "STATE": "state",
@@ -21,6 +35,7 @@ COLUMNS: Columns = {
     "SLOTS": lambda row: f"{row.get('slots_used', '?')}/{row.get('slots')}",
     "QUEUED": "queued",
     "GPUS": "gpus",
+    "ANSWERS": _answers,
     "LABELS": "labels",
 }
 

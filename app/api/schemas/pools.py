@@ -78,6 +78,16 @@ class PoolQuery(PageQuery):
     state = ma.fields.String(validate=validate.OneOf(POOL_STATES))
 
 
+class PoolPlace(Answer):
+    """Whether the place that a pool names answers a host that serves it."""
+
+    node = ma.fields.String(required=True, metadata={"description": "The host that asked."})
+    answers = ma.fields.Boolean(required=True)
+    since = ma.fields.DateTime(required=True, metadata={"description": "Since when it was found so each time."})
+    asked_at = ma.fields.DateTime(required=True, metadata={"description": "When it was asked last."})
+    message = ma.fields.String(required=True, metadata={"description": "Why it does not; empty when it does."})
+
+
 class Pool(Answer):
     """A pool and what of it is used."""
 
@@ -94,6 +104,14 @@ class Pool(Answer):
     state = ma.fields.String(required=True, metadata={"enum": POOL_STATES})
     slots_used = ma.fields.Integer(required=True)
     queued = ma.fields.Integer(required=True, metadata={"description": "Creates and restarts that wait for room."})
+    places = ma.fields.List(
+        ma.fields.Nested(PoolPlace),
+        required=True,
+        metadata={
+            "description": "Of each host that serves the pool and is heard of, what it found when it last asked, about"
+            " every 30 s. None: nobody asked since the pool was made or changed, or no host serves it."
+        },
+    )
     created_at = ma.fields.DateTime(required=True)
     updated_at = ma.fields.DateTime(required=True)
 

@@ -8,12 +8,19 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-_POOL = """
+#: What a host found that was not heard of for so long is no news, and not shown.
+SILENT_S = 20
+_POOL = f"""
 SELECT p.name, p.backend, p.options, p.slots, p.gpus, p.labels, p.defaults, p.state, p.created_at, p.updated_at,
        (SELECT count(*) FROM units u WHERE u.kind = 'slot' AND u.scope = p.name AND u.lease_id IS NOT NULL)
            AS slots_used,
        (SELECT count(*) FROM tasks t WHERE t.pool = p.name AND t.state = 'queued' AND t.kind IN ('create', 'restart'))
-           AS queued
+           AS queued,
+       coalesce((SELECT jsonb_agg(jsonb_build_object('node', n.name) || (n.attributes->'places'->p.name)
+                     ORDER BY n.name)
+                 FROM nodes n WHERE n.attributes->'places' ? p.name
+                 AND n.heartbeat_at > hostler_now() - make_interval(secs => {SILENT_S})
+                 AND CAST(n.attributes->'places'->p.name->>'asked_at' AS timestamptz) >= p.updated_at), '[]') AS places
 FROM pools p
 """
 #: What a change may set.
