@@ -256,12 +256,13 @@ def _check_whole(
             guilty = [path[0]]
         if guilty:
             errors.setdefault(_named(guilty[0], wish), []).append(
-                f"{told}: it does not go together with the pool's options, see `hostler pool get {pool.name}`."
+                f"It does not go together with the pool's options, see `hostler pool get {pool.name}`:"
+                f" {'.'.join(path)}: {told}"
             )
         else:
             errors.setdefault("pool", []).append(
-                f"Its options do not go together with your key's: {'.'.join(path)}: {told}. `hostler pool get"
-                f" {pool.name}` shows them."
+                f"Its options do not go together with your key's; `hostler pool get {pool.name}` shows them:"
+                f" {'.'.join(path)}: {told}"
             )
     _raise_invalid(errors)
 

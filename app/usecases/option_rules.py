@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import unicodedata
 from collections.abc import Iterator, Mapping
@@ -28,8 +29,48 @@ def broken_rules(
     for error in _Validator(schema, format_checker=_FORMATS).iter_errors(dict(options)):
         path = [str(part) for part in error.absolute_path]
         if error.validator in ("required", "dependentRequired"):
-            path.append(error.message.split("'")[1])
-        yield path, error.message[:300]
+            name = error.message.split("'")[1]
+            described = (error.schema.get("properties") or schema.get("properties") or {}).get(name) or {}
+            yield [*path, name], _with_description("Must be set.", described)
+        elif error.validator == "additionalProperties":
+            known = list(error.schema.get("properties") or ())
+            for name in sorted(set(error.instance) - set(known)):
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f"Did you mean {close[0]}?" if close else f"There are: {', '.join(known)}."
+                yield [*path, name], f"There is no such option. {hint}"
+        else:
+            yield path, _told(error)
+
+
+def _told(error: ValidationError) -> str:
+    """In words for who typed it, where the library's own are for who wrote the schema."""
+    value = repr(error.instance)
+    value = value if len(value) <= _LONGEST else f"{value[:_LONGEST]}..."
+    if error.validator == "type":
+        types = [error.validator_value] if isinstance(error.validator_value, str) else error.validator_value
+        return _with_description(f"{value} is not {' or '.join(_TYPES[one] for one in types)}.", error.schema)
+    if error.validator == "enum":
+        return f"{value} is not one of: {', '.join(map(str, error.validator_value))}."
+    if error.validator in ("pattern", "oneOf", "format"):
+        return _with_description(f"{value} is nothing that it takes.", error.schema)
+    return error.message[:300]
+
+
+def _with_description(told: str, described: Mapping[str, Any]) -> str:
+    description = described.get("description")
+    return f"{told} It is: {description}" if description else told
+
+
+_LONGEST = 100
+_TYPES = {
+    "string": "a text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "object": "an object",
+    "array": "a list",
+    "null": "null",
+}
 
 
 def _plain_text(validator: Any, properties: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:

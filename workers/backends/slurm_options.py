@@ -131,7 +131,11 @@ OPTIONS_SCHEMA: dict[str, Any] = {
         "extra": {
             "type": "array",
             "maxItems": 32,
-            "items": {"type": "string", "pattern": _FLAG},
+            "items": {
+                "type": "string",
+                "pattern": _FLAG,
+                "description": "A flag of sbatch, `--name=value`, none of those that Hostler itself sets.",
+            },
             "description": "More flags for sbatch, each `--name=value`. A request may use those that the pool allows.",
         },
         "allow": {

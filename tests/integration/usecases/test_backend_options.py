@@ -93,7 +93,7 @@ def test_what_a_key_fixes_no_request_leaves(ctx: Context) -> None:
 @pytest.mark.parametrize(
     "options, field",
     [
-        ({"elsewhere": {"acount": "a"}}, "backend_options.elsewhere"),
+        ({"elsewhere": {"acount": "a"}}, "backend_options.elsewhere.acount"),
         ({"elsewhere": {"account": 7}}, "backend_options.elsewhere.account"),
         ({"no-such": {"account": "a"}}, "backend_options.no-such"),
     ],
@@ -205,7 +205,9 @@ def slurm(ctx: Context) -> Context:
 def test_options_that_do_not_go_together_name_who_said_so(slurm: Context) -> None:
     refused = refusal(slurm, ADMIN, {"tunnel": True}, pool="slurm")
     assert (refused.status, list(refused.errors)) == (422, ["replica_config.backend_options.tunnel"])
-    assert "'ssh' is a required property" in refused.errors["replica_config.backend_options.tunnel"][0]
+    told = refused.errors["replica_config.backend_options.tunnel"][0]
+    assert "does not go together with the pool's options" in told
+    assert "ssh: Must be set. It is: The host on which commands are given" in told
     assert planned(slurm, ADMIN, {"tunnel": True, "ssh": {"host": "login"}}, pool="slurm")["tunnel"] is True
     write_pool(slurm, "far", "elsewhere", {})
     body = {"name": "a", "role": "operate", "backend_options": {"slurm": {"tunnel": True}}}

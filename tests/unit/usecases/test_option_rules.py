@@ -63,3 +63,26 @@ def test_what_can_be_is_taken(schema: Mapping[str, Any], options: Mapping[str, A
 def test_a_part_need_not_be_whole() -> None:
     assert list(broken_rules(SSH, {"log_bytes": 4096}, partly=True)) == []
     assert list(broken_rules(SLURM, {"tunnel": True}, partly=True)) == []
+
+
+@pytest.mark.parametrize(
+    "schema, options, field, words",
+    [
+        (SLURM, {"partion": "gpu"}, "partion", "There is no such option. Did you mean partition?"),
+        (SSH, {"ssh": HOST, "zzz": 1}, "zzz", "There is no such option. There are: ssh, folder, python"),
+        (SSH, {}, "ssh", "Must be set. It is: The host on which commands are given"),
+        (SSH, {"ssh": {}}, "ssh.host", "Must be set. It is: Destination as ssh takes it"),
+        (SSH, {"ssh": "gpu1"}, "ssh", "'gpu1' is not an object. It is: The host"),
+        (SSH, {"ssh": {"host": "-x"}}, "ssh.host", "'-x' is nothing that it takes. It is: Destination as ssh takes it"),
+        (SLURM, {"time_limit": "1:2:3:4"}, "time_limit", "is nothing that it takes. It is: Longest run: minutes"),
+        (SLURM, {"extra": ["--uid=0"]}, "extra.0", "none of those that Hostler itself sets"),
+        (SLURM, {"squeue": "xml"}, "squeue", "'xml' is not one of: json, fixed."),
+        (DOCKER, {"mounts": "/srv"}, "mounts", "'/srv' is not a list. It is: What of the host is mounted"),
+    ],
+)
+def test_what_is_wrong_is_told_in_words(
+    schema: Mapping[str, Any], options: Mapping[str, Any], field: str, words: str
+) -> None:
+    ((path, told),) = broken_rules(schema, options)
+    assert ".".join(path) == field
+    assert words in told
