@@ -52,7 +52,7 @@ class Seated(Look):
         """Why it cannot end while others on its job go on, and what can be done."""
         job = self.job
         assert job is not None
-        if self.ended and not self.ended.get("left"):
+        if self.attempt.get("alone") or (self.ended and not self.ended.get("left")):
             return ""
         if job.state in ("SUSPENDED", "STOPPED"):
             return (

@@ -244,6 +244,9 @@ class Seats(There):
             elif job in own.get(marked, {}) and is_on_node(states.get(job, "")):
                 share = self.share_of(seat)
                 told["silent"] = self.is_silent(share, restarts.get(job))
+                # the others are to be killed too: then Slurm ends the job
+                others = [entry for entry in self.taken(share).values() if entry["name"] != name]
+                told["alone"] = all(map(self.is_to_be_killed, others))
                 if told["silent"] and self.has_ended(share, told, name in asked):
                     told["over"] = self.leave_seat(name, seat, "stop" if name in asked else "job")
         return answer

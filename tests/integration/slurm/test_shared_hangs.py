@@ -116,8 +116,8 @@ def test_a_suspended_job_ends_when_all_on_it_are_to(shared: World, cluster: Clus
     handles = start_members(shared, 2)
     pids = engine_pids(shared, handles)
     cluster.ask("scontrol", "suspend", handles[0].ref["job_id"])
-    for handle in handles:
-        shared.backend.stop(handle, grace_s=0, force=True)
+    seen = [shared.backend.stop(handle, grace_s=0, force=True) for handle in handles]
+    assert [bool(one.hindrance) for one in seen] == [True, False], "the second one leaves nobody to wait for"
     for handle in handles:
         assert _ended(shared, handle, 60).reason is None
     assert all(map(gone, pids))

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from workers.backends.slurm_seats import Seats
-from workers.backends.slurm_there import There, encode, submitted_job
+from workers.backends.slurm_there import There, encode, job_restarts, submitted_job
 
 A, B = "hostler-x-aaaaaaaaaaaa-1", "hostler-x-bbbbbbbbbbbb-1"
 NONCE = {A: "a" * 32, B: "b" * 32}
@@ -165,3 +165,15 @@ def test_words_in_the_place_of_a_list_say_of_nobody_that_he_is_gone(tmp_path: Pa
 @pytest.mark.parametrize("said", ["", "\n", "17   RUNNING  0\n", "A notice\n17   RUNNING  0\n"])
 def test_a_list_is_one_with_a_notice_too(tmp_path: Path, said: str) -> None:
     assert Answering({"folder": str(tmp_path), "timeout_s": 5}, said).queue([A], {"json": False, "fields": "x"})["ok"]
+
+
+@pytest.mark.parametrize(
+    "queue",
+    [
+        {"form": "fixed", "text": "7   RUNNING   2   2026-01-01T00:00:00   node1\n8 PENDING 0 N/A\nnoise\n"},
+        {"form": "json", "text": "", "jobs": [{"job_id": 7, "restart_cnt": 2}, {"job_id": 8}]},
+        {"form": "json", "text": "", "jobs": [{"job_id": 7, "restart_cnt": {"set": True, "number": 2}}, {"job_id": 8}]},
+    ],
+)
+def test_how_often_a_job_was_run_again(queue: dict[str, Any]) -> None:
+    assert job_restarts(queue) == {"7": 2, "8": 0}
