@@ -9,6 +9,7 @@ from typing import Any
 from app.usecases import services
 from app.usecases.services import ServiceOutcome
 from tests.support.crew import Crew
+from tests.support.services import Hands
 
 #: What fails is tried again at once.
 RESTART = {"tries": 3, "backoff_s": 0.1, "backoff_max_s": 0.2}
@@ -30,12 +31,7 @@ class Serving:
 
     def members(self, service: str, *states: str) -> list[Any]:
         """Rows of replicas with ordinal, revision and replaces, oldest first."""
-        rows = self.crew.rows(
-            "SELECT r.*, m.ordinal, m.revision, m.replaces FROM service_members m"
-            " JOIN replicas r ON r.id = m.replica_id WHERE m.service_id = :id ORDER BY m.created_at, m.ordinal",
-            id=service,
-        )
-        return [row for row in rows if not states or row.state in states]
+        return Hands(self.crew.ctx).replicas(service, *states)
 
     def ids(self, service: str, *states: str) -> list[str]:
         return [row.id for row in self.members(service, *states)]
