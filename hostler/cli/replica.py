@@ -112,7 +112,10 @@ def stop(
             click.echo(replica_id)
     raise_first(refused)
     if asked and abandon:
-        talk("given up: something of it may still run; hostler replica get ID says where")
+        if any(one.get("left_behind_at") for body in asked.values() for one in body.get("attempts") or ()):
+            talk("given up: something of it may still run; hostler replica get ID says where")
+        else:
+            talk("there was nothing to give up: it had been seen gone")
     elif asked and not wait:
         talk("asked to stop; until it is gone: hostler replica wait ID --for released")
 

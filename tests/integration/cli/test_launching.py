@@ -280,6 +280,16 @@ def test_stop_of_an_empty_id_says_so(stub: Stub, run: Run) -> None:
     assert stub.asked == []
 
 
+@pytest.mark.parametrize("left, told", [("2026-01-01T00:00:00Z", "may still run"), (None, "nothing to give up")])
+def test_giving_up_says_whether_something_may_be_left(stub: Stub, run: Run, left: str | None, told: str) -> None:
+    body = {"replica_id": "r1", "status": "failed", "attempts": [{"number": 1, "left_behind_at": left}]}
+    stub.on("POST", "/api/v1/replicas/r1/stop", Answer(body=body))
+    result = run("replica", "stop", "r1", "--abandon")
+    assert (result.exit_code, result.stdout) == (0, "r1\n")
+    assert told in result.stderr
+    assert stub.asked[-1].body["abandon"] is True
+
+
 def test_stop_and_wait_returns_when_it_is_gone(stub: Stub, run: Run) -> None:
     stub.on("POST", "/api/v1/replicas/r1/stop", Answer(202, {"replica_id": "r1", "task_id": "t9"}))
     gone = {"replica_id": "r1", "status": "stopped", "released_at": "2026-01-01T00:00:00Z"}
