@@ -67,10 +67,12 @@ def test_gc_beside_everything_at_work_and_after_it_was_killed(tmp_path: Path) ->
             wait_until(lambda made=made: made.call("GET", "/health")["problems"] == [], 60, "health to be as it was")
         # all of ours at once, as a power cut would
         engine = ours.pid("engine")
-        for process in ours.living():
-            if process.pid != engine:
-                with suppress(psutil.NoSuchProcess):  # it ended with the one that was killed before it
-                    process.kill()
+        cut = [process for process in ours.living() if process.pid != engine]
+        # frozen first: the death of its parent has a part end in order
+        for act in (psutil.Process.suspend, psutil.Process.kill):
+            for process in cut:
+                with suppress(psutil.NoSuchProcess):
+                    act(process)
         for process in ours.living():
             if process.pid != engine:
                 wait_gone(process.pid)

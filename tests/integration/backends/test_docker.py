@@ -17,6 +17,7 @@ import pytest
 from app.domain.lifecycle import Reason
 from tests.conformance.world import World
 from tests.support.embedded import wait_until
+from tests.support.freezing import freeze
 from tests.support.images import Images, serving_images
 from tests.support.podman import Podman, image_tar, podman
 from workers.backends import docker_config, docker_options
@@ -312,7 +313,7 @@ def test_a_start_whose_answer_was_lost_leaves_what_tells_of_it(world: World, mon
 def test_a_frozen_daemon_is_unknown_within_its_time(world: World, podman: Podman) -> None:
     handle = world.launch("idle")
     world.wait_started(handle)
-    os.kill(podman.pid, signal.SIGSTOP)
+    freeze(podman.pid)
     try:
         assert [one.liveness for one in world.backend.inspect([handle] * 5, timeout_s=0.5)] == [Liveness.UNKNOWN] * 5
     finally:

@@ -21,6 +21,7 @@ from app.domain.placeholders import HOST_LATER, PORT_LATER
 from tests.conformance.stepping import lines_of, signalled_at
 from tests.conformance.world import World
 from tests.support.embedded import wait_until
+from tests.support.freezing import freeze
 from tests.support.sshd import Sshd, far_host, running_sshd, short_folder
 from tests.unit.backends.test_bundle import old_python
 from workers.backends.base import (
@@ -98,8 +99,7 @@ def test_our_code_there_frozen_costs_one_look(own_world: World) -> None:
     handle = own_world.launch("idle")
     own_world.wait_started(handle)
     frozen = [int(pid) for pid in _far_ends(own_world)]
-    for pid in frozen:
-        os.kill(pid, signal.SIGSTOP)
+    freeze(*frozen)
     try:
         assert own_world.backend.inspect([handle], timeout_s=1)[0].liveness is Liveness.UNKNOWN
         assert own_world.see(handle).liveness is Liveness.RUNNING

@@ -16,6 +16,7 @@ from app.usecases.explain import explain
 from tests.support import plain_http
 from tests.support.crew import Crew, crew_settings, running_crew
 from tests.support.embedded import fresh_database, wait_until
+from tests.support.freezing import freeze
 from tests.support.ports import free_port
 
 KEY = f"admin-{secrets.token_hex(16)}"
@@ -50,8 +51,7 @@ def test_the_port_of_one_model_is_not_anothers_while_haproxy_may_lead_there(crew
     wait_until(lambda: ask(crew, "first") == (200, first), 10, "the first to be routed")
     master = psutil.Process(crew.processes["gateway"].pid)
     frozen = [master, *master.children(recursive=True)]
-    for process in frozen:
-        os.kill(process.pid, signal.SIGSTOP)
+    freeze(*(process.pid for process in frozen))
     try:
         crew.end(first)
         second = crew.create("second")

@@ -22,6 +22,7 @@ from app.stack.layout import run_dir
 from tests.integration.gateway.conftest import NODE, Server, World
 from tests.support.crew import environment
 from tests.support.embedded import wait_until
+from tests.support.freezing import freeze
 from tests.support.ports import free_port
 from tests.support.sshd import Sshd, running_sshd
 
@@ -205,7 +206,7 @@ def test_a_frozen_role_holds_up_nothing_that_goes_on(far: Far) -> None:
     far.add("aaaaaaaaaaaa")
     far.await_answers("aaaaaaaaaaaa")
     assert far.role is not None
-    far.role.send_signal(signal.SIGSTOP)
+    freeze(far.role.pid)
     far.await_answers("aaaaaaaaaaaa")
     far.sshd.cut()
     far.await_answers("503")
@@ -256,7 +257,7 @@ def test_an_attempt_that_moved_is_followed_and_its_old_address_is_asked_no_more(
     port = far.end_of("aaaaaaaaaaaa").port
     assert far.role is not None
     # while nobody moves the tunnel, it leads to somebody else
-    far.role.send_signal(signal.SIGSTOP)
+    freeze(far.role.pid)
     second = Server("moved")
     try:
         far.world.change("UPDATE replicas SET port = :port WHERE id = 'aaaaaaaaaaaa'", port=second.port)

@@ -17,6 +17,7 @@ from app.usecases import far_logs, keys, logs, services
 from tests.integration.api.conftest import Caller
 from tests.support.crew import Crew, crew_settings, running_crew
 from tests.support.embedded import fresh_database
+from tests.support.freezing import freeze
 from tests.support.problems import assert_problem
 from tests.support.services import create
 
@@ -64,7 +65,7 @@ def _events(text: str) -> list[tuple[str, str, str]]:
 
 @contextmanager
 def _frozen_agent(crew: Crew) -> Iterator[None]:
-    os.kill(crew.processes["agent"].pid, signal.SIGSTOP)
+    freeze(crew.processes["agent"].pid)
     try:
         yield
     finally:

@@ -16,6 +16,7 @@ from app.stack.redis import redis_binary, redis_env
 from app.usecases.checks import request_health
 from tests.support.crew import Crew, crew_settings, running_crew
 from tests.support.embedded import fresh_database, wait_until
+from tests.support.freezing import freeze
 
 #: Redis may take its time to be missed: a canary goes round every ten seconds.
 SLOW_S = 60.0
@@ -98,7 +99,7 @@ def test_without_broker_work_converges_and_bells_work_again_when_it_is_back(
         broker.end(signal.SIGKILL)
     else:
         assert broker.process is not None
-        broker.process.send_signal(signal.SIGSTOP)
+        freeze(broker.process.pid)
     created = [crew.create() for _ in range(3)]
     stop = crew.stop_replica(stopped)
     health = request_health(crew.ctx, crew.actor, served)

@@ -15,6 +15,7 @@ import pytest
 from app.usecases import reconciling, silent_nodes
 from app.usecases.silent_nodes import judge_silent_nodes
 from tests.integration.services.serving import Serving
+from tests.support.freezing import freeze
 
 COUNT = 6
 
@@ -125,7 +126,7 @@ def test_a_frozen_agent_and_all_it_watches_come_back_as_they_were(agentless: Ser
     agentless.await_task(made)
     members = agentless.await_settled(made.service_id, 3)
     agent = crew.processes["agent"]
-    os.kill(agent.pid, signal.SIGSTOP)
+    freeze(agent.pid)
     _fall_silent(agentless)
     for _ in range(3):
         crew.change("UPDATE services SET look_at = hostler_now() WHERE id = :id", id=made.service_id)

@@ -14,6 +14,7 @@ import pytest
 from app.domain.lifecycle import Reason
 from tests.conformance.world import WAIT_S, World
 from tests.support.embedded import wait_until
+from tests.support.freezing import freeze
 from tests.support.slurm import CPUS, Cluster, submitted
 from tests.support.stacks import gone
 from workers.backends.base import BackendError, BackendUnavailable, Handle, LaunchRefused, Liveness, Observation
@@ -180,7 +181,7 @@ def test_a_launch_while_the_controller_is_away_can_be_made_again(world: World, c
 def test_a_submission_that_arrives_late_starts_nothing_beside_the_next(world: World, cluster: Cluster) -> None:
     """The controller was frozen: it takes the first job when everybody has given it up and submitted another one."""
     plan = world.plan("idle")
-    cluster.signal("slurmctld", signal.SIGSTOP)
+    freeze(cluster.running["slurmctld"].pid)
     with pytest.raises(BackendUnavailable):
         world.backend.launch(plan, timeout_s=2)
     # nobody may look meanwhile; whoever comes later finds a name that Slurm may or may not have

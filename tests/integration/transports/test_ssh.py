@@ -15,6 +15,7 @@ import pytest
 
 from tests.integration.transports.conftest import to
 from tests.support.embedded import wait_until
+from tests.support.freezing import freeze
 from tests.support.sshd import Sshd, masters_in
 from workers.transports.base import MOST_OUTPUT_BYTES, TransportError
 from workers.transports.ssh import SshTransport
@@ -170,9 +171,7 @@ def test_a_frozen_host_costs_its_time_and_keeps_nobody_from_another(own_host: Ss
     other.run(["true"])
     assert own_host.process is not None
     frozen = [*own_host.sessions(), *(child for one in own_host.sessions() for child in one.children())]
-    own_host.process.send_signal(signal.SIGSTOP)
-    for one in frozen:
-        one.suspend()
+    freeze(own_host.process.pid, *(one.pid for one in frozen))
     waiting = threading.Thread(target=lambda: _works(transport))
     waiting.start()
     assert other.run(["echo", "other"]).stdout == b"other\n"
