@@ -31,6 +31,7 @@ _HINTS_BY_CODE = {
     "not_hostler": "check --url, HOSTLER_URL",
 }
 
+_NEEDED_ROLE = re.compile(r"key of role ([a-z]+)")
 _INSTANCE = re.compile(r"/api/v1/(service|replica|task|pool|model|node|key|registration)s(?:/([A-Za-z0-9._-]+))?")
 
 
@@ -102,7 +103,9 @@ def next_command(error: HostlerError) -> str:
     if isinstance(error, Unauthenticated):
         return "set HOSTLER_API_KEY or give --key-file; on the stack's own host, --state-dir finds the key"
     if isinstance(error, Forbidden):
-        return "ask an admin: hostler key create NAME --role operate"
+        needed = _NEEDED_ROLE.search(error.message)
+        # where it is not the role, the server's words say what is
+        return f"ask an admin: hostler key create NAME --role {needed[1]}" if needed else ""
     if isinstance(error, ApiError):
         after_s = error.retry_after_s
         wait = f"try again in {after_s:g} s" if after_s else ""

@@ -20,6 +20,7 @@ LIST = "/api/v1/replicas"
         (problem(400, "missing_fields", errors={"model_name": ["is missing"]}), 2, "model_name: is missing"),
         (problem(401, "unauthenticated", "no key"), 4, "HOSTLER_API_KEY"),
         (problem(403, "forbidden", "needs operate"), 4, "needs operate"),
+        (problem(403, "forbidden", "needs a key of role admin; yours has role operate"), 4, "create NAME --role admin"),
         (problem(404, "not_found", "no replica x", instance="/api/v1/replicas/x"), 3, "hostler replica list"),
         (problem(409, "conflict", "is ready", instance="/api/v1/replicas/x"), 5, "hostler replica explain x"),
         (problem(413, "body_too_large", "too large"), 2, "too large"),
@@ -42,6 +43,11 @@ def test_a_failure_has_its_exit_code_and_a_way_on(
     assert result.exit_code == exit_code
     assert said in result.stderr
     assert result.stdout == ""
+
+
+def test_what_is_no_question_of_the_role_asks_for_no_other_key(stub: Stub, run: Run) -> None:
+    stub.on("GET", LIST, problem(403, "forbidden", "The pool allows no --nodefile."))
+    assert "hostler key create" not in run("replica", "list").stderr
 
 
 def test_unreachable_says_how_to_start_the_stack(run: Run) -> None:
