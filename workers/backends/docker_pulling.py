@@ -13,8 +13,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from workers.backends.proc import Identity, boot_id, send, stat
 
 #: How often it says how far it got.
 TELL_S = 0.5
+#: A daemon that is away is asked again after so long, for so long altogether.
+_PAUSES_S, AWAY_S = (2.0, 8.0, 32.0), 600.0
 _ROOT = Path(__file__).resolve().parents[2]
 _MIB = 1024 * 1024
 
@@ -90,22 +93,50 @@ def _pull_and_start(taken: Claim, launch: Launch, daemon: Daemon, state_dir: Pat
     own = stat(os.getpid())
     who = {"pid": os.getpid(), "start": own.start if own else 0, "boot_id": boot_id()}
     image = image_of(launch.options)
-    progress = Progress(image)
-    taken.folder.write("pull.json", {**who, "why": progress.words()})
-    told_at = time.monotonic()
-    for told in daemon.pull(image):
-        progress.hear(told)
-        if time.monotonic() - told_at >= TELL_S:
-            if taken.home.exists():
-                taken.folder.write("pull.json", {**who, "why": progress.words()})
-            else:
-                return  # it was stopped meanwhile
-            told_at = time.monotonic()
-    found = daemon.image(image)
+
+    def tell(why: str) -> bool:
+        """False when it was stopped meanwhile."""
+        if taken.home.exists():
+            taken.folder.write("pull.json", {**who, "why": why})
+            return True
+        return False
+
+    found = _pulled(daemon, image, tell)
     if found is None:
-        raise LaunchRefused(f"image {image} is not there, though the daemon pulled it")
-    taken.folder.write("pull.json", {**who, "why": f"image {image} is there; its container is being started"})
+        return
+    tell(f"image {image} is there; its container is being started")
     start_claimed(daemon, taken, launch, found, state_dir)
+
+
+def _pulled(daemon: Daemon, image: str, tell: Callable[[str], bool]) -> dict[str, Any] | None:
+    """What the daemon knows of the image once it has it; None when nobody wants it any more.
+
+    A daemon that goes away meanwhile is asked again, as launches are: it may be restarted. Raises BackendError.
+    """
+    until = time.monotonic() + AWAY_S
+    pauses = chain(_PAUSES_S, repeat(_PAUSES_S[-1]))
+    while True:
+        progress = Progress(image)
+        try:
+            told_at = time.monotonic()
+            if not tell(progress.words()):
+                return None
+            for told in daemon.pull(image):
+                progress.hear(told)
+                if time.monotonic() - told_at >= TELL_S:
+                    if not tell(progress.words()):
+                        return None
+                    told_at = time.monotonic()
+            found = daemon.image(image)
+        except BackendUnavailable as away:
+            pause_s = next(pauses)
+            if time.monotonic() + pause_s > until or not tell(f"the pull of {image} is tried again: {away}"):
+                raise
+            time.sleep(pause_s)
+        else:
+            if found is None:
+                raise LaunchRefused(f"image {image} is not there, though the daemon pulled it")
+            return found
 
 
 class Progress:

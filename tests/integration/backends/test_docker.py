@@ -97,6 +97,18 @@ def test_a_pull_whose_process_is_killed_is_a_launch_that_failed(world: World, po
     assert world.backend.adopt(handle.name) is None
 
 
+def test_a_pull_outlives_the_daemon(world: World, podman: Podman, images: Images) -> None:
+    handle = _ask(world, "idle", options={"image": f"127.0.0.1:{podman.registry_port}/restarted/while:1"})
+    assert images.asked.wait(20)
+    podman.stop()
+    record = world.folder / "state" / "containers" / handle.name / "pull.json"
+    wait_until(lambda: "tried again" in record.read_text(), 20, "its seeing that the daemon is away")
+    podman.start()
+    images.served.set()
+    world.wait_started(handle)
+    assert world.starts() == 1
+
+
 def test_an_image_that_no_registry_has_is_said(world: World, podman: Podman, images: Images) -> None:
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         port = nobody.getsockname()[1]
