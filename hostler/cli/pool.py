@@ -109,7 +109,8 @@ def update(session: Session, name: str, path: str | None, **flags: Any) -> None:
     body, changes = parse.read_body(path), _changes(**flags)
     twice = sorted(body.keys() & changes.get("merge", {}).keys())
     if twice:
-        raise BadInput(f"{path} replaces {', '.join(twice)} whole", hint="name them in the file or by flags, not both")
+        told = f"{'stdin' if path == '-' else path} replaces {', '.join(twice)} whole"
+        raise BadInput(told, hint="name them there or by flags, not both")
     changes = parse.merge(body, changes)
     if not changes:
         raise BadInput("nothing to change was given", hint="hostler pool update --help")
