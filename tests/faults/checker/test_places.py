@@ -403,3 +403,14 @@ def test_others_on_this_host_are_none_of_its_business(elsewhere: Elsewhere) -> N
     assert found == []
     ours = far_world.processes(PlaceFacts(PREFIX), elsewhere.story.state_dir)
     assert {one.name for one in ours} == {name_of(A)}, f"the engine of {C} is on this host"
+
+
+def test_podman_is_not_believed_of_a_container_that_nobody_keeps_any_more() -> None:
+    kept, marked, gone = (Container(sign * 64, name_of(one), "running") for sign, one in (("a", A), ("b", B), ("c", C)))
+    ended = replace(kept, id="d" * 64, state="exited")
+    found = far_world.without_abandoned([kept, marked, gone, ended], {kept.id}, {name_of(B)})
+    assert found == [kept, marked, replace(gone, state="abandoned"), ended]
+    assert [one.is_living for one in found] == [True, True, False, False]
+    (stopping,) = far_world.without_abandoned([replace(gone, state="stopping")], set(), set())
+    (made,) = far_world.without_abandoned([replace(gone, state="created")], set(), set())
+    assert (stopping.is_living, made.is_living) == (False, True)

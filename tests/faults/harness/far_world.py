@@ -9,7 +9,7 @@ import json
 import os
 import socket
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -26,6 +26,8 @@ _MARK, _HOME, _RUN = b"HOSTLER_MARK=", b"HOME=", b"SLURM_RESTART_COUNT="
 _JOB, _NODE, _GPUS = b"SLURM_JOB_NAME=", b"SLURMD_NODENAME=", b"CUDA_VISIBLE_DEVICES="
 #: Behind the prefix of the stack's names, how those of shared jobs go on.
 _SHARED = b"shared-"
+#: Ended, and Podman says that it runs, or stops, for ever: it hears of ends from conmon, and that was killed.
+_ABANDONED = "abandoned"
 _ROLE, _STATE = b"HOSTLER_ROLE=", b"HOSTLER_STATE_DIR="
 
 
@@ -55,7 +57,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Container:
-    """One that is known to Podman. ``state`` in its words."""
+    """One that is known to Podman. ``state`` in its words, or ours where it cannot know."""
 
     id: str
     attempt: str
@@ -63,7 +65,7 @@ class Container:
 
     @property
     def is_living(self) -> bool:
-        return self.state not in ("exited", "dead", "stopped")
+        return self.state not in ("exited", "dead", "stopped", _ABANDONED)
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,24 @@ def containers(places: PlaceFacts) -> list[Container] | None:
     except (OSError, http.client.HTTPException, ValueError):
         return None
     known = [Container(one["Id"], one["Labels"][_ATTEMPT], one["State"]) for one in found]
-    return [one for one in known if one.attempt.startswith(places.prefix)]
+    running = {os.fsdecode(_value(environ, _MARK)) for _, environ in _environs()}
+    return without_abandoned([one for one in known if one.attempt.startswith(places.prefix)], _kept(), running)
+
+
+def without_abandoned(known: list[Container], kept: set[str], running: set[str]) -> list[Container]:
+    """The same, with the ends that Podman will never hear of. ``kept``: ids that a conmon names; ``running``: attempts
+    of which something runs."""
+    return [
+        replace(one, state=_ABANDONED)
+        if one.state in ("running", "stopping") and one.id not in kept and one.attempt not in running
+        else one
+        for one in known
+    ]
+
+
+def _kept() -> set[str]:
+    words = (_words(pid) for pid in _pids())
+    return {os.fsdecode(word) for line in words if os.path.basename(line[0]) == b"conmon" for word in line}
 
 
 def volumes(places: PlaceFacts) -> list[str] | None:
