@@ -57,7 +57,6 @@ def render_script(job: Job, options: Mapping[str, Any], key: str = KEY_NOT_SHOWN
     Raises NoDirective for a value that could end its line, whoever let it pass.
     """
     directives = directive_lines(job, options)
-    setup = options.get("setup") or []
     lines = [
         "#!/bin/bash",
         f"# Hostler: attempt {job.attempt} of replica {job.replica_id}. Its environment, which may hold secrets, comes",
@@ -65,13 +64,20 @@ def render_script(job: Job, options: Mapping[str, Any], key: str = KEY_NOT_SHOWN
         *directives,
         "",
         f"cd -- {shlex.quote(job.folder)} || exit 1",
-        *setup,
+        *setup_lines(options),
         f"exec {shlex.quote(options.get('python', 'python3'))} -I -S job.py {job.nonce} -- \\",
         *_fed(command_lines(container_argv(job.argv, options))),
         key,
         "END",
     ]
     return "\n".join(lines) + "\n"
+
+
+def setup_lines(options: Mapping[str, Any]) -> list[str]:
+    """Shell that runs before our program: where Slurm's commands are, which it asks on the node too, and the pool's."""
+    commands = options.get("commands")
+    found = [f'export PATH={shlex.quote(commands)}:"$PATH"'] if commands else []
+    return [*found, *(options.get("setup") or ())]
 
 
 def directive_lines(job: Job, options: Mapping[str, Any]) -> list[str]:

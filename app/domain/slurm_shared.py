@@ -9,7 +9,15 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.domain.slurm_script import KEY_NOT_SHOWN, Job, command_lines, container_argv, directive_lines, directives_of
+from app.domain.slurm_script import (
+    KEY_NOT_SHOWN,
+    Job,
+    command_lines,
+    container_argv,
+    directive_lines,
+    directives_of,
+    setup_lines,
+)
 
 #: The option that says how many replicas a job has seats for.
 SEATS = "replicas_per_job"
@@ -90,7 +98,7 @@ def render_shared(name: str, nonce: str, folder: str, gpus: int, options: Mappin
         "",
         "trap '' USR1",
         f"cd -- {shlex.quote(folder)} || exit 1",
-        *(options.get("setup") or ()),
+        *setup_lines(options),
         f"exec {shlex.quote(options.get('python', 'python3'))} -I -S share.pyz {nonce} <<'END'",
         key or KEY_NOT_SHOWN,
         "END",

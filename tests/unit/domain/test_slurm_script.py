@@ -102,3 +102,11 @@ def test_a_container_runs_the_same_command() -> None:
     assert words[words.index("--") + 1 :] == [
         "apptainer", "exec", "--nv", "--bind", "/data:/data", "/images/vllm.sif", "vllm", "serve",
     ]  # fmt: skip
+
+
+def test_slurms_commands_are_found_on_the_node_too() -> None:
+    """Our program asks there why Slurm ends a job, and starts the parts on further nodes."""
+    lines = render_script(job(), {"commands": "/opt/slurm 23/bin", "setup": ["module load cuda"]}).splitlines()
+    at = lines.index("export PATH='/opt/slurm 23/bin':\"$PATH\"")
+    assert lines[at + 1] == "module load cuda"
+    assert not any("PATH" in line for line in render_script(job(), {}).splitlines())
