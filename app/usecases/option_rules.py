@@ -84,7 +84,8 @@ def _plain_text(validator: Any, properties: Any, instance: Any, schema: Any) -> 
 def _unprintable(value: Any, schema: Mapping[str, Any], path: list[Any]) -> Iterator[ValidationError]:
     if isinstance(value, str):
         text = value.replace("\t", "") if schema.get(TAKES_TABS) else value
-        if any(unicodedata.category(sign) in _NOT_TEXT for sign in text):
+        # the first look is a fast one: what is long is nearly always printable
+        if not text.isprintable() and any(unicodedata.category(sign) in _NOT_TEXT for sign in text):
             yield ValidationError("Holds a control character or the end of a line.", path=path)
     elif isinstance(value, Mapping):
         if "properties" not in schema:  # those are checked where they are described

@@ -25,6 +25,7 @@ from app.stack.redis import redis_argv, redis_env
 from app.stack.runas import Account, as_user
 from app.stack.urls import broker_url, database_url
 from tests.support.bound import bound
+from tests.support.patience import patience
 
 _UP_S = 30
 
@@ -93,7 +94,7 @@ def plain_url(url: str) -> str:
 
 def wait_until(condition, timeout_s: float, what: str | Callable[[], str]):  # type: ignore[no-untyped-def]
     """The first true value of ``condition()``; AssertionError naming ``what`` (as it is then) after ``timeout_s``."""
-    begun = time.monotonic()
+    begun, timeout_s = time.monotonic(), patience(timeout_s)
     while True:
         value = condition()
         if value:
