@@ -191,6 +191,38 @@ def test_members_of_a_job_that_slurm_ends_are_each_told_why_and_replaced(
     wait_until(lambda: _used(made) == 0, SEEN_S, "no GPU being leased")
 
 
+def test_members_of_a_job_that_slurm_runs_again_wait_with_it_and_are_not_replaced(
+    made: Stack, cluster: Cluster
+) -> None:
+    body = {"recipe_name": "inference/mock", "name": "again", "pool": "slurm-gpu"}
+    options = {"requeue": True, "nodelist": cluster.nodes[0]}
+    body["config"] = {
+        "gpu_per_replica": 1, "resources": {"gpu": 2}, "parameters": {"model": "again"},
+        "engine_config": {"backend_options": options},
+    }  # fmt: skip
+    service = made.call("POST", "/api/v1/services", body, (201, 202))["id"]
+    wait_until(lambda: _running(made, service), SEEN_S, "the service being healthy")
+    ((job, _, _),) = cluster.jobs()
+    members = made.call("GET", f"/api/v1/services/{service}")["replicas"]
+    words = ("--partition=urgent", f"--cpus-per-task={CPUS}", f"--nodelist={cluster.nodes[0]}")
+    urgent = submitted(cluster, *words, script="sleep 600")
+    for one in members:
+        told = wait_until(
+            lambda one=one: _in(made, one["replica_id"], "unhealthy"), SEEN_S, "the preemption being told"
+        )
+        assert (told["reason"], told["attempt"]) == ("preempted", 1)
+    cluster.ask("scancel", urgent)
+    cluster.hasten(job)
+    wait_until(lambda: _running(made, service), 2 * SEEN_S, "the service being healthy again")
+    after = made.call("GET", f"/api/v1/services/{service}")["replicas"]
+    assert [one["replica_id"] for one in after] == [one["replica_id"] for one in members]
+    assert {made.call("GET", f"/api/v1/replicas/{one['replica_id']}")["attempt"] for one in after} == {1}
+    assert [one[0] for one in cluster.jobs()] == [job]
+    assert _chat(made, "again").json()["choices"]
+    made.call("POST", f"/api/v1/services/{service}/status", {"status": "cancelled"}, (200, 202))
+    wait_until(lambda: cluster.jobs() == [], SEEN_S, "the job being gone")
+
+
 def test_one_of_a_suspended_job_says_what_its_stop_waits_for(made: Stack, cluster: Cluster) -> None:
     body = _mock(replica_config={"backend_options": {"replicas_per_job": 2}})
     one, other = (made.call("POST", "/api/v1/replicas", body, 201) for _ in range(2))
