@@ -128,6 +128,15 @@ class Observation:
     #: what keeps it from ending though it was asked to, where asking again may not help, and what the user can do
     hindrance: str = ""
 
+    def __post_init__(self) -> None:
+        # words of other programs, and of other hosts: what a database cannot keep would keep nobody's state
+        if not self.message.isprintable():
+            object.__setattr__(self, "message", _plain(self.message))
+
+
+def _plain(text: str) -> str:
+    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
+
 
 @dataclass(frozen=True)
 class Fingerprint:

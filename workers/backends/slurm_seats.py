@@ -29,6 +29,7 @@ from workers.backends.slurm_there import (
     There,
     clock,
     is_launched,
+    is_sound,
     job_restarts,
     job_states,
     jobs_by_mark,
@@ -528,7 +529,7 @@ class Seats(There):
                 value = json.load(file)
         except (FileNotFoundError, NotADirectoryError, ValueError):
             return {}
-        return value if isinstance(value, dict) else {}
+        return value if isinstance(value, dict) and is_sound(value) else {}
 
     def drafted(self, folder: str, value: dict) -> str:
         file, draft = tempfile.mkstemp(prefix=".seat", dir=folder)

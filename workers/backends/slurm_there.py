@@ -44,6 +44,16 @@ LOOKED_AT = (
     "launch.json", "job.json", "run.json", "exit.json", "term.json", "stop.json", "kill.json", "owner.json",
     "over.json", "seat.json",
 )  # fmt: skip
+#: What stands in them, whichever it stands in; and numbers are smaller than these.
+TEXT, WHOLE, NUMBER, ABSENT = str, int, float, type(None)
+TYPES = {
+    "nonce": (TEXT,), "job_id": (TEXT,), "job_name": (TEXT,), "share": (TEXT,), "boot_id": (TEXT,), "by": (TEXT,),
+    "host": (TEXT,), "message": (TEXT,), "state": (TEXT,), "reason": (TEXT,), "restarts": (WHOLE,), "left": (WHOLE,),
+    "seat": (WHOLE,), "of": (WHOLE,), "port": (WHOLE, ABSENT), "pid": (WHOLE, ABSENT), "exit_code": (WHOLE, ABSENT),
+    "signal": (WHOLE, ABSENT), "at": (WHOLE, NUMBER), "now_s": (WHOLE, NUMBER), "started_at": (WHOLE, NUMBER),
+    "ended_at": (WHOLE, NUMBER), "own": (bool,), "oom": (bool,), "owns_port": (bool, ABSENT),
+}  # fmt: skip
+MOST = {WHOLE: 2**31, NUMBER: 2.0**36}
 #: What a job's part may take to end itself after it was told to kill; then Slurm is told.
 KILLING_S = 8.0
 #: sbatch did not say whether the job was accepted: a line of Slurm's own begins so, after the names of its functions.
@@ -443,7 +453,7 @@ class There:
                         value = json.load(file)
                 except (FileNotFoundError, ValueError):
                     continue
-                if isinstance(value, dict):
+                if isinstance(value, dict) and is_sound(value):
                     found[record] = value
         return found
 
@@ -477,9 +487,10 @@ class There:
         """The restart count of the run whose end is written; None without one."""
         try:
             with open(os.path.join(folder, "exit.json"), encoding="utf-8") as file:
-                return json.load(file)["restarts"]
-        except (OSError, ValueError, KeyError, TypeError):  # its engine may write there too
+                value = json.load(file)
+        except (OSError, ValueError):
             return None
+        return value.get("restarts") if isinstance(value, dict) and is_sound(value) else None
 
     def note_over(self, folder: str, records: Any, own: dict) -> None:
         """Who is told that a job is over gives the attempt up: somebody may requeue that job all the same.
@@ -693,6 +704,16 @@ def submitted_job(out: str) -> str:
     """Its id, as ``--parsable`` gives it: ``17`` or ``17;CLUSTER``. A site's own sbatch may say more around it."""
     words = [line.strip().split(";")[0] for line in out.splitlines()]
     return next((word for word in reversed(words) if re.match(r"[0-9]+\Z", word)), "")
+
+
+def is_sound(record: dict) -> bool:
+    """Whether it can be what our programs write: the engine may write there too, and a disk may lose parts."""
+    for name in TYPES:
+        if name in record:
+            value = record[name]
+            if type(value) not in TYPES[name] or (type(value) in MOST and not abs(value) < MOST[type(value)]):
+                return False
+    return not record.get("port") or 0 < record["port"] < 65536
 
 
 def is_launched(records: Any) -> bool:

@@ -177,3 +177,36 @@ def test_a_list_is_one_with_a_notice_too(tmp_path: Path, said: str) -> None:
 )
 def test_how_often_a_job_was_run_again(queue: dict[str, Any]) -> None:
     assert job_restarts(queue) == {"7": 2, "8": 0}
+
+
+@pytest.mark.parametrize(
+    "record, written",
+    [
+        ("run.json", {"restarts": 0, "host": 5, "port": 20000}),
+        ("run.json", {"restarts": 0, "host": "n1", "port": "x"}),
+        ("run.json", {"restarts": 0, "host": "n1", "port": 70000}),
+        ("run.json", {"restarts": 0, "host": "n1", "port": 20000, "started_at": 1e300}),
+        ("exit.json", {"restarts": "0", "own": True}),
+        ("exit.json", {"restarts": 0, "own": True, "left": 0, "exit_code": 2**40}),
+        ("owner.json", {"job_id": ["20"]}),
+        ("term.json", {"restarts": True}),
+        ("exit.json", [1]),
+    ],
+)
+def test_a_record_that_no_program_of_ours_wrote_is_none(host: Told, tmp_path: Path, record: str, written: Any) -> None:
+    """Else one attempt's folder could keep all others of its place from being looked at."""
+    (tmp_path / A / record).write_text(json.dumps(written))
+    host.jobs = (("20", "RUNNING", A),)
+    seen = host.look()
+    assert record.partition(".")[0] not in seen[A]
+    assert seen[A]["ended_before"] is None
+    assert seen[B]["there"]
+
+
+def test_records_of_ours_are_believed(host: Told, tmp_path: Path) -> None:
+    run = {"job_id": "20", "restarts": 1, "host": "n1", "port": 20000, "pid": 9, "started_at": 1.8e9, "owns_port": None}
+    ended = {**run, "exit_code": None, "signal": 9, "oom": False, "left": 0, "own": True, "ended_at": 1.8e9}
+    for record, written in (("run.json", run), ("exit.json", ended)):
+        (tmp_path / A / record).write_text(json.dumps(written))
+    seen = host.look()[A]
+    assert (seen["run"], seen["exit"], seen["ended_before"]) == (run, ended, 1)

@@ -248,3 +248,8 @@ def test_an_end_of_another_job_with_its_id_is_not_its_own() -> None:
     """A controller that lost its last seconds gives ids again."""
     assert see(accounted=job("COMPLETED", exit_code=0)).liveness is Liveness.EXITED
     assert see(accounted=job("COMPLETED", exit_code=0, name="another")).liveness is Liveness.LOST
+
+
+def test_words_that_no_database_keeps_are_left_out() -> None:
+    seen = see(job("FAILED", exit_code=1), said="slurmstepd: half \0a word\ud800\n")
+    assert seen.message.endswith("its job said: slurmstepd: half a word?")
