@@ -132,6 +132,16 @@ class Observation:
         # words of other programs, and of other hosts: what a database cannot keep would keep nobody's state
         if not self.message.isprintable():
             object.__setattr__(self, "message", _plain(self.message))
+        if not _is_address(self.host, self.port):
+            object.__setattr__(self, "host", None)
+            object.__setattr__(self, "port", None)
+
+
+def _is_address(host: object, port: object) -> bool:
+    """Whether it can be one, or a part of one."""
+    return (host is None or (type(host) is str and host.isprintable())) and (
+        port is None or (type(port) is int and 0 < port < 65536)
+    )
 
 
 def _plain(text: str) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import workers.backends
 from app.domain.abilities import OUTLIVES_LEADER, OWNS_OUTPUT, RUNS_ARGV, RUNS_BARE, SPANS_HOSTS
 from workers.backends import shim
-from workers.backends.base import BackendContext, BackendError
+from workers.backends.base import BackendContext, BackendError, Liveness, Observation
 from workers.backends.registry import BACKENDS, open_backend
 
 FILES = sorted(Path(workers.backends.__file__).parent.glob("*.py"))
@@ -54,3 +55,18 @@ def test_process_lacks_nothing(tmp_path: Path) -> None:
 def test_an_unknown_backend_is_named_with_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match=r"'none'.*mock, process"):
         open_backend("none", BackendContext(state_dir=tmp_path))
+
+
+@pytest.mark.parametrize(
+    "host, port", [("n1", "x"), ("n1", 0), ("n1", 70000), ("n1", True), (5, 20000), ("n\0", 20000), ("n\n1", 20000)]
+)
+def test_what_can_be_no_address_is_none(host: Any, port: Any) -> None:
+    """It may come from another host, and goes into the database with the addresses of all others."""
+    seen = Observation(Liveness.RUNNING, host=host, port=port)
+    assert (seen.host, seen.port) == (None, None)
+
+
+@pytest.mark.parametrize("host, port", [("127.0.0.1", 20000), ("::1", 1), (None, 65535), ("n1", None), (None, None)])
+def test_what_can_be_an_address_is_one(host: str | None, port: int | None) -> None:
+    seen = Observation(Liveness.RUNNING, host=host, port=port)
+    assert (seen.host, seen.port) == (host, port)
