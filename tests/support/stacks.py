@@ -134,7 +134,10 @@ def stack(state_dir: Path, python: str = sys.executable, kind: type[Stack] = Sta
 
 
 def gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or is_zombie(psutil.Process(pid))
+    try:
+        return is_zombie(psutil.Process(pid))
+    except psutil.NoSuchProcess:
+        return True
 
 
 def wait_gone(pid: int, timeout_s: float = 15) -> None:
