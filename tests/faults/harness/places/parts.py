@@ -27,6 +27,7 @@ from tests.support import slurm
 from tests.support.podman import Podman, running_podman
 from tests.support.slurm import Cluster, running_cluster
 from tests.support.sshd import Sshd, running_sshd
+from tests.support.stacks import gone
 
 SLURMCTLD = "slurmctld"
 #: For engines of other places: no port that a stack leases on this host, where they run in truth, nor one of another
@@ -113,7 +114,7 @@ class Parts:
 
     def start_podman(self) -> None:
         assert self.podman is not None
-        if not psutil.pid_exists(self.podman.pid) or psutil.Process(self.podman.pid).status() == psutil.STATUS_ZOMBIE:
+        if gone(self.podman.pid):
             self.podman.stop()
             self.start(self.podman.start)
 
