@@ -321,7 +321,7 @@ def test_a_replicas_own_options_are_checked_by_its_backend(admin: Caller, ctx: C
         )
     own = {"backend_options": {"dely_s": 1}}
     body = assert_problem(admin.post("/api/v1/replicas", CREATE | {"replica_config": own}), 422, "invalid_config")
-    assert list(body["errors"]) == ["replica_config.backend_options"]
+    assert list(body["errors"]) == ["replica_config.backend_options.dely_s"]
     own = {"backend_options": {"delay_s": 1}}
     assert admin.post("/api/v1/replicas", CREATE | {"replica_config": own}).status_code == 202
 

@@ -8,7 +8,6 @@ import json
 import os
 import secrets
 import socket
-import statistics
 import subprocess
 import sys
 import time
@@ -89,14 +88,14 @@ def _answers(url: str) -> bool:
 
 
 def test_kept_alive_requests_are_not_held_back(server: Server) -> None:
-    """Without TCP_NODELAY each answer on a kept connection takes 40 ms."""
+    """Without TCP_NODELAY each answer on a kept connection takes 40 ms, the fastest too."""
     with plain_http.Client(base_url=server.url, headers=server.headers) as client:
         times = []
         for _ in range(40):
             started = time.perf_counter()
             assert client.get("/api/v1/pools").status_code == 200
             times.append(time.perf_counter() - started)
-    assert statistics.median(times) < 0.025
+    assert min(times) < 0.035
 
 
 def test_waiting_requests_and_streams_hold_up_nobody(server: Server) -> None:

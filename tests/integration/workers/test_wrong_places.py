@@ -175,6 +175,8 @@ def test_what_failed_says_why_though_it_was_given_up(site: Site) -> None:
     site.cluster.set("away", False)
     place.say(site.name(replica), liveness="lingering", exit_code=3, message="exited with code 3")
     assert site.look_until(replica, "failed").message == "exited with code 3"
+    # the agent's own ask, if it began one, is over: what it hears of the place comes after what is heard here
+    site.await_that(lambda: not site.watch.is_busy(replica), "the agent to be done with it")
     place.set("away")
     request_stop(site.ctx, site.actor, replica)
     carry_out_stop(site.runtime, POOL)
