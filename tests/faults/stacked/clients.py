@@ -21,7 +21,7 @@ from tests.support.stacks import MOCK, Stack
 #: All works again this long after the fault.
 MENDED_S = 60.0
 #: Between two creates of one client: each leaves an engine running until the end of the test.
-PACE_S = 0.5
+PACE_S = 1.0
 #: Not served yet.
 BEFORE = ("pending", "scheduling", "preparing", "starting", "waiting_for_ready", "unreachable")
 
