@@ -192,8 +192,11 @@ class DockerBackend:
             raise BackendError(f"{handle.name} is not gone ({seen.message or seen.liveness}); stop it first")
         if self._is_known(handle.name):
             left = self._find(handle.name, timeout_s)
-            # not by force: what runs is never removed
-            self._daemon.remove(self._container(handle.name), force=left is not None and is_abandoned(left))
+            if left is not None and is_abandoned(left):
+                self._daemon.remove_abandoned(self._container(handle.name))
+            else:
+                # not by force: what runs is never removed
+                self._daemon.remove(self._container(handle.name))
         self._oom_kills.pop(handle.name, None)
         if self._folder(handle.name).exists():
             self._folder(handle.name).remove()

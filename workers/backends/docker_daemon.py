@@ -145,6 +145,14 @@ class Daemon:
         """Remove it; with ``force`` also what runs. That it is not there is as good."""
         self._ask_or_none(lambda client: client.remove_container(container, v=True, force=force), timeout_s)
 
+    def remove_abandoned(self, container: str, timeout_s: float = 20) -> None:
+        """The same of one that has ended, and that its daemon believes to run. Podman may find out as it is asked, and
+        then refuses once to end what has ended."""
+        try:
+            self.remove(container, force=True, timeout_s=timeout_s)
+        except _Refused:
+            self.remove(container, force=True, timeout_s=timeout_s)
+
     def remove_unstarted(self, container: str, *, force: bool = False) -> None:
         """The same by its id, of one whose program was never begun. A Podman that was killed while it made its first
         process knows nothing of that one, which would wait for ever."""

@@ -419,7 +419,7 @@ def test_a_supervisor_that_hangs_is_ended_by_slurm_when_all_on_it_are_to_end(sha
     for handle in handles:
         how = lambda handle=handle: shared.backend.stop(handle, grace_s=0, force=True).liveness.gone  # noqa: E731
         wait_until(how, 4 * WAIT_S, "its end")
-    assert cluster.jobs() == []
+    wait_until(lambda: cluster.jobs() == [], WAIT_S, "Slurm to have put the job away")
 
 
 def test_an_end_that_cannot_be_written_is_told_when_it_can_be(shared: World) -> None:
