@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from app.engines.base import Command, Engine, EngineRequest
 from app.settings import Settings
 from app.stack.haproxy import haproxy_program
 from tests.standins import QDRANT, SGLANG, VLLM
-from tests.support.patience import patience
+from tests.support import embedded
 from tests.support.ports import free_port
 from workers.probes.http import look
 from workers.probes.wire import ProbeTarget
@@ -117,9 +116,5 @@ def running(
 
 
 def wait_until(condition: Callable[[], bool], what: str, deadline_s: float = 5) -> None:
-    """Poll ``condition``; fail saying ``what`` was awaited."""
-    deadline_s = patience(deadline_s)
-    until = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < until, f"waited {deadline_s} s for {what}"
-        time.sleep(0.01)
+    """Fails saying ``what`` was awaited."""
+    embedded.wait_until(condition, deadline_s, what)

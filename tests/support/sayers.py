@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from tests.support.patience import patience
+from tests.support.embedded import wait_until
 
 
 @dataclass
@@ -71,10 +71,7 @@ class Sayer:
 
 def wait_for(condition: Callable[[], Any], timeout_s: float = 10) -> None:
     """Until ``condition``; fails loudly after ``timeout_s``."""
-    until = time.monotonic() + patience(timeout_s)
-    while not condition():
-        assert time.monotonic() < until, "it did not come to pass"
-        time.sleep(0.005)
+    wait_until(condition, timeout_s, "what was waited for")
 
 
 class _Server(ThreadingHTTPServer):

@@ -27,6 +27,7 @@ from workers.backends.base import (
     BackendError,
     BackendUnavailable,
     Handle,
+    Launch,
     LaunchRefused,
     Liveness,
 )
@@ -226,10 +227,16 @@ def test_a_daemon_that_is_away_leaves_everything_unknown(world: World, podman: P
     assert world.starts() == 1
 
 
-def test_what_a_daemon_began_with_its_last_breath_runs_and_is_not_begun_again(world: World, podman: Podman) -> None:
-    plan = world.plan("idle")
+def begun_with_its_last_breath(world: World, podman: Podman, behaviour: str) -> Launch:
+    """A launch whose daemon was killed as soon as it had started the program."""
+    plan = world.plan(behaviour)
     with podman.dying_at("start"), pytest.raises(BackendUnavailable):
         world.backend.launch(plan)
+    return plan
+
+
+def test_what_a_daemon_began_with_its_last_breath_runs_and_is_not_begun_again(world: World, podman: Podman) -> None:
+    plan = begun_with_its_last_breath(world, podman, "idle")
     handle = world.backend.adopt(plan.name)
     assert handle is not None
     seen = world.see(handle)
@@ -245,9 +252,7 @@ def test_what_a_daemon_began_with_its_last_breath_runs_and_is_not_begun_again(wo
 
 
 def test_what_a_daemon_began_with_its_last_breath_can_be_killed(world: World, podman: Podman) -> None:
-    plan = world.plan("stubborn")
-    with podman.dying_at("start"), pytest.raises(BackendUnavailable):
-        world.backend.launch(plan)
+    plan = begun_with_its_last_breath(world, podman, "stubborn")
     handle = Handle("docker", plan.name)
     world.wait_for_line(handle, "ready")
     assert world.end(handle).signal == signal.SIGKILL
@@ -255,9 +260,7 @@ def test_what_a_daemon_began_with_its_last_breath_can_be_killed(world: World, po
 
 
 def test_what_a_daemon_began_with_its_last_breath_and_ended_is_not_begun_again(world: World, podman: Podman) -> None:
-    plan = world.plan("end 5")
-    with podman.dying_at("start"), pytest.raises(BackendUnavailable):
-        world.backend.launch(plan)
+    plan = begun_with_its_last_breath(world, podman, "end 5")
     handle = world.backend.adopt(plan.name)
     assert handle is not None
     seen = world.wait_for(handle, Liveness.EXITED)
