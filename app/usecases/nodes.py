@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from app.db.repos import nodes as repo
+from app.db.repos.nodes import SILENT_S as SILENT_S
 from app.errors import NotFound
 from app.usecases import paging
 from app.usecases.context import Context
-
-#: A node whose heartbeat is older than this is shown as lost. Heartbeats come every few seconds.
-SILENT_S = 20.0
 
 
 def get(context: Context, name: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from app.api.schemas.fields import Flag, JsonObject, Seconds, StringMap, Text, W
 from app.domain.lifecycle import Reason, State
 from app.domain.modes import ServerMode
 from app.domain.tasks import DEFAULT_PRIORITY, PRIORITIES
+from app.usecases.pools import MOST_LABELS
 
 YEAR_S = 366 * 86400
 MODEL_NAME = r"[^\s/][^\r\n\t]*"
@@ -26,8 +27,8 @@ REASONS = [str(reason) for reason in Reason]
 
 
 def labels(**kwargs: Any) -> StringMap:
-    """The labels field: at most 64 short strings; ``removes``: null is taken too."""
-    return StringMap(name_pattern=LABEL_NAME, longest_value=255, most=64, **kwargs)
+    """The labels field: at most so many short strings; ``removes``: null is taken too."""
+    return StringMap(name_pattern=LABEL_NAME, longest_value=255, most=MOST_LABELS, **kwargs)
 
 
 class Placement(Body):

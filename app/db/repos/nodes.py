@@ -8,6 +8,8 @@ from sqlalchemy import Connection, text
 
 from app.db.repos.newer import AdaptedToServices
 
+#: A node whose heartbeat is older than this is shown as lost. Heartbeats come every few seconds.
+SILENT_S = 20.0
 _NODE = AdaptedToServices(
     lambda known: (
         f"""

@@ -8,8 +8,9 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-#: What a host found that was not heard of for so long is no news, and not shown.
-SILENT_S = 20
+from app.db.repos.nodes import SILENT_S
+
+# what a host found that is not heard of any more is no news, and not shown
 _POOL = f"""
 SELECT p.name, p.backend, p.options, p.slots, p.gpus, p.labels, p.defaults, p.state, p.created_at, p.updated_at,
        (SELECT count(*) FROM units u WHERE u.kind = 'slot' AND u.scope = p.name AND u.lease_id IS NOT NULL)
